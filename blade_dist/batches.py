@@ -1,0 +1,171 @@
+"""What flows between the rooms: a few struct-of-arrays batches, numpy only.
+
+Every array is contiguous, so that Ray's object store hands it over without a copy. Letters in shapes:
+``B`` prompts, ``G`` lists per prompt (the group), ``K`` items per list, ``T`` tokens of all lists together.
+Ragged arrays are a flat array and offsets: row ``i`` is ``flat[offsets[i]:offsets[i + 1]]``.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass, fields, replace
+
+import numpy as np
+from numpy.typing import NDArray
+
+MISS = -1
+"""Item index of a list position that is invalid, repeated, in the history, or missing."""
+
+
+@dataclass(frozen=True)
+class Ragged:
+    """Rows of different length. ``flat``: any dtype ``[sum of lengths]``; ``offsets``: int64 ``[rows + 1]``."""
+
+    flat: NDArray
+    offsets: NDArray[np.int64]
+
+    def __len__(self) -> int:
+        return len(self.offsets) - 1
+
+    def __getitem__(self, row: int) -> NDArray:
+        return self.flat[self.offsets[row] : self.offsets[row + 1]]
+
+    @property
+    def lengths(self) -> NDArray[np.int64]:
+        return np.diff(self.offsets)
+
+    def take(self, rows: NDArray[np.int64]) -> Ragged:
+        """The given rows, in the given order."""
+        rows = np.asarray(rows, dtype=np.int64)
+        lengths = self.lengths[rows]
+        offsets = np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64)
+        shift = np.repeat(self.offsets[rows] - offsets[:-1], lengths)
+        return Ragged(self.flat[np.arange(offsets[-1]) + shift], offsets)
+
+    @classmethod
+    def of(cls, rows: Sequence[Sequence[int] | NDArray], dtype: np.dtype | type = np.int32) -> Ragged:
+        """Built from Python or numpy rows."""
+        offsets = np.concatenate([[0], np.cumsum([len(row) for row in rows])]).astype(np.int64)
+        flat = np.concatenate([np.asarray(row, dtype=dtype) for row in rows]) if rows else np.zeros(0, dtype)
+        return cls(flat.astype(dtype, copy=False), offsets)
+
+    @classmethod
+    def concat(cls, parts: Sequence[Ragged]) -> Ragged:
+        """All rows of all parts, in order."""
+        lengths = np.concatenate([part.lengths for part in parts])
+        return cls(np.concatenate([part.flat for part in parts]), np.concatenate([[0], np.cumsum(lengths)]))
+
+
+@dataclass(frozen=True)
+class Prompts:
+    """Rows of one split: what is asked, and what was held out."""
+
+    index: NDArray[np.int64]
+    """``[B]`` row number in the split's table: the prompt's identity."""
+    user: NDArray
+    """``[B]`` user id as in the log (object array of str); a user's windows share it."""
+    history: Ragged
+    """int32 item indices, oldest first."""
+    targets: Ragged
+    """int32 item indices, held out, next first."""
+
+    def __len__(self) -> int:
+        return len(self.index)
+
+    def take(self, rows: NDArray[np.int64]) -> Prompts:
+        """The given rows (positions in this batch, not table indices)."""
+        return Prompts(self.index[rows], self.user[rows], self.history.take(rows), self.targets.take(rows))
+
+
+@dataclass(frozen=True)
+class Rollouts:
+    """The lists that an engine wrote for ``B`` prompts, ``G`` each, group after group."""
+
+    prompt: NDArray[np.int64]
+    """``[B]`` prompt index (row of the split's table)."""
+    items: NDArray[np.int32]
+    """``[B, G, K]`` catalog index of each position, or :data:`MISS`."""
+    tokens: Ragged
+    """int32, ``B * G`` rows: the list's tokens, end token included when it was written."""
+    logprobs: NDArray[np.float32]
+    """``[T]`` log-prob (nats) of each token under the engine's sampling distribution."""
+    version: NDArray[np.int64]
+    """``[B, 2]`` (attempt, step) of the weights that wrote the group."""
+    invalid: NDArray[np.int32]
+    """``[B, G]`` positions that name no catalog item, or that are missing."""
+    duplicate: NDArray[np.int32]
+    """``[B, G]`` positions that repeat an earlier one or (where excluded) the history."""
+
+    @classmethod
+    def concat(cls, parts: Sequence[Rollouts]) -> Rollouts:
+        """All prompts of all parts, in order."""
+        merged = {
+            f.name: np.concatenate([getattr(part, f.name) for part in parts]) for f in fields(cls) if f.name != "tokens"
+        }
+        return cls(tokens=Ragged.concat([part.tokens for part in parts]), **merged)
+
+    def take(self, rows: NDArray[np.int64]) -> Rollouts:
+        """The groups of the given rows (positions in this batch)."""
+        group = self.items.shape[1]
+        lists = (np.asarray(rows)[:, None] * group + np.arange(group)).reshape(-1)
+        tokens = self.tokens.take(lists)
+        logprobs = Ragged(self.logprobs, self.tokens.offsets).take(lists).flat
+        picked = {name: getattr(self, name)[rows] for name in ("prompt", "items", "version", "invalid", "duplicate")}
+        return replace(self, tokens=tokens, logprobs=logprobs, **picked)
+
+    def digests(self) -> NDArray[np.uint64]:
+        """``[B]`` a digest of each group's tokens: what makes two groups the same rollouts."""
+        group = self.items.shape[1]
+        tokens, offsets = np.ascontiguousarray(self.tokens.flat), self.tokens.offsets
+        hashes = [
+            hashlib.blake2b(
+                tokens[offsets[first] : offsets[first + group]].tobytes()
+                + np.diff(offsets[first : first + group + 1]).tobytes(),
+                digest_size=8,
+            ).digest()
+            for first in range(0, len(self.tokens), group)
+        ]
+        return np.frombuffer(b"".join(hashes), dtype=np.uint64)
+
+
+@dataclass(frozen=True)
+class Rewards:
+    """What the lists are worth."""
+
+    prompt: NDArray[np.int64]
+    """``[B]`` prompt index."""
+    total: NDArray[np.float64]
+    """``[B, G]`` the composite reward."""
+    parts: dict[str, NDArray[np.float64]]
+    """Each metric of the composite by name, ``[B, G]``, unweighted."""
+
+
+@dataclass(frozen=True)
+class Estimates:
+    """What the learner maximises."""
+
+    prompt: NDArray[np.int64]
+    """``[B]`` prompt index."""
+    proxy: NDArray[np.float64]
+    """``[B, G]`` proxy reward ``R`` (log of the posterior CDF for ``blade`` and ``static``)."""
+    advantage: NDArray[np.float32]
+    """``[B, G]`` group-centred (and, with ``scale: std``, scaled) proxy reward."""
+    informative: NDArray[np.bool_]
+    """``[B]`` whether the group's proxy rewards differ at all."""
+
+
+@dataclass(frozen=True)
+class LearnBatch:
+    """One rank's share of a step."""
+
+    prompt_tokens: Ragged
+    """int32, ``B`` rows."""
+    rollouts: Rollouts
+    estimates: Estimates
+    decision_tokens: int
+    """Decision tokens of *all* groups on *all* ranks: the loss's denominator."""
+
+    @property
+    def group_size(self) -> int:
+        return int(self.rollouts.items.shape[1])

@@ -1,0 +1,63 @@
+"""Arrow files: written whole or not at all, read memory-mapped; ragged rows to list columns and back."""
+
+from __future__ import annotations
+
+import hashlib
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+
+from blade_dist.batches import Ragged
+
+
+def write_table(table: pa.Table, path: Path) -> None:
+    """Writes an Arrow IPC file under a temporary name and renames it."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(path.name + ".tmp")
+    with pa.OSFile(str(temporary), "wb") as sink, pa.ipc.new_file(sink, table.schema) as writer:
+        writer.write_table(table)
+    temporary.replace(path)
+
+
+def read_table(path: Path) -> pa.Table:
+    """A memory-mapped table: columns are views of the file.
+
+    Raises:
+        FileNotFoundError: no such file.
+    """
+    return pa.ipc.open_file(pa.memory_map(str(path))).read_all()
+
+
+def ragged_to_arrow(rows: Ragged) -> pa.ListArray:
+    """A list column; the values are not copied. At most 2**31 - 1 values."""
+    return pa.ListArray.from_arrays(pa.array(rows.offsets.astype(np.int32)), pa.array(rows.flat))
+
+
+def arrow_to_ragged(column: pa.ListArray | pa.ChunkedArray) -> Ragged:
+    """Rows of a list column without nulls; the values of a single chunk are not copied."""
+    if isinstance(column, pa.ChunkedArray):
+        if column.num_chunks != 1:
+            column = pa.concat_arrays(column.chunks) if column.num_chunks else pa.array([], column.type)
+        else:
+            column = column.chunk(0)
+    offsets = column.offsets.to_numpy().astype(np.int64)
+    flat = column.values.to_numpy(zero_copy_only=True)[offsets[0] : offsets[-1]]
+    return Ragged(flat, offsets - offsets[0])
+
+
+def digest(*parts: np.ndarray | Ragged | str | list[str]) -> str:
+    """A short digest of arrays and strings: equal content, equal digest."""
+    state = hashlib.blake2b(digest_size=8)
+    for part in parts:
+        if isinstance(part, Ragged):
+            blocks = [part.flat.tobytes(), part.offsets.astype(np.int64).tobytes()]
+        elif isinstance(part, np.ndarray) and part.dtype != object:
+            blocks = [part.tobytes()]
+        else:
+            blocks = [text.encode() for text in ([part] if isinstance(part, str) else part)]
+        state.update(str(len(blocks)).encode())
+        for block in blocks:
+            state.update(f":{len(block)}:".encode())
+            state.update(block)
+    return state.hexdigest()

@@ -1,0 +1,241 @@
+"""How prompts and lists become tokens, and tokens become items again."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+from transformers import AutoTokenizer, PreTrainedTokenizerBase
+
+from blade_dist.batches import MISS, Ragged
+from blade_dist.catalog.arrow import arrow_to_ragged, digest, ragged_to_arrow, read_table, write_table
+from blade_dist.catalog.catalog import Catalog
+from blade_dist.catalog.semantic_id import semantic_tokens
+from blade_dist.catalog.title import title_tokens
+from blade_dist.catalog.tokenizer import EOS, SEPARATOR, encode, opening, special_token
+from blade_dist.config import CodecSettings
+from blade_dist.errors import UserError
+
+
+@dataclass(frozen=True, eq=False)
+class Codec:
+    """``prefix item sep item sep ... suffix`` is a prompt, ``item sep item sep ... end`` a list."""
+
+    kind: str
+    """``title`` or ``semantic_id``: how ``item_tokens`` were made."""
+    tokenizer: PreTrainedTokenizerBase
+    """With every token that the codec uses; ``len(tokenizer)`` is the vocabulary that the model needs."""
+    item_tokens: Ragged
+    """``I`` rows, int32: the item's tokens, without separator or end. No two rows are equal."""
+    separator: int
+    """Token after every item; in no item's tokens."""
+    end: int
+    """Token after the last item (eos)."""
+    pad: int
+    """Token that fills a batch."""
+    prefix: NDArray[np.int32]
+    """The prompt before the history."""
+    suffix: NDArray[np.int32]
+    """The prompt after the history."""
+
+    @cached_property
+    def item_blocks(self) -> Ragged:
+        """``item_tokens`` with the separator after every item."""
+        return _appended(self.item_tokens, self.separator)
+
+    def encode_prompt(self, history: NDArray[np.int32]) -> NDArray[np.int32]:
+        """int32 tokens of one prompt; ``history``: item indices, oldest first."""
+        return self.encode_prompts(Ragged.of([history]))[0]
+
+    def encode_prompts(self, histories: Ragged) -> Ragged:
+        """int32 tokens of every prompt; ``histories``: item indices, oldest first."""
+        return self._join(self.prefix, histories, self.suffix)
+
+    def encode_list(self, items: NDArray[np.int32]) -> NDArray[np.int32]:
+        """int32 tokens of one list of item indices."""
+        return self.encode_lists(Ragged.of([items]))[0]
+
+    def encode_lists(self, lists: Ragged) -> Ragged:
+        """int32 tokens of every list; ``lists``: item indices."""
+        return self._join(np.zeros(0, np.int32), lists, np.array([self.end], np.int32))
+
+    def max_list_tokens(self, k: int) -> int:
+        """Tokens of the longest list of ``k`` different items, separators and end included."""
+        return self._longest_items(k) + 1
+
+    def max_prompt_tokens(self, items: int) -> int:
+        """Tokens of the longest prompt with ``items`` different items in its history."""
+        return len(self.prefix) + self._longest_items(items) + len(self.suffix)
+
+    def parse(self, tokens: Ragged, k: int) -> NDArray[np.int32]:
+        """The items that were written.
+
+        A position is what stands before a separator, or before ``end`` if it isn't empty; what is cut off in mid-item
+        is no position. It names an item if its tokens are the item's, or (``title``) if its text is.
+
+        Args:
+            tokens: int32, ``n`` rows; what follows ``end`` or ``k`` items is ignored.
+            k: positions per list.
+
+        Returns:
+            int32 ``[n, k]`` catalog indices, :data:`MISS` where a position names no item or is missing.
+        """
+        items = np.full((len(tokens), k), MISS, dtype=np.int32)
+        for row in range(len(tokens)):
+            for position, segment in enumerate(self._segments(tokens[row], k)):
+                items[row, position] = self._item(segment)
+        return items
+
+    def fingerprint(self) -> str:
+        """Equal codecs (same tokens for the same items and prompts), equal fingerprint."""
+        numbers = np.array([self.separator, self.end, self.pad, len(self.tokenizer)], dtype=np.int64)
+        return digest(self.kind, self.item_tokens, numbers, self.prefix, self.suffix)
+
+    def save(self, folder: Path) -> None:
+        """Writes ``tokenizer/``, ``codec.arrow`` and ``codec.json``; the folder appears when it is whole."""
+        temporary = folder.with_name(folder.name + ".tmp")
+        shutil.rmtree(temporary, ignore_errors=True)
+        temporary.mkdir(parents=True)
+        self.tokenizer.save_pretrained(str(temporary / "tokenizer"))
+        write_table(pa.table({"tokens": ragged_to_arrow(self.item_tokens)}), temporary / "codec.arrow")
+        plain = {"kind": self.kind, "separator": self.separator, "end": self.end, "pad": self.pad}
+        text = {"prefix": self.prefix.tolist(), "suffix": self.suffix.tolist()}
+        (temporary / "codec.json").write_text(json.dumps(plain | text, indent=2))
+        shutil.rmtree(folder, ignore_errors=True)
+        temporary.replace(folder)
+
+    @classmethod
+    def load(cls, folder: Path) -> Codec:
+        """Reads what :meth:`save` wrote.
+
+        Raises:
+            FileNotFoundError: no codec there.
+        """
+        plain = json.loads((folder / "codec.json").read_text())
+        return cls(
+            tokenizer=AutoTokenizer.from_pretrained(str(folder / "tokenizer"), local_files_only=True),
+            item_tokens=arrow_to_ragged(read_table(folder / "codec.arrow").column("tokens")),
+            prefix=np.array(plain.pop("prefix"), dtype=np.int32),
+            suffix=np.array(plain.pop("suffix"), dtype=np.int32),
+            **plain,
+        )
+
+    def _join(self, before: NDArray[np.int32], rows: Ragged, after: NDArray[np.int32]) -> Ragged:
+        """``before``, then the items with their separators, then ``after``, for every row."""
+        body = self.item_blocks.take(rows.flat)
+        ends = body.offsets[rows.offsets]
+        extra = len(before) + len(after)
+        offsets = ends + np.arange(len(rows) + 1) * extra
+        flat = np.empty(offsets[-1], dtype=np.int32)
+        row = np.repeat(np.arange(len(rows)), np.diff(ends))
+        flat[np.arange(len(body.flat)) + row * extra + len(before)] = body.flat
+        flat[offsets[:-1, None] + np.arange(len(before))] = before
+        flat[offsets[1:, None] - len(after) + np.arange(len(after))] = after
+        return Ragged(flat, offsets)
+
+    def _longest_items(self, count: int) -> int:
+        return int(np.sort(self.item_blocks.lengths)[::-1][:count].sum())
+
+    def _segments(self, tokens: NDArray[np.int32], k: int) -> list[NDArray[np.int32]]:
+        ends = np.flatnonzero(tokens == self.end)
+        if ended := len(ends) > 0:
+            tokens = tokens[: ends[0]]
+        cuts = np.flatnonzero(tokens == self.separator)[:k]
+        starts = np.concatenate([[0], cuts + 1])
+        segments = [tokens[start:cut] for start, cut in zip(starts, cuts, strict=False)]
+        if ended and len(segments) < k and starts[-1] < len(tokens):
+            segments.append(tokens[starts[-1] :])
+        return segments
+
+    def _item(self, segment: NDArray[np.int32]) -> int:
+        item = self._by_tokens.get(np.asarray(segment, np.int32).tobytes())
+        if item is None and self.kind == "title" and len(segment):
+            item = self._by_text.get(self.tokenizer.decode(segment).strip())
+        return MISS if item is None else item
+
+    @cached_property
+    def _by_tokens(self) -> dict[bytes, int]:
+        return {self.item_tokens[item].tobytes(): item for item in range(len(self.item_tokens))}
+
+    @cached_property
+    def _by_text(self) -> dict[str, int]:
+        texts = self.tokenizer.batch_decode([self.item_tokens[item] for item in range(len(self.item_tokens))])
+        return {text.strip(): item for item, text in enumerate(texts)}
+
+
+def build_codec(catalog: Catalog, settings: CodecSettings, base_tokenizer: Path | None, seed: int) -> Codec:
+    """The codec of a catalog.
+
+    Args:
+        catalog: the items.
+        settings: the ``codec`` section.
+        base_tokenizer: a Hugging Face tokenizer folder; None trains a byte-level BPE on the titles.
+        seed: of the semantic IDs' k-means.
+
+    Raises:
+        UserError: a prompt without exactly one ``{history}``, no readable tokenizer, an item without tokens, two items
+            with equal tokens, or a title that holds the text of a separator.
+    """
+    texts = settings.prompt.split("{history}")
+    if len(texts) != 2:
+        raise UserError(f"codec.prompt: {{history}} must stand in it once, not {len(texts) - 1} times")
+    if settings.kind == "title":
+        tokenizer, item_tokens = title_tokens(catalog, settings, base_tokenizer)
+    else:
+        tokenizer, item_tokens = semantic_tokens(catalog, settings, base_tokenizer, seed)
+    if tokenizer.eos_token_id is None:
+        special_token(tokenizer, EOS)
+        tokenizer.eos_token = EOS
+    end = int(tokenizer.eos_token_id)
+    separator = _separator(tokenizer, item_tokens, end, trained=base_tokenizer is None)
+    _check_items(catalog, item_tokens, {separator, end})
+    prefix, suffix = (encode(tokenizer, [text])[0] if text else [] for text in texts)
+    return Codec(
+        kind=settings.kind,
+        tokenizer=tokenizer,
+        item_tokens=item_tokens,
+        separator=separator,
+        end=end,
+        pad=end if tokenizer.pad_token_id is None else int(tokenizer.pad_token_id),
+        prefix=np.array(opening(tokenizer) + prefix, dtype=np.int32),
+        suffix=np.array(suffix, dtype=np.int32),
+    )
+
+
+def _separator(tokenizer: PreTrainedTokenizerBase, item_tokens: Ragged, end: int, trained: bool) -> int:
+    """``<sep>`` of a trained tokenizer; else the newline if it is one token that no item holds, else a new token."""
+    newline = encode(tokenizer, ["\n"])[0]
+    if not trained and len(newline) == 1 and newline[0] != end and newline[0] not in item_tokens.flat:
+        return int(newline[0])
+    return special_token(tokenizer, SEPARATOR)
+
+
+def _check_items(catalog: Catalog, item_tokens: Ragged, reserved: set[int]) -> None:
+    first: dict[bytes, int] = {}
+    for item in range(len(catalog)):
+        tokens = item_tokens[item]
+        name = f"item {catalog.item_ids[item]!r} ({catalog.titles[item]!r})"
+        if not len(tokens):
+            raise UserError(f"{name}: the tokenizer makes no token of its title; give it another title")
+        if reserved.intersection(tokens.tolist()):
+            raise UserError(f"{name}: its title holds the text of a special token; give it another title")
+        other = first.setdefault(tokens.tobytes(), item)
+        if other != item:
+            raise UserError(
+                f"{name} and item {catalog.item_ids[other]!r} ({catalog.titles[other]!r}): the tokenizer writes both "
+                "with the same tokens; give one of them another title"
+            )
+
+
+def _appended(rows: Ragged, value: int) -> Ragged:
+    """``value`` after every row."""
+    offsets = rows.offsets + np.arange(len(rows) + 1)
+    flat = np.full(offsets[-1], value, dtype=np.int32)
+    flat[np.arange(len(rows.flat)) + np.repeat(np.arange(len(rows)), rows.lengths)] = rows.flat
+    return Ragged(flat, offsets)

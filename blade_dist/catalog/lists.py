@@ -1,0 +1,36 @@
+"""Which positions of a list count."""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from blade_dist.batches import MISS, Ragged
+
+
+def mask_illegal(
+    items: NDArray[np.int32], histories: Ragged, exclude_history: bool
+) -> tuple[NDArray[np.int32], NDArray[np.int32], NDArray[np.int32]]:
+    """Turns repeated items (and, where excluded, those of the history) into misses.
+
+    Args:
+        items: int32 ``[n, K]`` catalog indices or :data:`MISS`.
+        histories: int32 item indices, ``n`` rows.
+        exclude_history: whether an item of the history counts as a repeated one.
+
+    Returns:
+        The masked items int32 ``[n, K]``; positions that were a miss on input, int32 ``[n]``; positions that repeat
+        an earlier one or the history, int32 ``[n]``.
+    """
+    n, k = items.shape
+    written = items != MISS
+    earlier = np.tri(k, k=-1, dtype=bool)
+    repeated = ((items[:, :, None] == items[:, None, :]) & earlier).any(axis=2)
+    if exclude_history and len(histories.flat):
+        width = int(max(items.max(initial=0), histories.flat.max())) + 1
+        rows = np.arange(n, dtype=np.int64)
+        seen = np.repeat(rows, histories.lengths) * width + histories.flat
+        repeated |= np.isin(rows[:, None] * width + items, seen)
+    repeated &= written
+    masked = np.where(repeated, MISS, items).astype(np.int32)
+    return masked, (~written).sum(axis=1, dtype=np.int32), repeated.sum(axis=1, dtype=np.int32)

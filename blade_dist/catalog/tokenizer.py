@@ -1,0 +1,79 @@
+"""The tokenizer: a Hugging Face folder, or a byte-level BPE trained on the catalog's own words."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from pathlib import Path
+
+from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers, trainers
+from transformers import AutoTokenizer, PreTrainedTokenizerBase, PreTrainedTokenizerFast
+
+from blade_dist.errors import UserError
+
+PAD, EOS, SEPARATOR = "<pad>", "<eos>", "<sep>"
+
+
+def train_tokenizer(texts: Iterable[str], vocab_size: int) -> PreTrainedTokenizerFast:
+    """A byte-level BPE with ``<pad>``, ``<eos>`` and ``<sep>``; frequent words become one token.
+
+    Words carry their leading space, so write every title with one in front.
+
+    Raises:
+        UserError: a vocabulary too small for the 256 bytes and the special tokens.
+    """
+    special, alphabet = [PAD, EOS, SEPARATOR], pre_tokenizers.ByteLevel.alphabet()
+    if vocab_size < len(special) + len(alphabet):
+        raise UserError(
+            f"codec.vocab_size: {vocab_size} is too small; the {len(alphabet)} bytes and {len(special)} special "
+            f"tokens need {len(special) + len(alphabet)}"
+        )
+    backend = Tokenizer(models.BPE())
+    backend.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    backend.decoder = decoders.ByteLevel()
+    trainer = trainers.BpeTrainer(
+        vocab_size=vocab_size, special_tokens=special, initial_alphabet=alphabet, show_progress=False
+    )
+    backend.train_from_iterator(texts, trainer)
+    return PreTrainedTokenizerFast(
+        tokenizer_object=backend,
+        pad_token=PAD,
+        eos_token=EOS,
+        extra_special_tokens=[SEPARATOR],
+        clean_up_tokenization_spaces=False,
+    )
+
+
+def load_tokenizer(folder: Path) -> PreTrainedTokenizerBase:
+    """A Hugging Face tokenizer from a local folder.
+
+    Raises:
+        UserError: no such folder, or no tokenizer in it.
+    """
+    if not folder.is_dir():
+        raise UserError(f"{folder}: no such folder; codec.tokenizer (or model.path) must hold a tokenizer")
+    try:
+        return AutoTokenizer.from_pretrained(str(folder), local_files_only=True)
+    except (OSError, ValueError) as error:
+        raise UserError(f"{folder}: no tokenizer could be read: {' '.join(str(error).split())}") from None
+
+
+def special_token(tokenizer: PreTrainedTokenizerBase, text: str) -> int:
+    """Id of a special token, added where the tokenizer has none of that text."""
+    tokenizer.add_tokens([AddedToken(text, special=True, normalized=False)], special_tokens=True)
+    return int(tokenizer.convert_tokens_to_ids(text))
+
+
+def encode(tokenizer: PreTrainedTokenizerBase, texts: list[str]) -> list[list[int]]:
+    """Token ids of each text on its own; the text of a special token is read as plain text."""
+    rows: list[list[int]] = []
+    for start in range(0, len(texts), 65536):
+        part = texts[start : start + 65536]
+        encoded = tokenizer(part, add_special_tokens=False, split_special_tokens=True, return_attention_mask=False)
+        rows.extend(encoded["input_ids"])
+    return rows
+
+
+def opening(tokenizer: PreTrainedTokenizerBase) -> list[int]:
+    """The token that the tokenizer itself puts before a text (bos), or nothing."""
+    first = tokenizer("", add_special_tokens=True)["input_ids"][:1]
+    return [int(first[0])] if first and first[0] == tokenizer.bos_token_id else []

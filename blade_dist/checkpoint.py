@@ -1,0 +1,80 @@
+"""A policy on disk: a plain Hugging Face folder, and a stamp that says what it belongs to."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor
+
+from blade_dist.artifacts import read_json, write_json
+from blade_dist.catalog.codec import Codec
+from blade_dist.errors import UserError
+
+STAMP = "blade_dist.json"
+
+
+@dataclass(frozen=True)
+class PolicyStamp:
+    """What a checkpoint is."""
+
+    policy: str
+    """``sft``, or the target it was aligned to."""
+    step: int
+    codec: str
+    """Fingerprint of the codec: tokens mean the same items."""
+    weights: str
+    """Digest of the weight files."""
+
+
+def save_policy(
+    directory: Path, model: Any, state: dict[str, Tensor], codec: Codec, policy: str, step: int
+) -> PolicyStamp:
+    """Writes config, weights (safetensors), tokenizer and stamp into ``directory``."""
+    directory.mkdir(parents=True, exist_ok=True)
+    model.save_pretrained(directory, state_dict=state)
+    codec.tokenizer.save_pretrained(directory)
+    stamp = PolicyStamp(policy, step, codec.fingerprint(), weights_digest(directory))
+    write_json(directory / STAMP, asdict(stamp))
+    return stamp
+
+
+def read_policy(directory: Path, codec: Codec) -> PolicyStamp:
+    """The stamp of a checkpoint of ours, checked against the catalog's codec.
+
+    Raises:
+        UserError: no checkpoint there, or one of another model or catalog.
+    """
+    if not (directory / "config.json").is_file():
+        raise UserError(f"{directory}: no checkpoint there (config.json is missing)")
+    found = read_json(directory / STAMP)
+    if found is None:
+        raise UserError(
+            f"{directory}: not a checkpoint of this program ({STAMP} is missing); "
+            "give it as model.path and run `blade-dist sft` first"
+        )
+    stamp = PolicyStamp(**found)
+    if stamp.codec != codec.fingerprint():
+        raise UserError(
+            f"{directory}: a checkpoint of another model: its item tokens are {stamp.codec}, "
+            f"this run's are {codec.fingerprint()} (data/codec); use the checkpoint's own config"
+        )
+    return stamp
+
+
+def context_length(directory: Path) -> int:
+    """Longest sequence of a Hugging Face checkpoint."""
+    config = read_json(directory / "config.json") or {}
+    return int(config.get("max_position_embeddings", 2048))
+
+
+def weights_digest(directory: Path) -> str:
+    """SHA-256 over the safetensors files, 16 hex digits."""
+    total = hashlib.sha256()
+    for path in sorted(directory.glob("*.safetensors")):
+        with path.open("rb") as file:
+            while piece := file.read(2**24):
+                total.update(piece)
+    return total.hexdigest()[:16]

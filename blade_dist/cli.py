@@ -1,0 +1,173 @@
+"""The program: one command per stage, each driven by the same YAML file. Bad input is one line and exit code 2."""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+
+from blade_dist.config import Config, dump_config, load_config, save_config
+from blade_dist.errors import UserError
+
+app = typer.Typer(
+    help="Align an LLM recommender to list-wise metrics with BLADE, on Ray, vLLM and DeepSpeed.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode="rich",
+)
+
+ConfigFile = Annotated[Path, typer.Argument(metavar="CONFIG", help="YAML file of settings.", show_default=False)]
+Overrides = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--set", metavar="SECTION.KEY=VALUE", help="Changes one setting; may be repeated.", show_default=False
+    ),
+]
+Checkpoint = Annotated[Path, typer.Option("--checkpoint", help="Checkpoint folder.", show_default=False)]
+
+
+def main() -> None:
+    """Runs the program."""
+    console = Console(stderr=True)
+    try:
+        app()
+    except UserError as error:
+        console.print(f"error: {error}", markup=False, highlight=False, soft_wrap=True)
+        sys.exit(2)
+    except Exception as error:
+        if (cause := _user_error(error)) is None:
+            raise
+        console.print(f"error: {cause}", markup=False, highlight=False, soft_wrap=True)
+        sys.exit(2)
+
+
+def _user_error(error: BaseException | None) -> UserError | None:
+    """A UserError that a Ray actor raised, out of the wrapping that it travelled in."""
+    while error is not None:
+        if isinstance(error, UserError):
+            return error
+        error = getattr(error, "cause", None) or error.__cause__
+    return None
+
+
+def _read(path: Path, overrides: list[str] | None) -> tuple[Config, Console]:
+    # weights and tokenizers come from disk; a name that is not a folder must not become a download
+    os.environ.setdefault("HF_HUB_OFFLINE", "1")
+    if not Path("/proc/driver/nvidia/version").exists():
+        os.environ.setdefault("DS_ACCELERATOR", "cpu")
+    config = load_config(path, overrides or [])
+    return config, Console()
+
+
+@app.command()
+def config(path: ConfigFile, overrides: Overrides = None) -> None:
+    """Print the resolved settings.
+
+    Example: blade-dist config launch/configs/quickstart.yaml --set learner.zero_stage=2
+    """
+    settings, _ = _read(path, overrides)
+    typer.echo(dump_config(settings), nl=False)
+
+
+@app.command()
+def data(path: ConfigFile, overrides: Overrides = None) -> None:
+    """Raw log and items to Arrow: catalog, prompts, splits, a data card.
+
+    Example: blade-dist data launch/configs/movielens-small.yaml --set data.path=ml-latest-small
+    """
+    from blade_dist.data.prepare import prepare_data
+    from blade_dist.runtime import ray_runtime
+
+    settings, _ = _read(path, overrides)
+    with ray_runtime(settings):
+        prepare_data(settings)
+
+
+@app.command()
+def sft(path: ConfigFile, overrides: Overrides = None) -> None:
+    """Fine-tune the base checkpoint (or a small Llama) on the lists: the reference policy.
+
+    Example: blade-dist sft my.yaml --set model.path=Llama-3.2-1B-Instruct --set model.dtype=bfloat16
+    """
+    from blade_dist.runtime import ray_runtime
+    from blade_dist.stages.sft import sft_stage
+
+    settings, console = _read(path, overrides)
+    with ray_runtime(settings):
+        sft_stage(settings, console)
+
+
+@app.command()
+def prior(path: ConfigFile, overrides: Overrides = None) -> None:
+    """Sample and score M reference lists per training prompt: the static prior.
+
+    Example: blade-dist prior my.yaml --set prior.size=64
+    """
+    from blade_dist.stages.prior import prior_stage
+
+    prior_stage(*_read(path, overrides))
+
+
+@app.command()
+def train(path: ConfigFile, overrides: Overrides = None) -> None:
+    """Align the reference to the reward: the main job. Makes a missing prior first; run again to resume.
+
+    Example: blade-dist train my.yaml --set target=static
+    """
+    from blade_dist.stages.align import align_stage
+
+    align_stage(*_read(path, overrides))
+
+
+@app.command()
+def evaluate(
+    path: ConfigFile,
+    checkpoint: Checkpoint,
+    against: Annotated[
+        list[Path] | None, typer.Option(help="Another checkpoint to compare with; may be repeated.", show_default=False)
+    ] = None,
+    overrides: Overrides = None,
+) -> None:
+    """Held-out metrics with paired-bootstrap intervals.
+
+    Example: blade-dist evaluate my.yaml --checkpoint runs/my/blade/policy --against runs/my/sft/policy
+    """
+    from blade_dist.stages.evaluate import evaluate_stage
+
+    settings, console = _read(path, overrides)
+    evaluate_stage(settings, checkpoint, against or [], console)
+
+
+@app.command()
+def export(
+    path: ConfigFile,
+    checkpoint: Checkpoint,
+    out: Annotated[Path, typer.Option(help="Folder to write.", show_default=False)],
+    overrides: Overrides = None,
+) -> None:
+    """Write a Hugging Face folder that `vllm serve` and transformers load.
+
+    Example: blade-dist export my.yaml --checkpoint runs/my/blade/policy --out served
+    """
+    from blade_dist.stages.export import export_stage
+
+    settings, console = _read(path, overrides)
+    export_stage(settings, checkpoint, out, console)
+
+
+@app.command()
+def run(path: ConfigFile, overrides: Overrides = None) -> None:
+    """All stages in turn, with the targets of run.compare beside; leaves summary.json.
+
+    Example: blade-dist run launch/configs/quickstart.yaml
+    """
+    from blade_dist.stages.whole import run_stages
+
+    settings, console = _read(path, overrides)
+    save_config(settings, settings.run.dir / "config.yaml")
+    run_stages(settings, console)

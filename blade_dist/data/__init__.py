@@ -1,0 +1,1 @@
+"""Raw logs to Arrow: formats, filters, splits, prompts."""

@@ -1,0 +1,87 @@
+"""Partitions to prompts: one pass over the partitions per split, a batch of prompts in memory at a time."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Literal
+
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+
+from blade_dist.batches import Ragged
+from blade_dist.config import DataSettings
+from blade_dist.data.partition import quantiles
+from blade_dist.data.sequences import Sequences, SequenceStore
+from blade_dist.data.split import Positions, Split, cut, global_time, leave_last, windows
+
+SplitName = Literal["train", "validation", "test"]
+SPLITS: tuple[SplitName, ...] = ("train", "validation", "test")
+_BATCH = 65_536
+"""Prompts that are made at once."""
+
+
+class Assembler:
+    """The prompts of each split and the items' popularity, in catalog indices.
+
+    Args:
+        settings: the ``data`` section.
+        store: the filtered sequences; not empty.
+        counts: int64, interactions with each row of the items table; the catalog is the rows above 0.
+    """
+
+    def __init__(self, settings: DataSettings, store: SequenceStore, counts: NDArray[np.int64]) -> None:
+        self._settings, self._store = settings, store
+        self.kept_items: NDArray[np.int64] = np.flatnonzero(counts)
+        """``[I]`` rows of the items table that make the catalog."""
+        self._index = np.full(len(counts), -1, dtype=np.int32)
+        self._index[self.kept_items] = np.arange(len(self.kept_items), dtype=np.int32)
+        self.times: tuple[int, int] | None = None
+        """``global_time``: t1 and t2."""
+        if settings.split == "global_time":
+            held_out = settings.validation_fraction + settings.test_fraction
+            self.times = quantiles(store, (1 - held_out, 1 - settings.test_fraction))
+
+    def popularity(self) -> NDArray[np.int64]:
+        """``[I]`` interactions with each item in the training part."""
+        total = np.zeros(len(self.kept_items), dtype=np.int64)
+        for sequences, split in self._splits():
+            offsets = sequences.items.offsets
+            place = np.arange(len(sequences.items.flat)) - np.repeat(offsets[:-1], np.diff(offsets))
+            trained = place < np.repeat(split.train_end, np.diff(offsets))
+            total += np.bincount(self._index[sequences.items.flat[trained]], minlength=len(total))
+        return total
+
+    def prompts(self, name: SplitName) -> Iterator[tuple[pa.Array, Ragged, Ragged]]:
+        """Users, histories and targets of one split, batch after batch."""
+        for sequences, split in self._splits():
+            positions = self._positions(split, name)
+            for start in range(0, len(positions), _BATCH):
+                users, history, targets = cut(
+                    sequences, positions.part(start, start + _BATCH), self._settings.max_history
+                )
+                yield (
+                    users,
+                    Ragged(self._index[history.flat], history.offsets),
+                    Ragged(self._index[targets.flat], targets.offsets),
+                )
+
+    def _positions(self, split: Split, name: SplitName) -> Positions:
+        if name == "validation":
+            return split.validation
+        if name == "test":
+            return split.test
+        given = self._settings
+        return windows(split.train_end, given.targets, given.min_history, given.windows)
+
+    def _splits(self) -> Iterator[tuple[Sequences, Split]]:
+        given = self._settings
+        for partition in range(len(self._store)):
+            sequences = self._store.load(partition)
+            if self.times is None:
+                yield sequences, leave_last(sequences.items.lengths, given.targets, given.min_history)
+            else:
+                yield (
+                    sequences,
+                    global_time(sequences.items, sequences.times, *self.times, given.targets, given.min_history),
+                )

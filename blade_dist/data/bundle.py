@@ -1,0 +1,89 @@
+"""What the data stage leaves on disk, and the check that it fits the model."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from blade_dist.catalog.catalog import Catalog
+from blade_dist.catalog.codec import Codec
+from blade_dist.config import Config
+from blade_dist.data.assemble import SPLITS
+from blade_dist.data.prompts import PromptTable
+from blade_dist.errors import UserError
+
+
+@dataclass(frozen=True, eq=False)
+class DataBundle:
+    """``{run.dir}/data``."""
+
+    catalog: Catalog
+    codec: Codec
+    train: PromptTable
+    validation: PromptTable
+    test: PromptTable
+    card: dict[str, Any]
+    """``card.json``: settings, counts at each stage, fingerprints."""
+
+
+def load_data(run_dir: Path) -> DataBundle:
+    """Maps what :func:`blade_dist.data.prepare.prepare_data` wrote.
+
+    Raises:
+        UserError: nothing was prepared there.
+    """
+    folder = run_dir / "data"
+    if (card := read_card(folder)) is None:
+        raise UserError(f"{folder}: no prepared data there; run the data stage first, or mend run.dir")
+    return DataBundle(
+        catalog=Catalog.load(folder / "catalog"),
+        codec=Codec.load(folder / "codec"),
+        **{name: PromptTable.load(folder / f"{name}.arrow") for name in SPLITS},
+        card=card,
+    )
+
+
+def read_card(folder: Path) -> dict[str, Any] | None:
+    """The data card, or None where there is none."""
+    path = folder / "card.json"
+    return json.loads(path.read_text()) if path.exists() else None
+
+
+def check_items(config: Config, items: int) -> None:
+    """Raises UserError where a list (``lists.k``) is longer than the catalog."""
+    if config.lists.k > items:
+        raise UserError(f"lists.k: a list of {config.lists.k} items needs a larger catalog than the {items} items here")
+
+
+def check_context(config: Config, longest_prompt: int, longest_list: int) -> None:
+    """Checks that the model's context holds the longest prompt and the longest list together.
+
+    Args:
+        config: ``model.path`` and ``model.build.context`` are read.
+        longest_prompt: tokens.
+        longest_list: tokens, separators and end included.
+
+    Raises:
+        UserError: it doesn't.
+    """
+    context, setting = _context(config)
+    if context is not None and longest_prompt + longest_list > context:
+        raise UserError(
+            f"data.max_history: the longest prompt ({longest_prompt} tokens) and the longest list ({longest_list} "
+            f"tokens) need a context of {longest_prompt + longest_list}, and {setting} is {context}; lower "
+            f"data.max_history ({config.data.max_history}) or raise the context"
+        )
+
+
+def _context(config: Config) -> tuple[int | None, str]:
+    """The model's longest sequence, or None where its config has none; and the setting that says so."""
+    if config.model.path is None:
+        return config.model.build.context, "model.build.context"
+    path = config.model.path / "config.json"
+    try:
+        described = json.loads(path.read_text())
+    except (OSError, ValueError) as error:
+        raise UserError(f"model.path: {path} can't be read: {error}") from None
+    return described.get("max_position_embeddings"), f"max_position_embeddings of {path}"

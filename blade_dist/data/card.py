@@ -1,0 +1,73 @@
+"""The data card: what was read, what was dropped and by which filter, what is left."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from blade_dist.catalog.catalog import Catalog
+from blade_dist.catalog.codec import Codec
+from blade_dist.config import Config, DataSettings
+from blade_dist.data.partition import ReadCounts
+from blade_dist.data.sequences import SequenceStore
+
+
+def settings_of(config: Config) -> dict[str, Any]:
+    """The settings that the data depend on; equal ones make equal data."""
+    return {
+        "data": config.data.model_dump(mode="json"),
+        "codec": config.codec.model_dump(mode="json"),
+        "model.path": None if config.model.path is None else str(config.model.path),
+        "run.seed": config.run.seed,
+    }
+
+
+def describe_log(read: ReadCounts, counts: NDArray[np.int64], store: SequenceStore) -> dict[str, int]:
+    """Interactions at each stage, and the users who are left."""
+    left = int(counts.sum())
+    users = sum(len(store.load(partition)) for partition in range(len(store)))
+    filtered = {"dropped_by_k_core": read.kept - left, "left": left, "users": users, "partitions": len(store)}
+    return asdict(read) | filtered
+
+
+def describe_catalog(catalog: Catalog) -> dict[str, int]:
+    """Items and groups."""
+    return {
+        "items": len(catalog),
+        "groups": catalog.n_groups,
+        "items_without_group": int((catalog.groups.lengths == 0).sum()),
+        "items_only_held_out": int((catalog.popularity == 0).sum()),
+    }
+
+
+def describe_codec(codec: Codec) -> dict[str, int]:
+    """Tokens."""
+    return {"vocabulary": len(codec.tokenizer), "longest_item": int(codec.item_tokens.lengths.max())}
+
+
+def what_went(data: DataSettings, read: ReadCounts, counts: NDArray[np.int64]) -> str:
+    """Which filter removed how many interactions, for a message."""
+    return (
+        f"of {read.read} interactions, data.min_rating ({data.min_rating}) removed {read.low_rating}, items without "
+        f"a title {read.without_title}, repeats of a (user, item) pair {read.repeated}, data.k_core ({data.k_core}) "
+        f"{read.kept - int(counts.sum())}"
+    )
+
+
+def why_empty(data: DataSettings, store: SequenceStore) -> str:
+    """Why no prompt could be cut from the sequences that are left, for a message."""
+    lengths = np.concatenate([store.load(partition).items.lengths for partition in range(len(store))])
+    longest = f"the longest of the {len(lengths)} users left has {lengths.max()} items"
+    if data.split == "leave_last":
+        return (
+            f"{longest}, and to serve all three splits a user needs data.min_history + 3 x data.targets = "
+            f"{data.min_history + 3 * data.targets}"
+        )
+    return (
+        f"{longest}; a training prompt needs data.min_history + data.targets = {data.min_history + data.targets} of "
+        f"them before the first point in time, and the periods after it are data.validation_fraction "
+        f"({data.validation_fraction}) and data.test_fraction ({data.test_fraction}) of the log"
+    )

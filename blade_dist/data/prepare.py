@@ -1,0 +1,133 @@
+"""The data stage: raw log -> filters -> splits -> catalog, codec, prompts."""
+
+from __future__ import annotations
+
+import json
+import logging
+import shutil
+import time
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import ray
+from numpy.typing import NDArray
+
+from blade_dist.catalog.codec import Codec, build_codec
+from blade_dist.config import Config, fingerprint
+from blade_dist.data.assemble import SPLITS, Assembler
+from blade_dist.data.bundle import DataBundle, check_context, check_items, load_data, read_card
+from blade_dist.data.card import describe_catalog, describe_codec, describe_log, settings_of, what_went, why_empty
+from blade_dist.data.formats import FORMATS
+from blade_dist.data.items import build_catalog, usable_items
+from blade_dist.data.partition import ReadCounts, read_sequences
+from blade_dist.data.prompts import PromptTable, write_prompts
+from blade_dist.data.rawlog import quiet_ray_data
+from blade_dist.data.sequences import SequenceStore, k_core
+from blade_dist.errors import UserError
+
+__all__ = ["DataBundle", "load_data", "prepare_data"]
+
+_LOG = logging.getLogger(__name__)
+
+
+def prepare_data(config: Config) -> None:
+    """Writes ``{run.dir}/data``, whole or not at all; skips what is there with the same settings. Ray must be up.
+
+    Raises:
+        UserError: data of other settings there, a missing or unreadable file (with the line), a missing column,
+            nothing left after the filters, lists longer than the catalog, prompts longer than the model's context.
+        RuntimeError: Ray is not initialised.
+    """
+    folder, scratch = config.run.dir / "data", config.run.dir / "data.tmp"
+    settings = fingerprint(settings_of(config))
+    if folder.exists():
+        _reuse(config, folder, settings)
+        return
+    if not ray.is_initialized():
+        raise RuntimeError("prepare_data needs Ray: call ray.init first")
+    started = time.monotonic()
+    shutil.rmtree(scratch, ignore_errors=True)
+    scratch.mkdir(parents=True)
+    try:
+        card = _prepare(config, scratch) | {"settings_fingerprint": settings}
+        (scratch / "card.json").write_text(json.dumps(card, indent=2))
+        scratch.replace(folder)
+    finally:
+        shutil.rmtree(scratch, ignore_errors=True)
+    prompts = ", ".join(f"{card['prompts'][name]} {name}" for name in SPLITS)
+    seconds = time.monotonic() - started
+    _LOG.info("%s: %d items, prompts: %s; %.1f s", folder, card["catalog"]["items"], prompts, seconds)
+
+
+def _reuse(config: Config, folder: Path, settings: str) -> None:
+    card = read_card(folder)
+    if card is None or card["settings_fingerprint"] != settings:
+        raise UserError(f"{folder} was made with other settings: delete it or choose another run.dir")
+    codec = Codec.load(folder / "codec")
+    check_items(config, len(codec.item_tokens))
+    check_context(config, card["tokens"]["longest_prompt"], codec.max_list_tokens(config.lists.k))
+    _LOG.info("%s: already there with these settings, skipped", folder)
+
+
+@dataclass(frozen=True, eq=False)
+class _Filtered:
+    """The log after every filter."""
+
+    items: pa.Table
+    repeated_items: int
+    store: SequenceStore
+    read: ReadCounts
+    counts: NDArray[np.int64]
+    """Interactions with each row of ``items``; not all 0."""
+
+
+def _prepare(config: Config, folder: Path) -> dict[str, Any]:
+    """Everything but the card, which it returns."""
+    parts = folder / "parts"
+    parts.mkdir()
+    filtered = _filter(config, folder, parts)
+    check_items(config, int((filtered.counts > 0).sum()))
+    assembler = Assembler(config.data, filtered.store, filtered.counts)
+    catalog = build_catalog(filtered.items.take(pa.array(assembler.kept_items)), assembler.popularity())
+    catalog.save(folder / "catalog")
+    for name in SPLITS:
+        if not write_prompts(folder / f"{name}.arrow", assembler.prompts(name)):
+            raise UserError(
+                f"the {name} split is empty: {why_empty(config.data, filtered.store)}; {_story(config, filtered)}"
+            )
+    tables = {name: PromptTable.load(folder / f"{name}.arrow") for name in SPLITS}
+    codec = build_codec(catalog, config.codec, config.codec.tokenizer or config.model.path, config.run.seed)
+    codec.save(folder / "codec")
+    longest = max(table.longest(codec) for table in tables.values())
+    check_context(config, longest, codec.max_list_tokens(config.lists.k))
+    card = {
+        "log": describe_log(filtered.read, filtered.counts, filtered.store),
+        "catalog": describe_catalog(catalog) | {"ids_repeated_in_the_items_file": filtered.repeated_items},
+        "prompts": {name: len(table) for name, table in tables.items()},
+        "global_time": assembler.times and dict(zip(("t1", "t2"), assembler.times, strict=True)),
+        "tokens": describe_codec(codec) | {"longest_prompt": longest},
+        "settings": settings_of(config),
+        "fingerprints": {"catalog": catalog.fingerprint(), "codec": codec.fingerprint()}
+        | {name: table.fingerprint() for name, table in tables.items()},
+    }
+    shutil.rmtree(parts)
+    return card
+
+
+def _filter(config: Config, folder: Path, parts: Path) -> _Filtered:
+    data = config.data
+    with quiet_ray_data():
+        log = FORMATS[data.source](data, config.run.seed, folder)
+        items, repeated = usable_items(log.items)
+        store, read = read_sequences(replace(log, items=items), data.min_rating, data.partition_rows, parts)
+    filtered = _Filtered(items, repeated, store, read, k_core(store, data.k_core, len(items)))
+    if not filtered.counts.any():
+        raise UserError(f"no interaction is left: {_story(config, filtered)}")
+    return filtered
+
+
+def _story(config: Config, filtered: _Filtered) -> str:
+    return what_went(config.data, filtered.read, filtered.counts)

@@ -1,0 +1,111 @@
+"""Which part of a user's sequence is history, which is held out. Pure; positions count from 0 within a user."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+
+from blade_dist.batches import Ragged
+from blade_dist.data.sequences import Sequences
+
+
+@dataclass(frozen=True, eq=False)
+class Positions:
+    """``P`` prompts: the history is what stands before ``at``, the targets are the ``count`` items from there."""
+
+    user: NDArray[np.int64]
+    """``[P]`` row in the sequences."""
+    at: NDArray[np.int64]
+    """``[P]`` position of the first target."""
+    count: NDArray[np.int64]
+    """``[P]`` targets."""
+
+    def __len__(self) -> int:
+        return len(self.user)
+
+    def part(self, start: int, stop: int) -> Positions:
+        """Prompts ``start`` to ``stop``."""
+        return Positions(self.user[start:stop], self.at[start:stop], self.count[start:stop])
+
+
+@dataclass(frozen=True, eq=False)
+class Split:
+    """One partition's three parts."""
+
+    train_end: NDArray[np.int64]
+    """``[U]``: the items before it are the user's training part."""
+    validation: Positions
+    test: Positions
+
+
+def leave_last(lengths: NDArray[np.int64], targets: int, min_history: int) -> Split:
+    """Each user's last ``targets`` items are test, the ``targets`` before those validation.
+
+    A user who is too short for both has a test prompt only; one too short for that trains only.
+    """
+    test_at = lengths - targets
+    tested = test_at >= min_history
+    validation_at = test_at - targets
+    validated = validation_at >= min_history
+    train_end = np.where(validated, validation_at, np.where(tested, test_at, lengths))
+    return Split(train_end, _one_each(validated, validation_at, targets), _one_each(tested, test_at, targets))
+
+
+def global_time(items: Ragged, times: NDArray[np.int64], t1: int, t2: int, targets: int, min_history: int) -> Split:
+    """Training is what lies before ``t1``, validation each user's next items in ``[t1, t2)``, test those from ``t2``.
+
+    Up to ``targets`` items are held out, at least one.
+    """
+    first, second, lengths = _before(items, times, t1), _before(items, times, t2), items.lengths
+    validated = (first >= min_history) & (second > first)
+    tested = (second >= min_history) & (lengths > second)
+    return Split(
+        train_end=first,
+        validation=_one_each(validated, first, np.minimum(second - first, targets)),
+        test=_one_each(tested, second, np.minimum(lengths - second, targets)),
+    )
+
+
+def windows(train_end: NDArray[np.int64], targets: int, min_history: int, latest: int) -> Positions:
+    """Training prompts: every position whose history and ``targets`` items lie in the training part.
+
+    Args:
+        train_end: ``[U]`` length of each user's training part.
+        targets: items after the history, all of them there.
+        min_history: least length of a history.
+        latest: prompts per user, the latest ones; 0 is all.
+    """
+    there = np.clip(train_end - targets - min_history + 1, 0, None)
+    count = there if latest == 0 else np.minimum(there, latest)
+    user = np.repeat(np.arange(len(train_end)), count)
+    rank = np.arange(len(user)) - np.repeat(np.cumsum(count) - count, count)
+    at = (train_end - targets - count + 1)[user] + rank
+    return Positions(user, at, np.full(len(user), targets, dtype=np.int64))
+
+
+def cut(sequences: Sequences, positions: Positions, max_history: int) -> tuple[pa.Array, Ragged, Ragged]:
+    """User ids, histories (the last ``max_history`` items) and targets, in rows of the items table."""
+    start = sequences.items.offsets[positions.user]
+    length = np.minimum(positions.at, max_history)
+    flat = sequences.items.flat
+    history = slices(flat, start + positions.at - length, length)
+    return sequences.users.take(pa.array(positions.user)), history, slices(flat, start + positions.at, positions.count)
+
+
+def slices(flat: NDArray, starts: NDArray[np.int64], lengths: NDArray[np.int64]) -> Ragged:
+    """Row ``i`` is ``flat[starts[i] : starts[i] + lengths[i]]``; rows may overlap."""
+    offsets = np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64)
+    return Ragged(flat[np.arange(offsets[-1]) + np.repeat(starts - offsets[:-1], lengths)], offsets)
+
+
+def _one_each(chosen: NDArray[np.bool_], at: NDArray[np.int64], count: NDArray[np.int64] | int) -> Positions:
+    user = np.flatnonzero(chosen)
+    return Positions(user, at[user], np.broadcast_to(count, chosen.shape)[user].astype(np.int64))
+
+
+def _before(items: Ragged, times: NDArray[np.int64], limit: int) -> NDArray[np.int64]:
+    """``[U]``: each user's interactions with a time below ``limit``."""
+    return np.diff(np.concatenate([[0], np.cumsum(times < limit)])[items.offsets])

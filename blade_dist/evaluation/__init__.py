@@ -1,0 +1,1 @@
+"""Held-out evaluation: baselines, metrics per user and over all users, intervals, the table."""

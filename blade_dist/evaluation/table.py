@@ -1,0 +1,97 @@
+"""Per-user rows, their summary with intervals, and the table that is printed."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+from rich.table import Table
+
+from blade_dist.batches import Prompts
+from blade_dist.evaluation.bootstrap import Interval, mean_interval, paired_bootstrap
+from blade_dist.evaluation.corpus import corpus_metrics
+from blade_dist.rewards.composite import Composite
+from blade_dist.rewards.lists import Lists
+
+KEYS = ("user", "prompt", "policy", "decode")
+
+
+def per_user_rows(
+    policy: str, decode: str, prompts: Prompts, lists: Lists, metrics: Composite, reward: Composite
+) -> pa.Table:
+    """One row per prompt: user, prompt, policy, decode, reward and every metric."""
+    columns = {
+        "user": pa.array(prompts.user.astype(str)),
+        "prompt": pa.array(prompts.index),
+        "policy": pa.array([policy] * len(prompts)),
+        "decode": pa.array([decode] * len(prompts)),
+        "reward": pa.array(reward.score(lists)[0]),
+    }
+    return pa.table({**columns, **{name: pa.array(v) for name, v in metrics.score(lists)[1].items()}})
+
+
+def summarise(rows: pa.Table, lists: dict[tuple[str, str], Lists], decode: str) -> dict[str, dict[str, float]]:
+    """Means of every metric, and the corpus-wide metrics, by policy."""
+    return {
+        policy: {name: float(np.mean(part[name])) for name in metric_names(rows)}
+        | corpus_metrics(lists[policy, decode])
+        for policy, part in _by_policy(rows, decode).items()
+    }
+
+
+def differences(
+    rows: pa.Table, decode: str, first: str, second: str, resamples: int, seed: int
+) -> dict[str, dict[str, float]]:
+    """``first`` minus ``second`` per user: mean and 95 % interval of every metric."""
+    by_policy = _by_policy(rows, decode)
+    a, b = by_policy[first], by_policy[second]
+    if a["prompt"].tolist() != b["prompt"].tolist():
+        raise ValueError(f"{first} and {second} were not evaluated on the same prompts")
+    return {
+        name: paired_bootstrap(a[name], b[name], a["user"], resamples, seed).as_dict() for name in metric_names(rows)
+    }
+
+
+def metric_names(rows: pa.Table) -> list[str]:
+    """``reward`` and every metric of the table."""
+    return [name for name in rows.column_names if name not in KEYS]
+
+
+def render(rows: pa.Table, decode: str, resamples: int, seed: int) -> Table:
+    """A column per policy, a row per metric: mean over prompts and 95 % interval over users."""
+    table = Table(title=f"{decode}: mean over prompts, 95 % interval over users", show_lines=True)
+    by_policy = _by_policy(rows, decode)
+    table.add_column("")
+    for policy in by_policy:
+        table.add_column(policy, justify="right", no_wrap=True)
+    for name in metric_names(rows):
+        cells = [mean_interval(part[name], part["user"], resamples, seed) for part in by_policy.values()]
+        table.add_row(name, *(f"{cell.mean:.4f}\n{_range(cell)}" for cell in cells))
+    return table
+
+
+def render_differences(title: str, found: dict[str, dict[str, float]]) -> Table:
+    """One row per metric: mean of the paired differences and its 95 % interval."""
+    table = Table(title=title)
+    table.add_column("")
+    table.add_column("mean difference", justify="right")
+    table.add_column("95 % interval", justify="right")
+    for name, interval in found.items():
+        table.add_row(name, f"{interval['mean']:+.4f}", _range(Interval(**interval)))
+    return table
+
+
+def _range(interval: Interval) -> str:
+    return f"[{interval.low:.3f}, {interval.high:.3f}]"
+
+
+def _by_policy(rows: pa.Table, decode: str) -> dict[str, dict[str, Any]]:
+    """Columns of each policy as numpy arrays, in the order of prompts."""
+    chosen = rows.filter(pc.equal(rows["decode"], decode))
+    parts = {}
+    for policy in dict.fromkeys(chosen["policy"].to_pylist()):
+        part = chosen.filter(pc.equal(chosen["policy"], policy)).sort_by("prompt")
+        parts[policy] = {name: part[name].to_numpy(zero_copy_only=False) for name in part.column_names}
+    return parts

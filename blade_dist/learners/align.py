@@ -1,0 +1,85 @@
+"""One step of alignment: log-probs, objective, gradient, numbers to report."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from blade_dist.batches import LearnBatch
+from blade_dist.config import LearnerSettings
+from blade_dist.learners.engine import DeepSpeedLearner
+from blade_dist.learners.objective import TokenTerms, policy_terms
+from blade_dist.learners.sequences import MicroBatch, Sequences
+
+
+@dataclass(frozen=True)
+class StepStats:
+    """Means over all decision tokens of all ranks."""
+
+    loss: float
+    kl: float
+    """k3 estimate, nats per token."""
+    clip_fraction: float
+    importance_weight: float
+    grad_norm: float
+    rollout_gap: float
+    """Largest |learner - engine| log-prob over all tokens, before the step."""
+
+
+class Aligner:
+    """Policy, reference and the objective between them."""
+
+    def __init__(self, learner: DeepSpeedLearner, reference: nn.Module, settings: LearnerSettings, kl_coef: float):
+        self._learner = learner
+        self._reference = reference
+        self._settings = settings
+        self._kl_coef = kl_coef
+
+    def learn(self, batch: LearnBatch, lr: float) -> StepStats:
+        """``learner.epochs`` optimizer steps on one batch (collective)."""
+        sequences = _sequences(batch)
+        rollout = torch.from_numpy(batch.rollouts.logprobs)
+        advantage = _per_token(batch)
+        reference = self._learner.logprobs(sequences, self._reference)
+        prox = torch.zeros_like(rollout)
+        totals = torch.zeros(4, dtype=torch.float64)
+        grad_norm = 0.0
+        for epoch in range(self._settings.epochs):
+
+            def loss(micro: MicroBatch, logprob: Tensor, first: bool = epoch == 0) -> Tensor:
+                where = micro.flat
+                if first:  # the policy at the start of the step is the one that is differentiated
+                    prox[where] = logprob.detach().float().cpu()
+                terms = policy_terms(
+                    logprob,
+                    *(values[where].to(logprob.device) for values in (prox, rollout, reference, advantage)),
+                    clip_ratio=self._settings.clip_ratio,
+                    truncation=self._settings.truncation,
+                    kl_coef=self._kl_coef,
+                )
+                totals.add_(_sums(terms))
+                return terms.loss / batch.decision_tokens
+
+            grad_norm = self._learner.update(sequences, loss, lr)
+        gap = float((prox - rollout).abs().max()) if len(prox) else 0.0
+        means = self._learner.sum_over_ranks(totals) / (batch.decision_tokens * self._settings.epochs)
+        loss_mean, kl, clip_fraction, weight = means.tolist()
+        return StepStats(loss_mean, kl, clip_fraction, weight, grad_norm, self._learner.max_over_ranks(gap))
+
+
+def _sums(terms: TokenTerms) -> Tensor:
+    columns = (terms.loss, terms.kl, terms.clipped, terms.weight)
+    return torch.stack([column.detach().double().sum().cpu() for column in columns])
+
+
+def _sequences(batch: LearnBatch) -> Sequences:
+    rows = np.repeat(np.arange(len(batch.prompt_tokens)), batch.group_size)
+    return Sequences(batch.prompt_tokens.take(rows), batch.rollouts.tokens)
+
+
+def _per_token(batch: LearnBatch) -> Tensor:
+    lengths = batch.rollouts.tokens.lengths
+    return torch.from_numpy(np.repeat(batch.estimates.advantage.reshape(-1), lengths).astype(np.float32))

@@ -1,0 +1,149 @@
+"""DeepSpeed around the policy: accumulate micro-batches, step, save, load. Knows no target and no reward."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import deepspeed
+import torch
+import torch.distributed as dist
+from torch import Tensor
+
+from blade_dist.config import LearnerSettings
+from blade_dist.learners.policy import Policy
+from blade_dist.learners.sequences import MicroBatch, Sequences, in_step, microbatches
+
+NO_CLIPPING = 1e12
+"""DeepSpeed reports the gradient's norm only where it clips."""
+
+
+class DeepSpeedLearner:
+    """One rank of the data-parallel learner. Every method is collective: all ranks call it, in the same order."""
+
+    def __init__(self, policy: Policy, settings: LearnerSettings, dtype: str, pad: int) -> None:
+        """Wraps ``policy``; the process group must be up.
+
+        Args:
+            policy: on CPU; DeepSpeed moves it.
+            settings: ZeRO stage, optimizer, clipping, token budget.
+            dtype: ``float32`` or ``bfloat16``.
+            pad: padding token.
+        """
+        self._budget = settings.tokens_per_microbatch
+        self._pad = pad
+        self.world_size = dist.get_world_size()
+        self.rank = dist.get_rank()
+        self.device = torch.device("cuda", torch.cuda.current_device()) if torch.cuda.is_available() else "cpu"
+        if settings.gradient_checkpointing:
+            policy.model.gradient_checkpointing_enable()
+        self._engine, *_ = deepspeed.initialize(
+            model=policy,
+            model_parameters=[p for p in policy.parameters() if p.requires_grad],
+            dist_init_required=False,
+            config=_deepspeed_config(settings, dtype),
+        )
+
+    @property
+    def model(self) -> Any:
+        """The Hugging Face model inside (its parameters are shards under ZeRO-3)."""
+        return self._engine.module.model
+
+    def logprobs(self, sequences: Sequences, policy: torch.nn.Module | None = None) -> Tensor:
+        """Log-probs of every list token, without gradient, ``[T]`` in the order of ``sequences.tokens.flat``.
+
+        Args:
+            sequences: this rank's; may differ between ranks.
+            policy: another policy (the reference); None is this one.
+        """
+        module = self._engine if policy is None else policy
+        result = torch.zeros(len(sequences.tokens.flat), dtype=torch.float32)
+        module.eval()
+        with torch.no_grad():
+            for batch in in_step(sequences, self._budget, self._pad, self._common_count(sequences)):
+                values = module(self._to_device(batch)).float().cpu()
+                result[batch.flat] = values[: len(batch.flat)]
+        module.train()
+        return result
+
+    def update(self, sequences: Sequences, loss: Callable[[MicroBatch, Tensor], Tensor], lr: float) -> float:
+        """One optimizer step on the sum of ``loss`` over all list tokens of all ranks.
+
+        Args:
+            sequences: this rank's.
+            loss: from a micro-batch (on CPU) and its log-probs ``[D]`` to per-token losses ``[D]``, already divided
+                by the global number of tokens; the sum over micro-batches and ranks is what is differentiated.
+            lr: learning rate of this step.
+
+        Returns:
+            Norm of the global gradient, before clipping.
+        """
+        for group in self._engine.optimizer.param_groups:
+            group["lr"] = lr
+        count = self._common_count(sequences)
+        for number, batch in enumerate(in_step(sequences, self._budget, self._pad, count)):
+            self._engine.set_gradient_accumulation_boundary(number == count - 1)
+            logprob = self._engine(self._to_device(batch))
+            total = loss(batch, logprob).sum() if len(batch.flat) else logprob.sum() * 0.0
+            # DeepSpeed averages over ranks; the loss is already normalised over all of them
+            self._engine.backward(total * self.world_size, scale_wrt_gas=False)
+        norm = self._whole_gradient_norm()
+        self._engine.step()
+        return float(self._engine.get_global_grad_norm() or norm)
+
+    def save_state(self, directory: Path) -> None:
+        """Optimizer and parameter shards of this rank, in DeepSpeed's own format."""
+        self._engine.save_checkpoint(str(directory), tag="state")
+
+    def load_state(self, directory: Path) -> None:
+        """The opposite of :meth:`save_state`, with the same ZeRO stage and number of ranks."""
+        loaded, _ = self._engine.load_checkpoint(str(directory), tag="state")
+        if loaded is None:
+            raise RuntimeError(f"{directory}: DeepSpeed found no state there")
+
+    def sum_over_ranks(self, values: Tensor) -> Tensor:
+        """Sum of a small tensor over all ranks."""
+        summed = values.to(self.device)
+        dist.all_reduce(summed)
+        return summed.cpu()
+
+    def max_over_ranks(self, value: float) -> float:
+        """Largest value of all ranks."""
+        tensor = torch.tensor(value, dtype=torch.float64, device=self.device)
+        dist.all_reduce(tensor, op=dist.ReduceOp.MAX)
+        return float(tensor)
+
+    def _whole_gradient_norm(self) -> float:
+        """Norm of the gradients that every rank holds whole (stage 0, where DeepSpeed does not report it)."""
+        norms = [p.grad.norm() for p in self._engine.module.parameters() if p.grad is not None and p.grad.numel()]
+        return float(torch.stack(norms).norm()) if norms else 0.0
+
+    def _common_count(self, sequences: Sequences) -> int:
+        own = len(microbatches(sequences, self._budget)) if len(sequences) else 0
+        return int(self.max_over_ranks(max(1, own)))
+
+    def _to_device(self, batch: MicroBatch) -> MicroBatch:
+        if self.device == "cpu":
+            return batch
+        return MicroBatch(**{name: tensor.to(self.device) for name, tensor in vars(batch).items()})
+
+
+def _deepspeed_config(settings: LearnerSettings, dtype: str) -> dict[str, Any]:
+    return {
+        "train_micro_batch_size_per_gpu": 1,
+        "gradient_accumulation_steps": 1,
+        "gradient_clipping": settings.clip_grad or NO_CLIPPING,
+        "bf16": {"enabled": dtype == "bfloat16"},
+        "zero_optimization": {"stage": settings.zero_stage},
+        "checkpoint": {"use_node_local_storage": True},  # every rank writes into a folder of its own
+        "optimizer": {
+            "type": "AdamW",
+            "params": {
+                "lr": settings.lr,
+                "betas": list(settings.betas),
+                "weight_decay": settings.weight_decay,
+                "torch_adam": True,
+            },
+        },
+    }

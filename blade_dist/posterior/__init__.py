@@ -1,0 +1,1 @@
+"""The posterior: Beta beliefs about each prompt's reward CDF, and the estimator that keeps them."""

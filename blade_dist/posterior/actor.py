@@ -1,0 +1,33 @@
+"""The estimator in an actor: one for the whole run."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import ray
+
+from blade_dist.config import Config
+from blade_dist.posterior.beta import BetaSettings
+from blade_dist.posterior.estimator import Estimator
+from blade_dist.posterior.prior import Prior
+
+
+class _StoredEstimator(Estimator):
+    """:class:`Estimator` over the prior at ``path``."""
+
+    def __init__(self, path: Path, stamp: dict[str, Any], config: Config) -> None:
+        posterior = config.posterior
+        settings = BetaSettings(
+            tau=posterior.tau,
+            strength=config.prior_strength,
+            smoothing=posterior.smoothing,
+            ties=posterior.ties,
+            proxy=posterior.proxy,
+            bon_n=config.learner.bon_n,
+        )
+        prior = Prior.load(path, stamp)
+        super().__init__(prior, settings, config.target, config.advantage.scale, posterior.carry)
+
+
+EstimatorActor: Any = ray.remote(_StoredEstimator)

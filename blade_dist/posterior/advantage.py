@@ -1,0 +1,32 @@
+"""From proxy rewards to advantages, group by group. Pure numpy."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+EPSILON = 1e-6
+"""Added to the standard deviation (GRPO)."""
+
+SAME = 1e-12
+"""Proxy rewards closer than this are equal: what is left is rounding."""
+
+
+def informative(proxy: NDArray[np.float64]) -> NDArray[np.bool_]:
+    """``[B]`` whether the ``[B, G]`` proxy rewards of a group differ."""
+    return np.ptp(proxy, axis=1) > SAME * np.maximum(1.0, np.abs(proxy).max(axis=1))
+
+
+def group_advantage(proxy: NDArray[np.float64], scale: Literal["std", "none"]) -> NDArray[np.float32]:
+    """``R - mean(R)``, divided by ``std(R) + 1e-6`` (ddof 0) with ``std``; 0 in a group without differences.
+
+    Args:
+        proxy: ``[B, G]``.
+        scale: ``std`` (GRPO, Shao et al., 2024) or ``none`` (the variational Best-of-N objective over N - 1).
+    """
+    centred = proxy - proxy.mean(axis=1, keepdims=True)
+    if scale == "std":
+        centred = centred / (proxy.std(axis=1, keepdims=True) + EPSILON)
+    return np.where(informative(proxy)[:, None], centred, 0.0).astype(np.float32)

@@ -1,0 +1,35 @@
+"""The log-prob probe: do the engines serve the weights that the learner holds?"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import ray
+from torch import Tensor
+
+from blade_dist.batches import Rollouts
+from blade_dist.learners.sequences import Sequences
+from blade_dist.rollouts.request import RolloutRequest
+from blade_dist.weights.push import largest_gap
+
+
+def ask_engines(engines: list[Any], request: RolloutRequest) -> list[Rollouts]:
+    """Every engine answers the whole request with the weights that it serves."""
+    return ray.get([engine.generate.remote(request) for engine in engines])
+
+
+def probe_gap(answers: list[Rollouts], request: RolloutRequest, logprobs: Callable[[Sequences], Tensor]) -> float:
+    """Largest difference (nats) between any engine's log-probs and the learner's for the same tokens.
+
+    Args:
+        answers: of :func:`ask_engines`.
+        request: with ``group_size`` 1.
+        logprobs: the learner's, ``[T]`` for the tokens of some sequences; collective where the learner is.
+    """
+    gaps = []
+    for answer in answers:
+        own = logprobs(Sequences(request.tokens, answer.tokens)).numpy()
+        gaps.append(largest_gap(answer.logprobs, own))
+    return float(np.max(gaps))

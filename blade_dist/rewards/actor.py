@@ -1,0 +1,51 @@
+"""The reward actor: stateless; scores whole batches of rollouts."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import ray
+
+from blade_dist.batches import Rewards, Rollouts
+from blade_dist.catalog.catalog import Catalog
+from blade_dist.config import RewardSettings
+from blade_dist.data.prompts import PromptTable
+from blade_dist.rewards.composite import Composite
+from blade_dist.rewards.lists import Lists
+
+
+class Scorer:
+    """Looks the prompts of rollouts up and scores their lists."""
+
+    def __init__(self, catalog: Catalog, table: PromptTable, composite: Composite) -> None:
+        self._catalog = catalog
+        self._table = table
+        self._composite = composite
+
+    def score(self, rollouts: Rollouts) -> Rewards:
+        """Rewards of all lists, ``[B, G]``."""
+        prompts = self._table.rows(rollouts.prompt)
+        shape = rollouts.items.shape
+        per_list = np.repeat(np.arange(shape[0]), shape[1])
+        lists = Lists(
+            items=rollouts.items.reshape(-1, shape[2]),
+            targets=prompts.targets.take(per_list),
+            history=prompts.history.take(per_list),
+            catalog=self._catalog,
+        )
+        total, parts = self._composite.score(lists)
+        by_group = {name: values.reshape(shape[:2]) for name, values in parts.items()}
+        return Rewards(rollouts.prompt, total.reshape(shape[:2]), by_group)
+
+
+class _StoredScorer(Scorer):
+    """:class:`Scorer` over one split of prepared data."""
+
+    def __init__(self, data: Path, split: str, settings: RewardSettings, k: int) -> None:
+        catalog = Catalog.load(data / "catalog")
+        super().__init__(catalog, PromptTable.load(data / f"{split}.arrow"), Composite(settings.weights, catalog, k))
+
+
+RewardActor: Any = ray.remote(_StoredScorer)

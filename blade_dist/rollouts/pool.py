@@ -1,0 +1,91 @@
+"""A pool of engines: starts them, and splits a request over them."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import ray
+from ray.util.placement_group import PlacementGroup, placement_group, remove_placement_group
+from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
+
+from blade_dist.batches import Rollouts
+from blade_dist.config import Config
+from blade_dist.errors import UserError
+from blade_dist.rollouts.engine import EngineSpec, RolloutEngine, engine_environment
+from blade_dist.rollouts.request import RolloutRequest
+
+
+class EnginePool:
+    """Handles of running engines. Plain data: it may be sent to another actor."""
+
+    def __init__(self, engines: list[Any], timeout_s: float) -> None:
+        self.engines = engines
+        self._timeout_s = timeout_s
+
+    def generate(self, request: RolloutRequest) -> Rollouts:
+        """Each engine takes a contiguous share of the prompts; the answer is in the request's order.
+
+        Raises:
+            RuntimeError: an engine did not answer in time.
+        """
+        shares = [rows for rows in np.array_split(np.arange(len(request)), len(self.engines)) if len(rows)]
+        refs = [engine.generate.remote(request.take(rows)) for engine, rows in zip(self.engines, shares, strict=False)]
+        try:
+            parts = ray.get(refs, timeout=self._timeout_s)
+        except ray.exceptions.GetTimeoutError:
+            raise RuntimeError(
+                f"an engine did not answer within rollout.request_timeout_s = {self._timeout_s:.0f} s"
+            ) from None
+        return Rollouts.concat(parts)
+
+
+class RunningPool:
+    """Owns the engines and their place in the cluster: a context manager of the driver."""
+
+    def __init__(self, config: Config, spec: EngineSpec) -> None:
+        self._config = config
+        self._spec = spec
+        self._group: PlacementGroup | None = None
+
+    def __enter__(self) -> EnginePool:
+        rollout = self._config.rollout
+        gpus = rollout.tensor_parallel if ray.cluster_resources().get("GPU") else 0
+        share = gpus * (rollout.gpu_memory_utilization if shares_gpus(self._config) else 1)
+        bundle = {"CPU": float(rollout.cpus_per_engine), **({"GPU": share} if gpus else {})}
+        self._group = placement_group([bundle] * rollout.engines)
+        if not self._group.wait(timeout_seconds=rollout.start_timeout_s):
+            have = {name: amount for name, amount in ray.available_resources().items() if name in ("CPU", "GPU")}
+            remove_placement_group(self._group)
+            raise UserError(
+                f"rollout.engines: no place for {rollout.engines} engine(s) of {bundle} within "
+                f"rollout.start_timeout_s = {rollout.start_timeout_s:.0f} s; the cluster has {have} free"
+            )
+        engines = [
+            RolloutEngine.options(
+                num_cpus=bundle["CPU"],
+                num_gpus=share,
+                scheduling_strategy=PlacementGroupSchedulingStrategy(self._group, placement_group_bundle_index=index),
+                runtime_env={"env_vars": engine_environment(self._config, bool(gpus))},
+            ).remote(self._spec)
+            for index in range(rollout.engines)
+        ]
+        try:
+            ray.get([engine.describe.remote() for engine in engines])
+        except BaseException:
+            self.__exit__()
+            raise
+        self._engines = engines
+        return EnginePool(engines, rollout.request_timeout_s)
+
+    def __exit__(self, *_: object) -> None:
+        if self._group is not None:
+            remove_placement_group(self._group)
+            self._group = None
+
+
+def shares_gpus(config: Config) -> bool:
+    """Whether engines and learners share the cluster's GPUs: there are too few for both, or none."""
+    gpus = ray.cluster_resources().get("GPU", 0)
+    wanted = config.rollout.engines * config.rollout.tensor_parallel + config.learner.workers
+    return bool(gpus) and gpus < wanted

@@ -1,0 +1,102 @@
+"""``blade-dist train``: the main job. Starts the actors, runs the learners, leaves ``<target>/policy``."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import ray
+from ray.train import CheckpointConfig
+from rich.console import Console
+
+from blade_dist.artifacts import is_done, mark, whole_folder
+from blade_dist.config import Config, fingerprint, save_config
+from blade_dist.pipeline import Pipeline
+from blade_dist.posterior.actor import EstimatorActor
+from blade_dist.rollouts.pool import EnginePool, shares_gpus
+from blade_dist.runtime import ray_runtime
+from blade_dist.stages.fit import fit
+from blade_dist.stages.parts import Inputs, check_inputs, engines, scorer
+from blade_dist.stages.prior import build_prior, has_prior, prior_stamp
+from blade_dist.tracking.actor import TrackerActor
+from blade_dist.tracking.progress import ProgressPrinter
+from blade_dist.trainer import AlignJob, align
+from blade_dist.weights.transports import choose_transport
+
+PIPELINE_CALLS = 64
+"""Calls that the pipeline serves at once: every rank waits in one."""
+
+
+def align_stage(config: Config, console: Console) -> None:
+    """Aligns the reference to ``config.target``; makes a missing prior first; resumes; skipped where done."""
+    inputs = check_inputs(config)
+    folder = inputs.paths.target(config.target)
+    stamp = _stamp(config, inputs)
+    if is_done(folder, stamp, "the aligned model"):
+        console.print(f"train: {folder / 'policy'} is already there")
+        return
+    ready = has_prior(config, inputs)
+    mark(folder, stamp, done=False)
+    save_config(config, folder / "config.yaml")
+    with (
+        ray_runtime(config),
+        engines(config, inputs.paths, inputs.paths.reference) as pool,
+        scorer(config, inputs.paths, "train") as reward,
+    ):
+        if not ready:
+            build_prior(config, inputs, pool, reward, console)
+        _run(config, inputs, pool, reward, folder, console)
+    mark(folder, stamp, done=True)
+
+
+def _run(config: Config, inputs: Inputs, pool: EnginePool, reward: object, folder: Path, console: Console) -> None:
+    estimator = EstimatorActor.options(num_cpus=0).remote(
+        inputs.paths.prior.absolute(), prior_stamp(config, inputs), config
+    )
+    tensorboard = (folder / "tensorboard").absolute() if config.tracking.tensorboard else None
+    tracker = TrackerActor.options(num_cpus=0).remote((folder / "metrics.parquet").absolute(), tensorboard)
+    pipeline = Pipeline.options(num_cpus=0, max_concurrency=PIPELINE_CALLS).remote(
+        config, inputs.rows, pool, reward, estimator, config.run.dir.absolute()
+    )
+    job = AlignJob(
+        config=config,
+        run=config.run.dir.absolute(),
+        rows=inputs.rows,
+        engines=pool.engines,
+        transport=choose_transport(
+            config.weights.transport, bool(ray.cluster_resources().get("GPU")), shares_gpus(config)
+        ),
+        pipeline=pipeline,
+        estimator=estimator,
+        tracker=tracker,
+    )
+    progress = ProgressPrinter(config.train.steps, console)
+    kept = CheckpointConfig(num_to_keep=config.train.keep_checkpoints)
+    try:
+        result = fit(align, job, config, folder / "learners", kept, progress)
+    finally:
+        ray.get(tracker.close.remote())
+        for actor in (pipeline, estimator, tracker):
+            ray.kill(actor)
+    if result.checkpoint is None:
+        raise RuntimeError(f"{folder}: the learners left no checkpoint")
+    with result.checkpoint.as_directory() as last, whole_folder(folder / "policy") as policy:
+        shutil.copytree(Path(last) / "policy", policy, dirs_exist_ok=True)
+
+
+def _stamp(config: Config, inputs: Inputs) -> str:
+    """All that the aligned weights depend on; not where and how fast they are made."""
+    own = {
+        "rollout": config.rollout.model_dump(include={"group_size", "temperature"}),
+        "learner": config.learner.model_dump(exclude={"workers", "cpus_per_worker", "tokens_per_microbatch"}),
+        "train": config.train.model_dump(include={"steps", "prompts", "prompts_per_step"}),
+    }
+    return fingerprint(
+        config.target,
+        config.run.seed,
+        config.model.dtype,
+        own,
+        config.posterior,
+        config.advantage,
+        prior_stamp(config, inputs),
+    )

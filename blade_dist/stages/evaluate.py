@@ -1,0 +1,162 @@
+"""``blade-dist evaluate``: held-out metrics of checkpoints, side by side, with paired-bootstrap intervals."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import torch
+from numpy.typing import NDArray
+from rich.console import Console
+
+from blade_dist.artifacts import write_json
+from blade_dist.batches import Prompts
+from blade_dist.checkpoint import PolicyStamp, read_policy
+from blade_dist.config import Config
+from blade_dist.evaluation.baselines import cooccurrence_lists, popularity_lists
+from blade_dist.evaluation.table import differences, per_user_rows, render, render_differences, summarise
+from blade_dist.learners.policy import Policy, load_model
+from blade_dist.learners.sequences import Sequences, collate
+from blade_dist.pipeline import Prompter
+from blade_dist.probe import ask_engines, probe_gap
+from blade_dist.rewards.composite import Composite
+from blade_dist.rewards.lists import Lists
+from blade_dist.rollouts.pool import EnginePool
+from blade_dist.runtime import ray_runtime
+from blade_dist.stages.parts import Inputs, check_inputs, engines
+from blade_dist.weights.gather import source
+from blade_dist.weights.push import WeightPusher
+
+DECODES = {"greedy": 0.0, "sampled": 1.0}
+"""Temperature of each way of decoding; one list per prompt."""
+
+TABLE_WIDTH = 110
+"""Columns of the printed table where the console has fewer."""
+
+
+def evaluate_stage(config: Config, checkpoint: Path, against: list[Path], console: Console) -> dict[str, Any]:
+    """Writes ``evaluation/per_user.parquet`` and ``summary.json``, prints the tables, returns the summary.
+
+    Differences are the first checkpoint minus the first of ``against``, per user, greedy and sampled.
+    """
+    inputs = check_inputs(config)
+    paths = [checkpoint, *against]
+    names = _names([read_policy(path, inputs.data.codec) for path in paths])
+    prompts = inputs.data.test.rows(_chosen(config, len(inputs.data.test)))
+    reported = Composite(_reported(config), inputs.data.catalog, config.lists.k)
+    reported.check()
+
+    def as_lists(items: NDArray[np.int32]) -> Lists:
+        return Lists(items, prompts.targets, prompts.history, inputs.data.catalog)
+
+    lists = {
+        (name, decode): as_lists(items)
+        for name, items in _baselines(config, inputs, prompts).items()
+        for decode in DECODES
+    }
+    with ray_runtime(config), engines(config, inputs.paths, checkpoint) as pool:
+        served = _Served(config, inputs, pool)
+        for number, (name, path) in enumerate(zip(names, paths, strict=True), start=1):
+            served.push(path, number)
+            for decode, temperature in DECODES.items():
+                lists[name, decode] = as_lists(served.items(prompts.index, temperature))
+            console.print(f"evaluate: {name}, {len(prompts)} prompts")
+    rows = pa.concat_tables(
+        per_user_rows(name, decode, prompts, batch, reported, inputs.composite)
+        for (name, decode), batch in lists.items()
+    )
+    summary = _summary(config, rows, lists, names)
+    _write(rows, summary, inputs.paths.evaluation)
+    _show(config, rows, summary, names, console)
+    return summary
+
+
+class _Served:
+    """Engines that serve one checkpoint after another."""
+
+    def __init__(self, config: Config, inputs: Inputs, pool: EnginePool) -> None:
+        self._config = config
+        self._pool = pool
+        self._pad = inputs.data.codec.pad
+        self._prompter = Prompter(inputs.data.test, inputs.data.codec, config.run.seed)
+        self._probe = self._prompter.request(
+            np.arange(min(config.weights.probe_prompts, len(inputs.data.test))), 1, 1.0, "probe"
+        )
+
+    def push(self, path: Path, number: int) -> None:
+        """Loads the checkpoint into the engines, and proves it."""
+        policy = Policy(load_model(path, self._config.model), temperature=1.0)
+        buckets = source(policy.model, self._config.weights.bucket_mb)
+        pusher = WeightPusher(self._pool.engines, "gloo", buckets, rank=0, barrier=lambda: None)
+        pusher.push((0, number))
+
+        def logprobs(sequences: Sequences) -> torch.Tensor:
+            with torch.no_grad():
+                return policy(collate(sequences, np.arange(len(sequences)), self._pad))
+
+        gap = probe_gap(ask_engines(self._pool.engines, self._probe), self._probe, logprobs)
+        if gap > self._config.logprob_tolerance:
+            raise pusher.diagnose(gap, self._config.logprob_tolerance)
+        pusher.close()
+
+    def items(self, rows: NDArray[np.int64], temperature: float) -> NDArray[np.int32]:
+        """One list per prompt, ``[n, K]``."""
+        return self._pool.generate(self._prompter.request(rows, 1, temperature, "evaluate")).items[:, 0]
+
+
+def _baselines(config: Config, inputs: Inputs, prompts: Prompts) -> dict[str, NDArray[np.int32]]:
+    """Lists of the recommenders without a model; they do not sample, so both ways of decoding show the same."""
+    catalog, k, excluded = inputs.data.catalog, config.lists.k, config.lists.exclude_history
+    train = inputs.data.train.rows(np.arange(len(inputs.data.train)))
+    return {
+        "popularity": popularity_lists(catalog, prompts, k, excluded),
+        "co-occurrence": cooccurrence_lists(catalog, train, prompts, k, excluded),
+    }
+
+
+def _chosen(config: Config, size: int) -> NDArray[np.int64]:
+    limit = config.evaluate.max_prompts
+    if limit is None or limit >= size:
+        return np.arange(size)
+    return np.sort(np.random.default_rng(config.run.seed).choice(size, limit, replace=False))
+
+
+def _reported(config: Config) -> dict[str, float]:
+    """Names of all metrics that are reported; the weights are not read."""
+    return dict.fromkeys([*config.evaluate.metrics, *config.reward.weights], 1.0)
+
+
+def _names(stamps: list[PolicyStamp]) -> list[str]:
+    """The policies' names; a name that comes again gets its number."""
+    names: list[str] = []
+    for stamp in stamps:
+        again = sum(name.split(" ")[0] == stamp.policy for name in names)
+        names.append(f"{stamp.policy} {again + 1}" if again else stamp.policy)
+    return names
+
+
+def _summary(config: Config, rows: pa.Table, lists: dict[tuple[str, str], Lists], names: list[str]) -> dict[str, Any]:
+    greedy, sampled = (summarise(rows, lists, decode) for decode in DECODES)
+    summary: dict[str, Any] = {**greedy, "sampled": sampled}
+    if len(names) > 1:
+        for key, decode in (("difference", "greedy"), ("difference_sampled", "sampled")):
+            summary[key] = differences(rows, decode, names[0], names[1], config.evaluate.bootstrap, config.run.seed)
+    return summary
+
+
+def _show(config: Config, rows: pa.Table, summary: dict[str, Any], names: list[str], console: Console) -> None:
+    for decode, key in zip(DECODES, ("difference", "difference_sampled"), strict=True):
+        table = render(rows, decode, config.evaluate.bootstrap, config.run.seed)
+        console.print(table, width=max(console.width, TABLE_WIDTH))
+        if key in summary:
+            console.print(render_differences(f"{decode}: {names[0]} minus {names[1]}, per user", summary[key]))
+
+
+def _write(rows: pa.Table, summary: dict[str, Any], folder: Path) -> None:
+    write_json(folder / "summary.json", summary)
+    temporary = folder / "per_user.parquet.tmp"
+    pq.write_table(rows, temporary)
+    temporary.replace(folder / "per_user.parquet")

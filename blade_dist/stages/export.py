@@ -1,0 +1,46 @@
+"""``blade-dist export``: a checkpoint as a Hugging Face folder that `vllm serve` and transformers load."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+from rich.console import Console
+
+from blade_dist.artifacts import RunPaths, whole_folder
+from blade_dist.catalog.codec import Codec
+from blade_dist.checkpoint import read_policy
+from blade_dist.config import Config
+from blade_dist.errors import UserError
+
+
+def export_stage(config: Config, checkpoint: Path, out: Path, console: Console) -> None:
+    """Copies weights, config and tokenizer; adds how to decode and how to write a prompt.
+
+    Raises:
+        UserError: the checkpoint is of another catalog, or ``out`` is there and is not an export.
+    """
+    codec = Codec.load(RunPaths(config.run.dir).codec)
+    stamp = read_policy(checkpoint, codec)
+    if out.exists() and not (out / "recommender.json").is_file():
+        raise UserError(f"--out {out}: the folder exists and is not an export; choose another one")
+    with whole_folder(out) as folder:
+        shutil.copytree(checkpoint, folder, dirs_exist_ok=True)
+        generation = {
+            "eos_token_id": codec.end,
+            "pad_token_id": codec.pad,
+            "max_new_tokens": codec.max_list_tokens(config.lists.k),
+            "do_sample": False,
+        }
+        (folder / "generation_config.json").write_text(json.dumps(generation, indent=2) + "\n")
+        recommender = {
+            "policy": stamp.policy,
+            "step": stamp.step,
+            "k": config.lists.k,
+            "prompt": config.codec.prompt,
+            "separator_token_id": codec.separator,
+            "end_token_id": codec.end,
+        }
+        (folder / "recommender.json").write_text(json.dumps(recommender, indent=2) + "\n")
+    console.print(f"export: {stamp.policy} (step {stamp.step}) -> {out}")

@@ -1,0 +1,95 @@
+"""A learner group under Ray Train, watched from the driver."""
+
+from __future__ import annotations
+
+import logging
+import os
+import threading
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import ray
+from ray.train import CheckpointConfig, FailureConfig, Result, RunConfig, ScalingConfig
+from ray.train.torch import TorchConfig, TorchTrainer
+
+from blade_dist.config import Config
+from blade_dist.rollouts.pool import shares_gpus
+from blade_dist.tracking.progress import ProgressPrinter
+
+POLL_S = 1.0
+"""How often the driver asks the tracker for new rows."""
+
+
+def fit(
+    loop: Callable[[Any], None],
+    job: Any,
+    config: Config,
+    folder: Path,
+    checkpoints: CheckpointConfig,
+    progress: ProgressPrinter,
+) -> Result:
+    """Runs ``loop(job)`` on every rank, resuming from ``folder`` where it holds an unfinished run.
+
+    Args:
+        loop: what a rank runs.
+        job: what it is given; has a ``tracker``.
+        config: the settings.
+        folder: where Ray Train keeps state and checkpoints.
+        checkpoints: how many, and which, are kept.
+        progress: shows the tracker's rows while the learners run.
+
+    Raises:
+        Exception: what a rank raised, after ``train.max_failures`` restarts.
+    """
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    gpus = bool(ray.cluster_resources().get("GPU"))
+    share = (1 - config.rollout.gpu_memory_utilization) if shares_gpus(config) else 1
+    logging.getLogger("ray.train").setLevel(logging.WARNING)
+    trainer = TorchTrainer(
+        _run_rank,
+        train_loop_config={"loop": loop, "job": job},
+        torch_config=TorchConfig(backend="nccl" if gpus else "gloo"),
+        scaling_config=ScalingConfig(
+            num_workers=config.learner.workers,
+            use_gpu=gpus,
+            resources_per_worker={"CPU": config.learner.cpus_per_worker, **({"GPU": share} if gpus else {})},
+        ),
+        run_config=RunConfig(
+            name=folder.name,
+            storage_path=str(folder.parent.absolute()),
+            checkpoint_config=checkpoints,
+            failure_config=FailureConfig(max_failures=config.train.max_failures, controller_failure_limit=1),
+            worker_runtime_env={"env_vars": _environment(config, gpus)},
+        ),
+    )
+    stop = threading.Event()
+    watcher = threading.Thread(target=_watch, args=(job.tracker, progress, stop), daemon=True)
+    watcher.start()
+    try:
+        return trainer.fit()
+    finally:
+        stop.set()
+        watcher.join()
+
+
+def _run_rank(given: dict[str, Any]) -> None:
+    given["loop"](given["job"])
+
+
+def _environment(config: Config, gpus: bool) -> dict[str, str]:
+    threads = str(config.learner.cpus_per_worker)
+    quiet = {"TOKENIZERS_PARALLELISM": "false", "HF_HUB_OFFLINE": os.environ.get("HF_HUB_OFFLINE", "1")}
+    return {"OMP_NUM_THREADS": threads, **quiet, **({} if gpus else {"DS_ACCELERATOR": "cpu"})}
+
+
+def _watch(tracker: Any, progress: ProgressPrinter, stop: threading.Event) -> None:
+    shown = -1
+    with progress:
+        while True:
+            last_look = stop.wait(POLL_S)
+            for step, row in ray.get(tracker.rows_after.remote(shown)):
+                progress.update(step, row)
+                shown = step
+            if last_look:
+                return

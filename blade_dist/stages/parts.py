@@ -1,0 +1,73 @@
+"""Actors that several stages start, and checks that come before any engine."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import ray
+from numpy.typing import NDArray
+
+from blade_dist.artifacts import RunPaths
+from blade_dist.checkpoint import PolicyStamp, context_length, read_policy
+from blade_dist.config import Config
+from blade_dist.data.bundle import DataBundle, load_data
+from blade_dist.errors import UserError
+from blade_dist.rewards.actor import RewardActor
+from blade_dist.rewards.composite import Composite
+from blade_dist.rollouts.engine import EngineSpec
+from blade_dist.rollouts.pool import EnginePool, RunningPool
+
+
+@dataclass(frozen=True)
+class Inputs:
+    """A run whose data and reference are there and fit each other and the reward."""
+
+    data: DataBundle
+    paths: RunPaths
+    reference: PolicyStamp
+    composite: Composite
+    rows: NDArray[np.int64]
+    """Training prompts that the prior and the alignment use."""
+
+
+def check_inputs(config: Config) -> Inputs:
+    """Opens what earlier stages left and tries the reward on a small batch; starts nothing.
+
+    Raises:
+        UserError: a missing or foreign artefact, an unknown metric, a reward that fails.
+    """
+    data = load_data(config.run.dir)
+    paths = RunPaths(config.run.dir)
+    if not paths.reference.is_dir():
+        raise UserError(f"{paths.reference}: no fine-tuned model there; run `blade-dist sft` first")
+    reference = read_policy(paths.reference, data.codec)
+    composite = Composite(config.reward.weights, data.catalog, config.lists.k)
+    composite.check()
+    rows = np.arange(len(data.train))
+    if config.train.prompts is not None and config.train.prompts < len(rows):
+        chosen = np.random.default_rng(config.run.seed).choice(len(rows), config.train.prompts, replace=False)
+        rows = np.sort(chosen)
+    return Inputs(data, paths, reference, composite, rows)
+
+
+@contextmanager
+def engines(config: Config, paths: RunPaths, checkpoint: Path) -> Iterator[EnginePool]:
+    """Running engines that serve ``checkpoint``."""
+    spec = EngineSpec.of(config, checkpoint, paths.codec, context_length(checkpoint))
+    with RunningPool(config, spec) as pool:
+        yield pool
+
+
+@contextmanager
+def scorer(config: Config, paths: RunPaths, split: str) -> Iterator[Any]:
+    """A running reward actor for one split."""
+    actor = RewardActor.options(num_cpus=0).remote(paths.data.absolute(), split, config.reward, config.lists.k)
+    try:
+        yield actor
+    finally:
+        ray.kill(actor)

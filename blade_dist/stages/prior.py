@@ -1,0 +1,76 @@
+"""``blade-dist prior``: M reference lists per training prompt, scored: the static prior."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import ray
+from rich.console import Console
+from rich.progress import Progress, TimeRemainingColumn
+
+from blade_dist.config import Config
+from blade_dist.pipeline import Prompter
+from blade_dist.posterior.prior import Prior, PriorWriter
+from blade_dist.rollouts.pool import EnginePool
+from blade_dist.runtime import ray_runtime
+from blade_dist.stages.parts import Inputs, check_inputs, engines, scorer
+
+CHUNK = 256
+"""Prompts between two saves."""
+
+
+def prior_stage(config: Config, console: Console) -> None:
+    """Builds ``prior.arrow``, or goes on where it was stopped; skipped where it is whole."""
+    inputs = check_inputs(config)
+    if has_prior(config, inputs):
+        console.print(f"prior: {inputs.paths.prior} is already there")
+        return
+    with (
+        ray_runtime(config),
+        engines(config, inputs.paths, inputs.paths.reference) as pool,
+        scorer(config, inputs.paths, "train") as reward,
+    ):
+        build_prior(config, inputs, pool, reward, console)
+
+
+def prior_stamp(config: Config, inputs: Inputs) -> dict[str, Any]:
+    """What the prior depends on; compared before it is used."""
+    return {
+        "reference": inputs.reference.weights,
+        "catalog": inputs.data.catalog.fingerprint(),
+        "split": inputs.data.train.fingerprint(),
+        "reward": inputs.composite.fingerprint(),
+        "k": config.lists.k,
+        "temperature": config.rollout.temperature,
+        "constraint": f"none, history {'excluded' if config.lists.exclude_history else 'allowed'}",
+        "size": config.prior.size,
+    }
+
+
+def has_prior(config: Config, inputs: Inputs) -> bool:
+    """Whether a whole prior of this run is there.
+
+    Raises:
+        UserError: one made from another reference, catalog, reward, ... is.
+    """
+    if not inputs.paths.prior.is_file():
+        return False
+    prior = Prior.load(inputs.paths.prior, prior_stamp(config, inputs))
+    return not len(np.setdiff1d(inputs.rows, prior.prompts))
+
+
+def build_prior(config: Config, inputs: Inputs, pool: EnginePool, reward: Any, console: Console) -> None:
+    """Samples, scores and saves, a chunk of prompts at a time. The engines must serve the reference."""
+    writer = PriorWriter(inputs.paths.prior, prior_stamp(config, inputs))
+    prompter = Prompter(inputs.data.train, inputs.data.codec, config.run.seed)
+    missing = np.setdiff1d(inputs.rows, writer.done())
+    with Progress(*Progress.get_default_columns()[:-1], TimeRemainingColumn(), console=console) as progress:
+        task = progress.add_task("prior", total=len(inputs.rows), completed=len(inputs.rows) - len(missing))
+        for start in range(0, len(missing), CHUNK):
+            rows = missing[start : start + CHUNK]
+            request = prompter.request(rows, config.prior.size, config.rollout.temperature, "prior")
+            rewards = ray.get(reward.score.remote(pool.generate(request)))
+            writer.add(rewards.prompt, rewards.total)
+            progress.advance(task, len(rows))
+    writer.finish()

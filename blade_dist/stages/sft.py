@@ -1,0 +1,54 @@
+"""``blade-dist sft``: data -> the reference policy."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+from ray.train import CheckpointConfig
+from rich.console import Console
+
+from blade_dist.artifacts import RunPaths, is_done, mark, whole_folder
+from blade_dist.config import Config, fingerprint, save_config
+from blade_dist.data.bundle import load_data
+from blade_dist.sft import SftJob, fine_tune
+from blade_dist.stages.fit import fit
+from blade_dist.tracking.actor import TrackerActor
+from blade_dist.tracking.progress import ProgressPrinter
+
+
+def sft_stage(config: Config, console: Console) -> None:
+    """Fine-tunes until validation stops improving; writes ``sft/policy``. Skipped where that is done."""
+    paths = RunPaths(config.run.dir)
+    data = load_data(config.run.dir)
+    stamp = fingerprint(
+        config.model, config.sft, config.run.seed, config.lists.k, data.codec.fingerprint(), data.train.fingerprint()
+    )
+    if is_done(paths.sft, stamp, "the fine-tuned model"):
+        console.print(f"sft: {paths.reference} is already there")
+        return
+    mark(paths.sft, stamp, done=False)
+    save_config(config, paths.sft / "config.yaml")
+    tracker = TrackerActor.remote(paths.sft / "metrics.parquet", _tensorboard(config, paths.sft))
+    steps = -(-len(data.train) // config.sft.batch_size) * config.sft.epochs
+    best_and_last = CheckpointConfig(
+        num_to_keep=2, checkpoint_score_attribute="validation_loss", checkpoint_score_order="min"
+    )
+    result = fit(
+        fine_tune,
+        SftJob(config, config.run.dir.absolute(), tracker),
+        config,
+        paths.sft / "learners",
+        best_and_last,
+        ProgressPrinter(steps, console),
+    )
+    best = result.get_best_checkpoint("validation_loss", "min")
+    if best is None:
+        raise RuntimeError(f"{paths.sft}: the learners left no checkpoint")
+    with best.as_directory() as folder, whole_folder(paths.reference) as target:
+        shutil.copytree(Path(folder) / "policy", target, dirs_exist_ok=True)
+    mark(paths.sft, stamp, done=True)
+
+
+def _tensorboard(config: Config, folder: Path) -> Path | None:
+    return (folder / "tensorboard").absolute() if config.tracking.tensorboard else None

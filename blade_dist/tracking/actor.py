@@ -1,0 +1,11 @@
+"""The step log in an actor, so that learners record and the driver reads."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import ray
+
+from blade_dist.tracking.metrics import StepLog
+
+TrackerActor: Any = ray.remote(StepLog)

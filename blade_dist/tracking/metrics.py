@@ -1,0 +1,65 @@
+"""Every step is a row of a Parquet file, and scalars in TensorBoard."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+FLUSH_S = 10.0
+"""Longest time that rows wait to be written."""
+
+
+class StepLog:
+    """Rows by step; the file is rewritten whole, atomically. A recorded step replaces itself and all later ones."""
+
+    def __init__(self, path: Path, tensorboard: Path | None) -> None:
+        """Goes on with the rows of an earlier run, where there are any."""
+        self._path = path
+        self._rows: list[dict[str, float]] = pq.read_table(path).to_pylist() if path.is_file() else []
+        self._tensorboard = tensorboard
+        self._writer: Any = None
+        self._flushed = time.monotonic()
+
+    def record(self, step: int, row: dict[str, float]) -> None:
+        """Adds the row of ``step``; rows of that step and later ones (of a lost attempt) go."""
+        self._rows = [old for old in self._rows if old["step"] < step]
+        self._rows.append({"step": step, **row})
+        self._scalars(step, row)
+        if time.monotonic() - self._flushed > FLUSH_S:
+            self.flush()
+
+    def rows_after(self, step: int) -> list[tuple[int, dict[str, float]]]:
+        """Rows of later steps."""
+        return [(int(row["step"]), row) for row in self._rows if row["step"] > step]
+
+    def flush(self) -> None:
+        """Writes all rows."""
+        self._flushed = time.monotonic()
+        if not self._rows:
+            return
+        names = list(dict.fromkeys(name for row in self._rows for name in row))
+        table = pa.table({name: [row.get(name) for row in self._rows] for name in names})
+        self._path.parent.mkdir(parents=True, exist_ok=True)
+        temporary = self._path.with_name(self._path.name + ".tmp")
+        pq.write_table(table, temporary)
+        temporary.replace(self._path)
+
+    def close(self) -> None:
+        """Writes what is left."""
+        self.flush()
+        if self._writer is not None:
+            self._writer.close()
+
+    def _scalars(self, step: int, row: dict[str, float]) -> None:
+        if self._tensorboard is None:
+            return
+        if self._writer is None:
+            from torch.utils.tensorboard import SummaryWriter
+
+            self._writer = SummaryWriter(str(self._tensorboard), purge_step=step)
+        for name, value in row.items():
+            self._writer.add_scalar(name, value, step)

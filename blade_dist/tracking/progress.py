@@ -1,0 +1,57 @@
+"""What a person sees while the learners run: a bar in a terminal, plain lines elsewhere."""
+
+from __future__ import annotations
+
+import time
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+SHOWN = ("reward", "informative_groups", "kl", "logprob_gap", "lists_per_second", "loss", "validation_loss")
+"""Numbers of a row that are shown, where it has them."""
+
+LINE_EVERY_S = 2.0
+"""Shortest time between two plain lines."""
+
+
+class ProgressPrinter:
+    """A context manager; :meth:`update` shows a step's row."""
+
+    def __init__(self, total: int, console: Console) -> None:
+        self._total = total
+        self._console = console
+        self._printed = 0.0
+        self._pending: str | None = None
+        columns = (BarColumn(), MofNCompleteColumn(), TimeRemainingColumn(), TextColumn("{task.description}"))
+        self._bar = Progress(*columns, console=console) if console.is_terminal else None
+        self._task = self._bar.add_task("", total=total) if self._bar else None
+
+    def __enter__(self) -> ProgressPrinter:
+        if self._bar:
+            self._bar.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._bar:
+            self._bar.stop()
+        elif self._pending:
+            self._console.print(self._pending, highlight=False, soft_wrap=True)
+
+    def update(self, step: int, row: dict[str, float]) -> None:
+        """Shows the row of ``step`` (counted from 0)."""
+        text = describe(row)
+        if self._bar and self._task is not None:
+            self._bar.update(self._task, completed=step + 1, description=text)
+            return
+        self._pending = f"step {step + 1}/{self._total}: {text}"
+        if time.monotonic() - self._printed >= LINE_EVERY_S:
+            self._console.print(self._pending, highlight=False, soft_wrap=True)
+            self._printed, self._pending = time.monotonic(), None
+
+
+def describe(row: dict[str, float]) -> str:
+    """The shown numbers and the seconds of each phase, in one line."""
+    numbers = [f"{name} {row[name]:.3g}" for name in SHOWN if row.get(name) is not None]
+    phases = ("generate", "score", "estimate", "learn", "push")
+    seconds = [f"{phase} {row[f'seconds/{phase}']:.2f}" for phase in phases if f"seconds/{phase}" in row]
+    return ", ".join([*numbers, *([" ".join(seconds) + " s"] if seconds else [])])

@@ -1,0 +1,183 @@
+"""The alignment loop, as every learner rank runs it: take, learn, push, report."""
+
+from __future__ import annotations
+
+import tempfile
+import time
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import ray
+import ray.train
+import torch
+import torch.distributed as dist
+from numpy.typing import NDArray
+
+from blade_dist.artifacts import RunPaths, read_json, write_json
+from blade_dist.catalog.codec import Codec
+from blade_dist.checkpoint import save_policy
+from blade_dist.config import Config
+from blade_dist.data.prompts import PromptTable
+from blade_dist.learners.align import Aligner, StepStats
+from blade_dist.learners.engine import DeepSpeedLearner
+from blade_dist.learners.objective import learning_rate
+from blade_dist.learners.policy import Policy, load_model
+from blade_dist.pipeline import Prompter
+from blade_dist.probe import ask_engines, probe_gap
+from blade_dist.weights.gather import full_state, source
+from blade_dist.weights.push import PushReport, WeightPusher
+
+
+@dataclass(frozen=True)
+class AlignJob:
+    """What the driver hands to every rank."""
+
+    config: Config
+    run: Path
+    """The run's folder."""
+    rows: NDArray[np.int64]
+    """Training prompts that may be used."""
+    engines: list[Any]
+    """Handles of the engine actors."""
+    transport: str
+    pipeline: Any
+    estimator: Any
+    tracker: Any
+
+
+def align(job: AlignJob) -> None:
+    """Runs the alignment from the last checkpoint, or from the reference, to the last step."""
+    rank = Rank(job)
+    attempt, start = rank.restore()
+    rank.push((attempt, start))
+    for step in range(start, job.config.train.steps):
+        began = time.perf_counter()
+        batch, numbers = ray.get(job.pipeline.take.remote(attempt, step, rank.learner.rank, rank.learner.world_size))
+        rank.check_version(batch.rollouts.version, (attempt, step))
+        taken = time.perf_counter()
+        stats = rank.aligner.learn(batch, rank.learning_rate(step))
+        learned = time.perf_counter()
+        pushed, gap = rank.push((attempt, step + 1))
+        seconds = {"take": taken - began, "learn": learned - taken, "step": time.perf_counter() - began}
+        rank.report(step, numbers, stats, pushed, gap, seconds)
+        if (step + 1) % job.config.train.checkpoint_every == 0 or step + 1 == job.config.train.steps:
+            rank.save(attempt, step + 1)
+    rank.close()
+
+
+class Rank:
+    """One rank's parts and what they do together."""
+
+    def __init__(self, job: AlignJob) -> None:
+        config, paths = job.config, RunPaths(job.run)
+        torch.manual_seed(config.run.seed)
+        torch.set_num_threads(config.learner.cpus_per_worker)
+        self._job = job
+        self._config = config
+        self._codec = Codec.load(paths.codec)
+        temperature = config.rollout.temperature
+        policy = Policy(load_model(paths.reference, config.model), temperature)
+        self.learner = DeepSpeedLearner(policy, config.learner, config.model.dtype, self._codec.pad)
+        reference = Policy(load_model(paths.reference, config.model), temperature).to(self.learner.device)
+        reference.requires_grad_(False)
+        self.aligner = Aligner(self.learner, reference, config.learner, config.kl_coef)
+        self._pusher = WeightPusher(
+            job.engines,
+            job.transport,
+            source(self.learner.model, config.weights.bucket_mb),
+            self.learner.rank,
+            dist.barrier,
+        )
+        prompter = Prompter(PromptTable.load(paths.data / "train.arrow"), self._codec, config.run.seed)
+        self._probe = prompter.request(job.rows[: config.weights.probe_prompts], 1, temperature, "probe")
+
+    def restore(self) -> tuple[int, int]:
+        """State of the last checkpoint, if there is one; the number of this attempt and the step to start from."""
+        saved = {"attempt": 0, "step": 0}
+        checkpoint = ray.train.get_checkpoint()
+        if checkpoint is not None:
+            with checkpoint.as_directory() as folder:
+                saved = read_json(Path(folder) / "progress.json") or saved
+                self.learner.load_state(Path(folder) / "deepspeed")
+                state = (Path(folder) / "estimator.arrow").read_bytes()
+                torch.set_rng_state(torch.from_numpy(np.load(Path(folder) / f"rng-{self.learner.rank}.npy")))
+        attempt = 0
+        if self.learner.rank == 0:
+            ray.get(self._job.estimator.restore.remote(None if checkpoint is None else state))
+            attempt = ray.get(self._job.pipeline.begin.remote(saved["attempt"]))
+        return int(self.learner.max_over_ranks(attempt)), saved["step"]
+
+    def push(self, version: tuple[int, int]) -> tuple[PushReport, float]:
+        """Sends the weights and proves that they arrived; returns the report and the probe's log-prob gap.
+
+        Raises:
+            WeightPushError: the engines serve something else; it names the first parameter that differs.
+        """
+        began = time.perf_counter()
+        report = self._pusher.push(version)
+        answers = [ask_engines(self._job.engines, self._probe) if self.learner.rank == 0 else None]
+        dist.broadcast_object_list(answers, src=0)
+        gap = probe_gap(answers[0] or [], self._probe, self.learner.logprobs)
+        if gap > self._config.logprob_tolerance:
+            raise self._pusher.diagnose(gap, self._config.logprob_tolerance)
+        return PushReport(time.perf_counter() - began, report.bytes), gap
+
+    def learning_rate(self, step: int) -> float:
+        """Of this step."""
+        learner = self._config.learner
+        return learning_rate(
+            step,
+            peak=learner.lr,
+            total=self._config.train.steps,
+            warmup=learner.warmup_steps,
+            schedule=learner.schedule,
+        )
+
+    @staticmethod
+    def check_version(found: NDArray[np.int64], wanted: tuple[int, int]) -> None:
+        """Raises RuntimeError where lists were written by other weights than the newest."""
+        if (found != np.asarray(wanted)).any():
+            raise RuntimeError(f"lists of weights {found.tolist()[:3]} arrived for weights {wanted}")
+
+    def report(
+        self,
+        step: int,
+        numbers: dict[str, float],
+        stats: StepStats,
+        pushed: PushReport,
+        gap: float,
+        seconds: dict[str, float],
+    ) -> None:
+        """Hands the step's row to the tracker (rank 0)."""
+        if self.learner.rank != 0:
+            return
+        row = {
+            **numbers,
+            **asdict(stats),
+            "lr": self.learning_rate(step),
+            "logprob_gap": gap,
+            "lists_per_second": numbers["lists"] / seconds["step"],
+            "seconds/push": pushed.seconds,
+            "push_bytes": float(pushed.bytes),
+            **{f"seconds/{name}": value for name, value in seconds.items()},
+        }
+        self._job.tracker.record.remote(step, row)
+
+    def save(self, attempt: int, step: int) -> None:
+        """One unit: weights, optimizer, estimator, cursor, random state."""
+        state = full_state(self.learner.model, self._config.weights.bucket_mb * 2**20, keep=self.learner.rank == 0)
+        with tempfile.TemporaryDirectory() as name:
+            folder = Path(name)
+            self.learner.save_state(folder / "deepspeed")
+            np.save(folder / f"rng-{self.learner.rank}.npy", torch.get_rng_state().numpy())
+            if self.learner.rank == 0:
+                save_policy(folder / "policy", self.learner.model, state, self._codec, self._config.target, step)
+                (folder / "estimator.arrow").write_bytes(ray.get(self._job.estimator.state.remote()))
+                write_json(folder / "progress.json", {"attempt": attempt, "step": step})
+            ray.train.report({"step": step}, checkpoint=ray.train.Checkpoint.from_directory(folder))
+
+    def close(self) -> None:
+        """Lets go of the transport."""
+        self._pusher.close()

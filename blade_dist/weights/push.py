@@ -1,0 +1,97 @@
+"""The push: start, send every bucket, finish; then the proof that the engines serve what was sent."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import ray
+
+from blade_dist.weights.digest import Digest, digest, first_difference
+from blade_dist.weights.gather import Bucket
+from blade_dist.weights.transports import sending_end
+
+
+class WeightPushError(RuntimeError):
+    """The engines do not serve the learner's weights."""
+
+
+@dataclass(frozen=True)
+class PushReport:
+    """What a push took."""
+
+    seconds: float
+    bytes: int
+
+
+class WeightPusher:
+    """One rank's end of the push. Every method is collective over the learner's ranks."""
+
+    def __init__(
+        self,
+        engines: list[Any],
+        transport: str,
+        buckets: Callable[[], Iterator[Bucket]],
+        rank: int,
+        barrier: Callable[[], object],
+    ) -> None:
+        """Connects.
+
+        Args:
+            engines: handles of the engine actors.
+            transport: ``gloo``, ``nccl`` or ``ipc``.
+            buckets: starts a fresh pass over the parameters.
+            rank: this learner's rank; rank 0 conducts.
+            barrier: waits for all ranks.
+        """
+        self._engines = engines
+        self._buckets = buckets
+        self._rank = rank
+        self._barrier = barrier
+        self._end = sending_end(transport, engines, rank)
+        self._arrived: list[dict[str, Digest]] = []
+
+    def push(self, version: tuple[int, int]) -> PushReport:
+        """Sends every parameter to every engine, which then serves ``version``."""
+        started = time.perf_counter()
+        sent = 0
+        if self._rank == 0:
+            ray.get([engine.start_update.remote() for engine in self._engines])
+        self._barrier()
+        for bucket in self._buckets():
+            if self._end is not None:
+                self._end.send(bucket)
+            sent += sum(tensor.numel() * tensor.element_size() for _, tensor in bucket)
+        self._barrier()
+        if self._rank == 0:
+            self._arrived = ray.get([engine.finish_update.remote(version) for engine in self._engines])
+        return PushReport(time.perf_counter() - started, sent)
+
+    def diagnose(self, gap: float, tolerance: float) -> WeightPushError:
+        """Why the log-probs differ: the first parameter that did not arrive as the learner holds it."""
+        held = {name: digest(tensor) for bucket in self._buckets() for name, tensor in bucket}
+        head = f"after the push an engine's log-probs differ from the learner's by {gap:.2g} (at most {tolerance:.2g})"
+        for number, arrived in enumerate(self._arrived):
+            if (name := first_difference(held, arrived)) is not None:
+                how = "arrived changed" if name in arrived else "did not arrive"
+                return WeightPushError(f"{head}: parameter {name} {how} at engine {number}")
+        return WeightPushError(
+            f"{head}: all {len(held)} parameters arrived as sent, so an engine serves another copy of one of them "
+            f"(a head tied to {next(iter(held))}, or a packed layer, is the likely one)"
+        )
+
+    def close(self) -> None:
+        """Lets go of the transport."""
+        if self._end is not None:
+            self._end.close()
+
+
+def largest_gap(engine: np.ndarray, learner: np.ndarray) -> float:
+    """Largest absolute difference of two arrays of log-probs (nats); infinite where one is not a number."""
+    if not len(engine):
+        return 0.0
+    gap = np.abs(np.asarray(engine, dtype=np.float64) - np.asarray(learner, dtype=np.float64))
+    return float(np.nan_to_num(gap, nan=np.inf).max())

@@ -1,0 +1,35 @@
+#!/usr/bin/env bash
+# Checks everything: style, types, tests. See --help.
+set -euo pipefail
+
+root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
+
+case ${1:-} in
+  -h | --help)
+    cat <<'EOF'
+Usage: launch/test.sh [PYTEST ARGUMENTS]
+
+Installs blade-dist with its development tools where that is not done (launch/install.sh --dev), then runs
+ruff check, ruff format --check, mypy and pytest, and stops at the first that fails.
+
+Examples:
+  launch/test.sh
+  launch/test.sh tests/test_posterior_update.py
+  launch/test.sh -k codec -x
+EOF
+    exit
+    ;;
+esac
+
+check() {
+  echo "== $*"
+  "$root/.venv/bin/python" -m "$@"
+}
+
+bash "$root/launch/install.sh" --dev
+source "$root/launch/env.sh"
+cd "$root"
+check ruff check
+check ruff format --check
+check mypy
+check pytest "$@"

@@ -1,0 +1,71 @@
+"""What several test files share."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import ray
+import torch
+
+from blade_dist.artifacts import RunPaths
+from blade_dist.checkpoint import save_policy
+from blade_dist.config import Config, load_config
+from blade_dist.data.bundle import DataBundle, load_data
+from blade_dist.data.prepare import prepare_data
+from blade_dist.learners.policy import build_model
+
+
+@pytest.fixture(scope="session")
+def ray_session() -> Iterator[None]:
+    """A local Ray for every test that needs one."""
+    if not ray.is_initialized():
+        ray.init(num_cpus=8, include_dashboard=False, log_to_driver=False)
+    yield
+    ray.shutdown()
+
+
+@pytest.fixture(scope="session")
+def tiny_config(tmp_path_factory: pytest.TempPathFactory) -> Config:
+    """Settings of a run small enough for every real-stack test."""
+    folder = tmp_path_factory.mktemp("tiny") / "run"
+    return load_config(
+        None,
+        [
+            f"run.dir={folder}",
+            "data.synthetic={users: 120, items: 40, groups: 4, interactions: 24}",
+            "data.k_core=2",
+            "data.max_history=8",
+            "data.targets=3",
+            "data.windows=3",
+            "lists.k=3",
+            "model.build={hidden_size: 64, layers: 2, heads: 2, kv_heads: 1, ffn_size: 64, context: 128}",
+            "reward.weights={ndcg@3: 1.0, ild@3: 0.3}",
+            "evaluate.metrics=[ndcg@3, recall@3, ild@3]",
+            "rollout.group_size=4",
+            "rollout.max_num_seqs=64",
+            "prior.size=4",
+            "tracking.tensorboard=false",
+        ],
+    )
+
+
+@pytest.fixture(scope="session")
+def tiny_data(tiny_config: Config, ray_session: None) -> DataBundle:
+    """The tiny run's data, prepared once."""
+    prepare_data(tiny_config)
+    return load_data(tiny_config.run.dir)
+
+
+def random_policy(config: Config, data: DataBundle, folder: Path, tied: bool, seed: int = 0) -> Path:
+    """A checkpoint with random weights."""
+    torch.manual_seed(seed)
+    settings = config.model.model_copy(update={"build": config.model.build.model_copy(update={"tied": tied})})
+    model = build_model(settings, len(data.codec.tokenizer), data.codec.pad, data.codec.end)
+    save_policy(folder, model, model.state_dict(), data.codec, "sft", 0)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def tiny_reference(tiny_config: Config, tiny_data: DataBundle) -> Path:
+    """A checkpoint of random weights, where the run expects its fine-tuned model."""
+    return random_policy(tiny_config, tiny_data, RunPaths(tiny_config.run.dir).reference, tied=True)

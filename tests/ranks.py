@@ -1,0 +1,111 @@
+"""Learner ranks in processes of their own, for tests: each runs one step per setting and saves what came out."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import numpy as np
+import torch
+import torch.distributed as dist
+import torch.multiprocessing as mp
+
+from blade_dist.batches import Estimates, LearnBatch, Ragged, Rollouts
+from blade_dist.config import BuildSettings, LearnerSettings, ModelSettings
+
+GROUP, K, VOCAB, PAD, END = 4, 2, 64, 0, 1
+
+
+def make_batch(prompts: int = 6, seed: int = 0) -> LearnBatch:
+    """Random prompts of different length, lists of different length, and their (invented) rollout log-probs."""
+    rng = np.random.default_rng(seed)
+    prompt_tokens = Ragged.of([rng.integers(2, VOCAB, rng.integers(3, 12)) for _ in range(prompts)])
+    tokens = Ragged.of([rng.integers(2, VOCAB, rng.integers(2, 7)) for _ in range(prompts * GROUP)])
+    index = np.arange(prompts)
+    advantage = rng.normal(size=(prompts, GROUP)).astype(np.float32)
+    rollouts = Rollouts(
+        prompt=index,
+        items=np.zeros((prompts, GROUP, K), np.int32),
+        tokens=tokens,
+        logprobs=rng.normal(-4, 0.1, len(tokens.flat)).astype(np.float32),
+        version=np.zeros((prompts, 2), np.int64),
+        invalid=np.zeros((prompts, GROUP), np.int32),
+        duplicate=np.zeros((prompts, GROUP), np.int32),
+    )
+    estimates = Estimates(index, advantage.astype(np.float64), advantage, np.ones(prompts, bool))
+    return LearnBatch(prompt_tokens, rollouts, estimates, decision_tokens=len(tokens.flat))
+
+
+def shard(batch: LearnBatch, rank: int, world: int) -> LearnBatch:
+    """As the pipeline cuts it, unevenly on purpose: rank 0 has one prompt more."""
+    rows = (
+        np.array_split(np.arange(len(batch.prompt_tokens)), [len(batch.prompt_tokens) // 2 + 1])[rank]
+        if world == 2
+        else np.arange(len(batch.prompt_tokens))
+    )
+    e = batch.estimates
+    return LearnBatch(
+        batch.prompt_tokens.take(rows),
+        batch.rollouts.take(rows),
+        Estimates(e.prompt[rows], e.proxy[rows], e.advantage[rows], e.informative[rows]),
+        batch.decision_tokens,
+    )
+
+
+def first_step(zero_stage: int, budget: int, tied: bool, dtype: str = "float32") -> dict[str, torch.Tensor]:
+    """Full parameters after one step, and Adam's first moment, which is (1 - beta1) times the gradient."""
+    import deepspeed
+    from deepspeed.utils import safe_get_full_optimizer_state
+
+    from blade_dist.learners.align import Aligner
+    from blade_dist.learners.engine import DeepSpeedLearner
+    from blade_dist.learners.policy import Policy, build_model
+    from blade_dist.weights.gather import full_state
+
+    model = ModelSettings(
+        dtype=dtype,
+        build=BuildSettings(hidden_size=64, layers=2, heads=2, kv_heads=1, ffn_size=48, context=64, tied=tied),
+    )
+    torch.manual_seed(0)
+    policy = Policy(build_model(model, VOCAB, PAD, END), temperature=1.0)
+    torch.manual_seed(1)
+    reference = Policy(build_model(model, VOCAB, PAD, END), temperature=1.0).requires_grad_(False)
+    settings = LearnerSettings(zero_stage=zero_stage, tokens_per_microbatch=budget, clip_grad=0.0)
+    learner = DeepSpeedLearner(policy, settings, dtype, PAD)
+    stats = Aligner(learner, reference, settings, kl_coef=0.1).learn(
+        shard(make_batch(), learner.rank, learner.world_size), 1e-3
+    )
+    result = {f"weight/{name}": value for name, value in full_state(learner.model, 2**20, keep=True).items()}
+    for name, parameter in learner.model.named_parameters():
+        if zero_stage == 0:
+            moment = learner._engine.optimizer.state[parameter]["exp_avg"]
+        else:
+            moment = safe_get_full_optimizer_state(parameter, "exp_avg")
+        result[f"gradient/{name}"] = moment.detach().clone().float() / (1 - settings.betas[0])
+    result["stats"] = torch.tensor([stats.loss, stats.kl, stats.grad_norm, stats.rollout_gap], dtype=torch.float64)
+    deepspeed.comm.barrier()
+    return result
+
+
+def _rank(rank: int, world: int, port: int, cases: list[tuple[str, dict]], out: Path) -> None:
+    os.environ.update(
+        DS_ACCELERATOR="cpu",
+        MASTER_ADDR="127.0.0.1",
+        MASTER_PORT=str(port),
+        RANK=str(rank),
+        LOCAL_RANK=str(rank),
+        WORLD_SIZE=str(world),
+    )
+    torch.set_num_threads(1)
+    dist.init_process_group("gloo", rank=rank, world_size=world)
+    for name, case in cases:
+        result = first_step(**case)
+        if rank == 0:
+            torch.save(result, out / f"{name}.pt")
+    dist.destroy_process_group()
+
+
+def run_ranks(world: int, cases: dict[str, dict], out: Path, port: int) -> dict[str, dict[str, torch.Tensor]]:
+    """Runs every case on ``world`` ranks and returns what rank 0 saved."""
+    mp.spawn(_rank, args=(world, port, list(cases.items()), out), nprocs=world)
+    return {name: torch.load(out / f"{name}.pt", weights_only=True) for name in cases}

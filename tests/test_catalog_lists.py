@@ -1,0 +1,34 @@
+"""Which positions of a list count, against the definition in plain Python."""
+
+import numpy as np
+from hypothesis import given
+from hypothesis import strategies as st
+
+from blade_dist.batches import MISS, Ragged
+from blade_dist.catalog.lists import mask_illegal
+
+ITEM = st.integers(MISS, 5)
+
+
+@given(
+    st.integers(1, 6).flatmap(
+        lambda k: st.lists(
+            st.tuples(st.lists(ITEM, min_size=k, max_size=k), st.lists(st.integers(0, 5), max_size=4)), max_size=6
+        ).map(lambda rows: (k, rows))
+    ),
+    st.booleans(),
+)
+def test_mask_illegal_is_the_definition(case: tuple[int, list[tuple[list[int], list[int]]]], exclude: bool) -> None:
+    k, rows = case
+    items = np.array([row[0] for row in rows], dtype=np.int32).reshape(-1, k)
+    masked, invalid, duplicate = mask_illegal(items, Ragged.of([row[1] for row in rows]), exclude)
+    for n, (written, history) in enumerate(rows):
+        kept, repeats = [], 0
+        for position, item in enumerate(written):
+            wrong = item != MISS and (item in written[:position] or (exclude and item in history))
+            repeats += wrong
+            kept.append(MISS if wrong else item)
+        assert masked[n].tolist() == kept
+        assert invalid[n] == written.count(MISS)
+        assert duplicate[n] == repeats
+    assert masked.dtype == invalid.dtype == duplicate.dtype == np.int32

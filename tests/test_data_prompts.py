@@ -1,0 +1,51 @@
+"""The prompt table: what is written is read, in any order, over any batches."""
+
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pytest
+
+from blade_dist.batches import Ragged
+from blade_dist.data.prompts import PromptTable, write_prompts
+
+
+def _batch(first: int, size: int) -> tuple[pa.Array, Ragged, Ragged]:
+    rows = range(first, first + size)
+    history = Ragged.of([list(range(n % 4)) for n in rows])
+    return pa.array([f"u{n}" for n in rows], pa.string()), history, Ragged.of([[n, n + 1] for n in rows])
+
+
+def test_rows_come_in_the_order_asked_for(tmp_path: Path) -> None:
+    path = tmp_path / "train.arrow"
+    assert write_prompts(path, [_batch(0, 3), _batch(3, 0), _batch(3, 4)]) == 7
+    table = PromptTable.load(path)
+    assert len(table) == 7
+    index = np.array([6, 0, 3, 2, 6])
+    prompts = table.rows(index)
+    assert prompts.index.tolist() == index.tolist()
+    assert prompts.user.tolist() == ["u6", "u0", "u3", "u2", "u6"]
+    assert [prompts.history[n].tolist() for n in range(5)] == [list(range(i % 4)) for i in index]
+    assert [prompts.targets[n].tolist() for n in range(5)] == [[i, i + 1] for i in index]
+    assert prompts.history.flat.dtype == np.int32
+    assert len(table.rows(np.zeros(0, np.int64))) == 0
+    assert [file.name for file in tmp_path.iterdir()] == ["train.arrow"]
+
+
+@pytest.mark.parametrize("wrong", [-1, 3])
+def test_an_index_outside_is_refused(tmp_path: Path, wrong: int) -> None:
+    write_prompts(tmp_path / "t.arrow", [_batch(0, 3)])
+    with pytest.raises(IndexError, match="prompts 0 to 2"):
+        PromptTable.load(tmp_path / "t.arrow").rows(np.array([0, wrong]))
+
+
+def test_the_fingerprint_is_of_the_content(tmp_path: Path) -> None:
+    for name, first in (("a", 0), ("b", 0), ("c", 1)):
+        write_prompts(tmp_path / name, [_batch(first, 3)])
+    a, b, c = (PromptTable.load(tmp_path / name).fingerprint() for name in "abc")
+    assert a == b != c
+
+
+def test_an_empty_table_is_a_table(tmp_path: Path) -> None:
+    assert write_prompts(tmp_path / "t.arrow", []) == 0
+    assert len(PromptTable.load(tmp_path / "t.arrow")) == 0

@@ -1,0 +1,66 @@
+"""The gradient does not depend on how the batch is cut: ranks, micro-batches, ZeRO stages."""
+
+from __future__ import annotations
+
+import socket
+from pathlib import Path
+
+import pytest
+import torch
+
+from tests.ranks import run_ranks
+
+WHOLE, SMALL = 100_000, 40
+ONE = {
+    "whole": dict(zero_stage=0, budget=WHOLE, tied=True),
+    "accumulated": dict(zero_stage=0, budget=SMALL, tied=True),
+    "untied": dict(zero_stage=0, budget=WHOLE, tied=False),
+}
+TWO = {
+    "zero0": dict(zero_stage=0, budget=WHOLE, tied=True),
+    "zero1": dict(zero_stage=1, budget=SMALL, tied=True),
+    "zero2": dict(zero_stage=2, budget=SMALL, tied=True),
+    "zero3": dict(zero_stage=3, budget=SMALL, tied=True),
+    "zero3_untied": dict(zero_stage=3, budget=SMALL, tied=False),
+}
+
+
+def free_port() -> int:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        return server.getsockname()[1]
+
+
+@pytest.fixture(scope="module")
+def steps(tmp_path_factory: pytest.TempPathFactory) -> dict[str, dict[str, torch.Tensor]]:
+    out: Path = tmp_path_factory.mktemp("ranks")
+    return {**run_ranks(1, ONE, out, free_port()), **run_ranks(2, TWO, out, free_port())}
+
+
+@pytest.mark.parametrize(
+    ("case", "same_as"),
+    [
+        ("accumulated", "whole"),
+        ("zero0", "whole"),
+        ("zero1", "whole"),
+        ("zero2", "whole"),
+        ("zero3", "whole"),
+        ("zero3_untied", "untied"),
+    ],
+)
+def test_gradient_is_the_same(steps: dict, case: str, same_as: str) -> None:
+    reference, other = steps[same_as], steps[case]
+    names = [name for name in reference if name.startswith("gradient/")]
+    assert len(names) > 10
+    whole = torch.cat([reference[name].reshape(-1) for name in names])
+    cut = torch.cat([other[name].reshape(-1) for name in names])
+    assert whole.norm() > 0
+    assert float((whole - cut).norm() / whole.norm()) < 1e-5
+    torch.testing.assert_close(other["stats"], reference["stats"], rtol=1e-4, atol=1e-6)
+
+
+def test_the_step_moves_every_parameter(steps: dict) -> None:
+    before, after = steps["whole"], steps["untied"]
+    moved = [name for name in before if name.startswith("gradient/") and before[name].abs().max() > 0]
+    assert len(moved) == sum(name.startswith("gradient/") for name in before)
+    assert "gradient/lm_head.weight" in after
+    assert "gradient/lm_head.weight" not in before

@@ -1,0 +1,114 @@
+"""The prior on disk, and the estimator's promises: idempotent, restorable, equal to the pure function."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from blade_dist.batches import Rewards
+from blade_dist.errors import UserError
+from blade_dist.posterior.beta import BetaSettings, proxy_reward
+from blade_dist.posterior.estimator import Estimator
+from blade_dist.posterior.prior import Prior, PriorWriter
+
+STAMP = {"reference": "r1", "catalog": "c1", "k": 5}
+SETTINGS = BetaSettings(tau=0.3, strength=6)
+
+
+@pytest.fixture
+def prior(tmp_path: Path) -> Prior:
+    writer = PriorWriter(tmp_path / "prior.arrow", STAMP)
+    rng = np.random.default_rng(0)
+    writer.add(np.array([5, 9]), rng.random((2, 6)))
+    writer.add(np.array([2]), rng.random((1, 6)))
+    writer.finish()
+    return Prior.load(tmp_path / "prior.arrow", STAMP)
+
+
+def batch(prompts: list[int], seed: int = 0) -> Rewards:
+    return Rewards(np.array(prompts), np.random.default_rng(seed).random((len(prompts), 4)), {})
+
+
+def digests(*values: int) -> np.ndarray:
+    return np.array(values, dtype=np.uint64)
+
+
+def test_prior_round_trip(prior: Prior, tmp_path: Path) -> None:
+    assert prior.prompts.tolist() == [2, 5, 9]
+    assert (np.diff(prior.rewards, axis=1) >= 0).all()
+    expected = np.sort(np.random.default_rng(0).random((2, 6)), axis=1)
+    np.testing.assert_array_equal(prior.rows(np.array([9, 5])), expected[::-1])
+    assert not (tmp_path / "prior.arrow.parts").exists()
+
+
+def test_a_foreign_prior_is_refused_by_name(prior: Prior, tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"another catalog c1 instead of c2; k 5 instead of 10: delete it"):
+        Prior.load(tmp_path / "prior.arrow", {**STAMP, "catalog": "c2", "k": 10})
+
+
+def test_a_prompt_without_prior_is_named(prior: Prior) -> None:
+    with pytest.raises(UserError, match="no training prompt 7"):
+        prior.rows(np.array([5, 7]))
+
+
+def test_building_goes_on_where_it_stopped(tmp_path: Path) -> None:
+    PriorWriter(tmp_path / "p.arrow", STAMP).add(np.array([1, 3]), np.ones((2, 2)))
+    again = PriorWriter(tmp_path / "p.arrow", STAMP)
+    assert again.done().tolist() == [1, 3]
+    with pytest.raises(UserError, match="reference r1 instead of r2"):
+        PriorWriter(tmp_path / "p.arrow", {**STAMP, "reference": "r2"})
+    assert not (tmp_path / "p.arrow").exists()
+
+
+def test_estimates_are_the_pure_function(prior: Prior) -> None:
+    rewards = batch([9, 2])
+    found = Estimator(prior, SETTINGS, "blade", "std", carry=0).estimate(1, 0, rewards, digests(1, 2))
+    np.testing.assert_allclose(found.proxy, proxy_reward(rewards.total, prior.rows(rewards.prompt), SETTINGS))
+    static = Estimator(prior, SETTINGS, "static", "std", carry=0).estimate(1, 0, rewards, digests(1, 2))
+    expected = proxy_reward(rewards.total, prior.rows(rewards.prompt), replace(SETTINGS, tau=0))
+    np.testing.assert_array_equal(static.proxy, expected)
+    raw = Estimator(prior, SETTINGS, "grpo", "std", carry=0).estimate(1, 0, rewards, digests(1, 2))
+    np.testing.assert_array_equal(raw.proxy, rewards.total)
+
+
+def test_a_retry_counts_once(prior: Prior) -> None:
+    once, twice = (Estimator(prior, SETTINGS, "blade", "std", carry=0.5) for _ in range(2))
+    first = once.estimate(1, 0, batch([5]), digests(7))
+    for _ in range(2):
+        again = twice.estimate(1, 0, batch([5]), digests(7))
+    np.testing.assert_array_equal(first.proxy, again.proxy)
+    assert once.state() == twice.state()
+    later = [e.estimate(1, 1, batch([5], seed=3), digests(8)).proxy for e in (once, twice)]
+    np.testing.assert_array_equal(*later)
+
+
+def test_new_lists_get_new_answers(prior: Prior) -> None:
+    estimator = Estimator(prior, SETTINGS, "blade", "std", carry=0)
+    old = estimator.estimate(1, 0, batch([5], seed=0), digests(7)).proxy
+    new = estimator.estimate(2, 0, batch([5], seed=1), digests(8)).proxy
+    assert not np.array_equal(old, new)
+    np.testing.assert_allclose(new, proxy_reward(batch([5], seed=1).total, prior.rows(np.array([5])), SETTINGS))
+
+
+def test_carry_changes_the_next_visit(prior: Prior) -> None:
+    with_carry, without = (Estimator(prior, SETTINGS, "blade", "std", carry=c) for c in (0.5, 0.0))
+    for estimator in (with_carry, without):
+        estimator.estimate(1, 0, batch([5], seed=0), digests(1))
+    second = [e.estimate(1, 1, batch([5], seed=1), digests(2)).proxy for e in (with_carry, without)]
+    assert not np.array_equal(*second)
+
+
+def test_restore_brings_the_saved_state_back(prior: Prior) -> None:
+    estimator = Estimator(prior, SETTINGS, "blade", "std", carry=0.5)
+    estimator.estimate(1, 0, batch([5, 2]), digests(1, 2))
+    saved = estimator.state()
+    expected = estimator.estimate(1, 1, batch([5, 2], seed=1), digests(3, 4)).proxy
+    other = Estimator(prior, SETTINGS, "blade", "std", carry=0.5)
+    other.restore(saved)
+    np.testing.assert_array_equal(other.estimate(2, 1, batch([5, 2], seed=1), digests(3, 4)).proxy, expected)
+    other.restore(None)
+    fresh = Estimator(prior, SETTINGS, "blade", "std", carry=0.5)
+    assert other.state() == fresh.state()

@@ -1,0 +1,89 @@
+"""The composite, a user's own functions, and what is said when they fail."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from blade_dist.batches import Ragged, Rollouts
+from blade_dist.errors import UserError
+from blade_dist.rewards.actor import Scorer
+from blade_dist.rewards.composite import Composite
+from blade_dist.rewards.lists import Lists
+from tests.test_rewards_metrics import make_catalog
+
+
+def first_item(lists: Lists) -> np.ndarray:
+    return lists.items[:, 0] / len(lists.catalog)
+
+
+def wrong_shape(lists: Lists) -> np.ndarray:
+    return np.zeros((len(lists), 2))
+
+
+def not_a_number(lists: Lists) -> np.ndarray:
+    return np.full(len(lists), np.nan)
+
+
+def raises(lists: Lists) -> np.ndarray:
+    raise KeyError("price")
+
+
+def test_the_sum_is_weighted() -> None:
+    lists = Lists(np.array([[0, 1, 2]], np.int32), Ragged.of([[0, 5]]), Ragged.of([[3]]), make_catalog())
+    own = f"{__name__}:first_item"
+    total, parts = Composite({"ndcg@3": 2.0, "mgu@3": -0.5, own: 1.0}, make_catalog(), 3).score(lists)
+    assert set(parts) == {"ndcg@3", "mgu@3", own}
+    np.testing.assert_allclose(total, 2 * parts["ndcg@3"] - 0.5 * parts["mgu@3"] + parts[own])
+    assert parts[own][0] == 0
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("wrong_shape", r"returned shape \(2, 2\) for 2 lists"),
+        ("not_a_number", "returned nan for list 0"),
+        ("raises", "raised KeyError: 'price'"),
+    ],
+)
+def test_a_faulty_function_is_found_by_the_dry_check(name: str, message: str) -> None:
+    with pytest.raises(UserError, match=message) as error:
+        Composite({f"{__name__}:{name}": 1.0}, make_catalog(), 3).check()
+    assert f"{__name__}:{name}" in str(error.value)
+
+
+@pytest.mark.parametrize("path", ["no.such.module:f", f"{__name__}:nothing"])
+def test_a_function_that_is_not_there_is_named(path: str) -> None:
+    with pytest.raises(UserError, match="cannot be imported"):
+        Composite({path: 1.0}, make_catalog(), 3)
+
+
+def test_fingerprints_follow_the_weights() -> None:
+    a, b, c = (Composite(w, make_catalog(), 3).fingerprint() for w in ({"hr@3": 1.0}, {"hr@3": 1.0}, {"hr@3": 2.0}))
+    assert a == b != c
+
+
+class Table:
+    """Prompts by index, as the prompt table serves them."""
+
+    def rows(self, index: np.ndarray) -> object:
+        from blade_dist.batches import Prompts
+
+        targets = Ragged.of([[int(i)] for i in index])
+        return Prompts(index, np.array(["u"] * len(index), dtype=object), targets, targets)
+
+
+def test_rollouts_are_scored_against_their_own_prompt() -> None:
+    items = np.array([[[4, 0], [0, 4]], [[4, 0], [7, 1]]], np.int32)
+    empty = np.zeros((2, 2), np.int32)
+    rollouts = Rollouts(
+        prompt=np.array([4, 7]),
+        items=items,
+        tokens=Ragged.of([[1]] * 4),
+        logprobs=np.zeros(4, np.float32),
+        version=np.zeros((2, 2), np.int64),
+        invalid=empty,
+        duplicate=empty,
+    )
+    scorer = Scorer(make_catalog(), Table(), Composite({"mrr@2": 1.0}, make_catalog(), 2))  # type: ignore[arg-type]
+    np.testing.assert_allclose(scorer.score(rollouts).total, [[1, 0.5], [0, 1]])

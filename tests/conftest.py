@@ -1,11 +1,13 @@
 """What several test files share."""
 
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 import ray
 import torch
+from rich.console import Console
 
 from blade_dist.artifacts import RunPaths
 from blade_dist.checkpoint import save_policy
@@ -13,6 +15,11 @@ from blade_dist.config import Config, load_config
 from blade_dist.data.bundle import DataBundle, load_data
 from blade_dist.data.prepare import prepare_data
 from blade_dist.learners.policy import build_model
+from blade_dist.stages.align import align_stage
+from blade_dist.stages.sft import sft_stage
+
+TRAIN_PROMPTS = 8
+"""Prompts per step of the trained runs."""
 
 
 @pytest.fixture(scope="session")
@@ -39,6 +46,7 @@ def tiny_config(tmp_path_factory: pytest.TempPathFactory) -> Config:
             "data.windows=3",
             "lists.k=3",
             "model.build={hidden_size: 64, layers: 2, heads: 2, kv_heads: 1, ffn_size: 64, context: 128}",
+            "sft={epochs: 12, batch_size: 32, lr: 5.0e-3, patience: 12, validations_per_epoch: 1}",
             "reward.weights={ndcg@3: 1.0, ild@3: 0.3}",
             "evaluate.metrics=[ndcg@3, recall@3, ild@3]",
             "rollout.group_size=4",
@@ -67,5 +75,36 @@ def random_policy(config: Config, data: DataBundle, folder: Path, tied: bool, se
 
 @pytest.fixture(scope="session")
 def tiny_reference(tiny_config: Config, tiny_data: DataBundle) -> Path:
-    """A checkpoint of random weights, where the run expects its fine-tuned model."""
-    return random_policy(tiny_config, tiny_data, RunPaths(tiny_config.run.dir).reference, tied=True)
+    """The tiny run's fine-tuned model, by the real stage: good enough that its lists differ in reward."""
+    sft_stage(tiny_config, Console(quiet=True))
+    return RunPaths(tiny_config.run.dir).reference
+
+
+def with_settings(config: Config, run: Path, **sections: dict) -> Config:
+    """A copy of the tiny run's data and reference in a folder of its own, with some settings changed."""
+    shutil.copytree(config.run.dir / "data", run / "data")
+    shutil.copytree(config.run.dir / "sft", run / "sft")
+    merged = config.model_dump()
+    merged["run"]["dir"] = run
+    for section, values in sections.items():
+        merged[section].update(values)
+    return Config.model_validate(merged)
+
+
+@pytest.fixture(scope="session")
+def trained(
+    tiny_config: Config, tiny_data: DataBundle, tiny_reference: Path, tmp_path_factory: pytest.TempPathFactory
+) -> dict[int, RunPaths]:
+    """One step with one rank and one engine, and with two of each."""
+    runs = {}
+    for number in (1, 2):
+        config = with_settings(
+            tiny_config,
+            tmp_path_factory.mktemp("trained") / str(number),
+            train={"steps": 1, "prompts": 16, "prompts_per_step": TRAIN_PROMPTS},
+            learner={"workers": number, "clip_grad": 0.0},
+            rollout={"engines": number},
+        )
+        align_stage(config, Console(quiet=True))
+        runs[number] = RunPaths(config.run.dir)
+    return runs

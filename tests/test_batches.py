@@ -1,0 +1,105 @@
+"""Ragged arrays, shards and seeds."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from blade_dist.batches import Ragged
+from blade_dist.seeds import prompts_of_step, stable_seed
+from blade_dist.weights.digest import digest, first_difference, same
+from blade_dist.weights.push import largest_gap
+from blade_dist.weights.transports import bucket_bytes, choose_transport, describe_bucket, pack, unpack
+from tests.ranks import make_batch
+
+ROWS = st.lists(st.lists(st.integers(0, 99), max_size=5), min_size=1, max_size=6)
+
+
+@given(ROWS, st.data())
+def test_ragged_takes_and_joins_rows(rows: list[list[int]], data: st.DataObject) -> None:
+    ragged = Ragged.of(rows)
+    chosen = data.draw(st.lists(st.integers(0, len(rows) - 1), max_size=6))
+    assert [row.tolist() for row in ragged.take(np.array(chosen, dtype=np.int64))] == [rows[i] for i in chosen]
+    joined = Ragged.concat([ragged, ragged])
+    assert [row.tolist() for row in joined] == rows + rows
+
+
+def test_a_shard_keeps_its_groups() -> None:
+    rollouts = make_batch().rollouts
+    part = rollouts.take(np.array([4, 1]))
+    group = rollouts.items.shape[1]
+    for position, prompt in enumerate((4, 1)):
+        for number in range(group):
+            np.testing.assert_array_equal(
+                part.tokens[position * group + number], rollouts.tokens[prompt * group + number]
+            )
+    assert part.digests().tolist() == rollouts.digests()[[4, 1]].tolist()
+    starts = rollouts.tokens.offsets
+    np.testing.assert_array_equal(
+        part.logprobs[: part.tokens.lengths[0]], rollouts.logprobs[starts[4 * group] : starts[4 * group + 1]]
+    )
+
+
+@given(st.integers(1, 30), st.integers(1, 50))
+def test_every_pass_uses_every_prompt_once(size: int, per_step: int) -> None:
+    steps = size  # size * per_step draws: per_step whole passes
+    drawn = np.concatenate([prompts_of_step(3, step, size, per_step) for step in range(steps)])
+    assert (np.bincount(drawn, minlength=size) == per_step).all()
+
+
+def test_seeds_are_stable_and_apart() -> None:
+    assert stable_seed(0, "step", 1, 2) == stable_seed(0, "step", 1, 2)
+    seeds = {stable_seed(run, step, prompt) for run in range(3) for step in range(9) for prompt in range(40)}
+    assert len(seeds) == 3 * 9 * 40
+    assert all(0 <= seed < 2**63 for seed in seeds)
+    assert min(np.diff(sorted(seeds))) > 1000
+
+
+def test_digests_see_a_change_and_an_exchange() -> None:
+    tensor = torch.arange(12.0).reshape(3, 4)
+    changed, exchanged = tensor.clone(), tensor.clone()
+    changed[1, 1] += 1e-3
+    exchanged[0, 0], exchanged[2, 3] = tensor[2, 3], tensor[0, 0]
+    assert same(digest(tensor), digest(tensor.clone()))
+    assert not same(digest(tensor), digest(changed))
+    assert not same(digest(tensor), digest(exchanged))
+    sent = {"a": digest(tensor), "b": digest(tensor)}
+    assert first_difference(sent, dict(sent)) is None
+    assert first_difference(sent, {"a": digest(tensor), "b": digest(changed)}) == "b"
+    assert first_difference(sent, {"b": digest(tensor)}) == "a"
+
+
+def test_buckets_survive_the_wire() -> None:
+    bucket = [
+        ("odd", torch.randn(3).to(torch.bfloat16)),
+        ("wide", torch.randn(2, 5)),
+        ("view", torch.randn(4, 4).t()),
+        ("empty", torch.zeros(0)),
+    ]
+    described = describe_bucket(bucket)
+    buffer = pack(bucket)
+    assert len(buffer) == bucket_bytes(described)
+    for (name, sent), (arrived_name, arrived) in zip(bucket, unpack(buffer, described), strict=True):
+        assert name == arrived_name
+        torch.testing.assert_close(arrived, sent)
+
+
+@pytest.mark.parametrize(
+    ("wanted", "gpus", "shared", "chosen"),
+    [
+        ("auto", False, False, "gloo"),
+        ("auto", True, True, "ipc"),
+        ("auto", True, False, "nccl"),
+        ("gloo", True, True, "gloo"),
+    ],
+)
+def test_the_transport_follows_the_machine(wanted: str, gpus: bool, shared: bool, chosen: str) -> None:
+    assert choose_transport(wanted, gpus, shared) == chosen
+
+
+def test_a_gap_that_is_no_number_is_infinite() -> None:
+    assert largest_gap(np.array([-1.0, -2.0]), np.array([-1.0, -2.5])) == pytest.approx(0.5)
+    assert largest_gap(np.array([-1.0]), np.array([np.nan])) == np.inf

@@ -1,0 +1,86 @@
+"""Evaluation and export on the real stack."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+import torch
+from rich.console import Console
+
+from blade_dist.artifacts import RunPaths
+from blade_dist.config import Config
+from blade_dist.data.bundle import DataBundle
+from blade_dist.stages.evaluate import evaluate_stage
+from blade_dist.stages.export import export_stage
+
+POLICIES = {"popularity", "co-occurrence", "blade", "sft"}
+
+SERVE = """
+import json, sys
+from vllm import LLM, SamplingParams
+llm = LLM(model=sys.argv[1], dtype="float32", max_model_len=128, enforce_eager=True, enable_chunked_prefill=False)
+prompt = {"prompt_token_ids": json.loads(sys.argv[2])}
+answer = llm.generate([prompt], SamplingParams(temperature=0, max_tokens=int(sys.argv[3]), logprobs=0), use_tqdm=False)
+print("ANSWER", json.dumps(list(answer[0].outputs[0].token_ids)))
+"""
+
+
+@pytest.fixture(scope="module")
+def settings(tiny_config: Config, trained: dict[int, RunPaths]) -> Config:
+    values = tiny_config.model_dump()
+    values["run"]["dir"] = trained[1].root
+    values["evaluate"]["bootstrap"] = 200
+    return Config.model_validate(values)
+
+
+def test_checkpoints_are_compared(settings: Config) -> None:
+    paths = RunPaths(settings.run.dir)
+    console = Console(record=True, width=140)
+    summary = evaluate_stage(settings, paths.policy("blade"), [paths.reference], console)
+    rows = pq.read_table(paths.evaluation / "per_user.parquet").to_pandas()
+    assert set(rows["policy"]) == POLICIES
+    assert set(rows["decode"]) == {"greedy", "sampled"}
+    greedy = rows[rows["decode"] == "greedy"].pivot(index="prompt", columns="policy", values="reward")
+    assert len(greedy) == len(rows) / len(POLICIES) / 2
+    for policy in POLICIES:
+        assert summary[policy]["reward"] == pytest.approx(greedy[policy].mean())
+    difference = summary["difference"]["reward"]
+    assert difference["mean"] == pytest.approx((greedy["blade"] - greedy["sft"]).mean())
+    assert difference["low"] <= difference["mean"] <= difference["high"]
+    assert json.loads((paths.evaluation / "summary.json").read_text()) == summary
+    assert "blade minus sft" in console.export_text()
+
+
+def test_an_export_serves(settings: Config, tiny_data: DataBundle, tmp_path: Path) -> None:
+    """The folder answers in transformers and in a vLLM of its own, with the same list."""
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    paths = RunPaths(settings.run.dir)
+    out = tmp_path / "served"
+    export_stage(settings, paths.policy("blade"), out, Console(quiet=True))
+    codec = tiny_data.codec
+    prompt = codec.encode_prompts(tiny_data.test.rows(np.arange(1)).history)[0].tolist()
+    longest = codec.max_list_tokens(settings.lists.k)
+    assert len(AutoTokenizer.from_pretrained(out)) == len(codec.tokenizer)
+    model = AutoModelForCausalLM.from_pretrained(out)
+    written = model.generate(torch.tensor([prompt]), max_new_tokens=longest, do_sample=False)[0, len(prompt) :].tolist()
+    environment = {**os.environ, "VLLM_ENABLE_V1_MULTIPROCESSING": "0", "VLLM_CPU_KVCACHE_SPACE": "1"}
+    environment |= {"TORCHDYNAMO_DISABLE": "1", "VLLM_CPU_OMP_THREADS_BIND": "nobind"}
+    served = subprocess.run(
+        [sys.executable, "-c", SERVE, str(out), json.dumps(prompt), str(longest)],
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=200,
+        check=True,
+    ).stdout
+    answer = json.loads(served.split("ANSWER ")[1].splitlines()[0])
+    assert answer == written
+    assert json.loads((out / "recommender.json").read_text())["policy"] == "blade"

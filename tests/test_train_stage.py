@@ -1,0 +1,70 @@
+"""The main job on the real stack: Ray Train, DeepSpeed, vLLM and the actors between them, end to end."""
+
+from __future__ import annotations
+
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+import torch
+from rich.console import Console
+
+from blade_dist.artifacts import RunPaths
+from blade_dist.checkpoint import read_policy
+from blade_dist.config import Config
+from blade_dist.data.bundle import DataBundle
+from blade_dist.stages.align import align_stage
+from tests.conftest import TRAIN_PROMPTS
+
+
+def first_moment(paths: RunPaths) -> torch.Tensor:
+    """Adam's first moment after one step: (1 - beta1) times the gradient."""
+    (file,) = (paths.target("blade") / "learners").glob("checkpoint_*/deepspeed/state/mp_rank_00_model_states.pt")
+    state = torch.load(file, weights_only=False)["optimizer"]["state"]
+    return torch.cat([state[key]["exp_avg"].reshape(-1) for key in sorted(state)])
+
+
+def test_two_ranks_and_engines_take_the_same_first_step(trained: dict[int, RunPaths]) -> None:
+    one, two = first_moment(trained[1]), first_moment(trained[2])
+    assert one.norm() > 0
+    assert float((one - two).norm() / one.norm()) < 1e-5
+
+
+def test_a_step_is_recorded(trained: dict[int, RunPaths]) -> None:
+    for paths in trained.values():
+        (row,) = pq.read_table(paths.target("blade") / "metrics.parquet").to_pylist()
+        assert row["step"] == 0
+        assert row["lists"] == TRAIN_PROMPTS * 4
+        assert row["logprob_gap"] < 1e-4
+        assert row["rollout_gap"] < 1e-4
+        assert row["kl"] == pytest.approx(0, abs=1e-6)  # the policy starts as the reference
+        assert row["importance_weight"] == pytest.approx(1, abs=1e-4)
+        assert {"reward/ndcg@3", "reward/ild@3", "seconds/push", "seconds/learn"} <= row.keys()
+
+
+def test_the_aligned_policy_is_a_checkpoint_of_its_own(trained: dict[int, RunPaths], tiny_data: DataBundle) -> None:
+    paths = trained[1]
+    stamp = read_policy(paths.policy("blade"), tiny_data.codec)
+    assert (stamp.policy, stamp.step) == ("blade", 1)
+    assert stamp.weights != read_policy(paths.reference, tiny_data.codec).weights
+
+
+def test_a_finished_run_is_not_repeated(trained: dict[int, RunPaths], tiny_config: Config) -> None:
+    paths = trained[1]
+    before = (paths.policy("blade") / "model.safetensors").stat().st_mtime_ns
+    values = tiny_config.model_dump()
+    values["run"]["dir"] = paths.root
+    values["train"].update(steps=1, prompts=16, prompts_per_step=TRAIN_PROMPTS)
+    values["learner"].update(clip_grad=0.0)
+    console = Console(record=True, width=200)
+    align_stage(Config.model_validate(values), console)
+    assert "already there" in console.export_text()
+    assert (paths.policy("blade") / "model.safetensors").stat().st_mtime_ns == before
+
+
+def test_the_prior_is_sorted_and_whole(trained: dict[int, RunPaths]) -> None:
+    import pyarrow as pa
+
+    table = pa.ipc.open_file(pa.memory_map(str(trained[1].prior))).read_all()
+    rewards = np.array(table["rewards"].to_pylist())
+    assert rewards.shape == (16, 4)
+    assert (np.diff(rewards, axis=1) >= 0).all()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 from pathlib import Path
+from typing import Any
 
 import ray
 from ray.train import CheckpointConfig
@@ -16,9 +17,8 @@ from blade_dist.posterior.actor import EstimatorActor
 from blade_dist.rollouts.pool import EnginePool, shares_gpus
 from blade_dist.runtime import ray_runtime
 from blade_dist.stages.fit import fit
-from blade_dist.stages.parts import Inputs, check_inputs, engines, scorer
+from blade_dist.stages.parts import Inputs, check_inputs, engines, scorer, tracker
 from blade_dist.stages.prior import build_prior, has_prior, prior_stamp
-from blade_dist.tracking.actor import TrackerActor
 from blade_dist.tracking.progress import ProgressPrinter
 from blade_dist.trainer import AlignJob, align
 from blade_dist.weights.transports import choose_transport
@@ -49,34 +49,22 @@ def align_stage(config: Config, console: Console) -> None:
     mark(folder, stamp, done=True)
 
 
-def _run(config: Config, inputs: Inputs, pool: EnginePool, reward: object, folder: Path, console: Console) -> None:
-    estimator = EstimatorActor.options(num_cpus=0).remote(
-        inputs.paths.prior.absolute(), prior_stamp(config, inputs), config
-    )
-    tensorboard = (folder / "tensorboard").absolute() if config.tracking.tensorboard else None
-    tracker = TrackerActor.options(num_cpus=0).remote((folder / "metrics.parquet").absolute(), tensorboard)
+def _run(config: Config, inputs: Inputs, pool: EnginePool, reward: Any, folder: Path, console: Console) -> None:
+    paths, run = inputs.paths, config.run.dir.absolute()
+    estimator = EstimatorActor.options(num_cpus=0).remote(paths.prior.absolute(), prior_stamp(config, inputs), config)
     pipeline = Pipeline.options(num_cpus=0, max_concurrency=PIPELINE_CALLS).remote(
-        config, inputs.rows, pool, reward, estimator, config.run.dir.absolute()
+        config, inputs.rows, pool, reward, estimator, run
     )
-    job = AlignJob(
-        config=config,
-        run=config.run.dir.absolute(),
-        rows=inputs.rows,
-        engines=pool.engines,
-        transport=choose_transport(
-            config.weights.transport, bool(ray.cluster_resources().get("GPU")), shares_gpus(config)
-        ),
-        pipeline=pipeline,
-        estimator=estimator,
-        tracker=tracker,
-    )
-    progress = ProgressPrinter(config.train.steps, console)
+    gpus = bool(ray.cluster_resources().get("GPU"))
+    transport = choose_transport(config.weights.transport, gpus, shares_gpus(config))
     kept = CheckpointConfig(num_to_keep=config.train.keep_checkpoints)
     try:
-        result = fit(align, job, config, folder / "learners", kept, progress)
+        with tracker(config, folder) as log:
+            job = AlignJob(config, run, inputs.rows, pool.engines, transport, pipeline, estimator, log)
+            progress = ProgressPrinter(config.train.steps, console)
+            result = fit(align, job, config, folder / "learners", kept, progress)
     finally:
-        ray.get(tracker.close.remote())
-        for actor in (pipeline, estimator, tracker):
+        for actor in (pipeline, estimator):
             ray.kill(actor)
     if result.checkpoint is None:
         raise RuntimeError(f"{folder}: the learners left no checkpoint")

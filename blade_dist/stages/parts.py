@@ -21,6 +21,7 @@ from blade_dist.rewards.actor import RewardActor
 from blade_dist.rewards.composite import Composite
 from blade_dist.rollouts.engine import EngineSpec
 from blade_dist.rollouts.pool import EnginePool, RunningPool
+from blade_dist.tracking.actor import TrackerActor
 
 
 @dataclass(frozen=True)
@@ -61,6 +62,18 @@ def engines(config: Config, paths: RunPaths, checkpoint: Path) -> Iterator[Engin
     spec = EngineSpec.of(config, checkpoint, paths.codec, context_length(checkpoint))
     with RunningPool(config, spec) as pool:
         yield pool
+
+
+@contextmanager
+def tracker(config: Config, folder: Path) -> Iterator[Any]:
+    """A running step log below ``folder``; what it holds is written at the end."""
+    tensorboard = (folder / "tensorboard").absolute() if config.tracking.tensorboard else None
+    actor = TrackerActor.options(num_cpus=0).remote((folder / "metrics.parquet").absolute(), tensorboard)
+    try:
+        yield actor
+    finally:
+        ray.get(actor.close.remote())
+        ray.kill(actor)
 
 
 @contextmanager

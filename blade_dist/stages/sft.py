@@ -13,7 +13,7 @@ from blade_dist.config import Config, fingerprint, save_config
 from blade_dist.data.bundle import load_data
 from blade_dist.sft import SftJob, fine_tune
 from blade_dist.stages.fit import fit
-from blade_dist.tracking.actor import TrackerActor
+from blade_dist.stages.parts import tracker
 from blade_dist.tracking.progress import ProgressPrinter
 
 
@@ -29,26 +29,16 @@ def sft_stage(config: Config, console: Console) -> None:
         return
     mark(paths.sft, stamp, done=False)
     save_config(config, paths.sft / "config.yaml")
-    tracker = TrackerActor.remote(paths.sft / "metrics.parquet", _tensorboard(config, paths.sft))
     steps = -(-len(data.train) // config.sft.batch_size) * config.sft.epochs
     best_and_last = CheckpointConfig(
         num_to_keep=2, checkpoint_score_attribute="validation_loss", checkpoint_score_order="min"
     )
-    result = fit(
-        fine_tune,
-        SftJob(config, config.run.dir.absolute(), tracker),
-        config,
-        paths.sft / "learners",
-        best_and_last,
-        ProgressPrinter(steps, console),
-    )
+    with tracker(config, paths.sft) as log:
+        job = SftJob(config, config.run.dir.absolute(), log)
+        result = fit(fine_tune, job, config, paths.sft / "learners", best_and_last, ProgressPrinter(steps, console))
     best = result.get_best_checkpoint("validation_loss", "min")
     if best is None:
         raise RuntimeError(f"{paths.sft}: the learners left no checkpoint")
     with best.as_directory() as folder, whole_folder(paths.reference) as target:
         shutil.copytree(Path(folder) / "policy", target, dirs_exist_ok=True)
     mark(paths.sft, stamp, done=True)
-
-
-def _tensorboard(config: Config, folder: Path) -> Path | None:
-    return (folder / "tensorboard").absolute() if config.tracking.tensorboard else None

@@ -1,0 +1,68 @@
+"""A training job that is killed goes on from its last checkpoint, through the real program."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pyarrow.parquet as pq
+import pytest
+from safetensors.torch import load_file
+
+from blade_dist.artifacts import RunPaths
+from blade_dist.config import Config, save_config
+from tests.conftest import TRAIN_PROMPTS, with_settings
+
+STEPS, EVERY = 4, 2
+PATIENCE_S = 240
+
+
+@pytest.fixture
+def job(tiny_config: Config, tiny_reference: Path, trained: dict[int, RunPaths], tmp_path: Path) -> Path:
+    """Settings of a short ZeRO-3 job on two ranks."""
+    assert tiny_reference.is_dir()
+    config = with_settings(
+        tiny_config,
+        tmp_path / "run",
+        train={"steps": STEPS, "prompts": 16, "prompts_per_step": TRAIN_PROMPTS, "checkpoint_every": EVERY},
+        learner={"workers": 2, "zero_stage": 3},
+        posterior={"carry": 0.5},
+    )
+    (tmp_path / "run" / "prior.arrow").write_bytes(trained[1].prior.read_bytes())
+    save_config(config, tmp_path / "job.yaml")
+    return tmp_path
+
+
+def start(folder: Path) -> subprocess.Popen[bytes]:
+    # a Ray of its own, and a session of its own, so that the signal reaches all of it
+    environment = {name: value for name, value in os.environ.items() if name not in ("RAY_ADDRESS", "RAY_JOB_ID")}
+    command = [sys.executable, "-m", "blade_dist", "train", str(folder / "job.yaml")]
+    log = (folder / "log").open("ab")
+    return subprocess.Popen(command, env=environment, stdout=log, stderr=log, start_new_session=True)
+
+
+def test_a_killed_job_goes_on_from_its_checkpoint(job: Path) -> None:
+    paths = RunPaths(job / "run")
+    first = start(job)
+    deadline = time.monotonic() + PATIENCE_S
+    saved = paths.target("blade") / "learners"
+    while not list(saved.glob("checkpoint_manager_snapshot.json")) or not list(
+        saved.glob("checkpoint_*/progress.json")
+    ):
+        assert first.poll() is None, (job / "log").read_text()[-3000:]
+        assert time.monotonic() < deadline
+        time.sleep(0.2)
+    os.killpg(first.pid, signal.SIGKILL)
+    first.wait()
+    assert not paths.policy("blade").exists()
+
+    second = start(job)
+    assert second.wait(PATIENCE_S) == 0, (job / "log").read_text()[-3000:]
+    rows = pq.read_table(paths.target("blade") / "metrics.parquet").to_pylist()
+    assert [row["step"] for row in rows][-EVERY:] == list(range(EVERY, STEPS))
+    assert max(row["logprob_gap"] for row in rows) < 1e-4
+    assert len(load_file(paths.policy("blade") / "model.safetensors")) > 10

@@ -64,6 +64,13 @@ def read_policy(directory: Path, codec: Codec) -> PolicyStamp:
     return stamp
 
 
+def check_base(directory: Path) -> None:
+    """Raises UserError where ``model.path`` is no Hugging Face checkpoint with safetensors."""
+    for needed in ("config.json", "*.safetensors"):
+        if not any(directory.glob(needed)):
+            raise UserError(f"model.path: {directory} is no Hugging Face checkpoint ({needed} is missing)")
+
+
 def context_length(directory: Path) -> int:
     """Longest sequence of a Hugging Face checkpoint."""
     config = read_json(directory / "config.json") or {}

@@ -10,8 +10,9 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
-from blade_dist.config import Config, dump_config, load_config, save_config
+from blade_dist.config import dump_config, load_config, save_config
 from blade_dist.errors import UserError
+from blade_dist.settings import Config
 
 app = typer.Typer(
     help="Align an LLM recommender to list-wise metrics with BLADE, on Ray, vLLM and DeepSpeed.",

@@ -16,11 +16,11 @@ from numpy.typing import NDArray
 from blade_dist.artifacts import RunPaths
 from blade_dist.batches import Estimates, LearnBatch, Prompts, Ragged, Rewards, Rollouts
 from blade_dist.catalog.codec import Codec
-from blade_dist.config import Config
 from blade_dist.data.prompts import PromptTable
 from blade_dist.rollouts.pool import EnginePool
 from blade_dist.rollouts.request import RolloutRequest
 from blade_dist.seeds import prompts_of_step, stable_seed
+from blade_dist.settings import Config
 
 
 @dataclass(frozen=True)

@@ -9,8 +9,8 @@ from contextlib import contextmanager
 
 import ray
 
-from blade_dist.config import Config
 from blade_dist.errors import UserError
+from blade_dist.settings import Config
 
 SMALL_ACTORS_CPUS = 2
 """Cores that a local cluster grants beyond engines and learners: Ray Data's tasks, and rewards and estimates."""

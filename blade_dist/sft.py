@@ -18,13 +18,13 @@ from blade_dist.artifacts import RunPaths, read_json, write_json
 from blade_dist.batches import Ragged
 from blade_dist.catalog.codec import Codec
 from blade_dist.checkpoint import save_policy
-from blade_dist.config import Config, LearnerSettings
 from blade_dist.data.prompts import PromptTable
 from blade_dist.learners.engine import DeepSpeedLearner
 from blade_dist.learners.objective import learning_rate
 from blade_dist.learners.policy import Policy, build_model, load_model
 from blade_dist.learners.sequences import MicroBatch, Sequences
 from blade_dist.seeds import prompts_of_step
+from blade_dist.settings import Config, LearnerSettings
 from blade_dist.weights.gather import full_state
 
 

@@ -18,7 +18,6 @@ from numpy.typing import NDArray
 from blade_dist.artifacts import RunPaths, read_json, write_json
 from blade_dist.catalog.codec import Codec
 from blade_dist.checkpoint import save_policy
-from blade_dist.config import Config
 from blade_dist.data.prompts import PromptTable
 from blade_dist.learners.align import Aligner, StepStats
 from blade_dist.learners.engine import DeepSpeedLearner
@@ -26,6 +25,7 @@ from blade_dist.learners.objective import learning_rate
 from blade_dist.learners.policy import Policy, load_model
 from blade_dist.pipeline import Prompter
 from blade_dist.probe import ask_engines, probe_gap
+from blade_dist.settings import Config
 from blade_dist.weights.gather import full_state, source
 from blade_dist.weights.push import PushReport, WeightPusher
 

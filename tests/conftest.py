@@ -11,10 +11,11 @@ from rich.console import Console
 
 from blade_dist.artifacts import RunPaths
 from blade_dist.checkpoint import save_policy
-from blade_dist.config import Config, load_config
+from blade_dist.config import load_config
 from blade_dist.data.bundle import DataBundle, load_data
 from blade_dist.data.prepare import prepare_data
 from blade_dist.learners.policy import build_model
+from blade_dist.settings import Config
 from blade_dist.stages.align import align_stage
 from blade_dist.stages.sft import sft_stage
 

@@ -11,7 +11,7 @@ import torch.distributed as dist
 import torch.multiprocessing as mp
 
 from blade_dist.batches import Estimates, LearnBatch, Ragged, Rollouts
-from blade_dist.config import BuildSettings, LearnerSettings, ModelSettings
+from blade_dist.settings import BuildSettings, LearnerSettings, ModelSettings
 
 GROUP, K, VOCAB, PAD, END = 4, 2, 64, 0, 1
 

@@ -12,7 +12,8 @@ from blade_dist.batches import Ragged
 from blade_dist.seeds import prompts_of_step, stable_seed
 from blade_dist.weights.digest import digest, first_difference, same
 from blade_dist.weights.push import largest_gap
-from blade_dist.weights.transports import bucket_bytes, choose_transport, describe_bucket, pack, unpack
+from blade_dist.weights.transports import choose_transport
+from blade_dist.weights.wire import bucket_bytes, describe_bucket, pack, unpack
 from tests.ranks import make_batch
 
 ROWS = st.lists(st.lists(st.integers(0, 99), max_size=5), min_size=1, max_size=6)

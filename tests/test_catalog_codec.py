@@ -14,8 +14,8 @@ from blade_dist.batches import MISS, Ragged
 from blade_dist.catalog.catalog import Catalog
 from blade_dist.catalog.codec import Codec, build_codec
 from blade_dist.catalog.tokenizer import train_tokenizer
-from blade_dist.config import CodecSettings
 from blade_dist.errors import UserError
+from blade_dist.settings import CodecSettings
 
 TITLES = ["Toy Story (1995)", "Toy", "Toy Story", "Café <sep> Ünïcode", "日本語 映画", "Heat", "Heat"]
 

@@ -10,9 +10,10 @@ from tokenizers import Tokenizer, models, pre_tokenizers
 from transformers import PreTrainedTokenizerFast
 
 from blade_dist.catalog.arrow import arrow_to_ragged, read_table
-from blade_dist.config import Config, load_config
+from blade_dist.config import load_config
 from blade_dist.data.prepare import load_data, prepare_data
 from blade_dist.errors import UserError
+from blade_dist.settings import Config
 
 pytestmark = pytest.mark.usefixtures("ray_session")
 

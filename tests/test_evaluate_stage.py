@@ -15,8 +15,8 @@ import torch
 from rich.console import Console
 
 from blade_dist.artifacts import RunPaths
-from blade_dist.config import Config
 from blade_dist.data.bundle import DataBundle
+from blade_dist.settings import Config
 from blade_dist.stages.evaluate import evaluate_stage
 from blade_dist.stages.export import export_stage
 

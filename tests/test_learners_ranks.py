@@ -22,6 +22,7 @@ TWO = {
     "zero2": dict(zero_stage=2, budget=SMALL, tied=True),
     "zero3": dict(zero_stage=3, budget=SMALL, tied=True),
     "zero3_untied": dict(zero_stage=3, budget=SMALL, tied=False),
+    "bfloat16": dict(zero_stage=2, budget=SMALL, tied=True, dtype="bfloat16"),
 }
 
 
@@ -56,6 +57,13 @@ def test_gradient_is_the_same(steps: dict, case: str, same_as: str) -> None:
     assert whole.norm() > 0
     assert float((whole - cut).norm() / whole.norm()) < 1e-5
     torch.testing.assert_close(other["stats"], reference["stats"], rtol=1e-4, atol=1e-6)
+
+
+def test_bfloat16_points_the_same_way(steps: dict) -> None:
+    names = [name for name in steps["whole"] if name.startswith("gradient/")]
+    exact, rough = (torch.cat([steps[case][name].reshape(-1) for name in names]) for case in ("whole", "bfloat16"))
+    assert float(torch.nn.functional.cosine_similarity(exact, rough, dim=0)) > 0.99
+    assert steps["bfloat16"]["weight/model.embed_tokens.weight"].dtype == torch.bfloat16
 
 
 def test_the_step_moves_every_parameter(steps: dict) -> None:

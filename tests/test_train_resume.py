@@ -14,7 +14,8 @@ import pytest
 from safetensors.torch import load_file
 
 from blade_dist.artifacts import RunPaths
-from blade_dist.config import Config, save_config
+from blade_dist.config import save_config
+from blade_dist.settings import Config
 from tests.conftest import TRAIN_PROMPTS, with_settings
 
 STEPS, EVERY = 4, 2

@@ -10,8 +10,8 @@ from rich.console import Console
 
 from blade_dist.artifacts import RunPaths
 from blade_dist.checkpoint import read_policy
-from blade_dist.config import Config
 from blade_dist.data.bundle import DataBundle
+from blade_dist.settings import Config
 from blade_dist.stages.align import align_stage
 from tests.conftest import TRAIN_PROMPTS
 

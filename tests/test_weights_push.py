@@ -12,7 +12,6 @@ import torch
 
 from blade_dist.artifacts import RunPaths
 from blade_dist.checkpoint import context_length
-from blade_dist.config import Config
 from blade_dist.data.bundle import DataBundle
 from blade_dist.learners.policy import Policy, load_model
 from blade_dist.learners.sequences import Sequences, collate
@@ -21,6 +20,7 @@ from blade_dist.probe import ask_engines, probe_gap
 from blade_dist.rollouts.engine import EngineSpec
 from blade_dist.rollouts.pool import EnginePool, RunningPool
 from blade_dist.rollouts.request import RolloutRequest
+from blade_dist.settings import Config
 from blade_dist.weights.gather import Bucket, parameter_buckets
 from blade_dist.weights.push import WeightPusher
 from tests.conftest import random_policy

@@ -19,8 +19,8 @@ from blade_dist.catalog.catalog import Catalog
 from blade_dist.catalog.semantic_id import semantic_tokens
 from blade_dist.catalog.title import title_tokens
 from blade_dist.catalog.tokenizer import EOS, SEPARATOR, encode, opening, special_token
-from blade_dist.config import CodecSettings
 from blade_dist.errors import UserError
+from blade_dist.settings import CodecSettings
 
 
 @dataclass(frozen=True, eq=False)

@@ -21,8 +21,8 @@ from transformers import PreTrainedTokenizerBase
 from blade_dist.batches import Ragged
 from blade_dist.catalog.catalog import Catalog
 from blade_dist.catalog.tokenizer import load_tokenizer, train_tokenizer
-from blade_dist.config import CodecSettings
 from blade_dist.errors import UserError
+from blade_dist.settings import CodecSettings
 
 MAX_LEVELS = 25
 """Levels have one letter each; the last one is the code that tells equal items apart."""

@@ -9,7 +9,7 @@ from transformers import PreTrainedTokenizerBase
 from blade_dist.batches import Ragged
 from blade_dist.catalog.catalog import Catalog
 from blade_dist.catalog.tokenizer import encode, load_tokenizer, train_tokenizer
-from blade_dist.config import CodecSettings
+from blade_dist.settings import CodecSettings
 
 
 def title_tokens(

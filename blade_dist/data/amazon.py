@@ -13,9 +13,9 @@ import pyarrow.json as arrow_json
 import ray.data
 from ray.data.datasource import FileBasedDatasource
 
-from blade_dist.config import DataSettings
 from blade_dist.data.rawlog import LogColumns, RawLog, first_bad, normalise, require_columns, require_file
 from blade_dist.errors import UserError
+from blade_dist.settings import DataSettings
 
 _COLUMNS = LogColumns("user_id", "parent_asin", "timestamp", "rating")
 _REVIEW = pa.schema(

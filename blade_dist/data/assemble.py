@@ -10,10 +10,10 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from blade_dist.batches import Ragged
-from blade_dist.config import DataSettings
 from blade_dist.data.partition import quantiles
 from blade_dist.data.sequences import Sequences, SequenceStore
 from blade_dist.data.split import Positions, Split, cut, global_time, leave_last, windows
+from blade_dist.settings import DataSettings
 
 SplitName = Literal["train", "validation", "test"]
 SPLITS: tuple[SplitName, ...] = ("train", "validation", "test")

@@ -9,10 +9,10 @@ from typing import Any
 
 from blade_dist.catalog.catalog import Catalog
 from blade_dist.catalog.codec import Codec
-from blade_dist.config import Config
 from blade_dist.data.assemble import SPLITS
 from blade_dist.data.prompts import PromptTable
 from blade_dist.errors import UserError
+from blade_dist.settings import Config
 
 
 @dataclass(frozen=True, eq=False)

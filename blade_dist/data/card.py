@@ -10,9 +10,9 @@ from numpy.typing import NDArray
 
 from blade_dist.catalog.catalog import Catalog
 from blade_dist.catalog.codec import Codec
-from blade_dist.config import Config, DataSettings
 from blade_dist.data.partition import ReadCounts
 from blade_dist.data.sequences import SequenceStore
+from blade_dist.settings import Config, DataSettings
 
 
 def settings_of(config: Config) -> dict[str, Any]:

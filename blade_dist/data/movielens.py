@@ -8,9 +8,9 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from blade_dist.config import DataSettings
 from blade_dist.data import csv_file
 from blade_dist.data.rawlog import LogColumns, RawLog, require_columns, require_file
+from blade_dist.settings import DataSettings
 
 _COLUMNS = LogColumns("userId", "movieId", "timestamp", "rating")
 _NO_GROUPS = "(no genres listed)"

@@ -16,7 +16,7 @@ import ray
 from numpy.typing import NDArray
 
 from blade_dist.catalog.codec import Codec, build_codec
-from blade_dist.config import Config, fingerprint
+from blade_dist.config import fingerprint
 from blade_dist.data.assemble import SPLITS, Assembler
 from blade_dist.data.bundle import DataBundle, check_context, check_items, load_data, read_card
 from blade_dist.data.card import describe_catalog, describe_codec, describe_log, settings_of, what_went, why_empty
@@ -27,6 +27,7 @@ from blade_dist.data.prompts import PromptTable, write_prompts
 from blade_dist.data.rawlog import quiet_ray_data
 from blade_dist.data.sequences import SequenceStore, k_core
 from blade_dist.errors import UserError
+from blade_dist.settings import Config
 
 __all__ = ["DataBundle", "load_data", "prepare_data"]
 

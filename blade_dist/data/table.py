@@ -11,10 +11,10 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import ray.data
 
-from blade_dist.config import ColumnSettings, DataSettings
 from blade_dist.data import csv_file
 from blade_dist.data.rawlog import LogColumns, RawLog, first_bad, normalise, require_columns, require_file
 from blade_dist.errors import UserError
+from blade_dist.settings import ColumnSettings, DataSettings
 
 
 def read_table_log(settings: DataSettings, seed: int, folder: Path) -> RawLog:  # noqa: ARG001

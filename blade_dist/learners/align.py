@@ -9,10 +9,10 @@ import torch
 from torch import Tensor, nn
 
 from blade_dist.batches import LearnBatch
-from blade_dist.config import LearnerSettings
 from blade_dist.learners.engine import DeepSpeedLearner
 from blade_dist.learners.objective import TokenTerms, policy_terms
 from blade_dist.learners.sequences import MicroBatch, Sequences
+from blade_dist.settings import LearnerSettings
 
 
 @dataclass(frozen=True)

@@ -11,9 +11,9 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
-from blade_dist.config import LearnerSettings
 from blade_dist.learners.policy import Policy
 from blade_dist.learners.sequences import MicroBatch, Sequences, in_step, microbatches
+from blade_dist.settings import LearnerSettings
 
 NO_CLIPPING = 1e12
 """DeepSpeed reports the gradient's norm only where it clips."""

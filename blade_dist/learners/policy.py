@@ -8,9 +8,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from blade_dist.config import ModelSettings
 from blade_dist.errors import UserError
 from blade_dist.learners.sequences import MicroBatch
+from blade_dist.settings import ModelSettings
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 

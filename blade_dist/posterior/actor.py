@@ -7,10 +7,10 @@ from typing import Any
 
 import ray
 
-from blade_dist.config import Config
 from blade_dist.posterior.beta import BetaSettings
 from blade_dist.posterior.estimator import Estimator
 from blade_dist.posterior.prior import Prior
+from blade_dist.settings import Config
 
 
 class _StoredEstimator(Estimator):

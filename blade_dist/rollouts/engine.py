@@ -10,8 +10,8 @@ import ray
 
 from blade_dist.batches import Rollouts
 from blade_dist.catalog.codec import Codec
-from blade_dist.config import Config
 from blade_dist.rollouts.request import RolloutRequest, to_rollouts
+from blade_dist.settings import Config
 
 BATCHED_TOKENS = 8192
 """Prompt tokens that vLLM takes in one pass."""

@@ -10,10 +10,10 @@ from ray.util.placement_group import PlacementGroup, placement_group, remove_pla
 from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
 
 from blade_dist.batches import Rollouts
-from blade_dist.config import Config
 from blade_dist.errors import UserError
 from blade_dist.rollouts.engine import EngineSpec, RolloutEngine, engine_environment
 from blade_dist.rollouts.request import RolloutRequest
+from blade_dist.settings import Config
 
 
 class EnginePool:

@@ -11,11 +11,12 @@ from ray.train import CheckpointConfig
 from rich.console import Console
 
 from blade_dist.artifacts import is_done, mark, whole_folder
-from blade_dist.config import Config, fingerprint, save_config
+from blade_dist.config import fingerprint, save_config
 from blade_dist.pipeline import Pipeline
 from blade_dist.posterior.actor import EstimatorActor
 from blade_dist.rollouts.pool import EnginePool, shares_gpus
 from blade_dist.runtime import ray_runtime
+from blade_dist.settings import Config
 from blade_dist.stages.fit import fit
 from blade_dist.stages.parts import Inputs, check_inputs, engines, scorer, tracker
 from blade_dist.stages.prior import build_prior, has_prior, prior_stamp

@@ -15,7 +15,6 @@ from rich.console import Console
 from blade_dist.artifacts import write_json
 from blade_dist.batches import Prompts
 from blade_dist.checkpoint import PolicyStamp, read_policy
-from blade_dist.config import Config
 from blade_dist.evaluation.baselines import cooccurrence_lists, popularity_lists
 from blade_dist.evaluation.table import differences, per_user_rows, render, render_differences, summarise
 from blade_dist.learners.policy import Policy, load_model
@@ -26,6 +25,7 @@ from blade_dist.rewards.composite import Composite
 from blade_dist.rewards.lists import Lists
 from blade_dist.rollouts.pool import EnginePool
 from blade_dist.runtime import ray_runtime
+from blade_dist.settings import Config
 from blade_dist.stages.parts import Inputs, check_inputs, engines
 from blade_dist.weights.gather import source
 from blade_dist.weights.push import WeightPusher

@@ -11,8 +11,8 @@ from rich.console import Console
 from blade_dist.artifacts import RunPaths, whole_folder
 from blade_dist.catalog.codec import Codec
 from blade_dist.checkpoint import read_policy
-from blade_dist.config import Config
 from blade_dist.errors import UserError
+from blade_dist.settings import Config
 
 
 def export_stage(config: Config, checkpoint: Path, out: Path, console: Console) -> None:

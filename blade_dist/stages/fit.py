@@ -13,8 +13,8 @@ import ray
 from ray.train import CheckpointConfig, FailureConfig, Result, RunConfig, ScalingConfig
 from ray.train.torch import TorchConfig, TorchTrainer
 
-from blade_dist.config import Config
 from blade_dist.rollouts.pool import shares_gpus
+from blade_dist.settings import Config
 from blade_dist.tracking.progress import ProgressPrinter
 
 POLL_S = 1.0

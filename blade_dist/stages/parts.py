@@ -14,13 +14,13 @@ from numpy.typing import NDArray
 
 from blade_dist.artifacts import RunPaths
 from blade_dist.checkpoint import PolicyStamp, context_length, read_policy
-from blade_dist.config import Config
 from blade_dist.data.bundle import DataBundle, load_data
 from blade_dist.errors import UserError
 from blade_dist.rewards.actor import RewardActor
 from blade_dist.rewards.composite import Composite
 from blade_dist.rollouts.engine import EngineSpec
 from blade_dist.rollouts.pool import EnginePool, RunningPool
+from blade_dist.settings import Config
 from blade_dist.tracking.actor import TrackerActor
 
 

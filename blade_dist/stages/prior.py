@@ -9,11 +9,11 @@ import ray
 from rich.console import Console
 from rich.progress import Progress, TimeRemainingColumn
 
-from blade_dist.config import Config
 from blade_dist.pipeline import Prompter
 from blade_dist.posterior.prior import Prior, PriorWriter
 from blade_dist.rollouts.pool import EnginePool
 from blade_dist.runtime import ray_runtime
+from blade_dist.settings import Config
 from blade_dist.stages.parts import Inputs, check_inputs, engines, scorer
 
 CHUNK = 256

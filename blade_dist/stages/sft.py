@@ -9,8 +9,10 @@ from ray.train import CheckpointConfig
 from rich.console import Console
 
 from blade_dist.artifacts import RunPaths, is_done, mark, whole_folder
-from blade_dist.config import Config, fingerprint, save_config
+from blade_dist.checkpoint import check_base
+from blade_dist.config import fingerprint, save_config
 from blade_dist.data.bundle import load_data
+from blade_dist.settings import Config
 from blade_dist.sft import SftJob, fine_tune
 from blade_dist.stages.fit import fit
 from blade_dist.stages.parts import tracker
@@ -21,6 +23,8 @@ def sft_stage(config: Config, console: Console) -> None:
     """Fine-tunes until validation stops improving; writes ``sft/policy``. Skipped where that is done."""
     paths = RunPaths(config.run.dir)
     data = load_data(config.run.dir)
+    if config.model.path is not None:
+        check_base(config.model.path)
     stamp = fingerprint(
         config.model, config.sft, config.run.seed, config.lists.k, data.codec.fingerprint(), data.train.fingerprint()
     )

@@ -14,9 +14,9 @@ import pyarrow.parquet as pq
 from rich.console import Console
 
 from blade_dist.artifacts import RunPaths, read_json, write_json
-from blade_dist.config import Config
 from blade_dist.data.prepare import prepare_data
 from blade_dist.runtime import ray_runtime
+from blade_dist.settings import Config
 from blade_dist.stages.align import align_stage
 from blade_dist.stages.evaluate import evaluate_stage
 from blade_dist.stages.export import export_stage

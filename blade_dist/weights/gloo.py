@@ -11,7 +11,7 @@ import torch
 from torch.distributed import ProcessGroupGloo, TCPStore
 
 from blade_dist.weights.gather import Bucket
-from blade_dist.weights.transports import CONNECT_TIMEOUT_S, bucket_bytes, describe_bucket, pack, unpack
+from blade_dist.weights.wire import CONNECT_TIMEOUT_S, bucket_bytes, describe_bucket, pack, unpack
 
 
 def reachable_address(engine_ip: str) -> str:

@@ -11,7 +11,7 @@ import ray
 import torch
 
 from blade_dist.weights.gather import Bucket
-from blade_dist.weights.transports import describe_bucket, pack, unpack
+from blade_dist.weights.wire import describe_bucket, pack, unpack
 
 
 class IpcSender:

@@ -12,7 +12,7 @@ import ray
 import torch
 
 from blade_dist.weights.gather import Bucket
-from blade_dist.weights.transports import bucket_bytes, describe_bucket, pack, unpack
+from blade_dist.weights.wire import bucket_bytes, describe_bucket, pack, unpack
 
 
 def _communicator(address: str, port: int, rank: int, size: int, device: torch.device) -> Any:

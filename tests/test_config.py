@@ -1,0 +1,97 @@
+"""The settings tree: defaults, overrides, what is refused and how."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import yaml
+from pydantic import BaseModel
+
+from blade_dist.config import dump_config, load_config, save_config
+from blade_dist.errors import UserError
+from blade_dist.settings import Config
+
+CONFIGS = sorted((Path(__file__).parents[1] / "launch" / "configs").glob("*.yaml"))
+
+
+def fields(model: type[BaseModel], prefix: str = "") -> list[tuple[str, str | None]]:
+    found = []
+    for name, field in model.model_fields.items():
+        inner = field.annotation
+        if isinstance(inner, type) and issubclass(inner, BaseModel):
+            found += fields(inner, f"{prefix}{name}.")
+        else:
+            found.append((prefix + name, field.description))
+    return found
+
+
+def test_every_setting_is_documented() -> None:
+    undocumented = [name for name, text in fields(Config) if not text]
+    assert len(fields(Config)) > 80
+    assert undocumented == []
+
+
+@pytest.mark.parametrize("path", CONFIGS, ids=lambda p: p.stem)
+def test_bundled_files_load(path: Path) -> None:
+    assert load_config(path).run.dir.name == path.stem
+
+
+def test_what_is_dumped_loads_again(tmp_path: Path) -> None:
+    config = load_config(None, ["learner.lr=3e-5", "reward.weights={hr@5: 2.0}", "run.compare=[static]"])
+    save_config(config, tmp_path / "deep" / "config.yaml")
+    assert load_config(tmp_path / "deep" / "config.yaml") == config
+    assert yaml.safe_load(dump_config(config))["learner"]["lr"] == 3e-5
+
+
+def test_overrides_win_over_the_file(tmp_path: Path) -> None:
+    (tmp_path / "c.yaml").write_text("target: grpo\nlearner: {lr: 0.5, zero_stage: 1}\n")
+    config = load_config(tmp_path / "c.yaml", ["learner.lr=0.25", "target=static"])
+    assert (config.target, config.learner.lr, config.learner.zero_stage) == ("static", 0.25, 1)
+
+
+def test_derived_defaults() -> None:
+    config = load_config(None)
+    assert config.kl_coef == pytest.approx(1 / 15)
+    assert load_config(None, ["learner.kl_coef=0"]).kl_coef == 0
+    assert config.prior_strength == config.prior.size
+    assert config.logprob_tolerance == 1e-4
+    assert load_config(None, ["model.dtype=bfloat16"]).logprob_tolerance == 0.1
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("learner.zero_stag=2", "learner.zero_stag: unknown setting; did you mean learner.zero_stage?"),
+        ("data.synthetic.user=3", "data.synthetic.user: unknown setting; did you mean data.synthetic.users?"),
+        ("lerner.lr=1", "lerner: unknown setting; did you mean learner?"),
+        ("posterior.tau=1", "posterior.tau: Input should be less than 1 (got 1)"),
+        ("learner.zero_stage=4", "learner.zero_stage: Input should be less than or equal to 3"),
+        ("target=bond", "target: Input should be 'blade', 'static' or 'grpo'"),
+        ("reward.weights={ndcg@5: 0}", "reward.weights: every weight is 0"),
+        ("data.targets=2", "data.targets: 2 held-out items per prompt cannot teach lists of lists.k = 5"),
+        ("data.source=movielens", "data.path: needed where data.source is movielens"),
+        ("codec.prompt=hello", "codec.prompt: the text has no {history}"),
+        ("model.build.heads=3", "model.build: hidden_size / heads must be a multiple of 32"),
+        ("learner.lr", "--set learner.lr: write section.key=value"),
+        ("target.x=1", "target"),
+        ("learner.lr=[", "--set learner.lr=["),
+    ],
+)
+def test_what_is_refused_is_named(override: str, message: str) -> None:
+    overrides = ["target=blade", override] if override.startswith("target.x") else [override]
+    with pytest.raises(UserError) as error:
+        load_config(None, overrides)
+    assert message in str(error.value)
+    assert "\n" not in str(error.value)
+
+
+def test_files_that_cannot_be_read_are_named(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"missing\.yaml: No such file"):
+        load_config(tmp_path / "missing.yaml")
+    (tmp_path / "broken.yaml").write_text("run:\n  dir: [\n")
+    with pytest.raises(UserError, match=r"broken\.yaml: not valid YAML: .*line 3"):
+        load_config(tmp_path / "broken.yaml")
+    (tmp_path / "list.yaml").write_text("- 1\n")
+    with pytest.raises(UserError, match="must be a mapping"):
+        load_config(tmp_path / "list.yaml")

@@ -81,12 +81,9 @@ def data(path: ConfigFile, overrides: Overrides = None) -> None:
 
     Example: blade-dist data launch/configs/movielens-small.yaml --set data.path=ml-latest-small
     """
-    from blade_dist.data.prepare import prepare_data
-    from blade_dist.runtime import ray_runtime
+    from blade_dist.stages.data import data_stage
 
-    settings, _ = _read(path, overrides)
-    with ray_runtime(settings):
-        prepare_data(settings)
+    data_stage(*_read(path, overrides))
 
 
 @app.command()

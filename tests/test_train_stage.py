@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
@@ -13,7 +15,7 @@ from blade_dist.checkpoint import read_policy
 from blade_dist.data.bundle import DataBundle
 from blade_dist.settings import Config
 from blade_dist.stages.align import align_stage
-from tests.conftest import TRAIN_PROMPTS
+from tests.conftest import TRAIN_PROMPTS, with_settings
 
 
 def first_moment(paths: RunPaths) -> torch.Tensor:
@@ -59,6 +61,21 @@ def test_a_finished_run_is_not_repeated(trained: dict[int, RunPaths], tiny_confi
     align_stage(Config.model_validate(values), console)
     assert "already there" in console.export_text()
     assert (paths.policy("blade") / "model.safetensors").stat().st_mtime_ns == before
+
+
+def test_a_gap_beyond_the_tolerance_stops_the_run(
+    trained: dict[int, RunPaths], tiny_config: Config, tmp_path: Path
+) -> None:
+    config = with_settings(
+        tiny_config,
+        tmp_path / "run",
+        train={"steps": 1, "prompts": 16, "prompts_per_step": TRAIN_PROMPTS, "max_failures": 0},
+        weights={"tolerance": 1e-12},
+    )
+    (tmp_path / "run" / "prior.arrow").write_bytes(trained[1].prior.read_bytes())
+    with pytest.raises(Exception, match=r"differ from the learner's by .* all \d+ parameters arrived as sent"):
+        align_stage(config, Console(quiet=True))
+    assert not RunPaths(config.run.dir).policy("blade").exists()
 
 
 def test_the_prior_is_sorted_and_whole(trained: dict[int, RunPaths]) -> None:

@@ -61,6 +61,8 @@ def _run(config: Config, inputs: Inputs, pool: EnginePool, reward: Any, folder: 
     kept = CheckpointConfig(num_to_keep=config.train.keep_checkpoints)
     try:
         with tracker(config, folder) as log:
+            if (folder / "learners").exists():
+                console.print(f"train: going on from the last checkpoint in {folder / 'learners'}")
             job = AlignJob(config, run, inputs.rows, pool.engines, transport, pipeline, estimator, log)
             progress = ProgressPrinter(config.train.steps, console)
             result = fit(align, job, config, folder / "learners", kept, progress)

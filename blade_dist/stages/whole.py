@@ -14,10 +14,10 @@ import pyarrow.parquet as pq
 from rich.console import Console
 
 from blade_dist.artifacts import RunPaths, read_json, write_json
-from blade_dist.data.prepare import prepare_data
 from blade_dist.runtime import ray_runtime
 from blade_dist.settings import Config
 from blade_dist.stages.align import align_stage
+from blade_dist.stages.data import data_stage
 from blade_dist.stages.evaluate import evaluate_stage
 from blade_dist.stages.export import export_stage
 from blade_dist.stages.sft import sft_stage
@@ -42,7 +42,7 @@ def run_stages(config: Config, console: Console) -> None:
             write_json(paths.root / "seconds.json", seconds)
             return result
 
-        timed("data", prepare_data, config)
+        timed("data", data_stage, config, console)
         timed("sft", sft_stage, config, console)
         for target in targets:
             timed(f"train {target}", align_stage, config.model_copy(update={"target": target}), console)

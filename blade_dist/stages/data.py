@@ -1,0 +1,25 @@
+"""``blade-dist data``: raw log and items to Arrow, and a line about what came of it."""
+
+from __future__ import annotations
+
+from rich.console import Console
+
+from blade_dist.data.bundle import read_card
+from blade_dist.data.prepare import prepare_data
+from blade_dist.runtime import ray_runtime
+from blade_dist.settings import Config
+
+
+def data_stage(config: Config, console: Console) -> None:
+    """Prepares the data where that is not done, and shows the card's counts."""
+    with ray_runtime(config):
+        prepare_data(config)
+    card = read_card(config.run.dir / "data") or {}
+    log, prompts = card["log"], card["prompts"]
+    console.print(
+        f"data: {log['read']} interactions read, {log['left']} left after filters; {log['users']} users, "
+        f"{card['catalog']['items']} items in {card['catalog']['groups']} groups; prompts: "
+        + ", ".join(f"{count} {split}" for split, count in prompts.items()),
+        highlight=False,
+        soft_wrap=True,
+    )

@@ -63,7 +63,7 @@ def render(rows: pa.Table, decode: str, resamples: int, seed: int) -> Table:
     """A column per policy, a row per metric: mean over prompts and 95 % interval over users."""
     table = Table(title=f"{decode}: mean over prompts, 95 % interval over users", show_lines=True)
     by_policy = _by_policy(rows, decode)
-    table.add_column("")
+    table.add_column("", no_wrap=True, min_width=max(len(name) for name in metric_names(rows)))
     for policy in by_policy:
         table.add_column(policy, justify="right", no_wrap=True)
     for name in metric_names(rows):
@@ -75,7 +75,7 @@ def render(rows: pa.Table, decode: str, resamples: int, seed: int) -> Table:
 def render_differences(title: str, found: dict[str, dict[str, float]]) -> Table:
     """One row per metric: mean of the paired differences and its 95 % interval."""
     table = Table(title=title)
-    table.add_column("")
+    table.add_column("", no_wrap=True)
     table.add_column("mean difference", justify="right")
     table.add_column("95 % interval", justify="right")
     for name, interval in found.items():

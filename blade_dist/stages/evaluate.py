@@ -33,8 +33,8 @@ from blade_dist.weights.push import WeightPusher
 DECODES = {"greedy": 0.0, "sampled": 1.0}
 """Temperature of each way of decoding; one list per prompt."""
 
-TABLE_WIDTH = 110
-"""Columns of the printed table where the console has fewer."""
+TABLE_WIDTH = 160
+"""Characters of a line where no terminal says how many it has."""
 
 
 def evaluate_stage(config: Config, checkpoint: Path, against: list[Path], console: Console) -> dict[str, Any]:
@@ -150,7 +150,8 @@ def _summary(config: Config, rows: pa.Table, lists: dict[tuple[str, str], Lists]
 def _show(config: Config, rows: pa.Table, summary: dict[str, Any], names: list[str], console: Console) -> None:
     for decode, key in zip(DECODES, ("difference", "difference_sampled"), strict=True):
         table = render(rows, decode, config.evaluate.bootstrap, config.run.seed)
-        console.print(table, width=max(console.width, TABLE_WIDTH))
+        wide = console if console.is_terminal else Console(file=console.file, width=TABLE_WIDTH)
+        wide.print(table)
         if key in summary:
             console.print(render_differences(f"{decode}: {names[0]} minus {names[1]}, per user", summary[key]))
 

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import ray
 import ray.train
 import torch
 from numpy.typing import NDArray
@@ -84,6 +85,7 @@ def fine_tune(job: SftJob) -> None:
         if learner.rank == 0:
             row = {"loss": float(np.mean(losses)), "validation_loss": loss, "epoch": progress.step / per_epoch}
             job.tracker.record.remote(progress.step, row)
+            ray.get(job.tracker.flush.remote())
         _save(learner, codec, progress, loss, config)
 
 

@@ -166,7 +166,7 @@ class Rank:
         self._job.tracker.record.remote(step, row)
 
     def save(self, attempt: int, step: int) -> None:
-        """One unit: weights, optimizer, estimator, cursor, random state."""
+        """One unit: weights, optimizer, estimator, cursor, random state; the rows so far are on disk before it is."""
         state = full_state(self.learner.model, self._config.weights.bucket_mb * 2**20, keep=self.learner.rank == 0)
         with tempfile.TemporaryDirectory() as name:
             folder = Path(name)
@@ -176,6 +176,7 @@ class Rank:
                 save_policy(folder / "policy", self.learner.model, state, self._codec, self._config.target, step)
                 (folder / "estimator.arrow").write_bytes(ray.get(self._job.estimator.state.remote()))
                 write_json(folder / "progress.json", {"attempt": attempt, "step": step})
+                ray.get(self._job.tracker.flush.remote())
             ray.train.report({"step": step}, checkpoint=ray.train.Checkpoint.from_directory(folder))
 
     def close(self) -> None:

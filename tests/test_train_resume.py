@@ -13,12 +13,12 @@ import pyarrow.parquet as pq
 import pytest
 from safetensors.torch import load_file
 
-from blade_dist.artifacts import RunPaths
+from blade_dist.artifacts import RunPaths, read_json
 from blade_dist.config import save_config
 from blade_dist.settings import Config
 from tests.conftest import TRAIN_PROMPTS, with_settings
 
-STEPS, EVERY = 4, 2
+STEPS, EVERY = 24, 2
 PATIENCE_S = 240
 
 
@@ -64,6 +64,8 @@ def test_a_killed_job_goes_on_from_its_checkpoint(job: Path) -> None:
     second = start(job)
     assert second.wait(PATIENCE_S) == 0, (job / "log").read_text()[-3000:]
     rows = pq.read_table(paths.target("blade") / "metrics.parquet").to_pylist()
-    assert [row["step"] for row in rows][-EVERY:] == list(range(EVERY, STEPS))
+    assert [row["step"] for row in rows] == list(range(STEPS))
+    states = [read_json(path) for path in saved.glob("checkpoint_*/progress.json")]
+    assert {"attempt": 2, "step": STEPS} in states
     assert max(row["logprob_gap"] for row in rows) < 1e-4
     assert len(load_file(paths.policy("blade") / "model.safetensors")) > 10

@@ -75,8 +75,26 @@ def mark(folder: Path, stamp: str, done: bool) -> None:
 
 
 def read_json(path: Path) -> dict | None:
-    """The file's content; None where there is no such file."""
-    return json.loads(path.read_text()) if path.is_file() else None
+    """The file's content; None where there is no such file.
+
+    Raises:
+        UserError: it is not JSON.
+    """
+    if not path.is_file():
+        return None
+    try:
+        return json.loads(path.read_text())
+    except ValueError as error:
+        raise UserError(
+            f"{path}: damaged, not valid JSON ({error}): mend it, or delete its folder and make it again"
+        ) from None
+
+
+def check_folder(path: Path, setting: str) -> None:
+    """Raises UserError where a file stands at the path, or in its way."""
+    there = next((part for part in (path, *path.parents) if part.exists()), None)
+    if there is not None and not there.is_dir():
+        raise UserError(f"{setting}: {path} can't be a folder: {there} is a file; choose another one")
 
 
 def write_json(path: Path, content: object) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
 
@@ -55,7 +55,7 @@ def read_policy(directory: Path, codec: Codec) -> PolicyStamp:
             f"{directory}: not a checkpoint of this program ({STAMP} is missing); "
             "give it as model.path and run `blade-dist sft` first"
         )
-    stamp = PolicyStamp(**found)
+    stamp = _stamp(directory, found)
     if stamp.codec != codec.fingerprint():
         raise UserError(
             f"{directory}: a checkpoint of another model: its item tokens are {stamp.codec}, "
@@ -64,11 +64,41 @@ def read_policy(directory: Path, codec: Codec) -> PolicyStamp:
     return stamp
 
 
-def check_base(directory: Path) -> None:
-    """Raises UserError where ``model.path`` is no Hugging Face checkpoint with safetensors."""
+def check_base(directory: Path, codec: Codec, tokenizer_of: Path | None) -> None:
+    """Checks that ``model.path`` can be fine-tuned on lists that ``codec`` writes.
+
+    Args:
+        directory: the base checkpoint.
+        codec: of the prepared data.
+        tokenizer_of: the base checkpoint whose tokenizer the codec extends; None where it was trained on the catalog.
+
+    Raises:
+        UserError: no Hugging Face checkpoint with safetensors, or one whose tokens mean something else.
+    """
     for needed in ("config.json", "*.safetensors"):
         if not any(directory.glob(needed)):
             raise UserError(f"model.path: {directory} is no Hugging Face checkpoint ({needed} is missing)")
+    found = read_json(directory / STAMP)
+    own = None if found is None else _stamp(directory, found).codec
+    if own == codec.fingerprint() or (tokenizer_of is not None and tokenizer_of.resolve() == directory.resolve()):
+        return
+    if own is not None:
+        raise UserError(
+            f"model.path: {directory} is a checkpoint of another model: its item tokens are {own}, "
+            f"this run's are {codec.fingerprint()} (data/codec); run `blade-dist data` with it, in another run.dir"
+        )
+    raise UserError(
+        f"model.path: {directory} has another tokenizer than the prepared data, whose is "
+        f"{tokenizer_of or 'trained on the catalog'}; run `blade-dist data` with it, in another run.dir"
+    )
+
+
+def _stamp(directory: Path, found: dict[str, Any]) -> PolicyStamp:
+    try:
+        return PolicyStamp(**found)
+    except TypeError:
+        names = ", ".join(field.name for field in fields(PolicyStamp))
+        raise UserError(f"{directory / STAMP}: damaged: it must hold {names}; save the checkpoint again") from None
 
 
 def context_length(directory: Path) -> int:

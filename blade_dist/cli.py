@@ -10,6 +10,7 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
+from blade_dist.artifacts import check_folder
 from blade_dist.config import dump_config, load_config, save_config
 from blade_dist.errors import UserError
 from blade_dist.settings import Config
@@ -37,22 +38,23 @@ def main() -> None:
     console = Console(stderr=True)
     try:
         app()
-    except UserError as error:
-        console.print(f"error: {error}", markup=False, highlight=False, soft_wrap=True)
-        sys.exit(2)
     except Exception as error:
         if (cause := _user_error(error)) is None:
             raise
-        console.print(f"error: {cause}", markup=False, highlight=False, soft_wrap=True)
+        console.print(f"error: {' '.join(str(cause).split())}", markup=False, highlight=False, soft_wrap=True)
         sys.exit(2)
 
 
 def _user_error(error: BaseException | None) -> UserError | None:
-    """A UserError that a Ray actor raised, out of the wrapping that it travelled in."""
+    """The UserError itself, or the one that a Ray actor raised, out of the wrapping that it travelled in.
+
+    Ray's wrapping is an instance of the wrapped class too, and its text is a traceback.
+    """
     while error is not None:
-        if isinstance(error, UserError):
+        inside = getattr(error, "cause", None)
+        if isinstance(error, UserError) and inside is None:
             return error
-        error = getattr(error, "cause", None) or error.__cause__
+        error = inside or error.__cause__
     return None
 
 
@@ -62,6 +64,7 @@ def _read(path: Path, overrides: list[str] | None) -> tuple[Config, Console]:
     if not Path("/proc/driver/nvidia/version").exists():
         os.environ.setdefault("DS_ACCELERATOR", "cpu")
     config = load_config(path, overrides or [])
+    check_folder(config.run.dir, "run.dir")
     return config, Console()
 
 

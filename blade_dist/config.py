@@ -23,15 +23,18 @@ def load_config(path: Path | str | None, overrides: Sequence[str] = ()) -> Confi
     """Reads YAML, applies ``section.key=value`` overrides (values are YAML), and checks the tree.
 
     Raises:
-        UserError: missing file, bad YAML (file and line), unknown key (with the nearest valid one), bad value.
+        UserError: missing file, not UTF-8, bad YAML (file and line), unknown key (with the nearest valid one),
+            bad value.
     """
     tree: dict[str, Any] = {}
     if path is not None:
         path = Path(path)
         try:
-            tree = yaml.safe_load(path.read_text()) or {}
+            tree = yaml.safe_load(path.read_text(encoding="utf-8")) or {}
         except OSError as error:
             raise UserError(f"{path}: {error.strerror or error}") from None
+        except UnicodeDecodeError as error:
+            raise UserError(f"{path}: not UTF-8 text: byte {error.start} is {error.object[error.start]:#x}") from None
         except yaml.YAMLError as error:
             raise UserError(f"{path}: not valid YAML: {' '.join(str(error).split())}") from None
         if not isinstance(tree, dict):

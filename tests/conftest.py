@@ -3,6 +3,7 @@
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 import ray
@@ -18,6 +19,7 @@ from blade_dist.learners.policy import build_model
 from blade_dist.settings import Config
 from blade_dist.stages.align import align_stage
 from blade_dist.stages.sft import sft_stage
+from tests.program import Program
 
 TRAIN_PROMPTS = 8
 """Prompts per step of the trained runs."""
@@ -109,3 +111,29 @@ def trained(
         align_stage(config, Console(quiet=True))
         runs[number] = RunPaths(config.run.dir)
     return runs
+
+
+@pytest.fixture
+def program(
+    tiny_config: Config,
+    ray_session: None,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> Program:
+    """The program with a run folder of its own, in which no engine and no learner may start."""
+
+    def started(*_: Any, **__: Any) -> None:
+        raise AssertionError("an engine was started")
+
+    monkeypatch.setattr("blade_dist.rollouts.pool.RunningPool.__enter__", started)
+    monkeypatch.setattr("blade_dist.stages.fit.TorchTrainer", started)
+    return Program(tiny_config, tmp_path, capsys, monkeypatch)
+
+
+@pytest.fixture
+def ready(program: Program, tiny_config: Config, tiny_data: DataBundle) -> Program:
+    """With data and a reference in place."""
+    shutil.copytree(RunPaths(tiny_config.run.dir).data, program.paths.data)
+    random_policy(program.config, tiny_data, program.paths.reference, tied=True)
+    return program

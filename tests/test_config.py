@@ -66,6 +66,7 @@ def test_derived_defaults() -> None:
         ("data.synthetic.user=3", "data.synthetic.user: unknown setting; did you mean data.synthetic.users?"),
         ("lerner.lr=1", "lerner: unknown setting; did you mean learner?"),
         ("posterior.tau=1", "posterior.tau: Input should be less than 1 (got 1)"),
+        ("learner.lr=.inf", "learner.lr: Input should be a finite number (got inf)"),
         ("learner.zero_stage=4", "learner.zero_stage: Input should be less than or equal to 3"),
         ("target=bond", "target: Input should be 'blade', 'static' or 'grpo'"),
         ("reward.weights={ndcg@5: 0}", "reward.weights: every weight is 0"),

@@ -186,7 +186,7 @@ def test_values_are_bounded(lists: Lists, name: str) -> None:
 @pytest.mark.parametrize(
     ("name", "message"),
     [
-        ("ndgc@5", r"'ndgc@5': unknown; did you mean ndcg@5\?"),
+        ("ndgc@5", r"'ndgc@5': unknown metric; did you mean ndcg@5\?"),
         ("ndcg@6", r"N from 1 to lists.k = 5"),
         ("ndcg", r"write ndcg@N"),
         ("ild@0", r"N from 1"),

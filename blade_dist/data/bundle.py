@@ -3,16 +3,22 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from blade_dist.artifacts import read_json
 from blade_dist.catalog.catalog import Catalog
 from blade_dist.catalog.codec import Codec
 from blade_dist.data.assemble import SPLITS
+from blade_dist.data.card import settings_of
 from blade_dist.data.prompts import PromptTable
 from blade_dist.errors import UserError
 from blade_dist.settings import Config
+
+FREE = {"data.path", "data.items", "data.partition_rows", "model.path", "run.seed"}
+"""Settings of the data stage that a later stage may be run with others of."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -45,10 +51,47 @@ def load_data(run_dir: Path) -> DataBundle:
     )
 
 
+def load_own_data(config: Config) -> DataBundle:
+    """As :func:`load_data`, of data made with these ``data`` and ``codec`` settings (the raw files may have moved).
+
+    Raises:
+        UserError: nothing was prepared there, or with other settings.
+    """
+    data = load_data(config.run.dir)
+    changed = [text for name, text in other_settings(config, data.card).items() if name not in FREE]
+    if changed:
+        raise made_otherwise(config.run.dir / "data", changed)
+    return data
+
+
+def made_otherwise(folder: Path, changed: list[str]) -> UserError:
+    """The error of data made with other settings."""
+    return UserError(
+        f"{folder} was made with other settings: delete it or choose another run.dir ({'; '.join(changed)})"
+    )
+
+
 def read_card(folder: Path) -> dict[str, Any] | None:
     """The data card, or None where there is none."""
-    path = folder / "card.json"
-    return json.loads(path.read_text()) if path.exists() else None
+    return read_json(folder / "card.json")
+
+
+def other_settings(config: Config, card: dict[str, Any]) -> dict[str, str]:
+    """Settings that the data were made with and that are others now: name -> ``name: 8 there, 7 now``."""
+    there, now = dict(_flat(card["settings"])), dict(_flat(settings_of(config)))
+    return {
+        name: f"{name}: {there.get(name)} there, {now.get(name)} now"
+        for name in sorted(there.keys() | now.keys())
+        if there.get(name) != now.get(name)
+    }
+
+
+def _flat(tree: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    for name, value in tree.items():
+        if isinstance(value, dict):
+            yield from _flat(value, f"{prefix}{name}.")
+        else:
+            yield prefix + name, value
 
 
 def check_items(config: Config, items: int) -> None:

@@ -18,7 +18,15 @@ from numpy.typing import NDArray
 from blade_dist.catalog.codec import Codec, build_codec
 from blade_dist.config import fingerprint
 from blade_dist.data.assemble import SPLITS, Assembler
-from blade_dist.data.bundle import DataBundle, check_context, check_items, load_data, read_card
+from blade_dist.data.bundle import (
+    DataBundle,
+    check_context,
+    check_items,
+    load_data,
+    made_otherwise,
+    other_settings,
+    read_card,
+)
 from blade_dist.data.card import describe_catalog, describe_codec, describe_log, settings_of, what_went, why_empty
 from blade_dist.data.formats import FORMATS
 from blade_dist.data.items import build_catalog, usable_items
@@ -66,7 +74,8 @@ def prepare_data(config: Config) -> None:
 def _reuse(config: Config, folder: Path, settings: str) -> None:
     card = read_card(folder)
     if card is None or card["settings_fingerprint"] != settings:
-        raise UserError(f"{folder} was made with other settings: delete it or choose another run.dir")
+        changed = ["card.json is missing"] if card is None else list(other_settings(config, card).values())
+        raise made_otherwise(folder, changed)
     codec = Codec.load(folder / "codec")
     check_items(config, len(codec.item_tokens))
     check_context(config, card["tokens"]["longest_prompt"], codec.max_list_tokens(config.lists.k))

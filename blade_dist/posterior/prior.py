@@ -100,7 +100,13 @@ def _check(path: Path, found: dict[str, Any], wanted: dict[str, Any]) -> None:
 
 
 def _map(path: Path) -> pa.Table:
-    return pa.ipc.open_file(pa.memory_map(str(path))).read_all()
+    try:
+        table = pa.ipc.open_file(pa.memory_map(str(path))).read_all()
+    except pa.ArrowInvalid as error:
+        raise UserError(f"{path}: damaged, no Arrow file ({error}): delete it, and it is made again") from None
+    if STAMP_KEY not in (table.schema.metadata or {}):
+        raise UserError(f"{path}: not a prior, it has no stamp: delete it, and it is made again")
+    return table
 
 
 def _columns(table: pa.Table) -> tuple[NDArray[np.int64], NDArray[np.float64]]:

@@ -21,8 +21,8 @@ Scores = NDArray[np.float64]
 class Composite:
     """``sum_i weight_i * metric_i``. A name with a colon is ``package.module:function``, called with ``Lists``."""
 
-    def __init__(self, weights: dict[str, float], catalog: Catalog, k: int) -> None:
-        """Looks every name up.
+    def __init__(self, weights: dict[str, float], catalog: Catalog, k: int, setting: str = "reward.weights") -> None:
+        """Looks every name up; ``setting`` is where the names stand.
 
         Raises:
             UserError: unknown metric, cut-off beyond k, or a function that can't be imported.
@@ -30,7 +30,8 @@ class Composite:
         self._weights = weights
         self._catalog = catalog
         self._k = k
-        self._parts: dict[str, Callable[[Lists], Scores]] = {name: _part(name, k) for name in weights}
+        self._setting = setting
+        self._parts: dict[str, Callable[[Lists], Scores]] = {name: _part(name, k, setting) for name in weights}
 
     def check(self) -> None:
         """Scores two small lists, so that a faulty function is found before anything starts.
@@ -49,7 +50,7 @@ class Composite:
         Raises:
             UserError: a user's function fails, see :meth:`check`.
         """
-        parts = {name: _checked(name, part, lists) for name, part in self._parts.items()}
+        parts = {name: _checked(name, part, lists, self._setting) for name, part in self._parts.items()}
         total = np.zeros(len(lists))
         for name, values in parts.items():
             total += self._weights[name] * values
@@ -60,30 +61,30 @@ class Composite:
         return fingerprint(dict(sorted(self._weights.items())), self._k)
 
 
-def _part(name: str, k: int) -> Callable[[Lists], Scores]:
+def _part(name: str, k: int, setting: str) -> Callable[[Lists], Scores]:
     if ":" not in name:
-        function, cut = metric(name, k)
+        function, cut = metric(name, k, setting)
         return lambda lists: function(lists, cut)
     module, _, attribute = name.partition(":")
     try:
         own: Callable[[Lists], Scores] = getattr(importlib.import_module(module), attribute)
     except (ImportError, AttributeError) as error:
-        raise UserError(f"reward.weights {name}: cannot be imported: {error}") from None
+        raise UserError(f"{setting} {name}: cannot be imported: {error}") from None
     return own
 
 
-def _checked(name: str, part: Callable[[Lists], Scores], lists: Lists) -> Scores:
+def _checked(name: str, part: Callable[[Lists], Scores], lists: Lists, setting: str) -> Scores:
     if ":" not in name:
         return part(lists)
     try:
         values = np.asarray(part(lists), dtype=np.float64)
     except Exception as error:
-        raise UserError(f"reward.weights {name}: raised {type(error).__name__}: {error}") from error
+        raise UserError(f"{setting} {name}: raised {type(error).__name__}: {' '.join(str(error).split())}") from error
     if values.shape != (len(lists),):
         raise UserError(
-            f"reward.weights {name}: returned shape {values.shape} for {len(lists)} lists; return one number each"
+            f"{setting} {name}: returned shape {values.shape} for {len(lists)} lists; return one number each"
         )
     if not np.isfinite(values).all():
         bad = int(np.flatnonzero(~np.isfinite(values))[0])
-        raise UserError(f"reward.weights {name}: returned {values[bad]} for list {bad}; return finite numbers")
+        raise UserError(f"{setting} {name}: returned {values[bad]} for list {bad}; return finite numbers")
     return values

@@ -119,8 +119,8 @@ METRICS: dict[str, Metric] = {
 """Every metric by name. To add one: a function above, and its name here."""
 
 
-def metric(name: str, k: int) -> tuple[Metric, int]:
-    """The function and the cut-off of ``metric@cut``.
+def metric(name: str, k: int, setting: str = "reward.weights") -> tuple[Metric, int]:
+    """The function and the cut-off of ``metric@cut``, which stands in ``setting``.
 
     Raises:
         UserError: an unknown metric (with the nearest name), or a cut-off beyond the list's ``k``.
@@ -128,9 +128,9 @@ def metric(name: str, k: int) -> tuple[Metric, int]:
     base, _, cut = name.partition("@")
     if base not in METRICS:
         near = difflib.get_close_matches(base, METRICS, n=1, cutoff=0.0)[0]
-        raise UserError(f"reward or metric {name!r}: unknown; did you mean {near}@{k}?")
+        raise UserError(f"{setting} {name!r}: unknown metric; did you mean {near}@{k}?")
     if not cut.isdigit() or not 1 <= int(cut) <= k:
-        raise UserError(f"reward or metric {name!r}: write {base}@N with N from 1 to lists.k = {k}")
+        raise UserError(f"{setting} {name!r}: write {base}@N with N from 1 to lists.k = {k}")
     return METRICS[base], int(cut)
 
 

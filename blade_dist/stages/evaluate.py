@@ -47,7 +47,6 @@ def evaluate_stage(config: Config, checkpoint: Path, against: list[Path], consol
     names = _names([read_policy(path, inputs.data.codec) for path in paths])
     prompts = inputs.data.test.rows(_chosen(config, len(inputs.data.test)))
     reported = Composite(_reported(config), inputs.data.catalog, config.lists.k)
-    reported.check()
 
     def as_lists(items: NDArray[np.int32]) -> Lists:
         return Lists(items, prompts.targets, prompts.history, inputs.data.catalog)

@@ -8,9 +8,9 @@ from pathlib import Path
 
 from rich.console import Console
 
-from blade_dist.artifacts import RunPaths, whole_folder
-from blade_dist.catalog.codec import Codec
+from blade_dist.artifacts import check_folder, whole_folder
 from blade_dist.checkpoint import read_policy
+from blade_dist.data.bundle import load_own_data
 from blade_dist.errors import UserError
 from blade_dist.settings import Config
 
@@ -19,12 +19,13 @@ def export_stage(config: Config, checkpoint: Path, out: Path, console: Console) 
     """Copies weights, config and tokenizer; adds how to decode and how to write a prompt.
 
     Raises:
-        UserError: the checkpoint is of another catalog, or ``out`` is there and is not an export.
+        UserError: the checkpoint is of another catalog, or ``out`` is there and is not an export, or can't be.
     """
-    codec = Codec.load(RunPaths(config.run.dir).codec)
+    codec = load_own_data(config).codec
     stamp = read_policy(checkpoint, codec)
     if out.exists() and not (out / "recommender.json").is_file():
-        raise UserError(f"--out {out}: the folder exists and is not an export; choose another one")
+        raise UserError(f"--out {out}: exists and is not an export; choose another one")
+    check_folder(out, "--out")
     with whole_folder(out) as folder:
         shutil.copytree(checkpoint, folder, dirs_exist_ok=True)
         generation = {

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from blade_dist.artifacts import RunPaths
 from blade_dist.checkpoint import PolicyStamp, context_length, read_policy
-from blade_dist.data.bundle import DataBundle, load_data
+from blade_dist.data.bundle import DataBundle, load_own_data
 from blade_dist.errors import UserError
 from blade_dist.rewards.actor import RewardActor
 from blade_dist.rewards.composite import Composite
@@ -40,20 +40,32 @@ def check_inputs(config: Config) -> Inputs:
     """Opens what earlier stages left and tries the reward on a small batch; starts nothing.
 
     Raises:
-        UserError: a missing or foreign artefact, an unknown metric, a reward that fails.
+        UserError: a missing or foreign artefact, data of other settings, an unknown metric, a reward that fails.
     """
-    data = load_data(config.run.dir)
+    data = load_own_data(config)
     paths = RunPaths(config.run.dir)
     if not paths.reference.is_dir():
         raise UserError(f"{paths.reference}: no fine-tuned model there; run `blade-dist sft` first")
     reference = read_policy(paths.reference, data.codec)
-    composite = Composite(config.reward.weights, data.catalog, config.lists.k)
-    composite.check()
+    composite = check_metrics(config, data)
     rows = np.arange(len(data.train))
     if config.train.prompts is not None and config.train.prompts < len(rows):
         chosen = np.random.default_rng(config.run.seed).choice(len(rows), config.train.prompts, replace=False)
         rows = np.sort(chosen)
     return Inputs(data, paths, reference, composite, rows)
+
+
+def check_metrics(config: Config, data: DataBundle) -> Composite:
+    """The reward, tried on a small batch; so are the metrics of the evaluation, which comes last.
+
+    Raises:
+        UserError: an unknown metric, or a function of the user's that fails.
+    """
+    reward = Composite(config.reward.weights, data.catalog, config.lists.k)
+    report = Composite(dict.fromkeys(config.evaluate.metrics, 1.0), data.catalog, config.lists.k, "evaluate.metrics")
+    for metrics in (reward, report):
+        metrics.check()
+    return reward
 
 
 @contextmanager

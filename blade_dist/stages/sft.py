@@ -11,7 +11,7 @@ from rich.console import Console
 from blade_dist.artifacts import RunPaths, is_done, mark, whole_folder
 from blade_dist.checkpoint import check_base
 from blade_dist.config import fingerprint, save_config
-from blade_dist.data.bundle import load_data
+from blade_dist.data.bundle import DataBundle, check_context, load_own_data
 from blade_dist.settings import Config
 from blade_dist.sft import SftJob, fine_tune
 from blade_dist.stages.fit import fit
@@ -22,9 +22,10 @@ from blade_dist.tracking.progress import ProgressPrinter
 def sft_stage(config: Config, console: Console) -> None:
     """Fine-tunes until validation stops improving; writes ``sft/policy``. Skipped where that is done."""
     paths = RunPaths(config.run.dir)
-    data = load_data(config.run.dir)
+    data = load_own_data(config)
     if config.model.path is not None:
-        check_base(config.model.path)
+        check_base(config.model.path, data.codec, _tokenizer_of(config, data))
+    check_context(config, data.card["tokens"]["longest_prompt"], data.codec.max_list_tokens(config.lists.k))
     stamp = fingerprint(
         config.model, config.sft, config.run.seed, config.lists.k, data.codec.fingerprint(), data.train.fingerprint()
     )
@@ -46,3 +47,11 @@ def sft_stage(config: Config, console: Console) -> None:
     with best.as_directory() as folder, whole_folder(paths.reference) as target:
         shutil.copytree(Path(folder) / "policy", target, dirs_exist_ok=True)
     mark(paths.sft, stamp, done=True)
+
+
+def _tokenizer_of(config: Config, data: DataBundle) -> Path | None:
+    """The base checkpoint that the data were prepared for; the user vouches for a ``codec.tokenizer``."""
+    if config.codec.tokenizer is not None:
+        return config.model.path
+    path = data.card["settings"]["model.path"]
+    return None if path is None else Path(path)

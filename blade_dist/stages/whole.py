@@ -14,12 +14,14 @@ import pyarrow.parquet as pq
 from rich.console import Console
 
 from blade_dist.artifacts import RunPaths, read_json, write_json
+from blade_dist.data.bundle import load_data
 from blade_dist.runtime import ray_runtime
 from blade_dist.settings import Config
 from blade_dist.stages.align import align_stage
 from blade_dist.stages.data import data_stage
 from blade_dist.stages.evaluate import evaluate_stage
 from blade_dist.stages.export import export_stage
+from blade_dist.stages.parts import check_metrics
 from blade_dist.stages.sft import sft_stage
 
 SAMPLE_S = 1.0
@@ -43,6 +45,7 @@ def run_stages(config: Config, console: Console) -> None:
             return result
 
         timed("data", data_stage, config, console)
+        check_metrics(config, load_data(config.run.dir))
         timed("sft", sft_stage, config, console)
         for target in targets:
             timed(f"train {target}", align_stage, config.model_copy(update={"target": target}), console)

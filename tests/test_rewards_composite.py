@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+from itertools import permutations
+from pathlib import Path
+
 import numpy as np
 import pytest
 
@@ -58,9 +62,63 @@ def test_a_function_that_is_not_there_is_named(path: str) -> None:
         Composite({path: 1.0}, make_catalog(), 3)
 
 
+def test_a_module_that_fails_while_it_is_imported_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "half_written_reward.py").write_text("def price(lists) return 1")
+    monkeypatch.syspath_prepend(tmp_path)
+    with pytest.raises(UserError, match="half_written_reward:price: cannot be imported: SyntaxError"):
+        Composite({"half_written_reward:price": 1.0}, make_catalog(), 3)
+
+
+@pytest.mark.parametrize("weight", [float("nan"), float("inf")])
+def test_a_weight_is_finite(weight: float) -> None:
+    with pytest.raises(UserError, match=r"reward.weights hr@2: the weight is (nan|inf); give a finite number"):
+        Composite({"hr@2": weight}, make_catalog(), 3)
+
+
+def test_a_fault_names_the_setting_that_it_stands_in() -> None:
+    with pytest.raises(UserError, match=r"^evaluate\.metrics 'ndgc@3': unknown metric; did you mean ndcg@3"):
+        Composite({"ndgc@3": 1.0}, make_catalog(), 3, "evaluate.metrics")
+    with pytest.raises(UserError, match=r"^evaluate\.metrics .*:raises: raised KeyError"):
+        Composite({f"{__name__}:raises": 1.0}, make_catalog(), 3, "evaluate.metrics").check()
+
+
+def test_faulty_embeddings_are_found_by_the_dry_check() -> None:
+    broken = replace(make_catalog(), embeddings=np.full((12, 4), np.nan, np.float32))
+    with pytest.raises(UserError, match="ild_embedding@3: returned nan for list 0"):
+        Composite({"ild_embedding@3": 1.0}, broken, 3).check()
+
+
+def test_lists_that_are_worth_the_same_are_ties() -> None:
+    """Bit for bit, as the posterior counts rewards that are not above another."""
+    catalog = make_catalog()
+    orders = np.array(list(permutations([0, 4, 5, 10, 3])), np.int32)
+    row = Ragged.of([[1]] * len(orders))
+    history = Ragged.of([[1, 3, 5, 6, 8, 9, 11]] * len(orders))
+    weights = {"ild@5": 0.3, "mgu@5": -0.5, "dgu@5": -0.1, "novelty@5": 0.7, "entropy@5": 0.2}
+    total, parts = Composite(weights, catalog, 5).score(Lists(orders, row, history, catalog))
+    assert len(np.unique(total)) == 1
+    assert all(len(np.unique(values)) == 1 for values in parts.values())
+
+
+@pytest.mark.parametrize("scale", [1e-12, 1.0, 1e9])
+def test_small_differences_are_kept_at_every_scale(scale: float, monkeypatch: pytest.MonkeyPatch) -> None:
+    values = scale * np.array([1.0, 1 + 1e-10, 1 + 1e-15, -1.0, 0.0])
+    monkeypatch.setitem(globals(), "first_item", lambda lists: values[: len(lists)])
+    lists = Lists(np.zeros((5, 3), np.int32), Ragged.of([[0]] * 5), Ragged.of([[0]] * 5), make_catalog())
+    total, _ = Composite({f"{__name__}:first_item": 1.0}, make_catalog(), 3).score(lists)
+    np.testing.assert_allclose(total, values, rtol=1e-11)
+    assert total[0] == total[2] < total[1]
+
+
 def test_fingerprints_follow_the_weights() -> None:
     a, b, c = (Composite(w, make_catalog(), 3).fingerprint() for w in ({"hr@3": 1.0}, {"hr@3": 1.0}, {"hr@3": 2.0}))
     assert a == b != c
+
+
+def test_fingerprints_follow_the_definitions(monkeypatch: pytest.MonkeyPatch) -> None:
+    before = Composite({"hr@3": 1.0}, make_catalog(), 3).fingerprint()
+    monkeypatch.setattr("blade_dist.rewards.composite.DEFINITIONS", 10**6)
+    assert Composite({"hr@3": 1.0}, make_catalog(), 3).fingerprint() != before
 
 
 class Table:

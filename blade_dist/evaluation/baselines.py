@@ -4,22 +4,26 @@ from __future__ import annotations
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.sparse import csr_matrix
+from scipy.sparse import csr_matrix, diags
 
-from blade_dist.batches import Prompts, Ragged
+from blade_dist.batches import MISS, Prompts, Ragged
 from blade_dist.catalog.catalog import Catalog
 
-BATCH = 4096
-"""Prompts that are scored at once."""
+CELLS = 2**24
+"""Scores (prompt x item) that are held at once."""
+
+DECIMALS = 9
+"""Of a score; what differs by rounding errors only is equal."""
 
 
 def popularity_lists(catalog: Catalog, prompts: Prompts, k: int, exclude_history: bool) -> NDArray[np.int32]:
-    """The k most popular items of the training part, for everybody: int32 ``[n, k]``."""
+    """The k most popular items of the training part, for everybody: int32 ``[n, k]``.
 
-    def scores(part: Prompts) -> NDArray[np.float64]:
-        return np.tile(catalog.popularity.astype(np.float64), (len(part), 1))
-
-    return _top(scores, prompts, k, exclude_history)
+    Equally popular items come in catalog order. With ``exclude_history`` the items of the prompt's history are left
+    out; where fewer than k items remain, the last positions are misses.
+    """
+    nothing = csr_matrix((len(catalog), len(catalog)))
+    return _most_similar(catalog, nothing, prompts, k, exclude_history)
 
 
 def cooccurrence_lists(
@@ -27,36 +31,54 @@ def cooccurrence_lists(
 ) -> NDArray[np.int32]:
     """Items that occur with the history's items in the same users' training sequences: int32 ``[n, k]``.
 
-    Score of item j: ``sum_(i in history) C_ij / sqrt(C_ii * C_jj)``, C_ij = users with both. A user's training
-    sequence is the history and targets of the latest window (the last of the user's rows).
+    Score of item j: ``sum_(i in history, i != j) C_ij / sqrt(C_ii * C_jj)``, C_ij = users with both. A user's training
+    sequence is the history and targets of the latest window (the last of the user's rows), so it reaches as far back
+    as ``data.max_history``. Equal scores, 0 among them, go by popularity; misses as in :func:`popularity_lists`.
     """
     last = len(train) - 1 - np.unique(train.user[::-1], return_index=True)[1]
-    seen = _user_items(Ragged.concat([train.history.take(last), train.targets.take(last)]), len(last), len(catalog))
-    together = (seen.T @ seen).toarray().astype(np.float64)
-    own = np.sqrt(np.maximum(together.diagonal(), 1.0))
-    similar = together / own[:, None] / own[None, :]
-    np.fill_diagonal(similar, 0.0)
-
-    def scores(part: Prompts) -> NDArray[np.float64]:
-        return np.asarray(_user_items(part.history, len(part), len(catalog)) @ similar)
-
-    return _top(scores, prompts, k, exclude_history)
+    users = np.arange(len(last))
+    windows = train.take(last)
+    seen = _occurrence(Ragged.concat([windows.history, windows.targets]), np.tile(users, 2), len(last), len(catalog))
+    together = (seen.T @ seen).tocsr()
+    scale = diags(1 / np.sqrt(np.maximum(together.diagonal(), 1.0)))
+    similar = (scale @ together @ scale).tocsr()
+    similar.setdiag(0)
+    return _most_similar(catalog, similar, prompts, k, exclude_history)
 
 
-def _user_items(rows: Ragged, users: int, items: int) -> csr_matrix:
-    """0/1 matrix ``[users, items]``; ``rows`` may hold several blocks of ``users`` rows."""
-    user = np.repeat(np.arange(len(rows)) % users, rows.lengths)
-    matrix = csr_matrix((np.ones(len(user)), (user, rows.flat)), shape=(users, items))
+def _most_similar(
+    catalog: Catalog, similar: csr_matrix, prompts: Prompts, k: int, exclude_history: bool
+) -> NDArray[np.int32]:
+    """The k items with the largest sum of similarities ``[I, I]`` to the history, equals by popularity."""
+    lists = np.full((len(prompts), k), MISS, dtype=np.int32)
+    by_popularity = np.argsort(-catalog.popularity, kind="stable")
+    size = max(1, CELLS // len(catalog))
+    for start in range(0, len(prompts), size):
+        rows = np.arange(start, min(start + size, len(prompts)))
+        history = prompts.history.take(rows)
+        known = _occurrence(history, np.arange(len(rows)), len(rows), len(catalog))
+        scores = (known @ similar).toarray().round(DECIMALS)
+        if exclude_history:
+            scores[known.nonzero()] = -np.inf
+        lists[rows] = _first_largest(scores[:, by_popularity], by_popularity, k)
+    return lists
+
+
+def _first_largest(scores: NDArray[np.float64], items: NDArray[np.int64], k: int) -> NDArray[np.int32]:
+    """The k items of the largest scores in each row, the earlier column among equals; overwrites ``scores``."""
+    lists = np.full((len(scores), k), MISS, dtype=np.int32)
+    rows = np.arange(len(scores))
+    for position in range(min(k, scores.shape[1])):
+        best = scores.argmax(axis=1)
+        left = scores[rows, best] > -np.inf
+        lists[left, position] = items[best[left]]
+        scores[rows, best] = -np.inf
+    return lists
+
+
+def _occurrence(rows: Ragged, owners: NDArray[np.int64], n: int, items: int) -> csr_matrix:
+    """0/1 matrix ``[n, items]``; ``owners`` says whose each ragged row is."""
+    pairs = (np.repeat(owners, rows.lengths), rows.flat)
+    matrix = csr_matrix((np.ones(len(rows.flat)), pairs), shape=(n, items))
     matrix.data[:] = 1.0
     return matrix
-
-
-def _top(scores, prompts: Prompts, k: int, exclude_history: bool) -> NDArray[np.int32]:  # type: ignore[no-untyped-def]
-    tops = []
-    for start in range(0, len(prompts), BATCH):
-        part = prompts.take(np.arange(start, min(start + BATCH, len(prompts))))
-        values = scores(part)
-        if exclude_history:
-            values[np.repeat(np.arange(len(part)), part.history.lengths), part.history.flat] = -np.inf
-        tops.append(np.argsort(-values, axis=1, kind="stable")[:, :k])
-    return np.concatenate(tops).astype(np.int32)

@@ -7,8 +7,8 @@ from dataclasses import asdict, dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-CHUNK = 256
-"""Resamples drawn at once."""
+DRAWS = 2**22
+"""Users drawn at once, over all resamples."""
 
 
 @dataclass(frozen=True)
@@ -36,8 +36,9 @@ def mean_interval(values: NDArray[np.float64], users: NDArray, resamples: int, s
     sums, counts = np.bincount(owner, values), np.bincount(owner)
     rng = np.random.default_rng(seed)
     means = []
-    for start in range(0, resamples, CHUNK):
-        drawn = rng.integers(0, len(sums), (min(CHUNK, resamples - start), len(sums)))
+    chunk = max(1, DRAWS // len(sums))
+    for start in range(0, resamples, chunk):
+        drawn = rng.integers(0, len(sums), (min(chunk, resamples - start), len(sums)))
         means.append(sums[drawn].sum(axis=1) / counts[drawn].sum(axis=1))
     low, high = np.quantile(np.concatenate(means), [0.025, 0.975])
     return Interval(float(values.mean()), float(low), float(high))
@@ -46,5 +47,13 @@ def mean_interval(values: NDArray[np.float64], users: NDArray, resamples: int, s
 def paired_bootstrap(
     a: NDArray[np.float64], b: NDArray[np.float64], users: NDArray, resamples: int, seed: int
 ) -> Interval:
-    """Interval of the mean of ``a - b``, row by row the same prompt."""
+    """Interval of the mean of ``a - b``, row by row the same prompt.
+
+    Args:
+        a: ``[n]``.
+        b: ``[n]``.
+        users: ``[n]`` who each row belongs to.
+        resamples: number of resamples.
+        seed: of the resampling.
+    """
     return mean_interval(a - b, users, resamples, seed)

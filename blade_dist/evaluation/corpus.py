@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import numpy as np
+from numpy.typing import NDArray
 
 from blade_dist.batches import MISS
+from blade_dist.rewards.items import group_sums
 from blade_dist.rewards.lists import Lists
 
 
@@ -14,22 +16,43 @@ def corpus_metrics(lists: Lists) -> dict[str, float]:
     - coverage: share of the catalog that is in any list;
     - gini: inequality of how often items are recommended, over the whole catalog, 0 = equal;
     - entropy: of the items' shares, over the logarithm of the catalog's size;
-    - mgu, dgu: mean absolute, and spread of the, difference between the groups' shares in lists and in histories.
+    - corpus_mgu, corpus_dgu: mean absolute, and spread of the, difference between the groups' shares of all positions
+      of all lists and of all items of all histories. As in a list's own ``mgu`` and ``dgu``, misses are the worst:
+      their share counts as one group more, of which the histories have none;
+    - miss: share of positions that are a miss.
     """
     counts = np.bincount(lists.items[lists.items != MISS], minlength=len(lists.catalog)).astype(np.float64)
-    total = max(1.0, counts.sum())
-    shares = counts / total
-    ordered = np.sort(shares)
-    rank = np.arange(1, len(ordered) + 1)
-    matrix = lists.catalog.group_matrix().astype(np.float64)
-    known = np.bincount(lists.history.flat, minlength=len(lists.catalog)).astype(np.float64)
-    difference = shares @ matrix - (known / max(1.0, known.sum())) @ matrix
+    shares = counts / max(1.0, counts.sum())
     positive = shares[shares > 0]
+    miss = float((lists.items == MISS).mean())
+    difference = _group_shares(lists, lists.items.reshape(-1)) - _group_shares(lists, lists.history.flat)
     return {
         "coverage": float((counts > 0).mean()),
-        "gini": float(((2 * rank - len(ordered) - 1) * ordered).sum() / len(ordered)) if counts.any() else 0.0,
-        "entropy": float(-(positive * np.log(positive)).sum() / np.log(max(2, len(counts)))),
-        "corpus_mgu": float(np.abs(difference).mean()) if len(difference) else 0.0,
-        "corpus_dgu": float(np.ptp(difference)) if len(difference) else 0.0,
-        "miss": float((lists.items == MISS).mean()),
+        "gini": _gini(shares),
+        "entropy": float((0.0 - (positive * np.log(positive)).sum()) / np.log(max(2, len(counts)))),
+        "corpus_mgu": float(np.abs(difference).sum() + miss) / max(1, len(difference)),
+        "corpus_dgu": (float(np.ptp(difference)) if len(difference) else 0.0) + miss,
+        "miss": miss,
     }
+
+
+def illegal_rates(invalid: NDArray[np.int32], duplicate: NDArray[np.int32], k: int) -> dict[str, float]:
+    """The two kinds of misses, as shares of all positions.
+
+    Args:
+        invalid: int32, positions of each list that name no item, or are missing (``Rollouts.invalid``, any shape).
+        duplicate: int32, positions of each list that repeat an earlier one or the history (``Rollouts.duplicate``).
+        k: positions of a list.
+    """
+    return {"invalid": float(invalid.mean()) / k, "duplicate": float(duplicate.mean()) / k}
+
+
+def _group_shares(lists: Lists, items: NDArray[np.int32]) -> NDArray[np.float64]:
+    """``[groups]`` shares in one long row of items (misses are in no group's share)."""
+    return group_sums(lists.catalog, items, np.array([0, len(items)]))[0] / max(1, len(items))
+
+
+def _gini(shares: NDArray[np.float64]) -> float:
+    """``sum_i (2i - n - 1) x_i / n``, x ascending and with sum 1 (or all 0, which is 0)."""
+    rank = np.arange(1, len(shares) + 1)
+    return float(((2 * rank - len(shares) - 1) * np.sort(shares)).sum() / len(shares))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import math
 from collections.abc import Callable
 
 import numpy as np
@@ -17,6 +18,13 @@ from blade_dist.rewards.metrics import metric
 
 Scores = NDArray[np.float64]
 
+DEFINITIONS = 2
+"""Part of every fingerprint: one more whenever a metric's value for some list changes, so that rewards of two
+definitions are never mixed."""
+
+SIGNIFICANT_BITS = 40
+"""What is kept of a float64's 53: about 12 digits."""
+
 
 class Composite:
     """``sum_i weight_i * metric_i``. A name with a colon is ``package.module:function``, called with ``Lists``."""
@@ -25,8 +33,12 @@ class Composite:
         """Looks every name up; ``setting`` is where the names stand.
 
         Raises:
-            UserError: unknown metric, cut-off beyond k, or a function that can't be imported.
+            UserError: unknown metric, cut-off beyond k, a function that can't be imported, or a weight that isn't
+                finite.
         """
+        for name, weight in weights.items():
+            if not math.isfinite(weight):
+                raise UserError(f"{setting} {name}: the weight is {weight}; give a finite number")
         self._weights = weights
         self._catalog = catalog
         self._k = k
@@ -47,18 +59,21 @@ class Composite:
     def score(self, lists: Lists) -> tuple[Scores, dict[str, Scores]]:
         """(total ``[n]``, each part ``[n]`` unweighted).
 
+        Values that differ by rounding errors only are made equal: the posterior counts how many rewards are not above
+        a reward, and two lists that are worth the same must be a tie there.
+
         Raises:
-            UserError: a user's function fails, see :meth:`check`.
+            UserError: a user's function fails, see :meth:`check`; a metric is not finite.
         """
         parts = {name: _checked(name, part, lists, self._setting) for name, part in self._parts.items()}
         total = np.zeros(len(lists))
         for name, values in parts.items():
             total += self._weights[name] * values
-        return total, parts
+        return _settled(total), parts
 
     def fingerprint(self) -> str:
-        """Equal names and weights, equal fingerprint."""
-        return fingerprint(dict(sorted(self._weights.items())), self._k)
+        """Equal names, weights and definitions of the metrics, equal fingerprint. A user's code is not looked at."""
+        return fingerprint(dict(sorted(self._weights.items())), self._k, DEFINITIONS)
 
 
 def _part(name: str, k: int, setting: str) -> Callable[[Lists], Scores]:
@@ -68,18 +83,13 @@ def _part(name: str, k: int, setting: str) -> Callable[[Lists], Scores]:
     module, _, attribute = name.partition(":")
     try:
         own: Callable[[Lists], Scores] = getattr(importlib.import_module(module), attribute)
-    except (ImportError, AttributeError) as error:
-        raise UserError(f"{setting} {name}: cannot be imported: {error}") from None
+    except Exception as error:  # a module may raise anything while it is imported
+        raise UserError(f"{setting} {name}: cannot be imported: {_one_line(error)}") from error
     return own
 
 
 def _checked(name: str, part: Callable[[Lists], Scores], lists: Lists, setting: str) -> Scores:
-    if ":" not in name:
-        return part(lists)
-    try:
-        values = np.asarray(part(lists), dtype=np.float64)
-    except Exception as error:
-        raise UserError(f"{setting} {name}: raised {type(error).__name__}: {' '.join(str(error).split())}") from error
+    values = _called(name, part, lists, setting) if ":" in name else part(lists)
     if values.shape != (len(lists),):
         raise UserError(
             f"{setting} {name}: returned shape {values.shape} for {len(lists)} lists; return one number each"
@@ -87,4 +97,21 @@ def _checked(name: str, part: Callable[[Lists], Scores], lists: Lists, setting: 
     if not np.isfinite(values).all():
         bad = int(np.flatnonzero(~np.isfinite(values))[0])
         raise UserError(f"{setting} {name}: returned {values[bad]} for list {bad}; return finite numbers")
-    return values
+    return _settled(values)
+
+
+def _called(name: str, own: Callable[[Lists], Scores], lists: Lists, setting: str) -> Scores:
+    try:
+        return np.asarray(own(lists), dtype=np.float64)
+    except Exception as error:
+        raise UserError(f"{setting} {name}: raised {_one_line(error)}") from error
+
+
+def _one_line(error: Exception) -> str:
+    return f"{type(error).__name__}: {' '.join(str(error).split())}"
+
+
+def _settled(values: Scores) -> Scores:
+    """Rounded to :data:`SIGNIFICANT_BITS`, whatever the scale."""
+    mantissa, exponent = np.frexp(values)
+    return np.ldexp(np.rint(np.ldexp(mantissa, SIGNIFICANT_BITS)), exponent - SIGNIFICANT_BITS)

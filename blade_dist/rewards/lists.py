@@ -10,6 +10,10 @@ from numpy.typing import NDArray
 
 from blade_dist.batches import MISS, Ragged
 from blade_dist.catalog.catalog import Catalog
+from blade_dist.rewards.items import group_sums
+
+NOTHING = MISS - 1
+"""Stands for no target: equal to no position, a miss included."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -27,7 +31,7 @@ class Lists:
     def __len__(self) -> int:
         return len(self.items)
 
-    @property
+    @cached_property
     def valid(self) -> NDArray[np.bool_]:
         """``[n, K]`` whether the position names an item."""
         return self.items != MISS
@@ -35,21 +39,25 @@ class Lists:
     @cached_property
     def hits(self) -> NDArray[np.bool_]:
         """``[n, K]`` whether the position's item was held out."""
-        pairs = np.arange(len(self))[:, None] * np.int64(len(self.catalog)) + self.items
-        rows = np.repeat(np.arange(len(self)), self.targets.lengths)
-        wanted = rows * np.int64(len(self.catalog)) + self.targets.flat
-        return np.isin(pairs, wanted) & self.valid
+        found = np.zeros(self.items.shape, dtype=bool)
+        lengths, first = self.targets.lengths, self.targets.offsets[:-1]
+        for column in range(int(lengths.max(initial=0))):
+            has = column < lengths
+            wanted = np.full(len(self), NOTHING, dtype=self.items.dtype)
+            wanted[has] = self.targets.flat[first[has] + column]
+            found |= self.items == wanted[:, None]
+        return found
 
-    @cached_property
-    def group_mass(self) -> NDArray[np.float32]:
-        """``[n, K, groups]``: an item's mass of 1, split evenly over its groups; 0 for a miss."""
-        matrix = np.vstack([self.catalog.group_matrix(), np.zeros((1, self.catalog.n_groups), np.float32)])
-        return matrix[self.items]  # MISS is the last row
+    def group_shares(self, k: int) -> NDArray[np.float64]:
+        """``[n, groups]`` share of each group in the first ``k`` positions.
+
+        An item's 1/k is split evenly over its groups. Misses, and items without a group, are in no group's share.
+        """
+        flat = self.items[:, :k].reshape(-1)
+        return group_sums(self.catalog, flat, np.arange(len(self) + 1) * k) / k
 
     @cached_property
     def history_shares(self) -> NDArray[np.float64]:
-        """``[n, groups]`` share of each group in the user's history (0 everywhere without one)."""
-        shares = np.zeros((len(self), self.catalog.n_groups))
-        rows = np.repeat(np.arange(len(self)), self.history.lengths)
-        np.add.at(shares, rows, self.catalog.group_matrix()[self.history.flat])
-        return shares / np.maximum(shares.sum(axis=1, keepdims=True), 1e-12)
+        """``[n, groups]`` share of each group in the user's history, as :meth:`group_shares`; 0 without a history."""
+        sums = group_sums(self.catalog, self.history.flat, self.history.offsets)
+        return sums / np.maximum(self.history.lengths, 1)[:, None]

@@ -1,6 +1,7 @@
 """List-wise metrics, each from :class:`~blade_dist.rewards.lists.Lists` and a cut-off to float64 ``[n]``.
 
-A position that is a miss counts as the worst that it could be, in every metric. Names are ``metric@k``.
+A position that is a miss counts as the worst that it could be, in every metric. Names are ``metric@k``. After a change
+of what a metric says of some list, raise ``DEFINITIONS`` in ``composite.py``.
 """
 
 from __future__ import annotations
@@ -11,15 +12,12 @@ from collections.abc import Callable
 import numpy as np
 from numpy.typing import NDArray
 
-from blade_dist.catalog.catalog import Catalog
 from blade_dist.errors import UserError
+from blade_dist.rewards.items import group_bits, information, tail_items
 from blade_dist.rewards.lists import Lists
 
 Scores = NDArray[np.float64]
 Metric = Callable[[Lists, int], Scores]
-
-HEAD_SHARE = 0.8
-"""The head is the most popular items that make up this share of the training interactions."""
 
 
 def ndcg(lists: Lists, k: int) -> Scores:
@@ -29,7 +27,10 @@ def ndcg(lists: Lists, k: int) -> Scores:
     """
     discount = 1 / np.log2(np.arange(2, k + 2))
     best = np.concatenate([[0.0], np.cumsum(discount)])[np.minimum(lists.targets.lengths, k)]
-    return _ratio(np.asarray(lists.hits[:, :k] @ discount), best)
+    gain = np.zeros(len(lists))
+    for position in range(k):  # one after another, as in ``best``: a perfect list is 1 exactly
+        gain += lists.hits[:, position] * discount[position]
+    return _ratio(gain, best)
 
 
 def recall(lists: Lists, k: int) -> Scores:
@@ -38,7 +39,7 @@ def recall(lists: Lists, k: int) -> Scores:
 
 
 def hr(lists: Lists, k: int) -> Scores:
-    """1 where the first k hold a hit, else 0."""
+    """1 where the first k hold a hit, else 0: two hits are 1 as well."""
     return np.asarray(lists.hits[:, :k].any(axis=1), dtype=np.float64)
 
 
@@ -51,22 +52,35 @@ def mrr(lists: Lists, k: int) -> Scores:
 def ild(lists: Lists, k: int) -> Scores:
     """Mean distance of the k(k-1)/2 pairs, ``1 - |groups shared| / |groups of either|``; a pair with a miss is 0 apart.
 
-    Two items of one same group are 0 apart, of different groups 1. 0 at k = 1.
+    Two items of one same group are 0 apart, of different groups 1, {a} and {a, c} 0.5. Two items that have no group
+    are 0 apart. 0 at k = 1.
     """
-    has = (lists.group_mass[:, :k] > 0).astype(np.float32)
-    shared = has @ has.transpose(0, 2, 1)
-    size = has.sum(axis=2)
-    either = size[:, :, None] + size[:, None, :] - shared
-    return _mean_pairs(lists, k, 1 - _ratio(shared, either, empty=1.0))
+    bits = group_bits(lists.catalog)[lists.items[:, :k]]
+    size = np.bitwise_count(bits).sum(axis=2, dtype=np.int32)
+    valid = lists.valid[:, :k]
+    total = np.zeros(len(lists))
+    for apart in range(1, k):
+        shared = np.bitwise_count(bits[:, apart:] & bits[:, :-apart]).sum(axis=2, dtype=np.int32)
+        either = size[:, apart:] + size[:, :-apart] - shared
+        both = valid[:, apart:] & valid[:, :-apart]
+        total += ((either - shared) * both / np.maximum(either, 1)).sum(axis=1)
+    return total / max(1, k * (k - 1) / 2)
 
 
 def ild_embedding(lists: Lists, k: int) -> Scores:
-    """As :func:`ild`, with the cosine distance ``(1 - cos) / 2`` of the items' embeddings."""
+    """As :func:`ild`, with the cosine distance ``(1 - cos) / 2`` of the items' embeddings: opposite items are 1 apart.
+
+    Raises:
+        UserError: the catalog has no embeddings.
+    """
     if lists.catalog.embeddings is None:
         raise UserError("reward: ild_embedding needs item embeddings; the catalog has none (data.columns.embedding)")
     vectors = lists.catalog.embeddings[lists.items[:, :k]].astype(np.float32)
     vectors = vectors / np.maximum(np.linalg.norm(vectors, axis=2, keepdims=True), 1e-12)
-    return _mean_pairs(lists, k, (1 - vectors @ vectors.transpose(0, 2, 1)) / 2)
+    distance = (1 - vectors @ vectors.transpose(0, 2, 1)) / 2
+    valid = lists.valid[:, :k]
+    counted = valid[:, :, None] & valid[:, None, :] & ~np.eye(k, dtype=bool)
+    return np.where(counted, distance, 0.0).sum(axis=(1, 2), dtype=np.float64) / max(1, k * (k - 1))
 
 
 def mgu(lists: Lists, k: int) -> Scores:
@@ -83,6 +97,7 @@ def dgu(lists: Lists, k: int) -> Scores:
     """Spread of group unfairness: ``max_g d_g - min_g d_g``, d_g as in :func:`mgu`, signed; less is better.
 
     The mass of misses is added, so that an empty list (spread of the history, plus 1) is never better than a full one.
+    List all in A, history half A half B: 0.5 - (-0.5) = 1.
     """
     difference, missing = _differences(lists, k)
     if not difference.shape[1]:
@@ -91,25 +106,33 @@ def dgu(lists: Lists, k: int) -> Scores:
 
 
 def novelty(lists: Lists, k: int) -> Scores:
-    """Mean ``-log2`` of the item's share of the training interactions, over ``log2`` of their number: 0 to 1."""
-    counts = np.maximum(lists.catalog.popularity, 1)
-    total = max(2, int(counts.sum()))
-    bits = np.append(-np.log2(counts / total) / np.log2(total), 0.0)
-    return bits[lists.items[:, :k]].mean(axis=1)
+    """Mean ``-log2`` of the item's share of the training interactions, over ``log2`` of their number: 0 to 1.
+
+    Of 1024 interactions an item has 32: 5 bits of 10, 0.5. A miss is 0.
+    """
+    return information(lists.catalog)[lists.items[:, :k]].mean(axis=1)
 
 
 def long_tail(lists: Lists, k: int) -> Scores:
-    """Share of positions with an item outside the head (the items that make up 80 % of training interactions)."""
-    tail = np.append(~head_items(lists.catalog), False)
-    return tail[lists.items[:, :k]].mean(axis=1)
+    """Share of positions with an item outside the head (the items that make up 80 % of training interactions).
+
+    Two of five items are outside it: 0.4. A miss is not.
+    """
+    return tail_items(lists.catalog)[lists.items[:, :k]].mean(axis=1)
 
 
 def entropy(lists: Lists, k: int) -> Scores:
-    """Entropy of the list's group shares over ``log`` of the number of groups: 1 where all groups are equal."""
-    shares = lists.group_mass[:, :k].sum(axis=1) / k
-    with np.errstate(divide="ignore", invalid="ignore"):
-        terms = np.where(shares > 0, -shares * np.log(shares), 0.0)
-    return terms.sum(axis=1).astype(np.float64) / np.log(max(2, lists.catalog.n_groups))
+    """Entropy of the list's group shares over ``log`` of the number of groups: 1 where all groups are equal.
+
+    Mass in no group (misses, items without one) is counted with the list's largest group, which is what lowers the
+    entropy most. Two of four items in A, one in B, a miss, of two groups: that of shares 3/4 and 1/4, 0.81.
+    """
+    shares = lists.group_shares(k)
+    if shares.shape[1] < 2:
+        return np.zeros(len(lists))
+    shares[np.arange(len(lists)), shares.argmax(axis=1)] += 1 - shares.sum(axis=1)
+    logs = np.log(shares, out=np.zeros_like(shares), where=shares > 0)
+    return (0.0 - (shares * logs).sum(axis=1)) / np.log(shares.shape[1])
 
 
 METRICS: dict[str, Metric] = {
@@ -129,34 +152,16 @@ def metric(name: str, k: int, setting: str = "reward.weights") -> tuple[Metric, 
     if base not in METRICS:
         near = difflib.get_close_matches(base, METRICS, n=1, cutoff=0.0)[0]
         raise UserError(f"{setting} {name!r}: unknown metric; did you mean {near}@{k}?")
-    if not cut.isdigit() or not 1 <= int(cut) <= k:
+    if not cut.isdecimal() or not 1 <= int(cut) <= k:
         raise UserError(f"{setting} {name!r}: write {base}@N with N from 1 to lists.k = {k}")
     return METRICS[base], int(cut)
 
 
-def head_items(catalog: Catalog) -> NDArray[np.bool_]:
-    """``[I]`` whether an item is in the head."""
-    order = np.argsort(-catalog.popularity, kind="stable")
-    before = np.cumsum(catalog.popularity[order]) - catalog.popularity[order]
-    head = np.zeros(len(catalog), dtype=bool)
-    head[order[before < HEAD_SHARE * catalog.popularity.sum()]] = True
-    return head
-
-
 def _differences(lists: Lists, k: int) -> tuple[Scores, Scores]:
     """Signed share differences ``[n, groups]``, and the share of misses ``[n]``."""
-    shares = lists.group_mass[:, :k].sum(axis=1, dtype=np.float64) / k
-    return shares - lists.history_shares, 1 - lists.valid[:, :k].mean(axis=1)
+    return lists.group_shares(k) - lists.history_shares, 1 - lists.valid[:, :k].mean(axis=1)
 
 
-def _mean_pairs(lists: Lists, k: int, distance: NDArray) -> Scores:
-    valid = lists.valid[:, :k]
-    both = valid[:, :, None] & valid[:, None, :]
-    both[:, np.arange(k), np.arange(k)] = False
-    pairs = k * (k - 1)
-    return np.where(both, distance, 0.0).sum(axis=(1, 2), dtype=np.float64) / max(1, pairs)
-
-
-def _ratio(above: NDArray, below: NDArray, empty: float = 0.0) -> NDArray[np.float64]:
-    """``above / below``, ``empty`` where ``below`` is 0."""
-    return np.divide(above, below, out=np.full(np.shape(above), empty, dtype=np.float64), where=below > 0)
+def _ratio(above: NDArray, below: NDArray) -> Scores:
+    """``above / below``, 0 where ``below`` is 0."""
+    return np.divide(above, below, out=np.zeros(np.shape(above)), where=below > 0)

@@ -1,0 +1,88 @@
+"""Popularity and co-occurrence against slow, plain code."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from blade_dist.batches import MISS, Prompts, Ragged
+from blade_dist.evaluation import baselines
+from blade_dist.evaluation.baselines import cooccurrence_lists, popularity_lists
+from tests.test_rewards_metrics import ITEMS, make_catalog
+
+
+def draw_prompts(rng: np.random.Generator, n: int, users: int) -> Prompts:
+    histories = [rng.permutation(ITEMS)[: rng.integers(1, 6)] for _ in range(n)]
+    targets = [rng.permutation(ITEMS)[: rng.integers(1, 4)] for _ in range(n)]
+    names = np.array([f"u{rng.integers(users)}" for _ in range(n)], dtype=object)
+    return Prompts(np.arange(n), names, Ragged.of(histories), Ragged.of(targets))
+
+
+def plainly(train: Prompts, history: list[int], k: int, exclude_history: bool) -> list[int]:
+    """The definition, item by item."""
+    sequences = {train.user[row]: set(train.history[row]) | set(train.targets[row]) for row in range(len(train))}
+
+    def users_with(*items: int) -> int:
+        return sum(set(items) <= sequence for sequence in sequences.values())
+
+    def score(item: int) -> float:
+        pairs = [(users_with(i, item), users_with(i) * users_with(item)) for i in set(history) if i != item]
+        return sum(both / math.sqrt(product) for both, product in pairs if both)
+
+    popularity = make_catalog().popularity
+    allowed = [item for item in range(ITEMS) if not (exclude_history and item in history)]
+    ranked = sorted(allowed, key=lambda item: (-round(score(item), 9), -popularity[item], item))[:k]
+    return ranked + [MISS] * (k - len(ranked))
+
+
+@settings(deadline=None)
+@given(st.integers(0, 2**16), st.integers(1, ITEMS + 2), st.booleans())
+def test_cooccurrence_is_its_definition(seed: int, k: int, exclude_history: bool) -> None:
+    rng = np.random.default_rng(seed)
+    train, asked = draw_prompts(rng, 12, users=5), draw_prompts(rng, 4, users=4)
+    found = cooccurrence_lists(make_catalog(), train, asked, k, exclude_history)
+    assert found.dtype == np.int32
+    for row in range(len(asked)):
+        ours, plain = found[row].tolist(), plainly(train, asked.history[row].tolist(), k, exclude_history)
+        assert ours == plain
+
+
+def test_what_never_occurs_with_the_history_goes_by_popularity() -> None:
+    train = Prompts(np.arange(1), np.array(["a"], dtype=object), Ragged.of([[9]]), Ragged.of([[11]]))
+    asked = Prompts(np.arange(1), np.array(["b"], dtype=object), Ragged.of([[9]]), Ragged.of([[0]]))
+    assert cooccurrence_lists(make_catalog(), train, asked, 4, exclude_history=True).tolist() == [[11, 0, 1, 2]]
+
+
+@pytest.mark.parametrize("cells", [1, 3 * ITEMS, 10**6])
+def test_the_size_of_a_batch_changes_nothing(cells: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    rng = np.random.default_rng(3)
+    train, asked = draw_prompts(rng, 20, users=8), draw_prompts(rng, 7, users=8)
+    expected = cooccurrence_lists(make_catalog(), train, asked, 5, exclude_history=True)
+    monkeypatch.setattr(baselines, "CELLS", cells)
+    np.testing.assert_array_equal(cooccurrence_lists(make_catalog(), train, asked, 5, exclude_history=True), expected)
+
+
+def test_a_catalog_that_is_used_up_leaves_misses() -> None:
+    asked = Prompts(np.arange(1), np.array(["a"], dtype=object), Ragged.of([np.arange(ITEMS - 2)]), Ragged.of([[0]]))
+    excluded = popularity_lists(make_catalog(), asked, 4, exclude_history=True)
+    assert excluded.tolist() == [[ITEMS - 2, ITEMS - 1, MISS, MISS]]
+
+
+def test_prompts_are_left_as_they_were() -> None:
+    """Histories are slices of a read-only file, oldest first."""
+    rng = np.random.default_rng(0)
+    train, asked = draw_prompts(rng, 9, users=4), draw_prompts(rng, 3, users=4)
+    before = asked.history.flat.copy()
+    for rows in (train.history, train.targets, asked.history):
+        rows.flat.flags.writeable = False
+    cooccurrence_lists(make_catalog(), train, asked, 3, exclude_history=True)
+    np.testing.assert_array_equal(asked.history.flat, before)
+
+
+def test_no_prompts_no_lists() -> None:
+    nobody = Prompts(np.arange(0), np.array([], dtype=object), Ragged.of([]), Ragged.of([]))
+    assert popularity_lists(make_catalog(), nobody, 3, exclude_history=True).shape == (0, 3)

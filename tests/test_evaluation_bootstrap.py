@@ -1,0 +1,47 @@
+"""The interval, over users."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from scipy import stats
+
+from blade_dist.evaluation import bootstrap
+from blade_dist.evaluation.bootstrap import mean_interval, paired_bootstrap
+
+
+def test_paired_interval_matches_scipy() -> None:
+    rng = np.random.default_rng(0)
+    a = rng.normal(0.5, 1, 300)
+    b = a - rng.gamma(2, 0.1, 300)
+    own = paired_bootstrap(a, b, np.arange(300), 4000, seed=1)
+    peer = stats.bootstrap(
+        (a, b), lambda x, y: np.mean(x - y), paired=True, vectorized=False, n_resamples=4000, method="percentile", rng=2
+    ).confidence_interval
+    np.testing.assert_allclose([own.low, own.high], [peer.low, peer.high], rtol=0.02)
+
+
+def test_the_interval_covers_the_mean_about_as_often_as_it_says() -> None:
+    """60 users with 1 to 4 rows each; 200 logs; the true mean is 0."""
+    rng = np.random.default_rng(0)
+    inside = 0
+    for _ in range(200):
+        users = np.repeat(np.arange(60), rng.integers(1, 5, 60))
+        values = rng.normal(size=60)[users] + rng.normal(size=len(users))
+        interval = mean_interval(values, users, 400, seed=0)
+        inside += interval.low <= 0 <= interval.high
+    assert 0.89 <= inside / 200 <= 0.99
+
+
+@pytest.mark.parametrize("draws", [1, 1000, 10**7])
+def test_the_size_of_a_batch_changes_nothing(draws: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    values, users = np.random.default_rng(0).normal(size=90), np.repeat(np.arange(30), 3)
+    expected = mean_interval(values, users, 100, seed=4)
+    monkeypatch.setattr(bootstrap, "DRAWS", draws)
+    assert mean_interval(values, users, 100, seed=4) == expected
+
+
+def test_a_seed_is_a_result() -> None:
+    values, users = np.random.default_rng(0).normal(size=50), np.arange(50)
+    assert mean_interval(values, users, 100, seed=1) == mean_interval(values, users, 100, seed=1)
+    assert mean_interval(values, users, 100, seed=1) != mean_interval(values, users, 100, seed=2)

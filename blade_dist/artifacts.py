@@ -27,6 +27,11 @@ class RunPaths:
         return self.data / "codec"
 
     @property
+    def trie(self) -> Path:
+        """The trie of legal lists."""
+        return self.data / "trie"
+
+    @property
     def sft(self) -> Path:
         """Stage folder; the checkpoint is in ``sft/policy``."""
         return self.root / "sft"

@@ -90,6 +90,8 @@ class Rollouts:
     """int32, ``B * G`` rows: the list's tokens, end token included when it was written."""
     logprobs: NDArray[np.float32]
     """``[T]`` log-prob (nats) of each token under the engine's sampling distribution."""
+    decision: NDArray[np.bool_]
+    """``[T]`` whether the token was one of several legal ones; the others have log-prob 0 and no gradient."""
     version: NDArray[np.int64]
     """``[B, 2]`` (attempt, step) of the weights that wrote the group."""
     invalid: NDArray[np.int32]
@@ -110,9 +112,11 @@ class Rollouts:
         group = self.items.shape[1]
         lists = (np.asarray(rows)[:, None] * group + np.arange(group)).reshape(-1)
         tokens = self.tokens.take(lists)
-        logprobs = Ragged(self.logprobs, self.tokens.offsets).take(lists).flat
+        logprobs, decision = (
+            Ragged(values, self.tokens.offsets).take(lists).flat for values in (self.logprobs, self.decision)
+        )
         picked = {name: getattr(self, name)[rows] for name in ("prompt", "items", "version", "invalid", "duplicate")}
-        return replace(self, tokens=tokens, logprobs=logprobs, **picked)
+        return replace(self, tokens=tokens, logprobs=logprobs, decision=decision, **picked)
 
     def digests(self) -> NDArray[np.uint64]:
         """``[B]`` a digest of each group's tokens: what makes two groups the same rollouts."""
@@ -161,6 +165,8 @@ class LearnBatch:
 
     prompt_tokens: Ragged
     """int32, ``B`` rows."""
+    history: Ragged
+    """int32 item indices, ``B`` rows."""
     rollouts: Rollouts
     estimates: Estimates
     decision_tokens: int

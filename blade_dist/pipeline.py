@@ -28,6 +28,7 @@ class Step:
     """A finished step's batch, whole."""
 
     prompt_tokens: Ragged
+    history: Ragged
     rollouts: Rollouts
     estimates: Estimates
     numbers: dict[str, float]
@@ -39,11 +40,12 @@ class Step:
         estimates = self.estimates
         return LearnBatch(
             prompt_tokens=self.prompt_tokens.take(rows),
+            history=self.history.take(rows),
             rollouts=self.rollouts.take(rows),
             estimates=Estimates(
                 estimates.prompt[rows], estimates.proxy[rows], estimates.advantage[rows], estimates.informative[rows]
             ),
-            decision_tokens=len(self.rollouts.tokens.flat),
+            decision_tokens=int(self.rollouts.decision.sum()),
         )
 
 
@@ -139,7 +141,9 @@ class StepPipeline:
         estimates = ray.get(self._estimator.estimate.remote(attempt, step, rewards, rollouts.digests()))
         clock.append(time.perf_counter())
         seconds = dict(zip(("generate", "score", "estimate"), np.diff(clock).tolist(), strict=True))
-        return Step(request.tokens, rollouts, estimates, _numbers(rollouts, rewards, estimates, seconds))
+        return Step(
+            request.tokens, request.history, rollouts, estimates, _numbers(rollouts, rewards, estimates, seconds)
+        )
 
 
 def _numbers(rollouts: Rollouts, rewards: Rewards, estimates: Estimates, seconds: dict[str, float]) -> dict[str, float]:
@@ -151,6 +155,7 @@ def _numbers(rollouts: Rollouts, rewards: Rewards, estimates: Estimates, seconds
         "invalid": float(rollouts.invalid.sum() / positions),
         "duplicate": float(rollouts.duplicate.sum() / positions),
         "list_tokens": float(rollouts.tokens.lengths.mean()),
+        "decisions": float(rollouts.decision.mean()),
         "lists": float(rewards.total.size),
         **{f"seconds/{name}": float(value) for name, value in seconds.items()},
     }

@@ -10,7 +10,8 @@ import ray
 from torch import Tensor
 
 from blade_dist.batches import Rollouts
-from blade_dist.learners.sequences import Sequences
+from blade_dist.catalog.legality import Legality
+from blade_dist.learners.sequences import Sequences, legal_tokens
 from blade_dist.rollouts.request import RolloutRequest
 from blade_dist.weights.push import largest_gap
 
@@ -20,16 +21,23 @@ def ask_engines(engines: list[Any], request: RolloutRequest) -> list[Rollouts]:
     return ray.get([engine.generate.remote(request) for engine in engines])
 
 
-def probe_gap(answers: list[Rollouts], request: RolloutRequest, logprobs: Callable[[Sequences], Tensor]) -> float:
+def probe_gap(
+    answers: list[Rollouts],
+    request: RolloutRequest,
+    logprobs: Callable[[Sequences], Tensor],
+    legality: Legality | None,
+) -> float:
     """Largest difference (nats) between any engine's log-probs and the learner's for the same tokens.
 
     Args:
         answers: of :func:`ask_engines`.
         request: with ``group_size`` 1.
         logprobs: the learner's, ``[T]`` for the tokens of some sequences; collective where the learner is.
+        legality: of constrained lists.
     """
     gaps = []
     for answer in answers:
-        own = logprobs(Sequences(request.tokens, answer.tokens)).numpy()
+        legal = legal_tokens(legality, answer.tokens, request.history)
+        own = logprobs(Sequences.single(request.tokens, answer.tokens, legal)).numpy()
         gaps.append(largest_gap(answer.logprobs, own))
     return float(np.max(gaps))

@@ -116,7 +116,10 @@ class ListSettings(Section):
     k: Positive = 5
     """Items per list."""
     exclude_history: bool = True
-    """An item of the user's history counts as a repeated one."""
+    """An item of the user's history is not legal in a list (with ``constrain: none`` it counts as a repeated one)."""
+    constrain: Literal["catalog", "none"] = "catalog"
+    """catalog: only lists of K different items can be written, and log-probs are over what is legal; none: free text,
+    matched to the catalog afterwards."""
 
 
 class BuildSettings(Section):
@@ -258,6 +261,8 @@ class LearnerSettings(Section):
     """Weight of the KL to the reference; default ``1 / (bon_n - 1)``."""
     tokens_per_microbatch: Positive = 16384
     """Padded tokens of one forward; more are accumulated."""
+    shared_prefix: bool = True
+    """Computes a prompt once for all its lists; where a model can't (the log says so), each list computes it anew."""
     gradient_checkpointing: bool = False
     """Trades compute for memory."""
     cpus_per_worker: Positive = 1

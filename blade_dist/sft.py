@@ -118,7 +118,7 @@ class _Examples:
     def sequences(self, rows: NDArray[np.int64]) -> Sequences:
         prompts = self._table.rows(rows)
         lists = Ragged.of([prompts.targets[row][: self._k] for row in range(len(prompts))])
-        return Sequences(self._codec.encode_prompts(prompts.history), self._codec.encode_lists(lists))
+        return Sequences.single(self._codec.encode_prompts(prompts.history), self._codec.encode_lists(lists))
 
 
 def _step(learner: DeepSpeedLearner, examples: _Examples, rows: NDArray[np.int64], lr: float) -> float:

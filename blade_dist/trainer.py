@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 
 from blade_dist.artifacts import RunPaths, read_json, write_json
 from blade_dist.catalog.codec import Codec
+from blade_dist.catalog.legality import Legality
 from blade_dist.checkpoint import save_policy
 from blade_dist.data.prompts import PromptTable
 from blade_dist.learners.align import Aligner, StepStats
@@ -82,7 +83,8 @@ class Rank:
         self.learner = DeepSpeedLearner(policy, config.learner, config.model.dtype, self._codec.pad)
         reference = Policy(load_model(paths.reference, config.model), temperature).to(self.learner.device)
         reference.requires_grad_(False)
-        self.aligner = Aligner(self.learner, reference, config.learner, config.kl_coef)
+        self._legality = Legality.load(config.lists, self._codec, paths.trie)
+        self.aligner = Aligner(self.learner, reference, config.learner, config.kl_coef, self._legality)
         self._pusher = WeightPusher(
             job.engines,
             job.transport,
@@ -119,7 +121,7 @@ class Rank:
         report = self._pusher.push(version)
         answers = [ask_engines(self._job.engines, self._probe) if self.learner.rank == 0 else None]
         dist.broadcast_object_list(answers, src=0)
-        gap = probe_gap(answers[0] or [], self._probe, self.learner.logprobs)
+        gap = probe_gap(answers[0] or [], self._probe, self.learner.logprobs, self._legality)
         if gap > self._config.logprob_tolerance:
             raise self._pusher.diagnose(gap, self._config.logprob_tolerance)
         return PushReport(time.perf_counter() - began, report.bytes), gap

@@ -67,6 +67,19 @@ def tiny_data(tiny_config: Config, ray_session: None) -> DataBundle:
     return load_data(tiny_config.run.dir)
 
 
+@pytest.fixture(scope="session")
+def semantic_run(
+    tiny_config: Config, ray_session: None, tmp_path_factory: pytest.TempPathFactory
+) -> tuple[Config, DataBundle]:
+    """The tiny log with lists as semantic IDs."""
+    values = tiny_config.model_dump()
+    values["run"]["dir"] = tmp_path_factory.mktemp("semantic") / "run"
+    values["codec"].update(kind="semantic_id", levels=2, codes=6)
+    config = Config.model_validate(values)
+    prepare_data(config)
+    return config, load_data(config.run.dir)
+
+
 def random_policy(config: Config, data: DataBundle, folder: Path, tied: bool, seed: int = 0) -> Path:
     """A checkpoint with random weights."""
     torch.manual_seed(seed)

@@ -28,12 +28,17 @@ def make_batch(prompts: int = 6, seed: int = 0) -> LearnBatch:
         items=np.zeros((prompts, GROUP, K), np.int32),
         tokens=tokens,
         logprobs=rng.normal(-4, 0.1, len(tokens.flat)).astype(np.float32),
+        decision=np.ones(len(tokens.flat), bool),
         version=np.zeros((prompts, 2), np.int64),
         invalid=np.zeros((prompts, GROUP), np.int32),
         duplicate=np.zeros((prompts, GROUP), np.int32),
     )
     estimates = Estimates(index, advantage.astype(np.float64), advantage, np.ones(prompts, bool))
-    return LearnBatch(prompt_tokens, rollouts, estimates, decision_tokens=len(tokens.flat))
+    return LearnBatch(prompt_tokens, no_history(prompts), rollouts, estimates, decision_tokens=len(tokens.flat))
+
+
+def no_history(prompts: int) -> Ragged:
+    return Ragged(np.zeros(0, np.int32), np.zeros(prompts + 1, np.int64))
 
 
 def shard(batch: LearnBatch, rank: int, world: int) -> LearnBatch:
@@ -46,13 +51,16 @@ def shard(batch: LearnBatch, rank: int, world: int) -> LearnBatch:
     e = batch.estimates
     return LearnBatch(
         batch.prompt_tokens.take(rows),
+        batch.history.take(rows),
         batch.rollouts.take(rows),
         Estimates(e.prompt[rows], e.proxy[rows], e.advantage[rows], e.informative[rows]),
         batch.decision_tokens,
     )
 
 
-def first_step(zero_stage: int, budget: int, tied: bool, dtype: str = "float32") -> dict[str, torch.Tensor]:
+def first_step(
+    zero_stage: int, budget: int, tied: bool, dtype: str = "float32", shared: bool = True
+) -> dict[str, torch.Tensor]:
     """Full parameters after one step, and Adam's first moment, which is (1 - beta1) times the gradient."""
     import deepspeed
     from deepspeed.utils import safe_get_full_optimizer_state
@@ -70,9 +78,9 @@ def first_step(zero_stage: int, budget: int, tied: bool, dtype: str = "float32")
     policy = Policy(build_model(model, VOCAB, PAD, END), temperature=1.0)
     torch.manual_seed(1)
     reference = Policy(build_model(model, VOCAB, PAD, END), temperature=1.0).requires_grad_(False)
-    settings = LearnerSettings(zero_stage=zero_stage, tokens_per_microbatch=budget, clip_grad=0.0)
+    settings = LearnerSettings(zero_stage=zero_stage, tokens_per_microbatch=budget, clip_grad=0.0, shared_prefix=shared)
     learner = DeepSpeedLearner(policy, settings, dtype, PAD)
-    stats = Aligner(learner, reference, settings, kl_coef=0.1).learn(
+    stats = Aligner(learner, reference, settings, kl_coef=0.1, legality=None).learn(
         shard(make_batch(), learner.rank, learner.world_size), 1e-3
     )
     result = {f"weight/{name}": value for name, value in full_state(learner.model, 2**20, keep=True).items()}

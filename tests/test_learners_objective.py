@@ -1,16 +1,12 @@
-"""The objective, the schedule and the micro-batches: what can be checked on paper."""
+"""The objective and the schedule: what can be checked on paper."""
 
 from __future__ import annotations
 
 import numpy as np
 import pytest
 import torch
-from hypothesis import given
-from hypothesis import strategies as st
 
-from blade_dist.batches import Ragged
 from blade_dist.learners.objective import learning_rate, policy_terms
-from blade_dist.learners.sequences import Sequences, collate, idle_microbatch, in_step, microbatches
 
 NUMBERS = {"clip_ratio": 0.2, "truncation": 2.0, "kl_coef": 0.0}
 
@@ -60,42 +56,3 @@ def test_schedules() -> None:
     assert rates("linear") == [1, 0.75, 0.5, 0.25]
     assert rates("cosine") == pytest.approx([1, 0.8536, 0.5, 0.1464], abs=1e-4)
     assert rates("linear", warmup=2) == pytest.approx([1 / 3, 2 / 3, 1, 0.5])
-
-
-@st.composite
-def sequences(draw: st.DrawFn) -> Sequences:
-    lengths = draw(st.lists(st.tuples(st.integers(1, 9), st.integers(1, 5)), min_size=1, max_size=8))
-    rng = np.random.default_rng(0)
-    return Sequences(
-        Ragged.of([rng.integers(2, 50, p) for p, _ in lengths]), Ragged.of([rng.integers(2, 50, t) for _, t in lengths])
-    )
-
-
-@given(sequences(), st.integers(1, 60))
-def test_every_row_is_in_one_microbatch_within_the_budget(batch: Sequences, budget: int) -> None:
-    cut = microbatches(batch, budget)
-    assert sorted(np.concatenate(cut).tolist()) == list(range(len(batch)))
-    for rows in cut:
-        assert len(rows) == 1 or len(rows) * batch.lengths[rows].max() <= budget
-
-
-@given(sequences(), st.integers(1, 60))
-def test_collated_labels_are_the_list_tokens(batch: Sequences, budget: int) -> None:
-    seen = np.zeros(len(batch.tokens.flat), dtype=int)
-    for rows in microbatches(batch, budget):
-        micro = collate(batch, rows, pad=0)
-        np.testing.assert_array_equal(micro.label.numpy(), batch.tokens.flat[micro.flat.numpy()])
-        np.testing.assert_array_equal(micro.input_ids[micro.row, micro.column + 1].numpy(), micro.label.numpy())
-        for line, row in enumerate(rows):
-            text = micro.input_ids[line][micro.attention_mask[line].bool()].numpy()
-            np.testing.assert_array_equal(text, np.concatenate([batch.prompt[row], batch.tokens[row]]))
-        seen[micro.flat.numpy()] += 1
-    assert (seen == 1).all()
-
-
-def test_ranks_are_kept_in_step() -> None:
-    nothing = Sequences(Ragged.of([]), Ragged.of([]))
-    idle = list(in_step(nothing, budget=10, pad=0, count=3))
-    assert len(idle) == 3
-    assert all(len(batch.flat) == 0 and len(batch.label) == 1 for batch in idle)
-    assert idle_microbatch(5).input_ids.tolist() == [[5, 5]]

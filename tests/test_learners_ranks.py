@@ -13,6 +13,7 @@ from tests.ranks import run_ranks
 WHOLE, SMALL = 100_000, 40
 ONE = {
     "whole": dict(zero_stage=0, budget=WHOLE, tied=True),
+    "unshared": dict(zero_stage=0, budget=WHOLE, tied=True, shared=False),
     "accumulated": dict(zero_stage=0, budget=SMALL, tied=True),
     "untied": dict(zero_stage=0, budget=WHOLE, tied=False),
 }
@@ -40,6 +41,7 @@ def steps(tmp_path_factory: pytest.TempPathFactory) -> dict[str, dict[str, torch
 @pytest.mark.parametrize(
     ("case", "same_as"),
     [
+        ("unshared", "whole"),
         ("accumulated", "whole"),
         ("zero0", "whole"),
         ("zero1", "whole"),

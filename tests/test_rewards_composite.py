@@ -139,6 +139,7 @@ def test_rollouts_are_scored_against_their_own_prompt() -> None:
         items=items,
         tokens=Ragged.of([[1]] * 4),
         logprobs=np.zeros(4, np.float32),
+        decision=np.ones(4, bool),
         version=np.zeros((2, 2), np.int64),
         invalid=empty,
         duplicate=empty,

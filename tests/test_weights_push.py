@@ -11,10 +11,11 @@ import pytest
 import torch
 
 from blade_dist.artifacts import RunPaths
+from blade_dist.catalog.legality import Legality
 from blade_dist.checkpoint import context_length
 from blade_dist.data.bundle import DataBundle
-from blade_dist.learners.policy import Policy, load_model
-from blade_dist.learners.sequences import Sequences, collate
+from blade_dist.learners.policy import Policy, load_model, sequence_logprobs
+from blade_dist.learners.sequences import Sequences
 from blade_dist.pipeline import Prompter
 from blade_dist.probe import ask_engines, probe_gap
 from blade_dist.rollouts.engine import EngineSpec
@@ -32,16 +33,16 @@ TOLERANCE = 1e-4
 class Setup:
     """A running engine, another policy than the one that it started from, and a probe."""
 
-    def __init__(self, pool: EnginePool, policy: Policy, pad: int, probe: RolloutRequest) -> None:
-        self.pool, self.policy, self.pad, self.probe = pool, policy, pad, probe
+    def __init__(
+        self, pool: EnginePool, policy: Policy, pad: int, probe: RolloutRequest, legality: Legality | None
+    ) -> None:
+        self.pool, self.policy, self.pad, self.probe, self.legality = pool, policy, pad, probe, legality
 
     def logprobs(self, sequences: Sequences) -> torch.Tensor:
-        batch = collate(sequences, np.arange(len(sequences)), self.pad)
-        with torch.no_grad():
-            return self.policy(batch)
+        return sequence_logprobs(self.policy, sequences, self.pad, 10_000, shared=False)
 
     def gap(self) -> float:
-        return probe_gap(ask_engines(self.pool.engines, self.probe), self.probe, self.logprobs)
+        return probe_gap(ask_engines(self.pool.engines, self.probe), self.probe, self.logprobs, self.legality)
 
     def buckets(self) -> Iterator[Bucket]:
         return parameter_buckets(self.policy.model, SMALL_BUCKET)
@@ -56,8 +57,9 @@ def running(config: Config, data: DataBundle, folder: Path, tied: bool) -> Itera
     other = random_policy(config, data, folder / "other", tied, seed=7)
     paths = RunPaths(config.run.dir)
     probe = Prompter(data.train, data.codec, seed=0).request(np.arange(4), 1, 1.0, "probe")
-    with RunningPool(config, EngineSpec.of(config, start, paths.codec, context_length(start))) as pool:
-        yield Setup(pool, Policy(load_model(other, config.model), 1.0), data.codec.pad, probe)
+    with RunningPool(config, EngineSpec.of(config, start, paths, context_length(start))) as pool:
+        legality = Legality.load(config.lists, data.codec, paths.trie)
+        yield Setup(pool, Policy(load_model(other, config.model), 1.0), data.codec.pad, probe, legality)
 
 
 @pytest.fixture(scope="module", params=[True, False], ids=["tied", "untied"])

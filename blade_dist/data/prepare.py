@@ -16,6 +16,7 @@ import ray
 from numpy.typing import NDArray
 
 from blade_dist.catalog.codec import Codec, build_codec
+from blade_dist.catalog.legality import write_trie
 from blade_dist.config import fingerprint
 from blade_dist.data.assemble import SPLITS, Assembler
 from blade_dist.data.bundle import (
@@ -111,6 +112,7 @@ def _prepare(config: Config, folder: Path) -> dict[str, Any]:
     tables = {name: PromptTable.load(folder / f"{name}.arrow") for name in SPLITS}
     codec = build_codec(catalog, config.codec, config.codec.tokenizer or config.model.path, config.run.seed)
     codec.save(folder / "codec")
+    write_trie(codec, folder / "trie")
     longest = max(table.longest(codec) for table in tables.values())
     check_context(config, longest, codec.max_list_tokens(config.lists.k))
     card = {

@@ -9,9 +9,10 @@ import torch
 from torch import Tensor, nn
 
 from blade_dist.batches import LearnBatch
+from blade_dist.catalog.legality import Legality
 from blade_dist.learners.engine import DeepSpeedLearner
 from blade_dist.learners.objective import TokenTerms, policy_terms
-from blade_dist.learners.sequences import MicroBatch, Sequences
+from blade_dist.learners.sequences import MicroBatch, Sequences, legal_tokens
 from blade_dist.settings import LearnerSettings
 
 
@@ -32,7 +33,16 @@ class StepStats:
 class Aligner:
     """Policy, reference and the objective between them."""
 
-    def __init__(self, learner: DeepSpeedLearner, reference: nn.Module, settings: LearnerSettings, kl_coef: float):
+    def __init__(
+        self,
+        learner: DeepSpeedLearner,
+        reference: nn.Module,
+        settings: LearnerSettings,
+        kl_coef: float,
+        legality: Legality | None,
+    ) -> None:
+        """``legality``: of constrained lists, None where they are free text."""
+        self._legality = legality
         self._learner = learner
         self._reference = reference
         self._settings = settings
@@ -40,7 +50,7 @@ class Aligner:
 
     def learn(self, batch: LearnBatch, lr: float) -> StepStats:
         """``learner.epochs`` optimizer steps on one batch (collective)."""
-        sequences = _sequences(batch)
+        sequences = self._sequences(batch)
         rollout = torch.from_numpy(batch.rollouts.logprobs)
         advantage = _per_token(batch)
         reference = self._learner.logprobs(sequences, self._reference)
@@ -69,15 +79,15 @@ class Aligner:
         loss_mean, kl, clip_fraction, weight = means.tolist()
         return StepStats(loss_mean, kl, clip_fraction, weight, grad_norm, self._learner.max_over_ranks(gap))
 
+    def _sequences(self, batch: LearnBatch) -> Sequences:
+        owner = np.repeat(np.arange(len(batch.prompt_tokens)), batch.group_size)
+        legal = legal_tokens(self._legality, batch.rollouts.tokens, batch.history.take(owner))
+        return Sequences(batch.prompt_tokens, batch.rollouts.tokens, owner, legal)
+
 
 def _sums(terms: TokenTerms) -> Tensor:
     columns = (terms.loss, terms.kl, terms.clipped, terms.weight)
     return torch.stack([column.detach().double().sum().cpu() for column in columns])
-
-
-def _sequences(batch: LearnBatch) -> Sequences:
-    rows = np.repeat(np.arange(len(batch.prompt_tokens)), batch.group_size)
-    return Sequences(batch.prompt_tokens.take(rows), batch.rollouts.tokens)
 
 
 def _per_token(batch: LearnBatch) -> Tensor:

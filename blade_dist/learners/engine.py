@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -11,10 +12,11 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
-from blade_dist.learners.policy import Policy
-from blade_dist.learners.sequences import MicroBatch, Sequences, in_step, microbatches
+from blade_dist.learners.policy import Policy, why_not_packed
+from blade_dist.learners.sequences import Cut, MicroBatch, Sequences, in_step, microbatches
 from blade_dist.settings import LearnerSettings
 
+_LOG = logging.getLogger(__name__)
 NO_CLIPPING = 1e12
 """DeepSpeed reports the gradient's norm only where it clips."""
 
@@ -33,6 +35,7 @@ class DeepSpeedLearner:
         """
         self._budget = settings.tokens_per_microbatch
         self._pad = pad
+        self._shares_prefix = settings.shared_prefix and _packs(policy)
         self.world_size = dist.get_world_size()
         self.rank = dist.get_rank()
         self.device = torch.device("cuda", torch.cuda.current_device()) if torch.cuda.is_available() else "cpu"
@@ -53,6 +56,8 @@ class DeepSpeedLearner:
     def logprobs(self, sequences: Sequences, policy: torch.nn.Module | None = None) -> Tensor:
         """Log-probs of every list token, without gradient, ``[T]`` in the order of ``sequences.tokens.flat``.
 
+        0 where the token was the only legal one.
+
         Args:
             sequences: this rank's; may differ between ranks.
             policy: another policy (the reference); None is this one.
@@ -61,14 +66,15 @@ class DeepSpeedLearner:
         result = torch.zeros(len(sequences.tokens.flat), dtype=torch.float32)
         module.eval()
         with torch.no_grad():
-            for batch in in_step(sequences, self._budget, self._pad, self._common_count(sequences)):
-                values = module(self._to_device(batch)).float().cpu()
+            cuts = self._cut(sequences)
+            for batch in in_step(cuts, sequences, self._pad, self._common_count(cuts)):
+                values = module(batch.to(self.device)).float().cpu()
                 result[batch.flat] = values[: len(batch.flat)]
         module.train()
         return result
 
     def update(self, sequences: Sequences, loss: Callable[[MicroBatch, Tensor], Tensor], lr: float) -> float:
-        """One optimizer step on the sum of ``loss`` over all list tokens of all ranks.
+        """One optimizer step on the sum of ``loss`` over all decisions of all ranks.
 
         Args:
             sequences: this rank's.
@@ -81,10 +87,11 @@ class DeepSpeedLearner:
         """
         for group in self._engine.optimizer.param_groups:
             group["lr"] = lr
-        count = self._common_count(sequences)
-        for number, batch in enumerate(in_step(sequences, self._budget, self._pad, count)):
+        cuts = self._cut(sequences)
+        count = self._common_count(cuts)
+        for number, batch in enumerate(in_step(cuts, sequences, self._pad, count)):
             self._engine.set_gradient_accumulation_boundary(number == count - 1)
-            logprob = self._engine(self._to_device(batch))
+            logprob = self._engine(batch.to(self.device))
             total = loss(batch, logprob).sum() if len(batch.flat) else logprob.sum() * 0.0
             # DeepSpeed averages over ranks; the loss is already normalised over all of them
             self._engine.backward(total * self.world_size, scale_wrt_gas=False)
@@ -119,14 +126,22 @@ class DeepSpeedLearner:
         norms = [p.grad.norm() for p in self._engine.module.parameters() if p.grad is not None and p.grad.numel()]
         return float(torch.stack(norms).norm()) if norms else 0.0
 
-    def _common_count(self, sequences: Sequences) -> int:
-        own = len(microbatches(sequences, self._budget)) if len(sequences) else 0
-        return int(self.max_over_ranks(max(1, own)))
+    def _cut(self, sequences: Sequences) -> list[Cut]:
+        return microbatches(sequences, self._budget, self._shares_prefix and sequences.shares)
 
-    def _to_device(self, batch: MicroBatch) -> MicroBatch:
-        if self.device == "cpu":
-            return batch
-        return MicroBatch(**{name: tensor.to(self.device) for name, tensor in vars(batch).items()})
+    def _common_count(self, cuts: list[Cut]) -> int:
+        return int(self.max_over_ranks(max(1, len(cuts))))
+
+
+def _packs(policy: Policy) -> bool:
+    """Whether prompts can be shared; says why not."""
+    if torch.cuda.is_available():
+        policy.model.set_attn_implementation("flex_attention")
+    why = why_not_packed(policy)
+    if why is not None:
+        name = type(policy.model).__name__
+        _LOG.warning("learner.shared_prefix: %s can't be packed (%s); every list computes its prompt anew", name, why)
+    return why is None
 
 
 def _deepspeed_config(settings: LearnerSettings, dtype: str) -> dict[str, Any]:

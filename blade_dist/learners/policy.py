@@ -2,36 +2,88 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
+from blade_dist.batches import Ragged
 from blade_dist.errors import UserError
-from blade_dist.learners.sequences import MicroBatch
+from blade_dist.learners.attention import attention_mask, layer_windows
+from blade_dist.learners.legal_head import HeadPlan, dense_logprobs, legal_logprobs
+from blade_dist.learners.sequences import PADDING, MicroBatch, Sequences, collate, microbatches
 from blade_dist.settings import ModelSettings
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 
 
 class Policy(nn.Module):
-    """Wraps the model so that the output head runs inside the wrapped forward, on the wanted positions only.
-
-    (Under ZeRO-3 a head's weight exists only inside a forward.)
-    """
+    """Wraps the model so that the output head runs inside the wrapped forward, on the decisions only."""
 
     def __init__(self, model: Any, temperature: float) -> None:
+        """Takes the model over: its output head returns log-probs from now on.
+
+        (Under ZeRO-3 the head's weight exists only inside the head's own forward, so that the log-probs are taken
+        there.)
+        """
         super().__init__()
         self.model = model
-        self.temperature = temperature
+        head = model.get_output_embeddings()
+        head.forward = partial(_head_logprobs, head, temperature)
 
     def forward(self, batch: MicroBatch) -> Tensor:
-        """Log-probs (nats, float32) of the batch's list tokens at the sampling temperature, ``[D]``."""
+        """Log-probs (nats, float32) of the batch's decisions at the sampling temperature, ``[D]``."""
         decoder, head = self.model.get_decoder(), self.model.get_output_embeddings()
-        hidden = decoder(input_ids=batch.input_ids, attention_mask=batch.attention_mask, use_cache=False)[0]
-        logits = head(hidden[batch.row, batch.column]).float() / self.temperature
-        return logits.gather(1, batch.label[:, None])[:, 0] - torch.logsumexp(logits, dim=-1)
+        if batch.packed:
+            flex = self.model.config._attn_implementation == "flex_attention"
+            mask = attention_mask(batch, layer_windows(self.model.config), flex)
+            hidden = decoder(
+                input_ids=batch.input_ids, attention_mask=mask, position_ids=batch.position, use_cache=False
+            )[0]
+        else:
+            mask = (batch.segment != PADDING).long()
+            hidden = decoder(input_ids=batch.input_ids, attention_mask=mask, use_cache=False)[0]
+        return head(hidden[batch.row, batch.column], batch.label, batch.head)
+
+
+def _head_logprobs(head: Any, temperature: float, hidden: Tensor, label: Tensor, plan: HeadPlan | None) -> Tensor:
+    bias = getattr(head, "bias", None)
+    if plan is None:
+        return dense_logprobs(hidden, head.weight, bias, label, temperature)
+    return legal_logprobs(hidden, head.weight, bias, plan, label, temperature)
+
+
+def sequence_logprobs(policy: Policy, sequences: Sequences, pad: int, budget: int, shared: bool) -> Tensor:
+    """Log-probs of every list token, float32 ``[T]`` on the CPU, without gradient; 0 where it was no decision."""
+    result = torch.zeros(len(sequences.tokens.flat))
+    device = next(policy.parameters()).device
+    with torch.no_grad():
+        for cut in microbatches(sequences, budget, shared):
+            batch = collate(sequences, cut, pad)
+            result[batch.flat] = policy(batch.to(device)).float().cpu()
+    return result
+
+
+def why_not_packed(policy: Policy) -> str | None:
+    """Tries the model on two prompts with lists: None where packed rows give the same log-probs, else what is wrong.
+
+    Call it before the model is sharded.
+    """
+    rng = np.random.default_rng(0)
+    vocab = policy.model.get_input_embeddings().num_embeddings
+    prompt = Ragged.of([rng.integers(0, vocab, size) for size in (7, 4)])
+    tokens = Ragged.of([rng.integers(0, vocab, size) for size in (3, 2, 4, 3)])
+    sequences = Sequences(prompt, tokens, np.array([0, 0, 1, 1]))
+    try:
+        alone, packed = (sequence_logprobs(policy, sequences, 0, 10_000, shared) for shared in (False, True))
+    except (RuntimeError, ValueError, TypeError, KeyError, NotImplementedError) as error:
+        return " ".join(str(error).split())[:200]
+    gap = float((alone - packed).abs().max())
+    tolerance = 1e-3 if next(policy.parameters()).dtype == torch.float32 else 0.25
+    return None if gap <= tolerance else f"its log-probs differ by {gap:.2g} in packed rows"
 
 
 def build_model(settings: ModelSettings, vocab_size: int, pad: int, end: int) -> Any:

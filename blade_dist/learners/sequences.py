@@ -1,89 +1,230 @@
-"""Prompt + list sequences, cut into micro-batches by a token budget. Pure numpy; torch only for the tensors."""
+"""Prompts with their lists, cut into micro-batches by a token budget. Pure numpy; torch only for the tensors.
+
+A *block* is a prompt followed by lists of it. With a shared prefix a block holds all lists of the prompt, so that the
+prompt is computed once; without, every list has a block, and a row, of its own.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
 from blade_dist.batches import Ragged
+from blade_dist.catalog.legal import LegalSets
+from blade_dist.catalog.legality import Legality
+from blade_dist.catalog.trie import Trie
+from blade_dist.learners.legal_head import HeadPlan, head_plan
+
+PADDING = -1
+"""Segment of what fills a row."""
+
+
+@dataclass(frozen=True)
+class LegalTokens:
+    """The legal set at each list token; where it has one token only, that token is no decision."""
+
+    sets: LegalSets
+    """``[T]``"""
+    trie: Trie
+    separator: int
+
+
+def legal_tokens(legality: Legality | None, tokens: Ragged, histories: Ragged) -> LegalTokens | None:
+    """The legal set at each token of constrained lists (a row of ``histories`` per list); None without constraint."""
+    if legality is None:
+        return None
+    return LegalTokens(legality.replay(tokens, histories), legality.trie, legality.separator)
 
 
 @dataclass(frozen=True)
 class Sequences:
-    """``n`` sequences; the log-probs that matter are those of the list's tokens."""
+    """``P`` prompts with ``n`` lists of ``T`` tokens; the log-probs that matter are those of the lists' tokens."""
 
     prompt: Ragged
-    """int32, ``n`` rows."""
+    """int32, ``P`` rows."""
     tokens: Ragged
-    """int32, ``n`` rows: the list's tokens."""
+    """int32, ``n`` rows: the lists' tokens; lists of one prompt stand together, in the prompts' order."""
+    owner: NDArray[np.int64]
+    """``[n]`` each list's prompt, ascending."""
+    legal: LegalTokens | None = None
+    """None: every token of the vocabulary is legal."""
+
+    @classmethod
+    def single(cls, prompt: Ragged, tokens: Ragged, legal: LegalTokens | None = None) -> Sequences:
+        """One list per prompt."""
+        return cls(prompt, tokens, np.arange(len(tokens)), legal)
 
     def __len__(self) -> int:
-        return len(self.prompt)
+        return len(self.tokens)
 
     @property
-    def lengths(self) -> NDArray[np.int64]:
-        return self.prompt.lengths + self.tokens.lengths
+    def shares(self) -> bool:
+        """Whether a prompt has several lists."""
+        return len(self.prompt) < len(self.tokens)
+
+
+@dataclass(frozen=True)
+class Blocks:
+    """Lists ``first`` to ``stop`` of one prompt each."""
+
+    first: NDArray[np.int64]
+    """``[b]``"""
+    stop: NDArray[np.int64]
+    """``[b]``"""
+    lengths: NDArray[np.int64]
+    """``[b]`` tokens, prompt included."""
+
+
+@dataclass(frozen=True)
+class Cut:
+    """One micro-batch: its blocks, and the place of each."""
+
+    first: NDArray[np.int64]
+    stop: NDArray[np.int64]
+    row: NDArray[np.int64]
+    column: NDArray[np.int64]
+    """``[b]`` where the block starts in its row."""
+    shape: tuple[int, int]
+    """Rows and width."""
 
 
 @dataclass(frozen=True)
 class MicroBatch:
-    """Padded rows and where their list tokens are. All int64 tensors; ``D`` list tokens in total."""
+    """Padded rows and where their decisions are. All int64 tensors; ``D`` decisions in total."""
 
-    input_ids: torch.Tensor
+    input_ids: Tensor
     """``[rows, width]``, padded on the right."""
-    attention_mask: torch.Tensor
-    """``[rows, width]``."""
-    row: torch.Tensor
-    """``[D]`` row of the position that predicts each list token."""
-    column: torch.Tensor
-    """``[D]`` column of that position (one before the token)."""
-    label: torch.Tensor
-    """``[D]`` the list token."""
-    flat: torch.Tensor
+    position: Tensor
+    """``[rows, width]`` position of the token in its own sequence ``prompt, list``."""
+    segment: Tensor
+    """``[rows, width]`` number of the block, or :data:`PADDING`."""
+    member: Tensor
+    """``[rows, width]`` 0 in a prompt, else the number of the list in its block, from 1."""
+    row: Tensor
+    """``[D]`` row of the position that predicts each decision."""
+    column: Tensor
+    """``[D]`` column of that position."""
+    label: Tensor
+    """``[D]`` the token that was written."""
+    flat: Tensor
     """``[D]`` position of the token in ``Sequences.tokens.flat``."""
+    head: HeadPlan | None
+    """The legal tokens of each decision; None: the whole vocabulary."""
+    packed: bool
+    """Whether a row holds more than one sequence, so that attention needs a mask of blocks and lists."""
+
+    def to(self, device: torch.device | str) -> MicroBatch:
+        """On another device."""
+        moved: dict[str, Any] = {k: v.to(device) for k, v in vars(self).items() if isinstance(v, Tensor | HeadPlan)}
+        return replace(self, **moved)
 
 
-def microbatches(sequences: Sequences, budget: int) -> list[NDArray[np.int64]]:
-    """Rows of each micro-batch: longest first, so that padding is small; ``rows * width <= budget`` (one row at least).
+def blocks(sequences: Sequences, shared: bool, budget: int) -> Blocks:
+    """One block per list, or with ``shared`` one per prompt; where that exceeds ``budget`` tokens, as few as fit it."""
+    lengths, owner = sequences.tokens.lengths, sequences.owner
+    prompt = sequences.prompt.lengths
+    starts = []
+    size = 0
+    for number in range(len(owner)):
+        new = not shared or number == 0 or owner[number] != owner[number - 1]
+        if new or size + lengths[number] > budget:
+            starts.append(number)
+            size = prompt[owner[number]]
+        size += lengths[number]
+    first = np.array(starts, dtype=np.int64)
+    stop = np.append(first[1:], len(owner)) if len(first) else first
+    total = np.concatenate([[0], np.cumsum(lengths)])
+    return Blocks(first, stop, total[stop] - total[first] + prompt[owner[first]] if len(first) else first)
 
-    Every row is in exactly one micro-batch; the sum of the loss over them does not depend on the cut.
+
+def microbatches(sequences: Sequences, budget: int, shared: bool) -> list[Cut]:
+    """Micro-batches with ``rows * width <= budget`` (one row at least), longest blocks first.
+
+    With ``shared``, a block goes into the first row that has room for it (first fit, decreasing), so that prompts
+    share rows; without, it has its own. The sum of the loss over the micro-batches does not depend on the cut.
     """
-    order = np.argsort(-sequences.lengths, kind="stable")
-    batches: list[NDArray[np.int64]] = []
-    start = 0
-    while start < len(order):
-        width = int(sequences.lengths[order[start]])
-        rows = max(1, budget // max(width, 1))
-        batches.append(order[start : start + rows])
-        start += rows
-    return batches
+    whole = blocks(sequences, shared, budget)
+    cuts: list[Cut] = []
+    taken: list[tuple[int, int, int]] = []
+    filled: list[int] = []
+    width = 0
+
+    def close() -> None:
+        if taken:
+            block, row, column = (np.array(values, dtype=np.int64) for values in zip(*taken, strict=True))
+            shape = (len(filled), int(max(filled)))
+            cuts.append(Cut(whole.first[block], whole.stop[block], row, column, shape))
+            taken.clear()
+            filled.clear()
+
+    for block in np.argsort(-whole.lengths, kind="stable").tolist():
+        length = int(whole.lengths[block])
+        with_room = (r for r, used in enumerate(filled) if used + length <= width)
+        row = next(with_room, len(filled)) if shared else len(filled)
+        if row == len(filled) and filled and (row + 1) * width > budget:
+            close()
+            row = 0
+        if row == len(filled):
+            width = width if filled else length
+            filled.append(0)
+        taken.append((block, row, filled[row]))
+        filled[row] += length
+    close()
+    return cuts
 
 
-def collate(sequences: Sequences, rows: NDArray[np.int64], pad: int) -> MicroBatch:
-    """Pads the given rows."""
-    prompt, tokens = sequences.prompt.take(rows), sequences.tokens.take(rows)
-    lengths = prompt.lengths + tokens.lengths
-    width = int(lengths.max())
-    ids = np.full((len(rows), width), pad, dtype=np.int64)
-    columns = np.arange(width)
-    is_prompt = columns < prompt.lengths[:, None]
-    is_token = (columns < lengths[:, None]) & ~is_prompt
-    ids[is_prompt] = prompt.flat
-    ids[is_token] = tokens.flat
-    row, column = np.nonzero(is_token)
-    offsets = sequences.tokens.offsets
-    flat = np.concatenate([np.arange(offsets[r], offsets[r + 1]) for r in rows])
+def collate(sequences: Sequences, cut: Cut, pad: int) -> MicroBatch:
+    """The tensors of one micro-batch."""
+    owner = sequences.owner[cut.first]
+    prompt = sequences.prompt.take(owner)
+    counts = cut.stop - cut.first
+    lists = _ranges(cut.first, counts)
+    block = np.repeat(np.arange(len(counts)), counts)
+    tokens = sequences.tokens.take(lists)
+    ends = np.cumsum(tokens.lengths)
+    before = ends - tokens.lengths  # tokens of the micro-batch's earlier lists
+    in_block = before - before[np.cumsum(counts) - counts][block]
+    start = cut.column[block] + prompt.lengths[block] + in_block
+
+    arrays = np.zeros((4, *cut.shape), dtype=np.int64)  # ids, position, segment, member
+    arrays[0], arrays[2] = pad, PADDING
+    row = np.repeat(cut.row, prompt.lengths)
+    column = _ranges(cut.column, prompt.lengths)
+    segment = np.repeat(np.arange(len(counts)), prompt.lengths)
+    place = column - np.repeat(cut.column, prompt.lengths)
+    arrays[:, row, column] = prompt.flat, place, segment, np.zeros_like(place)
+    of_list = np.repeat(np.arange(len(lists)), tokens.lengths)
+    row, column = cut.row[block][of_list], _ranges(start, tokens.lengths)
+    place = column - start[of_list]
+    member = (lists - cut.first[block] + 1)[of_list]
+    arrays[:, row, column] = tokens.flat, prompt.lengths[block][of_list] + place, block[of_list], member
+
+    flat = _ranges(sequences.tokens.offsets[lists], tokens.lengths)
+    last_of_prompt = (cut.column + prompt.lengths - 1)[block][of_list]
+    predictor = np.where(place == 0, last_of_prompt, column - 1)
+    plan = None
+    if sequences.legal is not None:
+        chosen = np.flatnonzero(sequences.legal.sets.take(flat).sizes(sequences.legal.trie) > 1)
+        row, predictor, flat = row[chosen], predictor[chosen], flat[chosen]
+        plan = head_plan(sequences.legal.sets.take(flat), sequences.legal.trie, sequences.legal.separator)
+    ids, position, segments, members = (torch.from_numpy(array) for array in arrays)
     return MicroBatch(
-        input_ids=torch.from_numpy(ids),
-        attention_mask=torch.from_numpy((columns < lengths[:, None]).astype(np.int64)),
+        input_ids=ids,
+        position=position,
+        segment=segments,
+        member=members,
         row=torch.from_numpy(row),
-        column=torch.from_numpy(column - 1),
-        label=torch.from_numpy(ids[row, column]),
+        column=torch.from_numpy(predictor),
+        label=torch.from_numpy(sequences.tokens.flat[flat].astype(np.int64)),
         flat=torch.from_numpy(flat),
+        head=plan,
+        packed=len(lists) > cut.shape[0],
     )
 
 
@@ -91,13 +232,19 @@ def idle_microbatch(pad: int) -> MicroBatch:
     """Two padding tokens whose log-prob nobody wants (``flat`` is empty): runs every module, counts for nothing."""
     zero = torch.zeros(1, dtype=torch.int64)
     ids = torch.full((1, 2), pad, dtype=torch.int64)
-    return MicroBatch(ids, torch.ones_like(ids), zero, zero, zero + pad, zero[:0])
+    nothing = torch.zeros_like(ids)
+    return MicroBatch(ids, torch.arange(2)[None], nothing, nothing, zero, zero, zero + pad, zero[:0], None, False)
 
 
-def in_step(sequences: Sequences, budget: int, pad: int, count: int) -> Iterator[MicroBatch]:
+def in_step(cuts: list[Cut], sequences: Sequences, pad: int, count: int) -> Iterator[MicroBatch]:
     """Exactly ``count`` micro-batches: the real ones, then idle ones (ZeRO-2/3 want equal counts on all ranks)."""
-    cut = microbatches(sequences, budget) if len(sequences) else []
-    for rows in cut:
-        yield collate(sequences, rows, pad)
-    for _ in range(count - len(cut)):
+    for cut in cuts:
+        yield collate(sequences, cut, pad)
+    for _ in range(count - len(cuts)):
         yield idle_microbatch(pad)
+
+
+def _ranges(start: NDArray[np.int64], length: NDArray[np.int64]) -> NDArray[np.int64]:
+    """``start[i], start[i] + 1, ...`` (``length[i]`` of them) for every i."""
+    ends = np.cumsum(length)
+    return np.arange(ends[-1] if len(ends) else 0) + np.repeat(start - (ends - length), length)

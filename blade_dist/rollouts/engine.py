@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 import ray
 
+from blade_dist.artifacts import RunPaths
 from blade_dist.batches import Rollouts
 from blade_dist.catalog.codec import Codec
+from blade_dist.catalog.legality import Legality
+from blade_dist.rollouts.constrain import EXCLUDED, OPTION, constraint_options
 from blade_dist.rollouts.request import RolloutRequest, to_rollouts
-from blade_dist.settings import Config
+from blade_dist.settings import Config, ListSettings
 
 BATCHED_TOKENS = 8192
 """Prompt tokens that vLLM takes in one pass."""
@@ -25,9 +30,9 @@ class EngineSpec:
     """Hugging Face folder."""
     codec: Path
     """Folder of the saved codec."""
-    k: int
-    """Items per list."""
-    exclude_history: bool
+    trie: Path
+    """Folder of the trie of legal lists."""
+    lists: ListSettings
     seed: int
     dtype: str
     context: int
@@ -38,14 +43,14 @@ class EngineSpec:
     trust_remote_code: bool
 
     @classmethod
-    def of(cls, config: Config, model: Path, codec: Path, context: int) -> EngineSpec:
+    def of(cls, config: Config, model: Path, paths: RunPaths, context: int) -> EngineSpec:
         """The engine that ``config`` describes, starting from the weights in ``model``."""
         rollout = config.rollout
         return cls(
             model=model.absolute(),
-            codec=codec.absolute(),
-            k=config.lists.k,
-            exclude_history=config.lists.exclude_history,
+            codec=paths.codec.absolute(),
+            trie=paths.trie.absolute(),
+            lists=config.lists,
             seed=config.run.seed,
             dtype=config.model.dtype,
             context=context,
@@ -81,6 +86,7 @@ class Engine:
         gpu = torch.cuda.is_available()
         self._spec = spec
         self._codec = Codec.load(spec.codec)
+        self._legality = Legality.load(spec.lists, self._codec, spec.trie)
         self._version = (0, 0)
         self._llm: Any = LLM(
             model=str(spec.model),
@@ -99,6 +105,7 @@ class Engine:
             max_num_batched_tokens=max(BATCHED_TOKENS, spec.context),
             generation_config="vllm",
             logprobs_mode="processed_logprobs",
+            **_constraint(spec, gpu),
             worker_extension_cls="blade_dist.weights.receiver.WeightReceiver",
             disable_log_stats=True,
         )
@@ -107,7 +114,9 @@ class Engine:
         """``group_size`` lists per prompt, one vLLM request per prompt; the prompt's cache is shared."""
         from vllm import SamplingParams
 
-        longest = self._codec.max_list_tokens(self._spec.k)
+        longest = self._codec.max_list_tokens(self._spec.lists.k)
+        request.check_fits(longest, self._spec.context)
+        excluded = None if self._legality is None else self._legality.excluded(request.history)
         params = [
             SamplingParams(
                 n=request.group_size,
@@ -120,8 +129,9 @@ class Engine:
                 detokenize=False,
                 logprobs=0,
                 flat_logprobs=True,
+                extra_args=None if excluded is None else {EXCLUDED: excluded[row].tolist()},
             )
-            for seed in request.seed
+            for row, seed in enumerate(request.seed)
         ]
         prompts = [{"prompt_token_ids": request.tokens[row].tolist()} for row in range(len(request))]
         outputs = self._llm.generate(prompts, params, use_tqdm=False)
@@ -132,8 +142,8 @@ class Engine:
             [sample.logprobs.logprobs for sample in samples],
             self._version,
             self._codec,
-            self._spec.k,
-            self._spec.exclude_history,
+            self._spec.lists,
+            self._legality,
         )
 
     def describe(self) -> dict[str, Any]:
@@ -167,6 +177,19 @@ class Engine:
             raise RuntimeError("the prefix cache could not be reset: a request was running during a weight push")
         self._version = (int(version[0]), int(version[1]))
         return digests
+
+
+def _constraint(spec: EngineSpec, gpu: bool) -> dict[str, Any]:
+    """The engine arguments that make it write legal lists only; model runner V2 has an interface of its own."""
+    if spec.lists.constrain == "none":
+        return {}
+    runner = 2 if gpu and find_spec("vllm.v1.worker.gpu.sample.logits_processor") else 1
+    options = constraint_options(spec.lists, spec.codec, spec.trie)
+    os.environ["VLLM_USE_V2_MODEL_RUNNER"] = str(runner - 1)
+    return {
+        "logits_processors": [f"blade_dist.rollouts.processor_v{runner}:CatalogProcessor"],
+        "additional_config": {OPTION: options},
+    }
 
 
 RolloutEngine: Any = ray.remote(Engine)

@@ -10,7 +10,10 @@ from numpy.typing import NDArray
 
 from blade_dist.batches import Ragged, Rollouts
 from blade_dist.catalog.codec import Codec
+from blade_dist.catalog.legality import Legality
 from blade_dist.catalog.lists import mask_illegal
+from blade_dist.errors import UserError
+from blade_dist.settings import ListSettings
 
 
 @dataclass(frozen=True)
@@ -33,6 +36,17 @@ class RolloutRequest:
     def __len__(self) -> int:
         return len(self.prompt)
 
+    def check_fits(self, longest_list: int, context: int) -> None:
+        """Raises UserError where a prompt and the longest list are longer than the engine's longest sequence."""
+        needed = self.tokens.lengths + longest_list
+        if len(needed) and needed.max() > context:
+            row = int(needed.argmax())
+            raise UserError(
+                f"prompt {self.prompt[row]}: its {self.tokens.lengths[row]} tokens and the {longest_list} of the "
+                f"longest list are more than the model's longest sequence, {context} (max_model_len); lower "
+                "data.max_history or lists.k"
+            )
+
     def take(self, rows: NDArray[np.int64]) -> RolloutRequest:
         """The given rows."""
         return RolloutRequest(
@@ -51,8 +65,8 @@ def to_rollouts(
     logprobs: list[Any],
     version: tuple[int, int],
     codec: Codec,
-    k: int,
-    exclude_history: bool,
+    lists: ListSettings,
+    legality: Legality | None,
 ) -> Rollouts:
     """Token rows and their log-probs, group after group, as one typed batch with the lists read and checked.
 
@@ -62,19 +76,21 @@ def to_rollouts(
         logprobs: ``B * G`` rows of floats, one per token.
         version: (attempt, step) of the weights.
         codec: reads items out of tokens.
-        k: items per list.
-        exclude_history: whether an item of the history counts as repeated.
+        lists: items per list, and whether an item of the history counts as repeated.
+        legality: of constrained lists; None: every token was a decision.
     """
     shape = (len(request), request.group_size)
     ragged = Ragged.of(tokens)
-    read = codec.parse(ragged, k)
+    read = codec.parse(ragged, lists.k)
     histories = request.history.take(np.repeat(np.arange(shape[0]), shape[1]))
-    items, invalid, duplicate = mask_illegal(read, histories, exclude_history)
+    items, invalid, duplicate = mask_illegal(read, histories, lists.exclude_history)
+    decision = np.ones(len(ragged.flat), bool) if legality is None else legality.decisions(ragged, histories)
     return Rollouts(
         prompt=request.prompt,
-        items=items.reshape(*shape, k),
+        items=items.reshape(*shape, lists.k),
         tokens=ragged,
         logprobs=np.concatenate([np.asarray(row, dtype=np.float32) for row in logprobs]),
+        decision=decision,
         version=np.tile(np.asarray(version, dtype=np.int64), (shape[0], 1)),
         invalid=invalid.reshape(shape),
         duplicate=duplicate.reshape(shape),

@@ -77,9 +77,10 @@ def _run(config: Config, inputs: Inputs, pool: EnginePool, reward: Any, folder: 
 
 def _stamp(config: Config, inputs: Inputs) -> str:
     """All that the aligned weights depend on; not where and how fast they are made."""
+    how_fast = {"workers", "cpus_per_worker", "tokens_per_microbatch", "shared_prefix"}
     own = {
         "rollout": config.rollout.model_dump(include={"group_size", "temperature"}),
-        "learner": config.learner.model_dump(exclude={"workers", "cpus_per_worker", "tokens_per_microbatch"}),
+        "learner": config.learner.model_dump(exclude=how_fast),
         "train": config.train.model_dump(include={"steps", "prompts", "prompts_per_step"}),
     }
     return fingerprint(

@@ -14,11 +14,12 @@ from rich.console import Console
 
 from blade_dist.artifacts import write_json
 from blade_dist.batches import Prompts
+from blade_dist.catalog.legality import Legality
 from blade_dist.checkpoint import PolicyStamp, read_policy
 from blade_dist.evaluation.baselines import cooccurrence_lists, popularity_lists
 from blade_dist.evaluation.table import differences, per_user_rows, render, render_differences, summarise
-from blade_dist.learners.policy import Policy, load_model
-from blade_dist.learners.sequences import Sequences, collate
+from blade_dist.learners.policy import Policy, load_model, sequence_logprobs
+from blade_dist.learners.sequences import Sequences
 from blade_dist.pipeline import Prompter
 from blade_dist.probe import ask_engines, probe_gap
 from blade_dist.rewards.composite import Composite
@@ -80,6 +81,7 @@ class _Served:
         self._config = config
         self._pool = pool
         self._pad = inputs.data.codec.pad
+        self._legality = Legality.load(config.lists, inputs.data.codec, inputs.paths.trie)
         self._prompter = Prompter(inputs.data.test, inputs.data.codec, config.run.seed)
         self._probe = self._prompter.request(
             np.arange(min(config.weights.probe_prompts, len(inputs.data.test))), 1, 1.0, "probe"
@@ -93,10 +95,9 @@ class _Served:
         pusher.push((0, number))
 
         def logprobs(sequences: Sequences) -> torch.Tensor:
-            with torch.no_grad():
-                return policy(collate(sequences, np.arange(len(sequences)), self._pad))
+            return sequence_logprobs(policy, sequences, self._pad, self._config.learner.tokens_per_microbatch, False)
 
-        gap = probe_gap(ask_engines(self._pool.engines, self._probe), self._probe, logprobs)
+        gap = probe_gap(ask_engines(self._pool.engines, self._probe), self._probe, logprobs, self._legality)
         if gap > self._config.logprob_tolerance:
             raise pusher.diagnose(gap, self._config.logprob_tolerance)
         pusher.close()

@@ -13,6 +13,7 @@ import ray
 from numpy.typing import NDArray
 
 from blade_dist.artifacts import RunPaths
+from blade_dist.catalog.legality import check_free_items, load_trie
 from blade_dist.checkpoint import PolicyStamp, context_length, read_policy
 from blade_dist.data.bundle import DataBundle, load_own_data
 from blade_dist.errors import UserError
@@ -48,6 +49,7 @@ def check_inputs(config: Config) -> Inputs:
         raise UserError(f"{paths.reference}: no fine-tuned model there; run `blade-dist sft` first")
     reference = read_policy(paths.reference, data.codec)
     composite = check_metrics(config, data)
+    check_lists(config, data)
     rows = np.arange(len(data.train))
     if config.train.prompts is not None and config.train.prompts < len(rows):
         chosen = np.random.default_rng(config.run.seed).choice(len(rows), config.train.prompts, replace=False)
@@ -68,10 +70,24 @@ def check_metrics(config: Config, data: DataBundle) -> Composite:
     return reward
 
 
+def check_lists(config: Config, data: DataBundle) -> None:
+    """Whether legal lists can be written for everybody.
+
+    Raises:
+        UserError: a user with fewer free items than ``lists.k``; no trie, or one of other tokens.
+    """
+    if config.lists.constrain == "none":
+        return
+    load_trie(data.codec, RunPaths(config.run.dir).trie)
+    for table in (data.train, data.test):
+        prompts = table.rows(np.arange(len(table)))
+        check_free_items(prompts, len(data.catalog), config.lists.k, config.lists.exclude_history)
+
+
 @contextmanager
 def engines(config: Config, paths: RunPaths, checkpoint: Path) -> Iterator[EnginePool]:
     """Running engines that serve ``checkpoint``."""
-    spec = EngineSpec.of(config, checkpoint, paths.codec, context_length(checkpoint))
+    spec = EngineSpec.of(config, checkpoint, paths, context_length(checkpoint))
     with RunningPool(config, spec) as pool:
         yield pool
 

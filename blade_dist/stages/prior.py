@@ -43,7 +43,7 @@ def prior_stamp(config: Config, inputs: Inputs) -> dict[str, Any]:
         "reward": inputs.composite.fingerprint(),
         "k": config.lists.k,
         "temperature": config.rollout.temperature,
-        "constraint": f"none, history {'excluded' if config.lists.exclude_history else 'allowed'}",
+        "constraint": f"{config.lists.constrain}, history {'excluded' if config.lists.exclude_history else 'allowed'}",
         "size": config.prior.size,
     }
 

@@ -1,0 +1,207 @@
+"""Legal lists: what may be written next, for many lists at once. Pure numpy over the trie.
+
+A list is ``item separator item separator ... end`` with K different items, none of them excluded (the history). The
+legal next tokens are: those that lead to an item which is still free; the separator where a free item ends; the end
+after K items. Sampling renormalises over them, and so does the learner.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, fields
+
+import numpy as np
+from numpy.typing import NDArray
+
+from blade_dist.batches import Ragged
+from blade_dist.catalog.trie import ONE_ITEM, ROOT, Trie
+
+OVER = -2
+"""Instead of a node: all K items are written."""
+_NOBODY = -1
+_EDGE_BITS = 32
+
+
+@dataclass(frozen=True)
+class LegalSets:
+    """The legal next tokens at each of ``D`` positions, by reference to the trie.
+
+    Where ``node`` is one: the tokens of its edges but those in ``gone``, and the separator where ``ends``. Elsewhere:
+    the token ``only``.
+    """
+
+    node: NDArray[np.int32]
+    """``[D]``, negative where there is one legal token by itself."""
+    only: NDArray[np.int32]
+    """``[D]`` that token."""
+    ends: NDArray[np.bool_]
+    """``[D]`` whether the separator is legal too."""
+    gone: Ragged
+    """int64, ``D`` rows: edges of the node below which no item is free."""
+
+    def __len__(self) -> int:
+        return len(self.node)
+
+    def sizes(self, trie: Trie) -> NDArray[np.int64]:
+        """``[D]`` how many tokens are legal."""
+        node = np.maximum(self.node, ROOT)
+        edges = (trie.node_edge[node + 1] - trie.node_edge[node]).astype(np.int64)
+        return np.where(self.node < 0, 1, edges - self.gone.lengths + self.ends)
+
+    def take(self, rows: NDArray[np.int64]) -> LegalSets:
+        """The given positions."""
+        return LegalSets(self.node[rows], self.only[rows], self.ends[rows], self.gone.take(rows))
+
+    @classmethod
+    def concat(cls, parts: list[LegalSets]) -> LegalSets:
+        """All positions of all parts, in order."""
+        plain = {f.name: np.concatenate([getattr(p, f.name) for p in parts]) for f in fields(cls) if f.name != "gone"}
+        return cls(**plain, gone=Ragged.concat([part.gone for part in parts]))
+
+
+class ListWriters:
+    """``slots`` lists that are being written side by side."""
+
+    def __init__(self, trie: Trie, k: int, separator: int, end: int, slots: int) -> None:
+        """All slots at the beginning of a list, nothing excluded."""
+        self._trie = trie
+        self._k = k
+        self._separator = separator
+        self._end = end
+        self._node = np.full(slots, ROOT, dtype=np.int32)
+        self._rank = np.zeros(slots, dtype=np.int32)
+        self._depth = np.zeros(slots, dtype=np.int32)
+        self._written = np.zeros(slots, dtype=np.int32)
+        # ranks that may not be written (again): the list's own items in the first k columns, then the excluded ones
+        self._taken = np.full((slots, k), _NOBODY, dtype=np.int32)
+
+    def start(self, slots: NDArray[np.int64], excluded: Ragged) -> None:
+        """New lists; ``excluded``: catalog indices, a row per slot."""
+        self._node[slots], self._depth[slots], self._written[slots] = ROOT, 0, 0
+        width = self._k + int(excluded.lengths.max(initial=0))
+        if width > self._taken.shape[1]:
+            more = np.full((len(self._taken), width - self._taken.shape[1]), _NOBODY, dtype=np.int32)
+            self._taken = np.concatenate([self._taken, more], axis=1)
+        self._taken[slots] = _NOBODY
+        row = np.repeat(np.arange(len(slots)), excluded.lengths)
+        column = self._k + np.arange(len(excluded.flat)) - np.repeat(excluded.offsets[:-1], excluded.lengths)
+        self._taken[np.asarray(slots)[row], column] = self._trie.rank[excluded.flat]
+
+    def move(self, source: int, target: int, swap: bool) -> None:
+        """The list of one slot goes to another (and with ``swap`` the other way too)."""
+        for state in (self._node, self._rank, self._depth, self._written, self._taken):
+            kept = np.copy(state[target])
+            state[target] = state[source]
+            if swap:
+                state[source] = kept
+
+    def write(self, slots: NDArray[np.int64], tokens: NDArray[np.int32]) -> None:
+        """One more token for each of the given slots.
+
+        Raises:
+            ValueError: a token that was not legal.
+        """
+        tokens, node = np.asarray(tokens), self._node[slots]
+        separates = (tokens == self._separator) & (node != OVER)
+        self._finish_items(slots[separates])
+        inside = ~separates & (node >= 0)
+        edge, found = self._trie.find_edge(node[inside], tokens[inside])
+        single = ~separates & (node == ONE_ITEM)
+        legal = self._next_of_one(slots[single]) == tokens[single]
+        if not (found.all() and legal.all() and (tokens[node == OVER] == self._end).all()):
+            raise ValueError("a list holds a token that was not legal: it was not written under this trie")
+        to_node = self._trie.edge_node[edge]
+        self._node[slots[inside]] = to_node
+        self._rank[slots[inside]] = self._trie.edge_low[edge]
+        self._depth[slots[inside | single]] += 1
+
+    def legal(self, slots: NDArray[np.int64]) -> LegalSets:
+        """What may follow in each of the given slots.
+
+        Raises:
+            ValueError: nothing may, in one of them: fewer than K items are free.
+        """
+        node = self._node[slots]
+        only = np.full(len(slots), self._end, dtype=np.int32)
+        single = node == ONE_ITEM
+        only[single] = self._next_of_one(slots[single])
+        ends = np.zeros(len(slots), dtype=bool)
+        inside = np.flatnonzero(node >= 0)
+        ends[inside], gone = self._inside(slots[inside])
+        lengths = np.zeros(len(slots), dtype=np.int64)
+        lengths[inside] = gone.lengths
+        offsets = np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64)
+        sets = LegalSets(node, only, ends, Ragged(gone.flat, offsets))
+        if not sets.sizes(self._trie).all():
+            raise ValueError("no item is left for a list: lists.k is larger than the number of items that it may hold")
+        return sets
+
+    def _finish_items(self, slots: NDArray[np.int64]) -> None:
+        trie, node = self._trie, self._node[slots]
+        rank = np.where(node >= 0, trie.node_low[np.maximum(node, 0)], self._rank[slots])
+        if (trie.lengths(rank) != self._depth[slots]).any():
+            raise ValueError("a list holds a separator in the middle of an item: it was not written under this trie")
+        self._taken[slots, self._written[slots]] = rank
+        self._written[slots] += 1
+        self._node[slots] = np.where(self._written[slots] == self._k, OVER, ROOT)
+        self._depth[slots] = 0
+
+    def _next_of_one(self, slots: NDArray[np.int64]) -> NDArray[np.int32]:
+        """The next token of slots whose item is settled."""
+        trie, rank = self._trie, self._rank[slots]
+        place = trie.offset[rank] + self._depth[slots]
+        last = place == trie.offset[rank + 1]
+        return np.where(last, self._separator, trie.token[np.minimum(place, len(trie.token) - 1)])
+
+    def _inside(self, slots: NDArray[np.int64]) -> tuple[NDArray[np.bool_], Ragged]:
+        """For slots at a node: whether a free item ends there, and the edges below which none is free."""
+        trie, node, taken = self._trie, self._node[slots], self._taken[slots]
+        below = (taken >= trie.node_low[node, None]) & (taken < trie.node_high[node, None])
+        row, _ = np.nonzero(below)
+        rank, depth = taken[below], self._depth[slots][row]
+        ended = trie.lengths(rank) == depth
+        ends = trie.node_ends[node]
+        ends[row[ended]] = False
+        row, rank, depth = row[~ended], rank[~ended], depth[~ended]
+        edge, _ = trie.find_edge(node[row], trie.token[trie.offset[rank] + depth])
+        pairs, taken_below = np.unique((row << _EDGE_BITS) | edge, return_counts=True)
+        row, edge = pairs >> _EDGE_BITS, pairs & ((1 << _EDGE_BITS) - 1)
+        empty = taken_below == trie.edge_high[edge] - trie.edge_low[edge]
+        counts = np.bincount(row[empty], minlength=len(slots))
+        return ends, Ragged(edge[empty], np.concatenate([[0], np.cumsum(counts)]).astype(np.int64))
+
+
+def replay(trie: Trie, tokens: Ragged, excluded: Ragged, k: int, separator: int, end: int) -> LegalSets:
+    """The legal set at every token of finished lists, in the order of ``tokens.flat``.
+
+    Args:
+        trie: of the catalog.
+        tokens: int32, ``n`` lists, each written under the trie.
+        excluded: catalog indices without repeats, ``n`` rows.
+        k: items per list.
+        separator: token after an item.
+        end: token after a list.
+
+    Raises:
+        ValueError: a list that is not legal.
+    """
+    writers = ListWriters(trie, k, separator, end, len(tokens))
+    writers.start(np.arange(len(tokens)), excluded)
+    parts, places = [], []
+    for position in range(int(tokens.lengths.max(initial=0))):
+        rows = np.flatnonzero(tokens.lengths > position)
+        place = tokens.offsets[rows] + position
+        parts.append(writers.legal(rows))
+        places.append(place)
+        writers.write(rows, tokens.flat[place])
+    if not parts:
+        return writers.legal(np.arange(0))
+    return LegalSets.concat(parts).take(np.argsort(np.concatenate(places), kind="stable"))
+
+
+def excluded_items(histories: Ragged) -> Ragged:
+    """The different items of each row (int32 catalog indices), ascending."""
+    row = np.repeat(np.arange(len(histories)), histories.lengths)
+    pairs = np.unique((row.astype(np.int64) << _EDGE_BITS) | histories.flat)
+    counts = np.bincount(pairs >> _EDGE_BITS, minlength=len(histories))
+    items = (pairs & ((1 << _EDGE_BITS) - 1)).astype(np.int32)
+    return Ragged(items, np.concatenate([[0], np.cumsum(counts)]).astype(np.int64))

@@ -1,0 +1,92 @@
+"""What engine and learner share to know the legal lists: the trie on disk, K, the codec's marks, the history rule."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from blade_dist.artifacts import read_json, whole_folder, write_json
+from blade_dist.batches import Prompts, Ragged
+from blade_dist.catalog.codec import Codec
+from blade_dist.catalog.legal import LegalSets, ListWriters, excluded_items, replay
+from blade_dist.catalog.trie import Trie, build_trie
+from blade_dist.errors import UserError
+from blade_dist.settings import ListSettings
+
+
+def write_trie(codec: Codec, folder: Path) -> None:
+    """Builds the codec's trie into ``folder``, which appears when it is whole."""
+    with whole_folder(folder) as temporary:
+        build_trie(codec.item_tokens).save(temporary)
+        write_json(temporary / "trie.json", {"codec": codec.fingerprint()})
+
+
+def load_trie(codec: Codec, folder: Path) -> Trie:
+    """Maps the codec's trie.
+
+    Raises:
+        UserError: none is there, or it was built for other tokens.
+    """
+    found = read_json(folder / "trie.json")
+    if found is None:
+        raise UserError(f"{folder}: no trie of the catalog there; run the data stage again, or mend run.dir")
+    if found["codec"] != codec.fingerprint():
+        raise UserError(
+            f"{folder}: the tokenizer or the items' tokens have changed since the trie was built "
+            f"(codec {codec.fingerprint()}, trie of {found['codec']}): delete {folder.parent} and run the data stage"
+        )
+    return Trie.load(folder)
+
+
+@dataclass(frozen=True, eq=False)
+class Legality:
+    """The legal lists of a run."""
+
+    trie: Trie
+    k: int
+    """Items per list."""
+    separator: int
+    end: int
+    exclude_history: bool
+    """Whether an item of the history may not be in the list."""
+
+    @classmethod
+    def load(cls, lists: ListSettings, codec: Codec, folder: Path) -> Legality | None:
+        """With the trie in ``folder`` (see :func:`load_trie`); None where lists are free text."""
+        if lists.constrain == "none":
+            return None
+        return cls(load_trie(codec, folder), lists.k, codec.separator, codec.end, lists.exclude_history)
+
+    def excluded(self, histories: Ragged) -> Ragged:
+        """Items that a list for each of the histories may not hold, without repeats (int32 catalog indices)."""
+        if self.exclude_history:
+            return excluded_items(histories)
+        return Ragged(np.zeros(0, np.int32), np.zeros(len(histories) + 1, np.int64))
+
+    def writers(self, slots: int) -> ListWriters:
+        """``slots`` empty lists."""
+        return ListWriters(self.trie, self.k, self.separator, self.end, slots)
+
+    def replay(self, tokens: Ragged, histories: Ragged) -> LegalSets:
+        """The legal set at every token of finished lists; ``tokens`` and ``histories`` have a row per list."""
+        return replay(self.trie, tokens, self.excluded(histories), self.k, self.separator, self.end)
+
+    def decisions(self, tokens: Ragged, histories: Ragged) -> NDArray[np.bool_]:
+        """``[T]`` whether a token was one of several legal ones."""
+        return self.replay(tokens, histories).sizes(self.trie) > 1
+
+
+def check_free_items(prompts: Prompts, items: int, k: int, exclude_history: bool) -> None:
+    """Raises UserError where a user has fewer than ``k`` items that a list may hold."""
+    if not exclude_history or not len(prompts) or items - int(prompts.history.lengths.max()) >= k:
+        return
+    free = items - excluded_items(prompts.history).lengths
+    if (short := np.flatnonzero(free < k)).size:
+        row = short[0]
+        raise UserError(
+            f"lists.k: user {prompts.user[row]!r} has {free[row]} of {items} items outside the history, fewer than "
+            f"the {k} of a list; lower lists.k or data.max_history, or set lists.exclude_history=false"
+        )

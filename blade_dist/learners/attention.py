@@ -1,0 +1,71 @@
+"""Who sees whom in a packed row ``[prompt, list 1 ... list G]``, for every kind of attention layer.
+
+A token sees the earlier tokens (by position in its own sequence) of its block's prompt and of its own list, and in a
+sliding-window layer only those less than a window away. On a GPU the rule goes to flex attention, which never
+materialises it; flex attention has no backward on a CPU, so that SDPA gets the mask there.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from blade_dist.learners.sequences import MicroBatch
+
+PACKABLE = {"full_attention", "sliding_attention"}
+"""Kinds of layers that the rule covers."""
+
+
+def layer_windows(config: Any) -> dict[str, int | None] | int | None:
+    """The window of each kind of layer, or (one kind only) of all layers; None is no window.
+
+    Raises:
+        ValueError: a kind of layer that can't be packed.
+    """
+    window = getattr(config, "sliding_window", None)
+    kinds = getattr(config, "layer_types", None)
+    if not kinds:
+        return window
+    if others := set(kinds) - PACKABLE:
+        raise ValueError(f"layers of kind {', '.join(sorted(others))}")
+    return {kind: window if kind == "sliding_attention" else None for kind in sorted(set(kinds))}
+
+
+def attention_mask(batch: MicroBatch, windows: dict[str, int | None] | int | None, flex: bool) -> Any:
+    """What the model takes as ``attention_mask`` for a packed micro-batch."""
+    make = _block_mask if flex else _dense_mask
+    if isinstance(windows, dict):
+        return {kind: make(batch, window) for kind, window in windows.items()}
+    return make(batch, windows)
+
+
+def visible(batch: MicroBatch, window: int | None) -> Callable[[Tensor, Tensor, Tensor, Tensor], Tensor]:
+    """The rule, as flex attention's ``mask_mod(row, head, query, key)``; indices of any shapes that broadcast."""
+    position, segment, member = batch.position, batch.segment, batch.member
+
+    def rule(row: Tensor, _head: Tensor, query: Tensor, key: Tensor) -> Tensor:
+        apart = position[row, query] - position[row, key]
+        of_key = member[row, key]
+        seen = (segment[row, query] == segment[row, key]) & (apart >= 0)
+        seen = seen & ((of_key == 0) | (of_key == member[row, query]))
+        return seen if window is None else seen & (apart < window)
+
+    return rule
+
+
+def _dense_mask(batch: MicroBatch, window: int | None) -> Tensor:
+    """bool ``[rows, 1, width, width]``."""
+    rows, width = batch.input_ids.shape
+    row = torch.arange(rows, device=batch.input_ids.device)[:, None, None]
+    place = torch.arange(width, device=batch.input_ids.device)
+    return visible(batch, window)(row, row, place[None, :, None], place[None, None, :])[:, None]
+
+
+def _block_mask(batch: MicroBatch, window: int | None) -> Any:
+    from torch.nn.attention.flex_attention import create_block_mask
+
+    rows, width = batch.input_ids.shape
+    return create_block_mask(visible(batch, window), rows, None, width, width, device=batch.input_ids.device)

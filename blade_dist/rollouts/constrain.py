@@ -1,0 +1,149 @@
+"""Catalog-constrained sampling: the lists of an engine's running requests, and the mask of their next tokens.
+
+One class for every engine interface; the adapters beside it (:mod:`processor_v1`, :mod:`processor_v2`) only say which
+request sits where and what it has written. No vLLM import.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from blade_dist.batches import Ragged
+from blade_dist.catalog.codec import Codec
+from blade_dist.catalog.legal import LegalSets
+from blade_dist.catalog.legality import Legality
+from blade_dist.settings import ListSettings
+
+OPTION = "blade_lists"
+"""Key of :func:`constraint_options` in vLLM's ``additional_config``."""
+EXCLUDED, WRITTEN = "blade_excluded", "blade_written"
+"""Keys of a request's ``extra_args``: items that its list may not hold; how many of the prompt's last tokens are
+already the list's."""
+
+WIDE = 256
+"""Edges from which a node's tokens are kept as a ready mask."""
+KEPT_MASKS = 64
+
+
+def constraint_options(lists: ListSettings, codec: Path, trie: Path) -> dict[str, Any]:
+    """What an adapter needs to find the catalog, as plain values."""
+    return {"lists": lists.model_dump(), "codec": str(codec), "trie": str(trie)}
+
+
+class ConstrainedLists:
+    """Slots of an engine's batch, each with a list that is being written."""
+
+    def __init__(self, legality: Legality, slots: int, device: torch.device | str) -> None:
+        """No slot is in use."""
+        self._legality = legality
+        self._writers = legality.writers(slots)
+        self._read = np.zeros(slots, dtype=np.int64)
+        self._mask = LegalMask(legality, device)
+
+    @classmethod
+    def of(cls, vllm_config: Any, device: torch.device | str) -> ConstrainedLists:
+        """As an engine's ``additional_config`` describes it."""
+        options = vllm_config.additional_config[OPTION]
+        codec = Codec.load(Path(options["codec"]))
+        legality = Legality.load(ListSettings(**options["lists"]), codec, Path(options["trie"]))
+        if legality is None:
+            raise ValueError("lists.constrain is none, and an engine was started with the catalog's logits processor")
+        return cls(legality, vllm_config.scheduler_config.max_num_seqs, device)
+
+    def begin(self, slot: int, excluded: Sequence[int]) -> None:
+        """A new request in the slot; what it has already written is read by :meth:`catch_up`."""
+        self._writers.start(np.array([slot]), Ragged.of([excluded]))
+        self._read[slot] = 0
+
+    def move(self, source: int, target: int, swap: bool) -> None:
+        """A request goes to another slot."""
+        self._writers.move(source, target, swap)
+        kept = self._read[target]
+        self._read[target] = self._read[source]
+        if swap:
+            self._read[source] = kept
+
+    def read(self, slot: int) -> int:
+        """How many tokens of the slot's list have been read."""
+        return int(self._read[slot])
+
+    def catch_up(self, slots: NDArray[np.int64], news: Sequence[Sequence[int]]) -> None:
+        """Reads the tokens that each slot's list has gained since the last time.
+
+        Raises:
+            RuntimeError: the engine shows a placeholder instead of a token.
+        """
+        for position in range(max(map(len, news), default=0)):
+            has = [number for number, tokens in enumerate(news) if len(tokens) > position]
+            tokens = np.array([news[number][position] for number in has], dtype=np.int32)
+            if (tokens < 0).any():
+                raise RuntimeError("the engine asks for the next token of a list before it knows the last one")
+            self._writers.write(slots[has], tokens)
+        self._read[slots] += [len(tokens) for tokens in news]
+
+    def apply(self, logits: torch.Tensor, rows: NDArray[np.int64], slots: NDArray[np.int64]) -> torch.Tensor:
+        """Sets the logits of illegal tokens to -inf, in place.
+
+        Args:
+            logits: ``[R, V]``.
+            rows: ``[n]`` rows of ``logits`` that belong to lists.
+            slots: ``[n]`` their slots.
+        """
+        illegal = ~self._mask.allowed(self._writers.legal(slots), logits.shape[1])
+        if len(rows) == len(logits) and (rows == np.arange(len(rows))).all():
+            return logits.masked_fill_(illegal, -torch.inf)
+        where = torch.from_numpy(rows).to(logits.device)
+        logits[where] = logits[where].masked_fill(illegal, -torch.inf)
+        return logits
+
+
+class LegalMask:
+    """Legal sets as boolean rows over the vocabulary."""
+
+    def __init__(self, legality: Legality, device: torch.device | str) -> None:
+        self._trie = legality.trie
+        self._separator = legality.separator
+        self._device = device
+        self._wide: OrderedDict[int, torch.Tensor] = OrderedDict()
+
+    def allowed(self, sets: LegalSets, vocab: int) -> torch.Tensor:
+        """bool ``[D, vocab]``, on the device."""
+        trie = self._trie
+        allowed = torch.zeros((len(sets), vocab), dtype=torch.bool, device=self._device)
+        fan_out = np.where(sets.node < 0, 0, np.diff(trie.node_edge)[sets.node]) if len(sets) else np.zeros(0)
+        wide = fan_out >= WIDE
+        for node in np.unique(sets.node[wide]):
+            rows = np.flatnonzero(sets.node == node)
+            allowed[self._index(rows)] = self._ready(int(node), vocab)
+        narrow = np.flatnonzero((sets.node >= 0) & ~wide)
+        edges = trie.edges_of(sets.node[narrow])
+        single = np.flatnonzero(sets.node < 0)
+        ends = np.flatnonzero(sets.ends)
+        row: list[NDArray] = [np.repeat(narrow, edges.lengths), single, ends]
+        token: list[NDArray] = [trie.edge_token(edges.flat), sets.only[single], np.full(len(ends), self._separator)]
+        allowed[self._index(np.concatenate(row)), self._index(np.concatenate(token))] = True
+        if len(sets.gone.flat):
+            row_gone = np.repeat(np.arange(len(sets)), sets.gone.lengths)
+            allowed[self._index(row_gone), self._index(trie.edge_token(sets.gone.flat))] = False
+        return allowed
+
+    def _ready(self, node: int, vocab: int) -> torch.Tensor:
+        if node in self._wide:
+            self._wide.move_to_end(node)
+            return self._wide[node]
+        mask = torch.zeros(vocab, dtype=torch.bool, device=self._device)
+        mask[self._index(self._trie.edge_token(self._trie.edges_of(np.array([node])).flat))] = True
+        self._wide[node] = mask
+        if len(self._wide) > KEPT_MASKS:
+            self._wide.popitem(last=False)
+        return mask
+
+    def _index(self, numbers: NDArray) -> torch.Tensor:
+        return torch.from_numpy(np.ascontiguousarray(numbers, dtype=np.int64)).to(self._device)

@@ -1,0 +1,60 @@
+"""Legal lists as a logits processor of vLLM's V1 batch interface (0.24; 0.32 on CPU)."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import torch
+from vllm.v1.sample.logits_processor import BatchUpdate, LogitsProcessor, MoveDirectionality
+
+from blade_dist.rollouts.constrain import EXCLUDED, WRITTEN, ConstrainedLists
+
+
+class CatalogProcessor(LogitsProcessor):
+    """Row ``i`` of the logits is the request at index ``i`` of vLLM's batch."""
+
+    def __init__(self, vllm_config: Any, device: torch.device, _is_pin_memory: bool) -> None:
+        self._lists = ConstrainedLists.of(vllm_config, device)
+        self._written: dict[int, tuple[list[int], list[int]]] = {}
+        """Tokens of each index's list: those at the end of its prompt, and vLLM's own list of its output."""
+
+    def is_argmax_invariant(self) -> bool:
+        """The mask changes the best token."""
+        return False
+
+    def update_state(self, batch_update: BatchUpdate | None) -> None:
+        """Requests that left, came (anew, or back after preemption with part of their output) and moved."""
+        if batch_update is None:
+            return
+        for index in batch_update.removed:
+            self._written.pop(index, None)
+        for index, params, prompt, output in batch_update.added:
+            arguments = params.extra_args or {}
+            if EXCLUDED not in arguments:
+                self._written.pop(index, None)
+                continue
+            already = arguments.get(WRITTEN, 0)
+            self._lists.begin(index, arguments[EXCLUDED])
+            self._written[index] = (list(prompt or [])[-already:] if already else [], output)
+        for source, target, direction in batch_update.moved:
+            swap = direction == MoveDirectionality.SWAP
+            self._lists.move(source, target, swap)
+            moved, replaced = self._written.pop(source, None), self._written.pop(target, None)
+            if moved is not None:
+                self._written[target] = moved
+            if swap and replaced is not None:
+                self._written[source] = replaced
+
+    def apply(self, logits: torch.Tensor) -> torch.Tensor:
+        """Reads what was written since the last time (only now is it sure to be there), then masks."""
+        if not self._written:
+            return logits
+        slots = np.array(sorted(self._written), dtype=np.int64)
+        self._lists.catch_up(slots, [self._news(slot) for slot in slots.tolist()])
+        return self._lists.apply(logits, slots, slots)
+
+    def _news(self, slot: int) -> list[int]:
+        before, output = self._written[slot]
+        read = self._lists.read(slot)
+        return output[read - len(before) :] if read >= len(before) else before[read:] + output

@@ -1,0 +1,120 @@
+"""Legal lists from the real engine: sampled, greedy and many at once, with exact log-probs."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import ray
+import torch
+
+from blade_dist.artifacts import RunPaths
+from blade_dist.batches import MISS, Ragged, Rollouts
+from blade_dist.catalog.legality import Legality
+from blade_dist.checkpoint import context_length
+from blade_dist.data.bundle import DataBundle
+from blade_dist.learners.policy import Policy, load_model, sequence_logprobs
+from blade_dist.learners.sequences import Sequences, legal_tokens
+from blade_dist.pipeline import Prompter
+from blade_dist.rollouts.engine import EngineSpec
+from blade_dist.rollouts.pool import EnginePool, RunningPool
+from blade_dist.rollouts.request import RolloutRequest
+from blade_dist.settings import Config
+from tests.conftest import random_policy
+
+
+class Setup:
+    def __init__(self, config: Config, data: DataBundle, model: Path, pool: EnginePool) -> None:
+        self.config, self.data, self.model, self.pool = config, data, model, pool
+        self.legality = Legality.load(config.lists, data.codec, RunPaths(config.run.dir).trie)
+
+    def request(self, prompts: int, group: int, temperature: float) -> RolloutRequest:
+        rows = np.arange(prompts)
+        return Prompter(self.data.train, self.data.codec, 0).request(rows, group, temperature, "test")
+
+    def learner_logprobs(self, request: RolloutRequest, rollouts: Rollouts) -> np.ndarray:
+        owner = np.repeat(np.arange(len(request)), request.group_size)
+        legal = legal_tokens(self.legality, rollouts.tokens, request.history.take(owner))
+        policy = Policy(load_model(self.model, self.config.model), request.temperature)
+        sequences = Sequences(request.tokens, rollouts.tokens, owner, legal)
+        return sequence_logprobs(policy, sequences, self.data.codec.pad, 16384, shared=True).numpy()
+
+
+@pytest.fixture(scope="module", params=["title", "semantic_id"])
+def setup(
+    request: pytest.FixtureRequest,
+    tiny_config: Config,
+    tiny_data: DataBundle,
+    semantic_run: tuple[Config, DataBundle],
+    tmp_path_factory: pytest.TempPathFactory,
+) -> Iterator[Setup]:
+    config, data = (tiny_config, tiny_data) if request.param == "title" else semantic_run
+    model = random_policy(config, data, tmp_path_factory.mktemp("policy") / "model", tied=True, seed=3)
+    spec = EngineSpec.of(config, model, RunPaths(config.run.dir), context_length(model))
+    with RunningPool(config, spec) as pool:
+        yield Setup(config, data, model, pool)
+
+
+def check_legal(setup: Setup, request: RolloutRequest, rollouts: Rollouts) -> None:
+    assert rollouts.invalid.sum() == 0
+    assert rollouts.duplicate.sum() == 0
+    assert (rollouts.items != MISS).all()
+    for row in range(len(request)):
+        history = set(request.history[row].tolist())
+        for items in rollouts.items[row]:
+            assert len(set(items.tolist())) == setup.config.lists.k
+            assert not history & set(items.tolist())
+
+
+def test_every_list_is_legal_and_its_logprobs_are_the_learners(setup: Setup) -> None:
+    request = setup.request(prompts=40, group=8, temperature=0.8)  # 320 lists over 64 places: they come, go and move
+    rollouts = setup.pool.generate(request)
+    check_legal(setup, request, rollouts)
+    np.testing.assert_allclose(rollouts.logprobs, setup.learner_logprobs(request, rollouts), atol=1e-4)
+    assert (rollouts.logprobs[~rollouts.decision] == 0).all()
+    assert 0 < rollouts.decision.mean() < 1
+    assert len(np.unique(rollouts.items.reshape(-1))) > len(setup.data.catalog) / 2
+
+
+def test_greedy_lists_are_the_best_legal_tokens(setup: Setup) -> None:
+    request = setup.request(prompts=6, group=1, temperature=0.0)
+    rollouts = setup.pool.generate(replace(request, group_size=1))
+    check_legal(setup, request, rollouts)
+    again = setup.pool.generate(request)
+    np.testing.assert_array_equal(rollouts.items, again.items)
+    best = greedy_by_hand(setup, request)
+    assert [rollouts.tokens[row].tolist() for row in range(6)] == best
+
+
+def greedy_by_hand(setup: Setup, request: RolloutRequest) -> list[list[int]]:
+    """One list after another with transformers, the mask put on by hand."""
+    from blade_dist.rollouts.constrain import LegalMask
+
+    assert setup.legality is not None
+    network = load_model(setup.model, setup.config.model)
+    mask = LegalMask(setup.legality, "cpu")
+    written = []
+    for row in range(len(request)):
+        writers = setup.legality.writers(1)
+        slot = np.array([0])
+        writers.start(slot, setup.legality.excluded(request.history.take(np.array([row]))))
+        tokens: list[int] = []
+        while setup.data.codec.end not in tokens:
+            ids = torch.tensor([[*request.tokens[row].tolist(), *tokens]])
+            with torch.no_grad():
+                logits = network(input_ids=ids).logits[0, -1]
+            allowed = mask.allowed(writers.legal(slot), len(logits))[0]
+            tokens.append(int(logits.masked_fill(~allowed, -torch.inf).argmax()))
+            writers.write(slot, np.array(tokens[-1:]))
+        written.append(tokens)
+    return written
+
+
+def test_a_prompt_beyond_the_context_is_named(setup: Setup) -> None:
+    request = setup.request(prompts=2, group=1, temperature=1.0)
+    longer = replace(request, tokens=Ragged.of([request.tokens[0], np.tile(request.tokens[1], 30)]))
+    with pytest.raises(ray.exceptions.RayTaskError, match=r"prompt 1: its \d+ tokens and the \d+ of the longest list"):
+        setup.pool.generate(longer)

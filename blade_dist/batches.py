@@ -98,6 +98,8 @@ class Rollouts:
     """``[B, G]`` positions that name no catalog item, or that are missing."""
     duplicate: NDArray[np.int32]
     """``[B, G]`` positions that repeat an earlier one or (where excluded) the history."""
+    seconds: NDArray[np.float64]
+    """``[engines]`` how long each engine wrote."""
 
     @classmethod
     def concat(cls, parts: Sequence[Rollouts]) -> Rollouts:
@@ -143,6 +145,8 @@ class Rewards:
     """``[B, G]`` the composite reward."""
     parts: dict[str, NDArray[np.float64]]
     """Each metric of the composite by name, ``[B, G]``, unweighted."""
+    digests: NDArray[np.uint64]
+    """``[B]`` of the groups' rollouts, see :meth:`Rollouts.digests`."""
 
 
 @dataclass(frozen=True)

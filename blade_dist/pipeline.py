@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import threading
 import time
-from concurrent.futures import Future
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,7 +13,7 @@ import ray
 from numpy.typing import NDArray
 
 from blade_dist.artifacts import RunPaths
-from blade_dist.batches import Estimates, LearnBatch, Prompts, Ragged, Rewards, Rollouts
+from blade_dist.batches import Estimates, LearnBatch, Prompts, Rewards, Rollouts
 from blade_dist.catalog.codec import Codec
 from blade_dist.data.prompts import PromptTable
 from blade_dist.rollouts.pool import EnginePool
@@ -25,27 +24,28 @@ from blade_dist.settings import Config
 
 @dataclass(frozen=True)
 class Step:
-    """A finished step's batch, whole."""
+    """A step's batch in the object store: whoever holds this can read it, without another copy."""
 
-    prompt_tokens: Ragged
-    history: Ragged
-    rollouts: Rollouts
-    estimates: Estimates
-    numbers: dict[str, float]
-    """What is reported: means over the batch, and seconds of each phase."""
+    prompts: Any
+    """Reference to the :class:`RolloutRequest`."""
+    rollouts: list[Any]
+    """References to its :class:`Rollouts`, an engine's share each."""
+    rewards: Any
+    estimates: Any
 
     def shard(self, rank: int, world: int) -> LearnBatch:
-        """Rank ``rank``'s contiguous share of the prompts."""
-        rows = np.array_split(np.arange(len(self.prompt_tokens)), world)[rank]
-        estimates = self.estimates
+        """Rank ``rank``'s contiguous share of the prompts; waits for the step."""
+        request, estimates, *parts = ray.get([self.prompts, self.estimates, *self.rollouts])
+        rollouts = Rollouts.concat(parts)
+        rows = np.array_split(np.arange(len(request)), world)[rank]
         return LearnBatch(
-            prompt_tokens=self.prompt_tokens.take(rows),
-            history=self.history.take(rows),
-            rollouts=self.rollouts.take(rows),
+            prompt_tokens=request.tokens.take(rows),
+            history=request.history.take(rows),
+            rollouts=rollouts.take(rows),
             estimates=Estimates(
                 estimates.prompt[rows], estimates.proxy[rows], estimates.advantage[rows], estimates.informative[rows]
             ),
-            decision_tokens=int(self.rollouts.decision.sum()),
+            decision_tokens=int(rollouts.decision.sum()),
         )
 
 
@@ -71,7 +71,12 @@ class Prompter:
 
 
 class StepPipeline:
-    """Runs each step's chain once, whichever rank asks first, and hands every rank its shard."""
+    """Starts each step's chain of references once, and hands it to every rank.
+
+    ``max_staleness`` steps may be under way beyond the one that the learners take. An engine answers in the order in
+    which it was asked, and a push is a question like any other, so that step ``t`` is written by the weights after step
+    ``max(0, t - max_staleness)``; with 0 that is strictly sequential.
+    """
 
     def __init__(
         self, config: Config, rows: NDArray[np.int64], pool: EnginePool, scorer: Any, estimator: Any, run: Path
@@ -96,7 +101,7 @@ class StepPipeline:
         self._prompter = Prompter(table, Codec.load(paths.codec), config.run.seed)
         self._lock = threading.Lock()
         self._attempt = 0
-        self._steps: dict[tuple[int, int], Future[Step]] = {}
+        self._steps: dict[int, Step] = {}
 
     def begin(self, saved_attempt: int) -> int:
         """A new attempt of the learners: forgets the chains of earlier ones; returns the attempt's number."""
@@ -105,8 +110,8 @@ class StepPipeline:
             self._steps.clear()
             return self._attempt
 
-    def take(self, attempt: int, step: int, rank: int, world: int) -> tuple[LearnBatch, dict[str, float]]:
-        """This rank's share of the step, and the step's numbers.
+    def take(self, attempt: int, step: int) -> tuple[Step, dict[str, float]]:
+        """The step's batch, finished, and its numbers; the weights after ``step`` steps must have been pushed.
 
         Raises:
             RuntimeError: a newer attempt has begun.
@@ -114,36 +119,37 @@ class StepPipeline:
         with self._lock:
             if attempt != self._attempt:
                 raise RuntimeError(f"attempt {attempt} asks for step {step}, but attempt {self._attempt} is running")
-            self._steps = {key: value for key, value in self._steps.items() if key[1] >= step}
-            future = self._steps.get((attempt, step))
-            mine = future is None
-            if future is None:
-                future = self._steps[attempt, step] = Future()
-        if mine:
-            try:
-                future.set_result(self._run(attempt, step))
-            except BaseException as error:
-                future.set_exception(error)
-        whole = future.result()
-        return whole.shard(rank, world), whole.numbers
+            for old in [known for known in self._steps if known < step]:
+                del self._steps[old]
+            for ahead in range(step, min(step + self._config.rollout.max_staleness + 1, self._config.train.steps)):
+                if ahead not in self._steps:
+                    self._steps[ahead] = self._start(attempt, ahead)
+            chain = self._steps[step]
+        return chain, self._finish(chain)
 
-    def _run(self, attempt: int, step: int) -> Step:
+    def _start(self, attempt: int, step: int) -> Step:
+        """generate -> score -> estimate; nothing is waited for."""
         config = self._config
         chosen = prompts_of_step(config.run.seed, step, len(self._rows), config.train.prompts_per_step)
         request = self._prompter.request(
             self._rows[chosen], config.rollout.group_size, config.rollout.temperature, ("step", step)
         )
+        rollouts = self._pool.submit(request)
+        rewards = self._scorer.score.remote(*rollouts)
+        estimates = self._estimator.estimate.remote(attempt, step, rewards)
+        return Step(ray.put(request), rollouts, rewards, estimates)
+
+    def _finish(self, chain: Step) -> dict[str, float]:
+        """Waits for the chain; the step's means, and how long each phase took or was waited for."""
+        rollouts = self._pool.collect(chain.rollouts)
         clock = [time.perf_counter()]
-        rollouts = self._pool.generate(request)
+        rewards: Rewards = ray.get(chain.rewards)
         clock.append(time.perf_counter())
-        rewards: Rewards = ray.get(self._scorer.score.remote(rollouts))
+        estimates: Estimates = ray.get(chain.estimates)
         clock.append(time.perf_counter())
-        estimates = ray.get(self._estimator.estimate.remote(attempt, step, rewards, rollouts.digests()))
-        clock.append(time.perf_counter())
-        seconds = dict(zip(("generate", "score", "estimate"), np.diff(clock).tolist(), strict=True))
-        return Step(
-            request.tokens, request.history, rollouts, estimates, _numbers(rollouts, rewards, estimates, seconds)
-        )
+        score, estimate = np.diff(clock).tolist()
+        seconds = {"generate": float(rollouts.seconds.max()), "score": score, "estimate": estimate}
+        return _numbers(rollouts, rewards, estimates, seconds)
 
 
 def _numbers(rollouts: Rollouts, rewards: Rewards, estimates: Estimates, seconds: dict[str, float]) -> dict[str, float]:

@@ -16,6 +16,7 @@ import torch.distributed as dist
 from numpy.typing import NDArray
 
 from blade_dist.artifacts import RunPaths, read_json, write_json
+from blade_dist.batches import LearnBatch
 from blade_dist.catalog.codec import Codec
 from blade_dist.catalog.legality import Legality
 from blade_dist.checkpoint import save_policy
@@ -55,8 +56,7 @@ def align(job: AlignJob) -> None:
     rank.push((attempt, start))
     for step in range(start, job.config.train.steps):
         began = time.perf_counter()
-        batch, numbers = ray.get(job.pipeline.take.remote(attempt, step, rank.learner.rank, rank.learner.world_size))
-        rank.check_version(batch.rollouts.version, (attempt, step))
+        batch, numbers = rank.take(attempt, step)
         taken = time.perf_counter()
         stats = rank.aligner.learn(batch, rank.learning_rate(step))
         learned = time.perf_counter()
@@ -137,11 +137,21 @@ class Rank:
             schedule=learner.schedule,
         )
 
-    @staticmethod
-    def check_version(found: NDArray[np.int64], wanted: tuple[int, int]) -> None:
-        """Raises RuntimeError where lists were written by other weights than the newest."""
-        if (found != np.asarray(wanted)).any():
-            raise RuntimeError(f"lists of weights {found.tolist()[:3]} arrived for weights {wanted}")
+    def take(self, attempt: int, step: int) -> tuple[LearnBatch, dict[str, float]]:
+        """This rank's share of the step, and the numbers of the whole.
+
+        Raises:
+            RuntimeError: lists came that were written by older weights than ``rollout.max_staleness`` allows.
+        """
+        whole, numbers = ray.get(self._job.pipeline.take.remote(attempt, step))
+        batch = whole.shard(self.learner.rank, self.learner.world_size)
+        staleness = step - batch.rollouts.version[:, 1]
+        allowed = (batch.rollouts.version[:, 0] == attempt) & (staleness >= 0)
+        if not (allowed & (staleness <= self._config.rollout.max_staleness)).all():
+            raise RuntimeError(
+                f"lists of weights {batch.rollouts.version.tolist()[:3]} arrived for weights {(attempt, step)}"
+            )
+        return batch, {**numbers, "staleness": float(staleness.mean()) if len(staleness) else 0.0}
 
     def report(
         self,

@@ -32,6 +32,7 @@ def make_batch(prompts: int = 6, seed: int = 0) -> LearnBatch:
         version=np.zeros((prompts, 2), np.int64),
         invalid=np.zeros((prompts, GROUP), np.int32),
         duplicate=np.zeros((prompts, GROUP), np.int32),
+        seconds=np.ones(1),
     )
     estimates = Estimates(index, advantage.astype(np.float64), advantage, np.ones(prompts, bool))
     return LearnBatch(prompt_tokens, no_history(prompts), rollouts, estimates, decision_tokens=len(tokens.flat))

@@ -28,12 +28,9 @@ def prior(tmp_path: Path) -> Prior:
     return Prior.load(tmp_path / "prior.arrow", STAMP)
 
 
-def batch(prompts: list[int], seed: int = 0) -> Rewards:
-    return Rewards(np.array(prompts), np.random.default_rng(seed).random((len(prompts), 4)), {})
-
-
-def digests(*values: int) -> np.ndarray:
-    return np.array(values, dtype=np.uint64)
+def batch(prompts: list[int], seed: int = 0, digest: int = 1) -> Rewards:
+    digests = np.arange(digest, digest + len(prompts), dtype=np.uint64)
+    return Rewards(np.array(prompts), np.random.default_rng(seed).random((len(prompts), 4)), {}, digests)
 
 
 def test_prior_round_trip(prior: Prior, tmp_path: Path) -> None:
@@ -65,30 +62,30 @@ def test_building_goes_on_where_it_stopped(tmp_path: Path) -> None:
 
 def test_estimates_are_the_pure_function(prior: Prior) -> None:
     rewards = batch([9, 2])
-    found = Estimator(prior, SETTINGS, "blade", "std", carry=0).estimate(1, 0, rewards, digests(1, 2))
+    found = Estimator(prior, SETTINGS, "blade", "std", carry=0).estimate(1, 0, rewards)
     np.testing.assert_allclose(found.proxy, proxy_reward(rewards.total, prior.rows(rewards.prompt), SETTINGS))
-    static = Estimator(prior, SETTINGS, "static", "std", carry=0).estimate(1, 0, rewards, digests(1, 2))
+    static = Estimator(prior, SETTINGS, "static", "std", carry=0).estimate(1, 0, rewards)
     expected = proxy_reward(rewards.total, prior.rows(rewards.prompt), replace(SETTINGS, tau=0))
     np.testing.assert_array_equal(static.proxy, expected)
-    raw = Estimator(prior, SETTINGS, "grpo", "std", carry=0).estimate(1, 0, rewards, digests(1, 2))
+    raw = Estimator(prior, SETTINGS, "grpo", "std", carry=0).estimate(1, 0, rewards)
     np.testing.assert_array_equal(raw.proxy, rewards.total)
 
 
 def test_a_retry_counts_once(prior: Prior) -> None:
     once, twice = (Estimator(prior, SETTINGS, "blade", "std", carry=0.5) for _ in range(2))
-    first = once.estimate(1, 0, batch([5]), digests(7))
+    first = once.estimate(1, 0, batch([5], digest=7))
     for _ in range(2):
-        again = twice.estimate(1, 0, batch([5]), digests(7))
+        again = twice.estimate(1, 0, batch([5], digest=7))
     np.testing.assert_array_equal(first.proxy, again.proxy)
     assert once.state() == twice.state()
-    later = [e.estimate(1, 1, batch([5], seed=3), digests(8)).proxy for e in (once, twice)]
+    later = [e.estimate(1, 1, batch([5], seed=3, digest=8)).proxy for e in (once, twice)]
     np.testing.assert_array_equal(*later)
 
 
 def test_new_lists_get_new_answers(prior: Prior) -> None:
     estimator = Estimator(prior, SETTINGS, "blade", "std", carry=0)
-    old = estimator.estimate(1, 0, batch([5], seed=0), digests(7)).proxy
-    new = estimator.estimate(2, 0, batch([5], seed=1), digests(8)).proxy
+    old = estimator.estimate(1, 0, batch([5], seed=0, digest=7)).proxy
+    new = estimator.estimate(2, 0, batch([5], seed=1, digest=8)).proxy
     assert not np.array_equal(old, new)
     np.testing.assert_allclose(new, proxy_reward(batch([5], seed=1).total, prior.rows(np.array([5])), SETTINGS))
 
@@ -96,19 +93,19 @@ def test_new_lists_get_new_answers(prior: Prior) -> None:
 def test_carry_changes_the_next_visit(prior: Prior) -> None:
     with_carry, without = (Estimator(prior, SETTINGS, "blade", "std", carry=c) for c in (0.5, 0.0))
     for estimator in (with_carry, without):
-        estimator.estimate(1, 0, batch([5], seed=0), digests(1))
-    second = [e.estimate(1, 1, batch([5], seed=1), digests(2)).proxy for e in (with_carry, without)]
+        estimator.estimate(1, 0, batch([5], seed=0, digest=1))
+    second = [e.estimate(1, 1, batch([5], seed=1, digest=2)).proxy for e in (with_carry, without)]
     assert not np.array_equal(*second)
 
 
 def test_restore_brings_the_saved_state_back(prior: Prior) -> None:
     estimator = Estimator(prior, SETTINGS, "blade", "std", carry=0.5)
-    estimator.estimate(1, 0, batch([5, 2]), digests(1, 2))
+    estimator.estimate(1, 0, batch([5, 2]))
     saved = estimator.state()
-    expected = estimator.estimate(1, 1, batch([5, 2], seed=1), digests(3, 4)).proxy
+    expected = estimator.estimate(1, 1, batch([5, 2], seed=1, digest=3)).proxy
     other = Estimator(prior, SETTINGS, "blade", "std", carry=0.5)
     other.restore(saved)
-    np.testing.assert_array_equal(other.estimate(2, 1, batch([5, 2], seed=1), digests(3, 4)).proxy, expected)
+    np.testing.assert_array_equal(other.estimate(2, 1, batch([5, 2], seed=1, digest=3)).proxy, expected)
     other.restore(None)
     fresh = Estimator(prior, SETTINGS, "blade", "std", carry=0.5)
     assert other.state() == fresh.state()

@@ -143,6 +143,7 @@ def test_rollouts_are_scored_against_their_own_prompt() -> None:
         version=np.zeros((2, 2), np.int64),
         invalid=empty,
         duplicate=empty,
+        seconds=np.ones(1),
     )
     scorer = Scorer(make_catalog(), Table(), Composite({"mrr@2": 1.0}, make_catalog(), 2))  # type: ignore[arg-type]
     np.testing.assert_allclose(scorer.score(rollouts).total, [[1, 0.5], [0, 1]])

@@ -85,3 +85,24 @@ def test_the_prior_is_sorted_and_whole(trained: dict[int, RunPaths]) -> None:
     rewards = np.array(table["rewards"].to_pylist())
     assert rewards.shape == (16, 4)
     assert (np.diff(rewards, axis=1) >= 0).all()
+
+
+def test_generation_runs_ahead_by_max_staleness(
+    trained: dict[int, RunPaths], tiny_config: Config, tmp_path: Path
+) -> None:
+    rows = {}
+    for staleness in (0, 2):
+        config = with_settings(
+            tiny_config,
+            tmp_path / str(staleness),
+            train={"steps": 5, "prompts": 16, "prompts_per_step": TRAIN_PROMPTS, "checkpoint_every": 5},
+            rollout={"max_staleness": staleness},
+        )
+        (tmp_path / str(staleness) / "prior.arrow").write_bytes(trained[1].prior.read_bytes())
+        align_stage(config, Console(quiet=True))
+        rows[staleness] = pq.read_table(RunPaths(config.run.dir).target("blade") / "metrics.parquet").to_pylist()
+    assert [row["staleness"] for row in rows[0]] == [0] * 5
+    assert [row["staleness"] for row in rows[2]] == [0, 1, 2, 2, 2]
+    assert [row["rollout_gap"] < 1e-4 for row in rows[2]] == [True, False, False, False, False]
+    assert rows[0][0]["reward"] == rows[2][0]["reward"]
+    assert max(row["logprob_gap"] for row in rows[2]) < 1e-4

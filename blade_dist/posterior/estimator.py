@@ -43,7 +43,7 @@ class Estimator:
         self._evidence: dict[int, tuple[NDArray[np.float64], NDArray[np.float64]]] = {}
         self._answers = _Answers()
 
-    def estimate(self, attempt: int, step: int, rewards: Rewards, digests: NDArray[np.uint64]) -> Estimates:
+    def estimate(self, attempt: int, step: int, rewards: Rewards) -> Estimates:
         """Proxy rewards and advantages of the step's groups.
 
         Idempotent per (attempt, step, prompt, digest): a retry with the same rollouts gets the same answer and adds
@@ -52,12 +52,11 @@ class Estimator:
         Args:
             attempt: of the learners.
             step: counted from 0.
-            rewards: the groups' rewards, ``[B, G]``.
-            digests: ``[B]`` of the groups' rollouts.
+            rewards: the groups' rewards, ``[B, G]``, and digests of their rollouts.
         """
         if self._answers.key != (attempt, step):
             self._answers = _Answers((attempt, step))
-        keys = [(int(prompt), int(digest)) for prompt, digest in zip(rewards.prompt, digests, strict=True)]
+        keys = [(int(prompt), int(digest)) for prompt, digest in zip(rewards.prompt, rewards.digests, strict=True)]
         new = np.array([row for row, key in enumerate(keys) if key not in self._answers.given], dtype=np.int64)
         if len(new):
             proxy = self._proxy(rewards.prompt[new], rewards.total[new])

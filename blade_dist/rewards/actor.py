@@ -24,8 +24,9 @@ class Scorer:
         self._table = table
         self._composite = composite
 
-    def score(self, rollouts: Rollouts) -> Rewards:
-        """Rewards of all lists, ``[B, G]``."""
+    def score(self, *parts: Rollouts) -> Rewards:
+        """Rewards of all lists of all parts, in order, ``[B, G]``."""
+        rollouts = Rollouts.concat(parts)
         prompts = self._table.rows(rollouts.prompt)
         shape = rollouts.items.shape
         per_list = np.repeat(np.arange(shape[0]), shape[1])
@@ -35,9 +36,9 @@ class Scorer:
             history=prompts.history.take(per_list),
             catalog=self._catalog,
         )
-        total, parts = self._composite.score(lists)
-        by_group = {name: values.reshape(shape[:2]) for name, values in parts.items()}
-        return Rewards(rollouts.prompt, total.reshape(shape[:2]), by_group)
+        total, by_name = self._composite.score(lists)
+        by_group = {name: values.reshape(shape[:2]) for name, values in by_name.items()}
+        return Rewards(rollouts.prompt, total.reshape(shape[:2]), by_group, rollouts.digests())
 
 
 class _StoredScorer(Scorer):

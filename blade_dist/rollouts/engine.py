@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import time
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
@@ -114,6 +115,7 @@ class Engine:
         """``group_size`` lists per prompt, one vLLM request per prompt; the prompt's cache is shared."""
         from vllm import SamplingParams
 
+        began = time.perf_counter()
         longest = self._codec.max_list_tokens(self._spec.lists.k)
         request.check_fits(longest, self._spec.context)
         excluded = None if self._legality is None else self._legality.excluded(request.history)
@@ -144,6 +146,7 @@ class Engine:
             self._codec,
             self._spec.lists,
             self._legality,
+            time.perf_counter() - began,
         )
 
     def describe(self) -> dict[str, Any]:

@@ -24,20 +24,26 @@ class EnginePool:
         self._timeout_s = timeout_s
 
     def generate(self, request: RolloutRequest) -> Rollouts:
-        """Each engine takes a contiguous share of the prompts; the answer is in the request's order.
+        """The lists, in the request's order; see :meth:`submit` and :meth:`collect`."""
+        return self.collect(self.submit(request))
+
+    def submit(self, request: RolloutRequest) -> list[Any]:
+        """Each engine takes a contiguous share of the prompts; returns references to the parts, in order."""
+        shares = [rows for rows in np.array_split(np.arange(len(request)), len(self.engines)) if len(rows)]
+        return [engine.generate.remote(request.take(rows)) for engine, rows in zip(self.engines, shares, strict=False)]
+
+    def collect(self, parts: list[Any]) -> Rollouts:
+        """Waits for all parts of a request.
 
         Raises:
             RuntimeError: an engine did not answer in time.
         """
-        shares = [rows for rows in np.array_split(np.arange(len(request)), len(self.engines)) if len(rows)]
-        refs = [engine.generate.remote(request.take(rows)) for engine, rows in zip(self.engines, shares, strict=False)]
         try:
-            parts = ray.get(refs, timeout=self._timeout_s)
+            return Rollouts.concat(ray.get(parts, timeout=self._timeout_s))
         except ray.exceptions.GetTimeoutError:
             raise RuntimeError(
                 f"an engine did not answer within rollout.request_timeout_s = {self._timeout_s:.0f} s"
             ) from None
-        return Rollouts.concat(parts)
 
 
 class RunningPool:

@@ -67,6 +67,7 @@ def to_rollouts(
     codec: Codec,
     lists: ListSettings,
     legality: Legality | None,
+    seconds: float,
 ) -> Rollouts:
     """Token rows and their log-probs, group after group, as one typed batch with the lists read and checked.
 
@@ -78,6 +79,7 @@ def to_rollouts(
         codec: reads items out of tokens.
         lists: items per list, and whether an item of the history counts as repeated.
         legality: of constrained lists; None: every token was a decision.
+        seconds: how long the engine wrote.
     """
     shape = (len(request), request.group_size)
     ragged = Ragged.of(tokens)
@@ -94,4 +96,5 @@ def to_rollouts(
         version=np.tile(np.asarray(version, dtype=np.int64), (shape[0], 1)),
         invalid=invalid.reshape(shape),
         duplicate=duplicate.reshape(shape),
+        seconds=np.array([seconds]),
     )

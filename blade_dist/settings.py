@@ -300,6 +300,8 @@ class TrainSettings(Section):
 class EvaluateSettings(Section):
     metrics: list[str] = ["ndcg@5", "recall@5", "hr@5", "mrr@5", "ild@5", "mgu@5", "dgu@5"]
     """Columns of the table, besides the reward."""
+    beam_width: Annotated[int, Field(ge=0, le=20)] = 0
+    """Lists that beam search keeps per prompt; 0: lists are only decoded greedily and sampled."""
     max_prompts: Positive | None = None
     """Test prompts, drawn with ``run.seed``; none is all of them."""
     bootstrap: Positive = 2000
@@ -343,6 +345,8 @@ class Config(Section):
     def _consistent(self) -> Config:
         if not self.reward.weights or not any(self.reward.weights.values()):
             raise ValueError("reward.weights: every weight is 0; give at least one metric a weight")
+        if self.evaluate.beam_width and self.lists.constrain == "none":
+            raise ValueError("evaluate.beam_width: beam search needs lists.constrain = catalog")
         if "{history}" not in self.codec.prompt:
             raise ValueError("codec.prompt: the text has no {history}")
         if self.data.targets < self.lists.k:

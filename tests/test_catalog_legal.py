@@ -46,6 +46,11 @@ def legal_by_hand(items: Catalog, excluded: set[int], k: int, written: list[int]
     return {SEPARATOR if len(item) == len(current) else item[len(current)] for item in going_on}
 
 
+def items_of(written: list[int]) -> list[tuple[int, ...]]:
+    cuts = [place for place, token in enumerate(written) if token == SEPARATOR]
+    return [tuple(written[start:cut]) for start, cut in zip([0, *(cut + 1 for cut in cuts)], cuts, strict=False)]
+
+
 def tokens_of(sets: LegalSets, trie: Trie, row: int) -> set[int]:
     if sets.node[row] < 0:
         return {int(sets.only[row])}
@@ -81,9 +86,10 @@ def test_every_step_allows_exactly_what_the_rule_allows(items: Catalog, k: int, 
         writers.write(np.array(going), np.array(chosen))
         for row, token in zip(going, chosen, strict=True):
             written[row].append(token)
-    again = replay(trie, Ragged.of(written), Ragged.of(excluded), k, SEPARATOR, END)
+    again, read = replay(trie, Ragged.of(written), Ragged.of(excluded), k, SEPARATOR, END)
     flat = [legal for row in sets_seen for legal in row]
     assert [tokens_of(again, trie, place) for place in range(len(again))] == flat
+    assert [[items[i] for i in row] for row in read] == [items_of(row) for row in written]
 
 
 @given(catalogs())
@@ -114,8 +120,8 @@ def test_slots_move_and_swap() -> None:
     writers = ListWriters(trie, 1, SEPARATOR, END, 3)
     writers.start(np.arange(3), Ragged.of([[], [1], []]))
     writers.write(np.array([0, 1]), np.array([1, 2]))
-    writers.move(0, 1, swap=True)
-    writers.move(1, 2, swap=False)
+    writers.copy(np.array([0, 1]), np.array([1, 0]))
+    writers.copy(np.array([1]), np.array([2]))
     sets = writers.legal(np.arange(3))
     assert [tokens_of(sets, trie, row) for row in range(3)] == [{4}, {SEPARATOR}, {SEPARATOR}]
 

@@ -36,7 +36,7 @@ print("ANSWER", json.dumps(list(answer[0].outputs[0].token_ids)))
 def settings(tiny_config: Config, trained: dict[int, RunPaths]) -> Config:
     values = tiny_config.model_dump()
     values["run"]["dir"] = trained[1].root
-    values["evaluate"]["bootstrap"] = 200
+    values["evaluate"].update(bootstrap=200, beam_width=2)
     return Config.model_validate(values)
 
 
@@ -46,14 +46,15 @@ def test_checkpoints_are_compared(settings: Config) -> None:
     summary = evaluate_stage(settings, paths.policy("blade"), [paths.reference], console)
     rows = pq.read_table(paths.evaluation / "per_user.parquet").to_pandas()
     assert set(rows["policy"]) == POLICIES
-    assert set(rows["decode"]) == {"greedy", "sampled"}
+    assert set(rows["decode"]) == {"greedy", "sampled", "beam"}
     greedy = rows[rows["decode"] == "greedy"].pivot(index="prompt", columns="policy", values="reward")
-    assert len(greedy) == len(rows) / len(POLICIES) / 2
+    assert len(greedy) == len(rows) / len(POLICIES) / 3
     for policy in POLICIES:
         assert summary[policy]["reward"] == pytest.approx(greedy[policy].mean())
     difference = summary["difference"]["reward"]
     assert difference["mean"] == pytest.approx((greedy["blade"] - greedy["sft"]).mean())
     assert difference["low"] <= difference["mean"] <= difference["high"]
+    assert summary["blade"]["invalid"] == summary["beam"]["sft"]["duplicate"] == 0
     assert json.loads((paths.evaluation / "summary.json").read_text()) == summary
     assert "blade minus sft" in console.export_text()
 

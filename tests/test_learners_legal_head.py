@@ -80,7 +80,7 @@ def model(kind: str, tied: bool = True, **changed: Any) -> Any:
 
 def dense_reference(network: Any, batch: Sequences, legality: Legality, histories: Ragged) -> torch.Tensor:
     """Every list by itself through the Hugging Face model, masked and renormalised over the whole vocabulary."""
-    sets = legality.replay(batch.tokens, histories)
+    sets = legality.sets(batch.tokens, histories)
     allowed = LegalMask(legality, "cpu").allowed(sets, VOCAB)
     found = []
     for number in range(len(batch)):
@@ -140,7 +140,7 @@ def test_the_head_alone_for_random_tries(seed: int) -> None:
     hidden = torch.randn((len(micro.flat), 8), generator=generator)
     assert micro.head is not None
     found = legal_head.legal_logprobs(hidden, weight, None, micro.head, micro.label, TEMPERATURE)
-    sets = legality.replay(batch.tokens, histories).take(micro.flat.numpy())
+    sets = legality.sets(batch.tokens, histories).take(micro.flat.numpy())
     logits = (hidden @ weight.T / TEMPERATURE).masked_fill(~LegalMask(legality, "cpu").allowed(sets, VOCAB), -torch.inf)
     expected = torch.log_softmax(logits, dim=1).gather(1, micro.label[:, None])[:, 0]
     torch.testing.assert_close(found, expected, rtol=0, atol=1e-5)

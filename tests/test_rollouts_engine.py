@@ -113,6 +113,20 @@ def greedy_by_hand(setup: Setup, request: RolloutRequest) -> list[list[int]]:
     return written
 
 
+def test_beam_search_finds_likelier_lists(setup: Setup) -> None:
+    request = setup.request(prompts=6, group=1, temperature=1.0)
+    greedy = setup.pool.generate(replace(request, temperature=0.0))
+    narrow, wide = (setup.pool.beam_search(request, width) for width in (1, 6))
+    np.testing.assert_array_equal(narrow.tokens.flat, greedy.tokens.flat)
+    check_legal(setup, request, wide)
+    np.testing.assert_allclose(wide.logprobs, setup.learner_logprobs(request, wide), atol=1e-4)
+
+    def scores(rollouts: Rollouts) -> np.ndarray:
+        return np.add.reduceat(rollouts.logprobs, rollouts.tokens.offsets[:-1])
+
+    assert scores(wide).mean() > scores(narrow).mean() + 0.01  # a beam may lose the best list of one prompt, not of all
+
+
 def test_a_prompt_beyond_the_context_is_named(setup: Setup) -> None:
     request = setup.request(prompts=2, group=1, temperature=1.0)
     longer = replace(request, tokens=Ragged.of([request.tokens[0], np.tile(request.tokens[1], 30)]))

@@ -12,7 +12,7 @@ from dataclasses import dataclass, fields
 import numpy as np
 from numpy.typing import NDArray
 
-from blade_dist.batches import Ragged
+from blade_dist.batches import MISS, Ragged
 from blade_dist.catalog.trie import ONE_ITEM, ROOT, Trie
 
 OVER = -2
@@ -86,13 +86,10 @@ class ListWriters:
         column = self._k + np.arange(len(excluded.flat)) - np.repeat(excluded.offsets[:-1], excluded.lengths)
         self._taken[np.asarray(slots)[row], column] = self._trie.rank[excluded.flat]
 
-    def move(self, source: int, target: int, swap: bool) -> None:
-        """The list of one slot goes to another (and with ``swap`` the other way too)."""
+    def copy(self, source: NDArray[np.int64], target: NDArray[np.int64]) -> None:
+        """Each target slot gets the list of its source slot, all at the same time."""
         for state in (self._node, self._rank, self._depth, self._written, self._taken):
-            kept = np.copy(state[target])
             state[target] = state[source]
-            if swap:
-                state[source] = kept
 
     def write(self, slots: NDArray[np.int64], tokens: NDArray[np.int32]) -> None:
         """One more token for each of the given slots.
@@ -135,6 +132,11 @@ class ListWriters:
             raise ValueError("no item is left for a list: lists.k is larger than the number of items that it may hold")
         return sets
 
+    def items(self, slots: NDArray[np.int64]) -> NDArray[np.int32]:
+        """``[n, K]`` catalog indices of the items that are written so far, then :data:`MISS`."""
+        rank = self._taken[slots, : self._k]
+        return np.where(rank == _NOBODY, MISS, self._trie.item[rank]).astype(np.int32)
+
     def _finish_items(self, slots: NDArray[np.int64]) -> None:
         trie, node = self._trie, self._node[slots]
         rank = np.where(node >= 0, trie.node_low[np.maximum(node, 0)], self._rank[slots])
@@ -170,8 +172,13 @@ class ListWriters:
         return ends, Ragged(edge[empty], np.concatenate([[0], np.cumsum(counts)]).astype(np.int64))
 
 
-def replay(trie: Trie, tokens: Ragged, excluded: Ragged, k: int, separator: int, end: int) -> LegalSets:
-    """The legal set at every token of finished lists, in the order of ``tokens.flat``.
+def replay(
+    trie: Trie, tokens: Ragged, excluded: Ragged, k: int, separator: int, end: int
+) -> tuple[LegalSets, NDArray[np.int32]]:
+    """Reads lists that were written under the trie, all side by side.
+
+    Returns:
+        The legal set at every token, in the order of ``tokens.flat``; the items, ``[n, k]``.
 
     Args:
         trie: of the catalog.
@@ -193,9 +200,10 @@ def replay(trie: Trie, tokens: Ragged, excluded: Ragged, k: int, separator: int,
         parts.append(writers.legal(rows))
         places.append(place)
         writers.write(rows, tokens.flat[place])
+    items = writers.items(np.arange(len(tokens)))
     if not parts:
-        return writers.legal(np.arange(0))
-    return LegalSets.concat(parts).take(np.argsort(np.concatenate(places), kind="stable"))
+        return writers.legal(np.arange(0)), items
+    return LegalSets.concat(parts).take(np.argsort(np.concatenate(places), kind="stable")), items
 
 
 def excluded_items(histories: Ragged) -> Ragged:

@@ -70,13 +70,14 @@ class Legality:
         """``slots`` empty lists."""
         return ListWriters(self.trie, self.k, self.separator, self.end, slots)
 
-    def replay(self, tokens: Ragged, histories: Ragged) -> LegalSets:
+    def sets(self, tokens: Ragged, histories: Ragged) -> LegalSets:
         """The legal set at every token of finished lists; ``tokens`` and ``histories`` have a row per list."""
-        return replay(self.trie, tokens, self.excluded(histories), self.k, self.separator, self.end)
+        return replay(self.trie, tokens, self.excluded(histories), self.k, self.separator, self.end)[0]
 
-    def decisions(self, tokens: Ragged, histories: Ragged) -> NDArray[np.bool_]:
-        """``[T]`` whether a token was one of several legal ones."""
-        return self.replay(tokens, histories).sizes(self.trie) > 1
+    def read(self, tokens: Ragged, histories: Ragged) -> tuple[NDArray[np.int32], NDArray[np.bool_]]:
+        """The items of finished lists ``[n, K]``, and whether each token was one of several legal ones ``[T]``."""
+        sets, items = replay(self.trie, tokens, self.excluded(histories), self.k, self.separator, self.end)
+        return items, sets.sizes(self.trie) > 1
 
 
 def check_free_items(prompts: Prompts, items: int, k: int, exclude_history: bool) -> None:

@@ -39,7 +39,7 @@ def legal_tokens(legality: Legality | None, tokens: Ragged, histories: Ragged) -
     """The legal set at each token of constrained lists (a row of ``histories`` per list); None without constraint."""
     if legality is None:
         return None
-    return LegalTokens(legality.replay(tokens, histories), legality.trie, legality.separator)
+    return LegalTokens(legality.sets(tokens, histories), legality.trie, legality.separator)
 
 
 @dataclass(frozen=True)

@@ -63,12 +63,10 @@ class ConstrainedLists:
         self._read[slot] = 0
 
     def move(self, source: int, target: int, swap: bool) -> None:
-        """A request goes to another slot."""
-        self._writers.move(source, target, swap)
-        kept = self._read[target]
-        self._read[target] = self._read[source]
-        if swap:
-            self._read[source] = kept
+        """A request goes to another slot (and with ``swap`` the other way too)."""
+        sources, targets = (np.array(pair if swap else pair[:1]) for pair in ((source, target), (target, source)))
+        self._writers.copy(sources, targets)
+        self._read[targets] = self._read[sources]
 
     def read(self, slot: int) -> int:
         """How many tokens of the slot's list have been read."""

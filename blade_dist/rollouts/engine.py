@@ -15,7 +15,8 @@ from blade_dist.artifacts import RunPaths
 from blade_dist.batches import Rollouts
 from blade_dist.catalog.codec import Codec
 from blade_dist.catalog.legality import Legality
-from blade_dist.rollouts.constrain import EXCLUDED, OPTION, constraint_options
+from blade_dist.rollouts.beam import Beams
+from blade_dist.rollouts.constrain import EXCLUDED, OPTION, WRITTEN, constraint_options
 from blade_dist.rollouts.request import RolloutRequest, to_rollouts
 from blade_dist.settings import Config, ListSettings
 
@@ -88,6 +89,7 @@ class Engine:
         self._spec = spec
         self._codec = Codec.load(spec.codec)
         self._legality = Legality.load(spec.lists, self._codec, spec.trie)
+        self._longest_list = self._codec.max_list_tokens(spec.lists.k)
         self._version = (0, 0)
         self._llm: Any = LLM(
             model=str(spec.model),
@@ -112,32 +114,9 @@ class Engine:
         )
 
     def generate(self, request: RolloutRequest) -> Rollouts:
-        """``group_size`` lists per prompt, one vLLM request per prompt; the prompt's cache is shared."""
-        from vllm import SamplingParams
-
+        """``group_size`` lists per prompt."""
         began = time.perf_counter()
-        longest = self._codec.max_list_tokens(self._spec.lists.k)
-        request.check_fits(longest, self._spec.context)
-        excluded = None if self._legality is None else self._legality.excluded(request.history)
-        params = [
-            SamplingParams(
-                n=request.group_size,
-                temperature=request.temperature,
-                top_p=1.0,
-                min_p=0.0,
-                seed=int(seed),
-                max_tokens=longest,
-                stop_token_ids=[self._codec.end],
-                detokenize=False,
-                logprobs=0,
-                flat_logprobs=True,
-                extra_args=None if excluded is None else {EXCLUDED: excluded[row].tolist()},
-            )
-            for row, seed in enumerate(request.seed)
-        ]
-        prompts = [{"prompt_token_ids": request.tokens[row].tolist()} for row in range(len(request))]
-        outputs = self._llm.generate(prompts, params, use_tqdm=False)
-        samples = [sample for output in outputs for sample in sorted(output.outputs, key=lambda s: s.index)]
+        samples = self.sample(request)
         return to_rollouts(
             request,
             [sample.token_ids for sample in samples],
@@ -148,6 +127,60 @@ class Engine:
             self._legality,
             time.perf_counter() - began,
         )
+
+    def beam_search(self, request: RolloutRequest, width: int) -> Rollouts:
+        """The best list of each prompt (``group_size`` 1) by beam search over legal tokens, at temperature 1.
+
+        Raises:
+            ValueError: lists are not constrained.
+        """
+        from vllm import SamplingParams
+
+        if self._legality is None:
+            raise ValueError("beam search needs lists.constrain = catalog")
+        began = time.perf_counter()
+        excluded = self._legality.excluded(request.history)
+        beams = Beams(self._legality, excluded, width)
+        while len(slots := beams.undecided()):
+            prompts, params = [], []
+            for slot in slots.tolist():
+                row, written = beams.prompt_of(slot), beams.tokens(slot)
+                prompts.append({"prompt_token_ids": [*request.tokens[row].tolist(), *written]})
+                arguments = {EXCLUDED: excluded[row].tolist(), WRITTEN: len(written)}
+                params.append(SamplingParams(max_tokens=1, logprobs=width, detokenize=False, extra_args=arguments))
+            outputs = self._llm.generate(prompts, params, use_tqdm=False)
+            beams.extend(slots, [{t: p.logprob for t, p in o.outputs[0].logprobs[0].items()} for o in outputs])
+        tokens, logprobs = beams.best()
+        seconds = time.perf_counter() - began
+        return to_rollouts(
+            request, tokens, logprobs, self._version, self._codec, self._spec.lists, self._legality, seconds
+        )
+
+    def sample(self, request: RolloutRequest) -> list[Any]:
+        """vLLM's completions, group after group: one request per prompt, so that the prompt's cache is shared."""
+        from vllm import SamplingParams
+
+        request.check_fits(self._longest_list, self._spec.context)
+        excluded = None if self._legality is None else self._legality.excluded(request.history)
+        params = [
+            SamplingParams(
+                n=request.group_size,
+                temperature=request.temperature,
+                top_p=1.0,
+                min_p=0.0,
+                seed=int(seed),
+                max_tokens=self._longest_list,
+                stop_token_ids=[self._codec.end],
+                detokenize=False,
+                logprobs=0,
+                flat_logprobs=True,
+                extra_args=None if excluded is None else {EXCLUDED: excluded[row].tolist()},
+            )
+            for row, seed in enumerate(request.seed)
+        ]
+        prompts = [{"prompt_token_ids": request.tokens[row].tolist()} for row in range(len(request))]
+        outputs = self._llm.generate(prompts, params, use_tqdm=False)
+        return [sample for output in outputs for sample in sorted(output.outputs, key=lambda s: s.index)]
 
     def describe(self) -> dict[str, Any]:
         """Node address, GPU identities and number of workers: what a transport must know to reach it."""

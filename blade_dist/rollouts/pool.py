@@ -29,8 +29,12 @@ class EnginePool:
 
     def submit(self, request: RolloutRequest) -> list[Any]:
         """Each engine takes a contiguous share of the prompts; returns references to the parts, in order."""
-        shares = [rows for rows in np.array_split(np.arange(len(request)), len(self.engines)) if len(rows)]
-        return [engine.generate.remote(request.take(rows)) for engine, rows in zip(self.engines, shares, strict=False)]
+        return [engine.generate.remote(part) for engine, part in self._shares(request)]
+
+    def beam_search(self, request: RolloutRequest, width: int) -> Rollouts:
+        """The best list of each prompt by beam search, in the request's order."""
+        parts = [engine.beam_search.remote(part, width) for engine, part in self._shares(request)]
+        return self.collect(parts)
 
     def collect(self, parts: list[Any]) -> Rollouts:
         """Waits for all parts of a request.
@@ -44,6 +48,10 @@ class EnginePool:
             raise RuntimeError(
                 f"an engine did not answer within rollout.request_timeout_s = {self._timeout_s:.0f} s"
             ) from None
+
+    def _shares(self, request: RolloutRequest) -> list[tuple[Any, RolloutRequest]]:
+        rows = np.array_split(np.arange(len(request)), len(self.engines))
+        return [(engine, request.take(own)) for engine, own in zip(self.engines, rows, strict=True) if len(own)]
 
 
 class RunningPool:

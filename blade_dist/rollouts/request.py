@@ -83,10 +83,12 @@ def to_rollouts(
     """
     shape = (len(request), request.group_size)
     ragged = Ragged.of(tokens)
-    read = codec.parse(ragged, lists.k)
     histories = request.history.take(np.repeat(np.arange(shape[0]), shape[1]))
+    if legality is None:
+        read, decision = codec.parse(ragged, lists.k), np.ones(len(ragged.flat), dtype=bool)
+    else:
+        read, decision = legality.read(ragged, histories)
     items, invalid, duplicate = mask_illegal(read, histories, lists.exclude_history)
-    decision = np.ones(len(ragged.flat), bool) if legality is None else legality.decisions(ragged, histories)
     return Rollouts(
         prompt=request.prompt,
         items=items.reshape(*shape, lists.k),

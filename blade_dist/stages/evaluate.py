@@ -13,10 +13,11 @@ from numpy.typing import NDArray
 from rich.console import Console
 
 from blade_dist.artifacts import write_json
-from blade_dist.batches import Prompts
+from blade_dist.batches import Prompts, Rollouts
 from blade_dist.catalog.legality import Legality
 from blade_dist.checkpoint import PolicyStamp, read_policy
 from blade_dist.evaluation.baselines import cooccurrence_lists, popularity_lists
+from blade_dist.evaluation.corpus import illegal_rates
 from blade_dist.evaluation.table import differences, per_user_rows, render, render_differences, summarise
 from blade_dist.learners.policy import Policy, load_model, sequence_logprobs
 from blade_dist.learners.sequences import Sequences
@@ -31,8 +32,8 @@ from blade_dist.stages.parts import Inputs, check_inputs, engines
 from blade_dist.weights.gather import source
 from blade_dist.weights.push import WeightPusher
 
-DECODES = {"greedy": 0.0, "sampled": 1.0}
-"""Temperature of each way of decoding; one list per prompt."""
+TEMPERATURES = {"greedy": 0.0, "sampled": 1.0}
+"""Temperature of each way of decoding token by token; one list per prompt."""
 
 TABLE_WIDTH = 160
 """Characters of a line where no terminal says how many it has."""
@@ -52,23 +53,27 @@ def evaluate_stage(config: Config, checkpoint: Path, against: list[Path], consol
     def as_lists(items: NDArray[np.int32]) -> Lists:
         return Lists(items, prompts.targets, prompts.history, inputs.data.catalog)
 
+    decodes = _decodes(config)
     lists = {
         (name, decode): as_lists(items)
         for name, items in _baselines(config, inputs, prompts).items()
-        for decode in DECODES
+        for decode in decodes
     }
+    illegal: dict[tuple[str, str], dict[str, float]] = {}
     with ray_runtime(config), engines(config, inputs.paths, checkpoint) as pool:
         served = _Served(config, inputs, pool)
         for number, (name, path) in enumerate(zip(names, paths, strict=True), start=1):
             served.push(path, number)
-            for decode, temperature in DECODES.items():
-                lists[name, decode] = as_lists(served.items(prompts.index, temperature))
+            for decode in decodes:
+                written = served.write(prompts.index, decode)
+                lists[name, decode] = as_lists(written.items[:, 0])
+                illegal[name, decode] = illegal_rates(written.invalid, written.duplicate, config.lists.k)
             console.print(f"evaluate: {name}, {len(prompts)} prompts")
     rows = pa.concat_tables(
         per_user_rows(name, decode, prompts, batch, reported, inputs.composite)
         for (name, decode), batch in lists.items()
     )
-    summary = _summary(config, rows, lists, names)
+    summary = _summary(config, rows, lists, illegal, names)
     _write(rows, summary, inputs.paths.evaluation)
     _show(config, rows, summary, names, console)
     return summary
@@ -102,9 +107,12 @@ class _Served:
             raise pusher.diagnose(gap, self._config.logprob_tolerance)
         pusher.close()
 
-    def items(self, rows: NDArray[np.int64], temperature: float) -> NDArray[np.int32]:
-        """One list per prompt, ``[n, K]``."""
-        return self._pool.generate(self._prompter.request(rows, 1, temperature, "evaluate")).items[:, 0]
+    def write(self, rows: NDArray[np.int64], decode: str) -> Rollouts:
+        """One list per prompt."""
+        request = self._prompter.request(rows, 1, TEMPERATURES.get(decode, 1.0), "evaluate")
+        if decode == "beam":
+            return self._pool.beam_search(request, self._config.evaluate.beam_width)
+        return self._pool.generate(request)
 
 
 def _baselines(config: Config, inputs: Inputs, prompts: Prompts) -> dict[str, NDArray[np.int32]]:
@@ -138,17 +146,39 @@ def _names(stamps: list[PolicyStamp]) -> list[str]:
     return names
 
 
-def _summary(config: Config, rows: pa.Table, lists: dict[tuple[str, str], Lists], names: list[str]) -> dict[str, Any]:
-    greedy, sampled = (summarise(rows, lists, decode) for decode in DECODES)
-    summary: dict[str, Any] = {**greedy, "sampled": sampled}
-    if len(names) > 1:
-        for key, decode in (("difference", "greedy"), ("difference_sampled", "sampled")):
-            summary[key] = differences(rows, decode, names[0], names[1], config.evaluate.bootstrap, config.run.seed)
+def _decodes(config: Config) -> list[str]:
+    """Ways of decoding; the first one is the table's."""
+    return [*TEMPERATURES, *(["beam"] if config.evaluate.beam_width else [])]
+
+
+def _difference_key(decode: str) -> str:
+    return "difference" if decode == "greedy" else f"difference_{decode}"
+
+
+def _summary(
+    config: Config,
+    rows: pa.Table,
+    lists: dict[tuple[str, str], Lists],
+    illegal: dict[tuple[str, str], dict[str, float]],
+    names: list[str],
+) -> dict[str, Any]:
+    """Greedy numbers by policy, those of the other decodes below their names, and the differences."""
+    summary: dict[str, Any] = {}
+    for decode in _decodes(config):
+        found = summarise(rows, lists, decode)
+        for policy, numbers in found.items():
+            numbers.update(illegal.get((policy, decode), {}))
+        summary |= found if decode == "greedy" else {decode: found}
+        if len(names) > 1:
+            summary[_difference_key(decode)] = differences(
+                rows, decode, names[0], names[1], config.evaluate.bootstrap, config.run.seed
+            )
     return summary
 
 
 def _show(config: Config, rows: pa.Table, summary: dict[str, Any], names: list[str], console: Console) -> None:
-    for decode, key in zip(DECODES, ("difference", "difference_sampled"), strict=True):
+    for decode in _decodes(config):
+        key = _difference_key(decode)
         table = render(rows, decode, config.evaluate.bootstrap, config.run.seed)
         wide = console if console.is_terminal else Console(file=console.file, width=TABLE_WIDTH)
         wide.print(table)

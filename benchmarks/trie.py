@@ -1,0 +1,172 @@
+"""The trie of legal lists: how long it takes to build and to load, and what constrained sampling costs vLLM."""
+
+from __future__ import annotations
+
+import os
+import statistics
+import tempfile
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any
+
+import numpy as np
+import typer
+from report import write_result
+from rich.console import Console
+from rich.table import Table
+
+from blade_dist.artifacts import RunPaths
+from blade_dist.batches import Ragged
+from blade_dist.catalog.codec import Codec
+from blade_dist.catalog.legality import load_trie, write_trie
+from blade_dist.catalog.tokenizer import special_token, train_tokenizer
+from blade_dist.catalog.trie import build_trie
+from blade_dist.checkpoint import save_policy
+from blade_dist.learners.policy import build_model
+from blade_dist.rollouts.engine import Engine, EngineSpec, engine_environment
+from blade_dist.rollouts.request import RolloutRequest
+from blade_dist.settings import Config
+
+RESERVED = 300
+"""Tokens of the tokenizer that no item uses."""
+SMALL = 10_000
+"""Items of the smaller catalog that generation is also measured with."""
+GOALS = {"build_seconds": 60, "megabytes": 400, "load_seconds": 1, "generation_ratio": 0.9}
+
+
+@dataclass(frozen=True)
+class Workload:
+    """What is generated: ``prompts`` x ``group`` lists of ``k`` items of ``item_tokens`` tokens."""
+
+    item_tokens: int
+    vocab: int
+    prompts: int
+    group: int
+    k: int
+    prompt_tokens: int
+    repeats: int
+
+
+def make_codec(items: int, work: Workload, seed: int = 0) -> Codec:
+    """Random item tokens (distinct with near certainty; else building the trie says so)."""
+    rng = np.random.default_rng(seed)
+    tokens = rng.integers(RESERVED, work.vocab, items * work.item_tokens, dtype=np.int32)
+    tokenizer = train_tokenizer(["item"], RESERVED - 10)
+    marks = [special_token(tokenizer, text) for text in ("<sep>", "<eos>", "<pad>")]
+    nothing = np.zeros(0, np.int32)
+    rows = Ragged(tokens, np.arange(items + 1) * work.item_tokens)
+    return Codec("semantic_id", tokenizer, rows, *marks, prefix=nothing, suffix=nothing)
+
+
+def measure_trie(codec: Codec, folder: Path) -> dict[str, float]:
+    """Seconds to build, to write and to load; bytes."""
+    began = time.perf_counter()
+    trie = build_trie(codec.item_tokens)
+    built = time.perf_counter() - began
+    write_trie(codec, folder)
+    began = time.perf_counter()
+    loaded = load_trie(codec, folder)
+    assert len(loaded) == len(codec.item_tokens)
+    seconds = time.perf_counter() - began
+    return {
+        "build_seconds": built,
+        "megabytes": trie.nbytes / 1e6,
+        "load_seconds": seconds,
+        "nodes": len(trie.node_low),
+        "edges": len(trie.edge_key),
+    }
+
+
+def measure_generation(codec: Codec, work: Workload, run: Path) -> dict[str, float]:
+    """Lists per second of one engine, unconstrained and constrained; the same number of tokens in both."""
+    config = Config.model_validate(
+        {
+            "run": {"dir": str(run)},
+            "lists": {"k": work.k},
+            "model": {"build": {"hidden_size": 192, "layers": 6, "heads": 6, "kv_heads": 3, "ffn_size": 512}},
+            "rollout": {"max_num_seqs": 256, "cpus_per_engine": len(os.sched_getaffinity(0))},
+        }
+    )
+    os.environ.update(engine_environment(config, gpu=False))
+    paths = RunPaths(run)
+    codec.save(paths.codec)
+    write_trie(codec, paths.trie)
+    model = build_model(config.model, work.vocab, codec.pad, codec.end)
+    save_policy(run / "model", model, model.state_dict(), codec, "sft", 0)
+    request = make_request(codec, work)
+    engines = {}
+    for name in ("none", "catalog"):
+        lists = config.lists.model_copy(update={"constrain": name})
+        spec = EngineSpec.of(config.model_copy(update={"lists": lists}), run / "model", paths, 512)
+        engines[name] = Engine(spec)
+    seconds: dict[str, list[float]] = {name: [] for name in engines}
+    tokens: dict[str, int] = {}
+    for _ in range(work.repeats + 1):  # turn about, so that a busy moment meets both; the first turn warms up
+        for name, engine in engines.items():
+            began = time.perf_counter()
+            samples = engine.sample(request)
+            seconds[name].append(time.perf_counter() - began)
+            tokens[name] = sum(len(sample.token_ids) for sample in samples)
+    speed = {name: tokens[name] / statistics.median(values[1:]) for name, values in seconds.items()}
+    return {
+        "unconstrained_tokens_per_second": speed["none"],
+        "constrained_tokens_per_second": speed["catalog"],
+        "generation_ratio": speed["catalog"] / speed["none"],
+    }
+
+
+def make_request(codec: Codec, work: Workload) -> RolloutRequest:
+    """Random prompts and histories."""
+    rng = np.random.default_rng(1)
+    items = len(codec.item_tokens)
+    prompt = [rng.integers(RESERVED, work.vocab, work.prompt_tokens) for _ in range(work.prompts)]
+    history = [rng.choice(items, 20, replace=False) for _ in range(work.prompts)]
+    index = np.arange(work.prompts)
+    return RolloutRequest(index, Ragged.of(prompt), Ragged.of(history), index * 1000, work.group, 1.0)
+
+
+def main(
+    items: Annotated[int, typer.Option(help="Items of the catalog.")] = 1_000_000,
+    item_tokens: Annotated[int, typer.Option(help="Tokens per item.")] = 12,
+    vocab: Annotated[int, typer.Option(help="Vocabulary.")] = 32_000,
+    prompts: Annotated[int, typer.Option(help="Prompts that are generated for.")] = 8,
+    group: Annotated[int, typer.Option(help="Lists per prompt.")] = 16,
+    k: Annotated[int, typer.Option(help="Items per list.")] = 5,
+    repeats: Annotated[int, typer.Option(help="Measured turns; the median counts.")] = 5,
+    generate: Annotated[bool, typer.Option(help="Whether engines are started and generation is measured.")] = True,
+    json: Annotated[Path | None, typer.Option(help="Where the result is written.")] = None,
+) -> None:
+    """Builds, stores and maps a trie, and compares constrained with unconstrained generation.
+
+    Examples:
+
+      python benchmarks/trie.py --items 1000000 --json trie.json
+
+      python benchmarks/trie.py --items 100000 --no-generate
+    """
+    work = Workload(item_tokens, vocab, prompts, group, k, 100, repeats)
+    results: dict[str, Any] = {}
+    with tempfile.TemporaryDirectory() as name:
+        for count in dict.fromkeys((min(SMALL, items), items)):
+            codec = make_codec(count, work)
+            results[str(count)] = measure_trie(codec, Path(name) / f"trie{count}")
+            if generate:
+                results[str(count)] |= measure_generation(codec, work, Path(name) / f"run{count}")
+    show(results)
+    write_result(json, "trie", vars(work) | {"items": items}, {"by_items": results, "goals": GOALS})
+
+
+def show(results: dict[str, Any]) -> None:
+    """A column per catalog."""
+    table = Table("", *(f"{int(count):,} items" for count in results), "goal")
+    for name in next(iter(results.values())):
+        values = [
+            f"{numbers[name]:,.3g}" if numbers[name] < 1000 else f"{numbers[name]:,.0f}" for numbers in results.values()
+        ]
+        table.add_row(name, *values, str(GOALS.get(name, "")))
+    Console().print(table)
+
+
+if __name__ == "__main__":
+    typer.run(main)

@@ -1,0 +1,148 @@
+"""Beam search over legal lists, item by item: the bookkeeping, without an engine. Pure.
+
+Beginnings are compared only with those of as many items: titles need different numbers of decisions, and a list in the
+middle of an item would look likelier than one that has made up its mind. For each position of the list, *going*
+beginnings are extended token by token, those that finish the item *wait*, and the best ``width`` that wait go on to
+the next item. Tokens that are the only legal ones are written without asking a model. A score is a sum of log-probs,
+so that it only falls: a going beginning below all of ``width`` waiting ones is given up.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from blade_dist.batches import Ragged
+from blade_dist.catalog.legality import Legality
+
+Written = tuple[list[int], list[float]]
+"""Tokens, and the log-prob of each (0 where it was no decision)."""
+
+
+class Beams:
+    """For each of ``P`` prompts, ``width`` going and ``width`` waiting slots, side by side."""
+
+    def __init__(self, legality: Legality, excluded: Ragged, width: int) -> None:
+        """One empty list per prompt; ``excluded``: catalog indices that its lists may not hold."""
+        self._legality = legality
+        self._width = width
+        self._prompts = len(excluded)
+        slots = np.arange(self._prompts * 2 * width)
+        self._writers = legality.writers(len(slots))
+        self._writers.start(slots, excluded.take(slots // (2 * width)))
+        self._written: list[Written] = [([], []) for _ in slots]
+        self._score = np.full(len(slots), -np.inf)
+        self._score[:: 2 * width] = 0.0
+        self._items = np.zeros(self._prompts, dtype=np.int64)
+
+    def prompt_of(self, slot: int) -> int:
+        """Whose list it is."""
+        return slot // (2 * self._width)
+
+    def tokens(self, slot: int) -> list[int]:
+        """What the slot's list holds so far."""
+        return self._written[slot][0]
+
+    def undecided(self) -> NDArray[np.int64]:
+        """Slots whose list needs a decision, after every token that needs none; empty when all lists are whole."""
+        found: list[NDArray[np.int64]] = []
+        going = self._going()
+        while len(going):
+            sets = self._writers.legal(going)
+            forced = sets.sizes(self._legality.trie) == 1
+            found.append(going[~forced])
+            self._write_forced(going[forced])
+            self._go_on()
+            going = np.setdiff1d(self._going(), np.concatenate(found))
+        slots = np.concatenate(found) if found else going
+        return np.sort(slots[self._score[slots] > -np.inf])
+
+    def extend(self, slots: NDArray[np.int64], choices: list[dict[int, float]]) -> None:
+        """Goes on with the best ``width`` extensions of each prompt.
+
+        Args:
+            slots: as :meth:`undecided` gave them.
+            choices: log-prob (nats) of the likeliest next tokens of each.
+        """
+        candidates: dict[int, list[tuple[float, int, int]]] = {}
+        for slot, nexts in zip(slots.tolist(), choices, strict=True):
+            found = candidates.setdefault(self.prompt_of(slot), [])
+            found.extend((self._score[slot] + p, slot, t) for t, p in nexts.items() if p > -np.inf)
+        source, target, token, score = [], [], [], []
+        for prompt, found in candidates.items():
+            for place, (value, slot, chosen) in enumerate(sorted(found, key=lambda c: (-c[0], *c[1:]))[: self._width]):
+                source.append(slot)
+                target.append(prompt * 2 * self._width + place)
+                token.append(chosen)
+                score.append(value)
+        before = [self._written[slot] for slot in source]
+        steps = [value - self._score[slot] for slot, value in zip(source, score, strict=True)]
+        self._score[slots] = -np.inf
+        self._writers.copy(np.array(source), np.array(target))
+        self._writers.write(np.array(target), np.array(token))
+        for slot, (tokens, logprobs), chosen, step, value in zip(target, before, token, steps, score, strict=True):
+            self._written[slot] = ([*tokens, chosen], [*logprobs, step])
+            self._score[slot] = value
+        self._park(np.array(target)[np.array(token) == self._legality.separator])
+        self._go_on()
+
+    def best(self) -> tuple[list[list[int]], list[list[float]]]:
+        """Tokens and log-probs of each prompt's best list."""
+        first = self._score.reshape(self._prompts, -1).argmax(axis=1) + np.arange(self._prompts) * 2 * self._width
+        return [self._written[slot][0] for slot in first], [self._written[slot][1] for slot in first]
+
+    def _going(self) -> NDArray[np.int64]:
+        going = np.arange(len(self._score)) % (2 * self._width) < self._width
+        return np.flatnonzero(going & (self._score > -np.inf))
+
+    def _write_forced(self, slots: NDArray[np.int64]) -> None:
+        token = self._only(slots)
+        self._writers.write(slots, token)
+        for slot, chosen in zip(slots.tolist(), token.tolist(), strict=True):
+            tokens, logprobs = self._written[slot]
+            self._written[slot] = ([*tokens, chosen], [*logprobs, 0.0])
+        self._park(slots[token == self._legality.separator])
+
+    def _only(self, slots: NDArray[np.int64]) -> NDArray[np.int32]:
+        """The one legal token of each slot."""
+        sets, trie = self._writers.legal(slots), self._legality.trie
+        token = sets.only.copy()
+        for row in np.flatnonzero(sets.node >= 0).tolist():  # at a node, but only one way on is left
+            left = np.setdiff1d(trie.edges_of(sets.node[[row]])[0], sets.gone[row])
+            token[row] = trie.edge_token(left)[0] if len(left) else self._legality.separator
+        return token
+
+    def _park(self, slots: NDArray[np.int64]) -> None:
+        """Lists that have finished an item wait, in the place of the worst that waits, if they are better."""
+        for slot in slots.tolist():
+            waiting = self._waiting(self.prompt_of(slot))
+            worst = waiting[self._score[waiting].argmin()]
+            if self._score[slot] > self._score[worst]:
+                self._move(np.array([slot]), np.array([worst]))
+            self._score[slot] = -np.inf
+
+    def _go_on(self) -> None:
+        """Gives up what can't get better than what waits; where nothing is going, the waiting go on."""
+        scores = self._score.reshape(self._prompts, 2, self._width)
+        hopeless = scores[:, 0] <= scores[:, 1].min(axis=1, keepdims=True)
+        scores[:, 0][hopeless] = -np.inf
+        finished = np.isneginf(scores[:, 0]).all(axis=1) & (self._items < self._legality.k)
+        for prompt in np.flatnonzero(finished).tolist():
+            self._items[prompt] += 1
+            waiting = self._waiting(prompt)
+            if self._items[prompt] < self._legality.k:
+                self._move(waiting, waiting - self._width)
+                self._score[waiting] = -np.inf
+                continue
+            for slot in waiting[self._score[waiting] > -np.inf].tolist():
+                tokens, logprobs = self._written[slot]
+                self._written[slot] = ([*tokens, self._legality.end], [*logprobs, 0.0])
+
+    def _waiting(self, prompt: int) -> NDArray[np.int64]:
+        return np.arange(self._width) + (2 * prompt + 1) * self._width
+
+    def _move(self, source: NDArray[np.int64], target: NDArray[np.int64]) -> None:
+        self._writers.copy(source, target)
+        self._score[target] = self._score[source]
+        for old, new in zip(source.tolist(), target.tolist(), strict=True):
+            self._written[new] = self._written[old]

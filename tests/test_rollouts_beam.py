@@ -1,0 +1,89 @@
+"""Beam search's bookkeeping, against the enumeration of all lists of a small catalog."""
+
+from __future__ import annotations
+
+import itertools
+
+import numpy as np
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from blade_dist.batches import Ragged
+from blade_dist.catalog.legality import Legality
+from blade_dist.catalog.trie import build_trie
+from blade_dist.rollouts.beam import Beams
+from blade_dist.rollouts.constrain import LegalMask
+
+SEPARATOR, END, VOCAB = 8, 9, 10
+ITEMS = [(0,), (0, 1), (0, 2), (3,), (4, 5), (4, 6)]
+
+
+def next_logprobs(seed: int, prompt: int, written: list[int], legal: np.ndarray) -> dict[int, float]:
+    """An invented model: the log-probs depend on all that stands before, renormalised over the legal tokens."""
+    logits = np.random.default_rng([seed, prompt, len(written), *written]).normal(size=VOCAB) * 2
+    logits[~legal] = -np.inf
+    logits -= np.log(np.exp(logits).sum())
+    return {token: float(logits[token]) for token in range(VOCAB)}
+
+
+def legality() -> Legality:
+    return Legality(build_trie(Ragged.of([list(item) for item in ITEMS])), 2, SEPARATOR, END, exclude_history=True)
+
+
+def legal_after(rule: Legality, excluded: list[int], written: list[int]) -> np.ndarray:
+    writers = rule.writers(1)
+    writers.start(np.array([0]), Ragged.of([excluded]))
+    for token in written:
+        writers.write(np.array([0]), np.array([token]))
+    return LegalMask(rule, "cpu").allowed(writers.legal(np.array([0])), VOCAB).numpy()[0]
+
+
+def search(seed: int, excluded: list[list[int]], width: int) -> tuple[list[list[int]], list[float]]:
+    rule = legality()
+    beams = Beams(rule, Ragged.of(excluded), width)
+    while len(slots := beams.undecided()):
+        choices = []
+        for slot in slots.tolist():
+            prompt = beams.prompt_of(slot)
+            legal = legal_after(rule, excluded[prompt], beams.tokens(slot))
+            assert legal.sum() > 1
+            ranked = sorted(next_logprobs(seed, prompt, beams.tokens(slot), legal).items(), key=lambda c: -c[1])
+            choices.append(dict(ranked[:width]))
+        beams.extend(slots, choices)
+    tokens, logprobs = beams.best()
+    return tokens, [sum(row) for row in logprobs]
+
+
+def score(seed: int, prompt: int, excluded: list[int], tokens: list[int]) -> float:
+    rule, total = legality(), 0.0
+    for place, token in enumerate(tokens):
+        total += next_logprobs(seed, prompt, tokens[:place], legal_after(rule, excluded, tokens[:place]))[token]
+    return total
+
+
+def all_lists(excluded: list[int]) -> list[list[int]]:
+    free = [i for i in range(len(ITEMS)) if i not in excluded]
+    pairs = itertools.permutations(free, 2)
+    return [[*ITEMS[a], SEPARATOR, *ITEMS[b], SEPARATOR, END] for a, b in pairs]
+
+
+@settings(deadline=None, max_examples=30)
+@given(st.integers(0, 1000), st.sets(st.integers(0, 5), max_size=4))
+def test_a_wide_beam_finds_the_likeliest_list(seed: int, excluded: set[int]) -> None:
+    rows = [sorted(excluded), []]
+    tokens, scores = search(seed, rows, width=40)
+    for prompt, row in enumerate(rows):
+        every = {tuple(found): score(seed, prompt, row, found) for found in all_lists(row)}
+        best = max(every, key=every.__getitem__)
+        assert tuple(tokens[prompt]) == best
+        np.testing.assert_allclose(scores[prompt], every[best], atol=1e-9)
+
+
+def test_a_beam_of_one_is_greedy() -> None:
+    tokens, _ = search(3, [[]], width=1)
+    rule, written = legality(), []
+    while END not in written:
+        legal = legal_after(rule, [], written)
+        found = next_logprobs(3, 0, written, legal)
+        written.append(max(found, key=found.__getitem__))
+    assert tokens == [written]

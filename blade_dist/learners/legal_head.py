@@ -22,14 +22,14 @@ WIDE = 24
 
 @dataclass(frozen=True)
 class WideNode:
-    """Positions at one node, and its tokens. int64 tensors; ``illegal``: bool."""
+    """Positions at one node, and its tokens. All int64."""
 
     row: Tensor
     """``[n]`` which of the ``D`` positions."""
     token: Tensor
-    """``[m]`` tokens of the node's edges, and the separator."""
+    """``[m]`` tokens of the node's edges, and (where an item ends there) the separator."""
     illegal: Tensor
-    """``[n, m]`` what a position's list may not go on with."""
+    """``[2, x]`` pairs (of ``n``, of ``m``) of a position and a token that its list may not go on with."""
 
 
 @dataclass(frozen=True)
@@ -84,17 +84,18 @@ def legal_logprobs(
         logits = _pairs(hidden[plan.row], weight, bias, plan.token) / temperature
         total = total.index_add(0, *_logsumexp(logits, plan.row, len(hidden)))
     for node in plan.wide:
-        logits = hidden[node.row] @ weight[node.token].T
-        if bias is not None:
-            logits = logits + bias[node.token]
-        logits = (logits.float() / temperature).masked_fill(node.illegal, -torch.inf)
+        part = None if bias is None else bias[node.token]
+        logits = nn.functional.linear(hidden[node.row], weight[node.token], part).float()
+        logits = logits if temperature == 1 else logits / temperature
+        logits[node.illegal[0], node.illegal[1]] = -torch.inf
         total = total.index_add(0, node.row, torch.logsumexp(logits, dim=1))
     return written - total
 
 
 def dense_logprobs(hidden: Tensor, weight: Tensor, bias: Tensor | None, label: Tensor, temperature: float) -> Tensor:
     """The same over the whole vocabulary, ``[D]``."""
-    logits = nn.functional.linear(hidden, weight, bias).float() / temperature
+    logits = nn.functional.linear(hidden, weight, bias).float()
+    logits = logits if temperature == 1 else logits / temperature
     return logits.gather(1, label[:, None])[:, 0] - torch.logsumexp(logits, dim=-1)
 
 
@@ -119,9 +120,10 @@ def _set(sets: LegalSets, where: NDArray[np.bool_]) -> NDArray[np.int32]:
 def _wide_node(rows: NDArray[np.int64], sets: LegalSets, trie: Trie, separator: int) -> WideNode:
     """The positions ``rows``, which are all at one node."""
     edges = trie.edges_of(sets.node[rows[:1]])[0]
-    illegal = np.zeros((len(rows), len(edges) + 1), dtype=bool)
-    illegal[:, -1] = ~sets.ends[rows]
-    gone = sets.gone.take(rows)
-    illegal[np.repeat(np.arange(len(rows)), gone.lengths), gone.flat - edges[0]] = True
-    token = np.append(trie.edge_token(edges), separator)
-    return WideNode(torch.from_numpy(rows), torch.from_numpy(token), torch.from_numpy(illegal))
+    token, gone = trie.edge_token(edges), sets.gone.take(rows)
+    position, place = np.repeat(np.arange(len(rows)), gone.lengths), gone.flat - edges[0]
+    if trie.node_ends[sets.node[rows[0]]]:
+        token = np.append(token, separator)
+        taken = np.flatnonzero(~sets.ends[rows])
+        position, place = np.append(position, taken), np.append(place, np.full(len(taken), len(edges)))
+    return WideNode(*(torch.from_numpy(array) for array in (rows, token, np.stack([position, place]))))

@@ -162,6 +162,15 @@ class Estimates:
     informative: NDArray[np.bool_]
     """``[B]`` whether the group's proxy rewards differ at all."""
 
+    def take(self, rows: NDArray[np.int64]) -> Estimates:
+        """The given groups."""
+        return Estimates(*(getattr(self, field.name)[rows] for field in fields(self)))
+
+    @classmethod
+    def concat(cls, parts: Sequence[Estimates]) -> Estimates:
+        """All groups of all parts, in order."""
+        return cls(*(np.concatenate([getattr(part, field.name) for part in parts]) for field in fields(cls)))
+
 
 @dataclass(frozen=True)
 class LearnBatch:

@@ -42,9 +42,7 @@ class Step:
             prompt_tokens=request.tokens.take(rows),
             history=request.history.take(rows),
             rollouts=rollouts.take(rows),
-            estimates=Estimates(
-                estimates.prompt[rows], estimates.proxy[rows], estimates.advantage[rows], estimates.informative[rows]
-            ),
+            estimates=estimates.take(rows),
             decision_tokens=int(rollouts.decision.sum()),
         )
 

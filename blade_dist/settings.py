@@ -190,7 +190,7 @@ class RolloutSettings(Section):
     """GPUs per engine."""
     group_size: Annotated[int, Field(ge=2)] = 16
     """G: lists per prompt and step."""
-    max_staleness: NonNegative = 0
+    max_staleness: Annotated[int, Field(ge=0, le=8)] = 0
     """Steps that generation may run ahead of the newest weights, while the learners learn; 0 is strictly on-policy."""
     temperature: Rate = 1.0
     """T of every training sample; the learner divides by the same."""

@@ -186,7 +186,7 @@ class Rank:
             np.save(folder / f"rng-{self.learner.rank}.npy", torch.get_rng_state().numpy())
             if self.learner.rank == 0:
                 save_policy(folder / "policy", self.learner.model, state, self._codec, self._config.target, step)
-                (folder / "estimator.arrow").write_bytes(ray.get(self._job.estimator.state.remote()))
+                (folder / "estimator.arrow").write_bytes(ray.get(self._job.estimator.state.remote(step)))
                 write_json(folder / "progress.json", {"attempt": attempt, "step": step})
                 ray.get(self._job.tracker.flush.remote())
             ray.train.report({"step": step}, checkpoint=ray.train.Checkpoint.from_directory(folder))

@@ -12,7 +12,7 @@ from hypothesis.extra.numpy import arrays
 from scipy import stats
 
 from blade_dist.posterior.advantage import group_advantage, informative
-from blade_dist.posterior.beta import BetaSettings, Evidence, posterior, proxy_reward, share_at_or_below
+from blade_dist.posterior.beta import BetaSettings, Evidence, posterior, proxy_reward, share
 
 GRID = st.sampled_from([0.0, 0.25, 0.5, 0.75, 1.0])
 BLADE = BetaSettings(tau=0.3, strength=8)
@@ -25,14 +25,14 @@ def rewards(columns: int) -> st.SearchStrategy[np.ndarray]:
 
 @given(rewards(5), rewards(8))
 def test_shares_match_brute_force(group: np.ndarray, reference: np.ndarray) -> None:
-    at, below = share_at_or_below(group, reference)
+    at, below = share(group, reference), share(group, reference, strictly=True)
     np.testing.assert_allclose(at, (reference[:, None, :] <= group[:, :, None]).mean(axis=2))
     np.testing.assert_allclose(below, (reference[:, None, :] < group[:, :, None]).mean(axis=2))
 
 
 @given(rewards(5), rewards(8), arrays(np.float64, (3, 8), elements=st.floats(0.1, 3)))
 def test_weighted_shares_match_brute_force(group: np.ndarray, sample: np.ndarray, weights: np.ndarray) -> None:
-    at, _ = share_at_or_below(group, sample, weights)
+    at = share(group, sample, weights)
     counted = (sample[:, None, :] <= group[:, :, None]) * weights[:, None, :]
     np.testing.assert_allclose(at, counted.sum(axis=2) / weights.sum(axis=1, keepdims=True))
 
@@ -75,8 +75,7 @@ def test_parameters_are_those_of_the_conjugate_posterior() -> None:
 
 def test_mean_log_is_the_expectation() -> None:
     group, reference = np.array([[0.5, 0.9]]), np.array([[0.1, 0.4, 0.6, 0.8, 0.85, 0.2, 0.3, 0.7]])
-    at, _ = share_at_or_below(group, reference)
-    a, b = posterior(at, share_at_or_below(group, group)[0], BLADE)
+    a, b = posterior(share(group, reference), share(group, group), BLADE)
     expected = [stats.beta(x, y).expect(np.log) for x, y in zip(a[0], b[0], strict=True)]
     np.testing.assert_allclose(proxy_reward(group, reference, replace(BLADE, proxy="mean_log"))[0], expected, rtol=1e-6)
 

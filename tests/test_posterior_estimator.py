@@ -77,7 +77,7 @@ def test_a_retry_counts_once(prior: Prior) -> None:
     for _ in range(2):
         again = twice.estimate(1, 0, batch([5], digest=7))
     np.testing.assert_array_equal(first.proxy, again.proxy)
-    assert once.state() == twice.state()
+    assert once.state(1) == twice.state(1)
     later = [e.estimate(1, 1, batch([5], seed=3, digest=8)).proxy for e in (once, twice)]
     np.testing.assert_array_equal(*later)
 
@@ -101,11 +101,44 @@ def test_carry_changes_the_next_visit(prior: Prior) -> None:
 def test_restore_brings_the_saved_state_back(prior: Prior) -> None:
     estimator = Estimator(prior, SETTINGS, "blade", "std", carry=0.5)
     estimator.estimate(1, 0, batch([5, 2]))
-    saved = estimator.state()
+    saved = estimator.state(1)
     expected = estimator.estimate(1, 1, batch([5, 2], seed=1, digest=3)).proxy
     other = Estimator(prior, SETTINGS, "blade", "std", carry=0.5)
     other.restore(saved)
     np.testing.assert_array_equal(other.estimate(2, 1, batch([5, 2], seed=1, digest=3)).proxy, expected)
     other.restore(None)
     fresh = Estimator(prior, SETTINGS, "blade", "std", carry=0.5)
-    assert other.state() == fresh.state()
+    assert other.state(9) == fresh.state(9)
+
+
+def test_the_state_before_a_step_leaves_later_evidence_out(prior: Prior) -> None:
+    ahead, behind = (Estimator(prior, SETTINGS, "blade", "std", carry=0.5) for _ in range(2))
+    for estimator in (ahead, behind):
+        estimator.estimate(1, 0, batch([5, 2]))
+    ahead.estimate(1, 1, batch([2, 9], seed=1, digest=3))
+    ahead.estimate(1, 2, batch([9, 5], seed=2, digest=5))
+    assert ahead.state(1) == behind.state(1)
+    assert ahead.state(3) != behind.state(1)
+
+
+def test_what_comes_too_late_does_not_count(prior: Prior) -> None:
+    estimator = Estimator(prior, SETTINGS, "blade", "std", carry=0.5)
+    estimator.estimate(2, 20, batch([5]))
+    with pytest.raises(RuntimeError, match="a later one has begun"):
+        estimator.estimate(1, 20, batch([5]))
+    with pytest.raises(RuntimeError, match="estimates of step 4 were asked for after step 20"):
+        estimator.estimate(2, 4, batch([5]))
+    estimator.restore(None)
+    with pytest.raises(RuntimeError, match="a later one has begun"):
+        estimator.estimate(2, 20, batch([5]))
+    estimator.estimate(3, 20, batch([5]))
+
+
+def test_a_retry_with_some_new_lists_answers_both(prior: Prior) -> None:
+    estimator = Estimator(prior, SETTINGS, "blade", "std", carry=0.5)
+    first = estimator.estimate(1, 0, batch([5, 2], digest=1))
+    mixed = replace(batch([5, 2], seed=4), digests=np.array([1, 7], dtype=np.uint64))
+    second = estimator.estimate(1, 0, mixed)
+    np.testing.assert_array_equal(first.proxy[0], second.proxy[0])
+    assert not np.array_equal(first.proxy[1], second.proxy[1])
+    np.testing.assert_array_equal(estimator.estimate(1, 0, mixed).proxy, second.proxy)

@@ -16,7 +16,9 @@ SAME = 1e-12
 
 def informative(proxy: NDArray[np.float64]) -> NDArray[np.bool_]:
     """``[B]`` whether the ``[B, G]`` proxy rewards of a group differ."""
-    return np.ptp(proxy, axis=1) > SAME * np.maximum(1.0, np.abs(proxy).max(axis=1))
+    columns = np.ascontiguousarray(proxy.T)  # long rows, for numpy's sake
+    high, low = columns.max(axis=0), columns.min(axis=0)
+    return high - low > SAME * np.maximum(1.0, np.maximum(np.abs(high), np.abs(low)))
 
 
 def group_advantage(proxy: NDArray[np.float64], scale: Literal["std", "none"]) -> NDArray[np.float32]:
@@ -26,7 +28,8 @@ def group_advantage(proxy: NDArray[np.float64], scale: Literal["std", "none"]) -
         proxy: ``[B, G]``.
         scale: ``std`` (GRPO, Shao et al., 2024) or ``none`` (the variational Best-of-N objective over N - 1).
     """
-    centred = proxy - proxy.mean(axis=1, keepdims=True)
+    columns = np.ascontiguousarray(proxy.T)
+    centred = columns - columns.mean(axis=0)
     if scale == "std":
-        centred = centred / (proxy.std(axis=1, keepdims=True) + EPSILON)
-    return np.where(informative(proxy)[:, None], centred, 0.0).astype(np.float32)
+        centred /= np.sqrt((centred**2).mean(axis=0)) + EPSILON
+    return np.where(informative(proxy), centred, 0.0).T.astype(np.float32)

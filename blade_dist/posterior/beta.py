@@ -43,26 +43,29 @@ class Evidence:
     weights: Array
 
 
-def share_at_or_below(rewards: Array, sample: Array, weights: Array | None = None) -> tuple[Array, Array]:
-    """Weighted share of ``sample`` that is ``<= r`` and ``< r``, row by row.
+def share(rewards: Array, sample: Array, weights: Array | None = None, *, strictly: bool = False) -> Array:
+    """Weighted share of each row of ``sample`` that is ``<= r`` (``strictly``: ``< r``), ``[B, G]``.
+
+    Every reward is compared with every value of its row's sample, one column of the sample at a time: for the usual
+    sizes (S = 16 to 64) that is faster than to sort.
 
     Args:
         rewards: ``[B, G]``.
         sample: ``[B, S]``, any order.
         weights: ``[B, S]``, each row of positive sum; None is equal weights.
-
-    Returns:
-        (share <= r, share < r), each ``[B, G]``.
+        strictly: leaves out what equals r.
     """
-    order = np.argsort(sample, axis=1, kind="stable")
-    sorted_sample = np.take_along_axis(sample, order, axis=1)
+    counted = np.less if strictly else np.less_equal
+    columns, below = np.ascontiguousarray(sample.T), np.ascontiguousarray(rewards.T)  # long rows, for numpy's sake
     if weights is None:
-        mass = np.broadcast_to(np.arange(sample.shape[1] + 1) / sample.shape[1], (len(sample), sample.shape[1] + 1))
-    else:
-        running = np.cumsum(np.take_along_axis(weights, order, axis=1), axis=1)
-        mass = np.concatenate([np.zeros((len(sample), 1)), running], axis=1) / running[:, -1:]
-    upper, lower = _ranks(rewards, sorted_sample)
-    return np.take_along_axis(mass, upper, axis=1), np.take_along_axis(mass, lower, axis=1)
+        count = np.zeros(below.shape, dtype=np.min_scalar_type(len(columns)))
+        for column in columns:
+            count += counted(column, below).view(np.uint8)
+        return (count / len(columns)).T
+    total = np.zeros(below.shape)
+    for column, weight in zip(columns, weights.T, strict=True):
+        total += weight * counted(column, below)
+    return (total / weights.sum(axis=1)).T
 
 
 def posterior(prior_share: Array, evidence_share: Array, settings: BetaSettings) -> tuple[Array, Array]:
@@ -97,17 +100,22 @@ def proxy_reward(rewards: Array, reference: Array, settings: BetaSettings, carri
         settings: see :class:`BetaSettings`.
         carried: earlier evidence; with the group's it keeps the same total mass.
     """
-    prior = share_at_or_below(rewards, reference)
-    if carried is None:
-        evidence = share_at_or_below(rewards, rewards)
-    else:
+    values, weights = rewards, None
+    if carried is not None:
         values = np.concatenate([rewards, carried.values], axis=1)
-        evidence = share_at_or_below(rewards, values, np.concatenate([np.ones_like(rewards), carried.weights], axis=1))
-    at, below = (posterior(p, e, settings) for p, e in zip(prior, evidence, strict=True))
+        weights = np.concatenate([np.ones_like(rewards), carried.weights], axis=1)
+
+    def believed(strictly: bool) -> tuple[Array, Array]:
+        prior = share(rewards, reference, strictly=strictly)
+        return posterior(prior, share(rewards, values, weights, strictly=strictly), settings)
+
     if settings.ties == "exact":
-        return _exact(_mean(*at), _mean(*below), settings.bon_n)
-    picked = {"le": (1.0, 0.0), "mid": (0.5, 0.5), "lt": (0.0, 1.0)}[settings.ties]
-    a, b = (picked[0] * x + picked[1] * y for x, y in zip(at, below, strict=True))
+        return _exact(_mean(*believed(strictly=False)), _mean(*believed(strictly=True)), settings.bon_n)
+    if settings.ties == "mid":
+        at, below = believed(strictly=False), believed(strictly=True)
+        a, b = (at[0] + below[0]) / 2, (at[1] + below[1]) / 2
+    else:
+        a, b = believed(strictly=settings.ties == "lt")
     return np.log(_mean(a, b)) if settings.proxy == "log_mean" else digamma(a) - digamma(a + b)
 
 
@@ -122,13 +130,3 @@ def _exact(at: Array, below: Array, n: int) -> Array:
     for _ in range(n):  # Horner: 1 + q + ... + q^(N-1), exact also where F and F_ are almost equal
         series = 1 + q * series
     return np.log(at) + np.log(series / n) / (n - 1)
-
-
-def _ranks(rewards: Array, sorted_sample: Array) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """How many of each sorted row are ``<= r`` and ``< r``, each ``[B, G]``."""
-    upper = np.empty(rewards.shape, dtype=np.int64)
-    lower = np.empty(rewards.shape, dtype=np.int64)
-    for row in range(len(rewards)):
-        upper[row] = sorted_sample[row].searchsorted(rewards[row], side="right")
-        lower[row] = sorted_sample[row].searchsorted(rewards[row], side="left")
-    return upper, lower

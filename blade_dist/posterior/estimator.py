@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
@@ -11,37 +11,68 @@ from numpy.typing import NDArray
 
 from blade_dist.batches import Estimates, Rewards
 from blade_dist.posterior.advantage import group_advantage, informative
-from blade_dist.posterior.beta import BetaSettings, Evidence, proxy_reward
+from blade_dist.posterior.beta import BetaSettings, Evidence
 from blade_dist.posterior.prior import Prior
+from blade_dist.posterior.targets import TARGETS
 
-Target = Literal["blade", "static", "grpo"]
 CARRIED_VALUES = 64
 """Past rewards kept per prompt, the newest ones."""
 
-_STATE = pa.schema([("prompt", pa.int64()), ("values", pa.list_(pa.float64())), ("weights", pa.list_(pa.float64()))])
+WINDOW = 16
+"""Steps, up to the newest, whose answers are kept for retries and whose evidence can be taken back."""
+
+CHUNK = 1024
+"""Prompts that are computed at once: what they need stays in the processor's cache."""
+
+_STATE = pa.schema(
+    [
+        ("prompt", pa.int64()),
+        ("values", pa.list_(pa.float64(), CARRIED_VALUES)),
+        ("weights", pa.list_(pa.float64(), CARRIED_VALUES)),
+    ]
+)
 
 
 @dataclass
-class _Answers:
-    """What was answered in the running step, so that a retry gets the same and counts nothing twice."""
+class _Answered:
+    """What was answered in a step, so that a retry gets the same and counts nothing twice."""
 
-    key: tuple[int, int] = (-1, -1)
-    given: dict[tuple[int, int], tuple[NDArray[np.float64], NDArray[np.float32]]] = field(default_factory=dict)
+    prompt: NDArray[np.int64]
+    digest: NDArray[np.uint64]
+    estimates: Estimates
+    before: list[tuple[NDArray[np.int64], Evidence]]
+    """Rows of the prior, and the evidence that they had before the step."""
+
+    def find(self, prompt: NDArray[np.int64], digest: NDArray[np.uint64]) -> NDArray[np.int64]:
+        """Number of the answer to each question, -1 where there is none."""
+        given = {key: row for row, key in enumerate(zip(self.prompt.tolist(), self.digest.tolist(), strict=True))}
+        asked = zip(prompt.tolist(), digest.tolist(), strict=True)
+        return np.array([given.get(key, -1) for key in asked], dtype=np.int64)
 
 
 class Estimator:
     """Holds the prior and every prompt's carried evidence. One call per step; see :meth:`estimate`."""
 
     def __init__(
-        self, prior: Prior, settings: BetaSettings, target: Target, scale: Literal["std", "none"], carry: float
+        self, prior: Prior, settings: BetaSettings, target: str, scale: Literal["std", "none"], carry: float
     ) -> None:
+        """Begins without evidence.
+
+        Args:
+            prior: the reference's rewards.
+            settings: of the posterior.
+            target: a name in :data:`~blade_dist.posterior.targets.TARGETS`.
+            scale: of the advantage.
+            carry: how much of a prompt's evidence returns at its next visit, in [0, 1).
+        """
         self._prior = prior
-        self._settings = settings if target == "blade" else _static(settings)
-        self._target = target
+        self._settings = settings
+        self._target = TARGETS[target]
         self._scale = scale
-        self._carry = carry if target == "blade" else 0.0
-        self._evidence: dict[int, tuple[NDArray[np.float64], NDArray[np.float64]]] = {}
-        self._answers = _Answers()
+        self._carry = carry if self._target.uses_evidence else 0.0
+        self._evidence = self._nothing()
+        self._attempt = self._closed = -1
+        self._steps: dict[int, _Answered] = {}
 
     def estimate(self, attempt: int, step: int, rewards: Rewards) -> Estimates:
         """Proxy rewards and advantages of the step's groups.
@@ -53,66 +84,109 @@ class Estimator:
             attempt: of the learners.
             step: counted from 0.
             rewards: the groups' rewards, ``[B, G]``, and digests of their rollouts.
-        """
-        if self._answers.key != (attempt, step):
-            self._answers = _Answers((attempt, step))
-        keys = [(int(prompt), int(digest)) for prompt, digest in zip(rewards.prompt, rewards.digests, strict=True)]
-        new = np.array([row for row, key in enumerate(keys) if key not in self._answers.given], dtype=np.int64)
-        if len(new):
-            proxy = self._proxy(rewards.prompt[new], rewards.total[new])
-            advantage = group_advantage(proxy, self._scale)
-            for row, r, a in zip(new, proxy, advantage, strict=True):
-                self._answers.given[keys[row]] = (r, a)
-                self._remember(int(rewards.prompt[row]), rewards.total[row])
-        proxy = np.stack([self._answers.given[key][0] for key in keys])
-        advantage = np.stack([self._answers.given[key][1] for key in keys])
-        return Estimates(rewards.prompt, proxy, advantage, informative(proxy))
 
-    def state(self) -> bytes:
-        """The carried evidence, as Arrow IPC."""
-        prompts = sorted(self._evidence)
-        columns = [prompts, *([self._evidence[p][i] for p in prompts] for i in (0, 1))]
-        table = pa.table([pa.array(c, type=f.type) for c, f in zip(columns, _STATE, strict=True)], schema=_STATE)
+        Raises:
+            RuntimeError: a later attempt has begun, or the step's answers are forgotten (:data:`WINDOW`): what comes
+                so late must not count.
+        """
+        self._check(attempt, step)
+        answered = self._steps.get(step)
+        if answered is None:
+            return self._answer(step, rewards, np.arange(len(rewards.prompt)))
+        known = answered.find(rewards.prompt, rewards.digests)
+        if (known < 0).any():
+            self._answer(step, rewards, np.flatnonzero(known < 0))
+            answered = self._steps[step]
+            known = answered.find(rewards.prompt, rewards.digests)
+        return answered.estimates.take(known)
+
+    def state(self, step: int) -> bytes:
+        """The carried evidence as it was before ``step`` was estimated, as Arrow IPC."""
+        values, weights = self._evidence.values.copy(), self._evidence.weights.copy()
+        for _, answered in sorted(((s, a) for s, a in self._steps.items() if s >= step), key=lambda pair: -pair[0]):
+            for rows, before in reversed(answered.before):
+                values[rows], weights[rows] = before.values, before.weights
+        kept = np.flatnonzero(weights.any(axis=1))
+        flat = [
+            pa.FixedSizeListArray.from_arrays(pa.array(a[kept].reshape(-1)), CARRIED_VALUES) for a in (values, weights)
+        ]
         sink = pa.BufferOutputStream()
         with pa.ipc.new_stream(sink, _STATE) as writer:
-            writer.write_table(table)
+            writer.write_table(pa.table([pa.array(self._prior.prompts[kept]), *flat], schema=_STATE))
         return sink.getvalue().to_pybytes()
 
     def restore(self, state: bytes | None) -> None:
-        """Back to a saved state (None: to the beginning); what was answered since is forgotten."""
-        self._answers = _Answers()
-        self._evidence = {}
+        """Back to a saved state (None: to the beginning).
+
+        Whatever was answered since is forgotten, and attempts that were answered get no more answers: a chain that
+        is still under way must not add evidence to the restored state.
+        """
+        self._closed = self._attempt
+        self._steps = {}
+        self._evidence = self._nothing()
         if state is None:
             return
         table = pa.ipc.open_stream(state).read_all()
-        for prompt, values, weights in zip(*(table[name].to_pylist() for name in _STATE.names), strict=True):
-            self._evidence[prompt] = (np.array(values), np.array(weights))
+        rows = self._prior.where(table["prompt"].to_numpy())
+        for name, target in (("values", self._evidence.values), ("weights", self._evidence.weights)):
+            target[rows] = table[name].combine_chunks().flatten().to_numpy().reshape(-1, CARRIED_VALUES)
 
-    def _proxy(self, prompts: NDArray[np.int64], rewards: NDArray[np.float64]) -> NDArray[np.float64]:
-        if self._target == "grpo":
-            return rewards
-        return proxy_reward(rewards, self._prior.rows(prompts), self._settings, self._carried(prompts))
+    def _nothing(self) -> Evidence:
+        """Without ``carry`` there is never any; with it, 1 KiB per prompt of the prior."""
+        shape = (len(self._prior.prompts) if self._carry else 0, CARRIED_VALUES)
+        return Evidence(np.zeros(shape), np.zeros(shape))
 
-    def _carried(self, prompts: NDArray[np.int64]) -> Evidence | None:
-        if not self._carry or not self._evidence:
-            return None
-        values = np.zeros((len(prompts), CARRIED_VALUES))
-        weights = np.zeros((len(prompts), CARRIED_VALUES))
-        for row, prompt in enumerate(prompts):
-            if (kept := self._evidence.get(int(prompt))) is not None:
-                values[row, : len(kept[0])], weights[row, : len(kept[1])] = kept
-        return Evidence(values, weights)
+    def _check(self, attempt: int, step: int) -> None:
+        if attempt > self._attempt:
+            self._attempt, self._steps = attempt, {}
+        if attempt < self._attempt or attempt <= self._closed:
+            raise RuntimeError(f"attempt {attempt} asks for estimates of step {step}, but a later one has begun")
+        newest = max([step, *self._steps])
+        if step <= newest - WINDOW:
+            raise RuntimeError(f"estimates of step {step} were asked for after step {newest}")
+        self._steps = {kept: answered for kept, answered in self._steps.items() if kept > newest - WINDOW}
 
-    def _remember(self, prompt: int, rewards: NDArray[np.float64]) -> None:
-        """The group's rewards return at the next visit with weight ``carry`` each, older ones with its powers."""
+    def _answer(self, step: int, rewards: Rewards, asked: NDArray[np.int64]) -> Estimates:
+        """Estimates of the rows ``asked``, which are noted."""
+        prompt, total = rewards.prompt[asked], rewards.total[asked]
+        rows = self._prior.where(prompt)
+        fresh = self._estimates(prompt, rows, total)
+        noted = _Answered(prompt, rewards.digests[asked], fresh, self._remember(rows, total))
+        if (earlier := self._steps.get(step)) is not None:
+            noted = _Answered(
+                np.concatenate([earlier.prompt, noted.prompt]),
+                np.concatenate([earlier.digest, noted.digest]),
+                Estimates.concat([earlier.estimates, noted.estimates]),
+                earlier.before + noted.before,
+            )
+        self._steps[step] = noted
+        return fresh
+
+    def _estimates(self, prompt: NDArray[np.int64], rows: NDArray[np.int64], total: NDArray[np.float64]) -> Estimates:
+        proxy, advantage = np.empty(total.shape), np.empty(total.shape, dtype=np.float32)
+        differ = np.empty(len(total), dtype=bool)
+        for start in range(0, len(total), CHUNK):
+            part = slice(start, start + CHUNK)
+            reference = self._prior.rewards[rows[part]]
+            found = self._target.proxy(total[part], reference, self._settings, self._carried(rows[part]))
+            proxy[part], advantage[part] = found, group_advantage(found, self._scale)
+            differ[part] = informative(found)
+        return Estimates(prompt, proxy, advantage, differ)
+
+    def _carried(self, rows: NDArray[np.int64]) -> Evidence | None:
         if not self._carry:
-            return
-        values, weights = self._evidence.get(prompt, (np.zeros(0), np.zeros(0)))
-        values = np.concatenate([rewards, values])[:CARRIED_VALUES]
-        weights = np.concatenate([np.ones(len(rewards)), weights])[:CARRIED_VALUES] * self._carry
-        self._evidence[prompt] = (values, weights)
+            return None
+        return Evidence(self._evidence.values[rows], self._evidence.weights[rows])
 
-
-def _static(settings: BetaSettings) -> BetaSettings:
-    """tau = 0: the prior alone."""
-    return BetaSettings(**{**vars(settings), "tau": 0.0})
+    def _remember(
+        self, rows: NDArray[np.int64], rewards: NDArray[np.float64]
+    ) -> list[tuple[NDArray[np.int64], Evidence]]:
+        """The group's rewards return at the next visit with weight ``carry`` each, older ones with its powers."""
+        before = self._carried(rows)
+        if before is None:
+            return []
+        ones = np.ones_like(rewards)
+        values, weights = self._evidence.values, self._evidence.weights
+        values[rows] = np.concatenate([rewards, before.values], axis=1)[:, :CARRIED_VALUES]
+        weights[rows] = self._carry * np.concatenate([ones, before.weights], axis=1)[:, :CARRIED_VALUES]
+        return [(rows, before)]

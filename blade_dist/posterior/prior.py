@@ -43,12 +43,20 @@ class Prior:
         Raises:
             UserError: a prompt is not in the prior.
         """
+        return self.rewards[self.where(prompts)]
+
+    def where(self, prompts: NDArray[np.int64]) -> NDArray[np.int64]:
+        """``[B]`` rows of the given prompts.
+
+        Raises:
+            UserError: a prompt is not in the prior.
+        """
         where = np.searchsorted(self.prompts, prompts)
         found = self.prompts[np.minimum(where, len(self.prompts) - 1)] == prompts
         if not found.all():
             missing = int(np.asarray(prompts)[~found][0])
             raise UserError(f"the prior holds no training prompt {missing}: delete it, so that it is made again")
-        return self.rewards[where]
+        return where
 
 
 class PriorWriter:

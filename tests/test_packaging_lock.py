@@ -31,7 +31,14 @@ def declared() -> list[Requirement]:
     tree = tomllib.loads((ROOT / "pyproject.toml").read_text())
     project = tree["project"]
     extras = project["optional-dependencies"]
-    lines = [*tree["build-system"]["requires"], *project["dependencies"], *extras["cpu"], *extras["dev"], "rectools"]
+    lines = [
+        *tree["build-system"]["requires"],
+        *project["dependencies"],
+        *extras["cpu"],
+        *extras["dev"],
+        *extras["peer"],
+        "rectools",
+    ]
     return [Requirement(line) for line in lines]
 
 

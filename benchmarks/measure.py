@@ -1,0 +1,109 @@
+"""Numbers of a measured run: from its step log, and from the processes while it runs."""
+
+from __future__ import annotations
+
+import statistics
+import threading
+from typing import Any
+
+import psutil
+
+ROLES = {"Engine": "engine", "TrainWorker": "learner", "StepPipeline": "pipeline", "Estimator": "estimator"}
+"""Part of a Ray process's name, and the role that it has."""
+
+PEAK_BF16 = {"H100": 989e12, "H200": 989e12, "A100": 312e12, "L40S": 362e12}
+"""Dense bf16 FLOP/s of a GPU, by a part of its name."""
+
+
+def numbers(rows: list[dict[str, float]], warmup: int, parameters: int, prompt_tokens: int) -> dict[str, Any]:
+    """Medians over the steps after ``warmup``.
+
+    Args:
+        rows: of the step log.
+        warmup: steps that are left out.
+        parameters: of the model.
+        prompt_tokens: mean length of a prompt.
+    """
+    rows = rows[warmup:]
+
+    def median(name: str) -> float:
+        return statistics.median(row[name] for row in rows)
+
+    wall, generate, learn, push = (median(f"seconds/{name}") for name in ("step", "generate", "learn", "push"))
+    tokens = median("lists") * median("list_tokens")
+    return {
+        "lists_per_second": median("lists") / wall,
+        "generated_tokens_per_second": tokens / generate,
+        "learned_tokens_per_second": tokens / learn,
+        "seconds": {
+            "step": wall,
+            **{name: median(f"seconds/{name}") for name in ("generate", "score", "estimate", "learn", "push")},
+        },
+        "overhead": statistics.median(overhead(row) for row in rows),
+        "idle": {"engine": 1 - min(1.0, generate / wall), "learner": 1 - min(1.0, learn / wall)},
+        "push_gb_per_second": median("push_bytes") / push / 1e9,
+        "staleness": statistics.fmean(row["staleness"] for row in rows),
+        "invalid": max(row["invalid"] for row in rows),
+        "duplicate": max(row["duplicate"] for row in rows),
+        "logprob_gap": max(row["logprob_gap"] for row in rows),
+        "list_tokens": median("list_tokens"),
+        "prompt_tokens": prompt_tokens,
+        "parameters": parameters,
+        "mfu": mfu(parameters, tokens + prompt_tokens * median("lists") / max(1.0, group_of(rows)), learn),
+    }
+
+
+def overhead(row: dict[str, float]) -> float:
+    """``(wall - generate - learn - push) / wall`` of a step (the probe is part of the push)."""
+    busy = sum(row[f"seconds/{name}"] for name in ("generate", "learn", "push"))
+    return (row["seconds/step"] - busy) / row["seconds/step"]
+
+
+def group_of(rows: list[dict[str, float]]) -> float:
+    """Lists per prompt, where the rows say so."""
+    return rows[0].get("group", 1.0)
+
+
+def mfu(parameters: int, tokens: float, seconds: float) -> float | None:
+    """``6 * parameters * tokens`` per second over the GPU's peak; None where it has none that is known."""
+    import torch
+
+    if not torch.cuda.is_available():
+        return None
+    name = torch.cuda.get_device_name()
+    peak = next((peak for part, peak in PEAK_BF16.items() if part in name), None)
+    return None if peak is None else 6 * parameters * tokens / seconds / peak
+
+
+class PeakMemory:
+    """Largest memory of each role (PSS: shared pages count once) while the block runs, in MiB."""
+
+    def __init__(self, interval_s: float = 1.0) -> None:
+        self.peaks: dict[str, float] = {}
+        self._interval = interval_s
+        self._over = threading.Event()
+        self._thread = threading.Thread(target=self._watch, daemon=True)
+
+    def __enter__(self) -> PeakMemory:
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._over.set()
+        self._thread.join()
+
+    def _watch(self) -> None:
+        while not self._over.wait(self._interval):
+            now: dict[str, float] = {}
+            for process in psutil.Process().children(recursive=True):
+                try:
+                    title = " ".join(process.cmdline())
+                    role = next(
+                        (role for part, role in ROLES.items() if title.startswith("ray::") and part in title), None
+                    )
+                    if role is not None:
+                        now[role] = now.get(role, 0.0) + process.memory_full_info().pss / 2**20
+                except (psutil.NoSuchProcess, psutil.AccessDenied):
+                    continue
+            for role, value in now.items():
+                self.peaks[role] = max(self.peaks.get(role, 0.0), value)

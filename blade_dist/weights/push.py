@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -25,6 +25,7 @@ class PushReport:
 
     seconds: float
     bytes: int
+    parts: dict[str, float] = field(default_factory=dict)
 
 
 class WeightPusher:

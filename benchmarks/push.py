@@ -37,6 +37,8 @@ GOAL = 1.5
 WARM_UP = 2
 """Pushes and copies that are not counted."""
 
+CONTEXT = 128
+
 HOST = "127.0.0.1"
 
 EXAMPLES = """
@@ -103,8 +105,9 @@ def settings(folder: Path, engines: int, parameters_m: float, tied: bool) -> Con
             "data.synthetic={users: 120, items: 40, groups: 4, interactions: 24}",
             "data={k_core: 2, max_history: 8, targets: 3, windows: 3}",
             "lists.k=3",
-            f"model.build={{hidden_size: {width}, layers: {layers}, heads: 8, kv_heads: 4, ffn_size: {ffn}, "
-            f"context: 128, tied: {str(tied).lower()}}}",
+            f"model.build={{hidden_size: {width}, layers: {layers}, heads: 8, kv_heads: 4, ffn_size: {ffn}}}",
+            f"model.build.context={CONTEXT}",
+            f"model.build.tied={str(tied).lower()}",
             f"rollout={{engines: {engines}, max_num_seqs: 16}}",
         ],
     )
@@ -118,9 +121,7 @@ def running(config: Config, folder: Path) -> Iterator[tuple[Any, EnginePool]]:
     torch.manual_seed(0)
     model = build_model(config.model, len(data.codec.tokenizer), data.codec.pad, data.codec.end)
     save_policy(folder / "policy", model, model.state_dict(), data.codec, "sft", 0)
-    spec = EngineSpec.of(
-        config, folder / "policy", RunPaths(config.run.dir).codec, context_length(folder / "policy")
-    )
+    spec = EngineSpec.of(config, folder / "policy", RunPaths(config.run.dir).codec, context_length(folder / "policy"))
     with RunningPool(config, spec) as pool:
         yield model, pool
 
@@ -154,9 +155,7 @@ def summary(pushes: list[PushReport], limits: list[float]) -> dict[str, Any]:
         "goal": GOAL,
         "push_gb_per_s": size / push / 1e9,
         "limit_gb_per_s": size / limit / 1e9,
-        "parts": {
-            name: statistics.median(report.parts[name] for report in pushes) for name in pushes[0].parts
-        },
+        "parts": {name: statistics.median(report.parts[name] for report in pushes) for name in pushes[0].parts},
     }
 
 

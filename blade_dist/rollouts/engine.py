@@ -16,6 +16,9 @@ from blade_dist.settings import Config
 BATCHED_TOKENS = 8192
 """Prompt tokens that vLLM takes in one pass."""
 
+NO_VERSION = (-1, -1)
+"""Of an engine that holds a part of a push."""
+
 
 @dataclass(frozen=True)
 class EngineSpec:
@@ -145,28 +148,44 @@ class Engine:
         """Joins the learner's transfer group (blocks until the learner joins too)."""
         self._llm.collective_rpc("blade_connect", args=(transport, info))
 
+    def update(self, version: tuple[int, int]) -> dict[str, Any]:
+        """One whole push from a transport that streams (blocks until the stream ends); see :meth:`finish_update`.
+
+        Where it fails the engine leaves the group, and its lists belong to no version until a push succeeds.
+        """
+        self._version = NO_VERSION
+        try:
+            report: dict[str, Any] = self._llm.collective_rpc("blade_update")[0]
+        except BaseException:
+            self._llm.collective_rpc("blade_disconnect")
+            raise
+        return self._serve(version, report)
+
     def start_update(self) -> None:
-        """Makes the model ready for new weights."""
+        """Makes the model ready for new weights, bucket by bucket."""
+        self._version = NO_VERSION
         self._llm.collective_rpc("blade_start_update")
 
     def receive(self, bucket: dict[str, Any]) -> None:
-        """Takes one bucket of weights (blocks until it is sent)."""
+        """Takes one bucket of weights."""
         self._llm.collective_rpc("blade_receive", args=(bucket,))
 
-    def finish_update(self, version: tuple[int, int]) -> dict[str, tuple[float, float]]:
+    def finish_update(self, version: tuple[int, int]) -> dict[str, Any]:
         """Makes the new weights the served ones and forgets every cached prefix.
 
         Returns:
-            Digest of each parameter as it arrived, by Hugging Face name.
+            ``digests`` of each parameter as it arrived, by Hugging Face name, and ``seconds`` of each part.
 
         Raises:
             RuntimeError: the prefix cache could not be reset (a request was still running).
         """
-        digests: dict[str, tuple[float, float]] = self._llm.collective_rpc("blade_finish_update")[0]
+        return self._serve(version, self._llm.collective_rpc("blade_finish_update")[0])
+
+    def _serve(self, version: tuple[int, int], report: dict[str, Any]) -> dict[str, Any]:
         if not self._llm.reset_prefix_cache():
             raise RuntimeError("the prefix cache could not be reset: a request was running during a weight push")
         self._version = (int(version[0]), int(version[1]))
-        return digests
+        return report
 
 
 RolloutEngine: Any = ray.remote(Engine)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import socket
+from collections.abc import Iterator
 from datetime import timedelta
 from typing import Any
 
@@ -11,7 +13,11 @@ import torch
 from torch.distributed import ProcessGroupGloo, TCPStore
 
 from blade_dist.weights.gather import Bucket
-from blade_dist.weights.wire import CONNECT_TIMEOUT_S, bucket_bytes, describe_bucket, pack, unpack
+from blade_dist.weights.stream import END, Descriptions, StreamSender
+from blade_dist.weights.wire import CONNECT_TIMEOUT_S, Description, bucket_bytes, describe_bucket, pack, unpack
+
+PIECE_BYTES = 4 * 2**20
+"""Of one transfer: small enough that an engine loads one piece while the next arrives."""
 
 
 def reachable_address(engine_ip: str) -> str:
@@ -44,12 +50,36 @@ def join_group(store: TCPStore, rank: int, world_size: int, address: str) -> Pro
     return ProcessGroupGloo(store, rank, world_size, options)
 
 
-class GlooSender:
+class _Buffer:
+    """Bytes that are used again once what was done with them is over."""
+
+    def __init__(self) -> None:
+        self._bytes = torch.empty(0, dtype=torch.uint8)
+        self.works: list[Any] = []
+
+    def take(self, size: int) -> torch.Tensor:
+        """``size`` bytes."""
+        self.wait()
+        if len(self._bytes) < size:
+            self._bytes = torch.empty(size, dtype=torch.uint8)
+        return self._bytes[:size]
+
+    def wait(self) -> None:
+        """Until its transfers are over."""
+        for work in self.works:
+            work.wait()
+        self.works = []
+
+
+class GlooSender(StreamSender):
     """Rank 0 of one group per engine; an engine's workers are ranks 1 and up."""
 
+    piece_bytes = PIECE_BYTES
+
     def __init__(self, engines: list[Any]) -> None:
-        self._engines = engines
+        super().__init__(engines)
         self._groups: list[tuple[TCPStore, ProcessGroupGloo]] = []
+        self._buffers = [_Buffer(), _Buffer()]
         for engine in engines:
             place = ray.get(engine.describe.remote())
             address = reachable_address(place["node_ip"])
@@ -60,17 +90,25 @@ class GlooSender:
             self._groups.append((store, join_group(store, 0, size, address)))
             ray.get(joined)
 
-    def send(self, bucket: Bucket) -> None:
-        described = describe_bucket(bucket)
-        buffer = pack(bucket).cpu()
-        received = [engine.receive.remote(described) for engine in self._engines]
-        sends = [group.broadcast(buffer, 0) for _, group in self._groups]
-        for send in sends:
-            send.wait()
-        ray.get(received)
+    def deliver(self, number: int, description: Description | None, piece: Bucket) -> None:
+        """To all engines at once, while the next piece is packed."""
+        told = b"" if description is None else json.dumps(description).encode()
+        tensors = [torch.tensor([number, len(told)])]
+        if told:
+            tensors.append(torch.frombuffer(bytearray(told), dtype=torch.uint8))
+        buffer = self._buffers.pop(0)
+        self._buffers.append(buffer)
+        buffer.wait()
+        if piece:
+            tensors.append(pack(piece, buffer.take(bucket_bytes(describe_bucket(piece)))))
+        buffer.works = [group.broadcast(tensor, 0) for tensor in tensors for _, group in self._groups]
+        if number == END:
+            for each in self._buffers:
+                each.wait()
 
     def close(self) -> None:
         self._groups.clear()
+        self._buffers.clear()
 
 
 class GlooReceiver:
@@ -85,11 +123,37 @@ class GlooReceiver:
             timeout=timedelta(seconds=CONNECT_TIMEOUT_S),
         )
         self._group = join_group(self._store, 1 + worker_rank, info["size"], info["bind"])
+        self._descriptions = Descriptions()
+        self._buffers = [_Buffer(), _Buffer()]
 
-    def receive(self, bucket: dict[str, Any]) -> Bucket:
-        buffer = torch.empty(bucket_bytes(bucket), dtype=torch.uint8)
-        self._group.broadcast(buffer, 0).wait()
-        return unpack(buffer, bucket)
+    def stream(self) -> Iterator[Bucket]:
+        """The pieces of one push; a piece's tensors live until the next but one is asked for."""
+        arriving = self._post()
+        while arriving is not None:
+            buffer, tensor, description = arriving
+            buffer.wait()
+            arriving = self._post()
+            yield unpack(tensor, description)
+
+    def _post(self) -> tuple[_Buffer, torch.Tensor, Description] | None:
+        """Starts to receive the next piece; None at the end of the stream."""
+        head = torch.empty(2, dtype=torch.int64)
+        self._group.broadcast(head, 0).wait()
+        number, told = head.tolist()
+        if number == END:
+            return None
+        description = self._descriptions.look_up(number, self._receive_description(told) if told else None)
+        buffer = self._buffers.pop(0)
+        self._buffers.append(buffer)
+        tensor = buffer.take(bucket_bytes(description))
+        buffer.works = [self._group.broadcast(tensor, 0)]
+        return buffer, tensor, description
+
+    def _receive_description(self, size: int) -> Description:
+        told = torch.empty(size, dtype=torch.uint8)
+        self._group.broadcast(told, 0).wait()
+        description: Description = json.loads(told.numpy().tobytes())
+        return description
 
 
 def _own_side(engine_ip: str, address: str) -> str:

@@ -8,9 +8,8 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
-import ray
 
-from blade_dist.weights.digest import Digest, digest, first_difference
+from blade_dist.weights.digest import Digest, digests, first_difference
 from blade_dist.weights.gather import Bucket
 from blade_dist.weights.transports import sending_end
 
@@ -26,6 +25,7 @@ class PushReport:
     seconds: float
     bytes: int
     parts: dict[str, float] = field(default_factory=dict)
+    """Seconds of each part on rank 0: the learner's, and as ``engine <part>`` the slowest engine's at the same time."""
 
 
 class WeightPusher:
@@ -58,22 +58,32 @@ class WeightPusher:
     def push(self, version: tuple[int, int]) -> PushReport:
         """Sends every parameter to every engine, which then serves ``version``."""
         started = time.perf_counter()
-        sent = 0
-        if self._rank == 0:
-            ray.get([engine.start_update.remote() for engine in self._engines])
-        self._barrier()
-        for bucket in self._buckets():
-            if self._end is not None:
-                self._end.send(bucket)
-            sent += sum(tensor.numel() * tensor.element_size() for _, tensor in bucket)
-        self._barrier()
-        if self._rank == 0:
-            self._arrived = ray.get([engine.finish_update.remote(version) for engine in self._engines])
-        return PushReport(time.perf_counter() - started, sent)
+        sent, passed = 0, {"gather": 0.0, "send": 0.0}
+        if self._end is not None:
+            self._end.begin(version)
+        begun = marked = time.perf_counter()
+        try:
+            for bucket in self._buckets():
+                gathered = time.perf_counter()
+                if self._end is not None:
+                    self._end.send(bucket)
+                sent += sum(tensor.numel() * tensor.element_size() for _, tensor in bucket)
+                passed["gather"] += gathered - marked
+                marked = time.perf_counter()
+                passed["send"] += marked - gathered
+            self._barrier()
+            reports = self._end.finish(version) if self._end is not None and self._rank == 0 else []
+        except BaseException:
+            self.close()
+            raise
+        ended = time.perf_counter()
+        self._arrived = [report["digests"] for report in reports]
+        parts = {"start": begun - started, **passed, "finish": ended - marked, **_slowest(reports)}
+        return PushReport(ended - started, sent, parts)
 
     def diagnose(self, gap: float, tolerance: float) -> WeightPushError:
         """Why the log-probs differ: the first parameter that did not arrive as the learner holds it."""
-        held = {name: digest(tensor) for bucket in self._buckets() for name, tensor in bucket}
+        held = {name: value for bucket in self._buckets() for name, value in digests(bucket).items()}
         head = f"after the push an engine's log-probs differ from the learner's by {gap:.2g} (at most {tolerance:.2g})"
         for number, arrived in enumerate(self._arrived):
             if (name := first_difference(held, arrived)) is not None:
@@ -88,6 +98,11 @@ class WeightPusher:
         """Lets go of the transport."""
         if self._end is not None:
             self._end.close()
+
+
+def _slowest(reports: list[dict[str, Any]]) -> dict[str, float]:
+    names = dict.fromkeys(name for report in reports for name in report["seconds"])
+    return {f"engine {name}": max(report["seconds"].get(name, 0.0) for report in reports) for name in names}
 
 
 def largest_gap(engine: np.ndarray, learner: np.ndarray) -> float:

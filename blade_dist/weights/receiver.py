@@ -1,17 +1,18 @@
 """The engine's side of the push: an extension of vLLM's worker (``worker_extension_cls``).
 
-Works with vLLM 0.24 and 0.32 alike, for every transport: a transport only turns a bucket's description into
-tensors; loading them (vLLM's layer-wise reload), digesting them and repairing what vLLM's CPU backend leaves stale
-is the same for all.
+Works with vLLM 0.24 and 0.32 alike, for every transport: a transport only turns what arrives into tensors; loading
+and digesting them is the same for all.
 """
 
 from __future__ import annotations
 
+import time
 from typing import Any
 
 import torch
 
-from blade_dist.weights.digest import Digest, digest
+from blade_dist.weights.digest import Digest, digests
+from blade_dist.weights.gather import Bucket
 
 
 class WeightReceiver:
@@ -19,7 +20,6 @@ class WeightReceiver:
 
     model_runner: Any
     vllm_config: Any
-    model_config: Any
     device: torch.device
 
     def blade_describe(self) -> str:
@@ -30,50 +30,63 @@ class WeightReceiver:
 
     def blade_connect(self, transport: str, info: dict[str, Any]) -> None:
         """Joins the learner's transfer group."""
+        from blade_dist.weights.load import loader_for
         from blade_dist.weights.transports import receiving_end
 
-        self._blade_end = receiving_end(transport, info, self)
-        self._blade_digests: dict[str, Digest] = {}
+        self._blade_end: Any = receiving_end(transport, info, self)
+        if not hasattr(self, "_blade_loader"):
+            self._blade_loader = loader_for(self.model_runner.model, self.vllm_config, self.device)
+
+    def blade_disconnect(self) -> None:
+        """Leaves the group, so that a learner that still sends fails at once."""
+        self._blade_end = None
+
+    @torch.inference_mode()
+    def blade_update(self) -> dict[str, Any]:
+        """One whole push, from a transport that streams; see :meth:`blade_finish_update`."""
+        self.blade_start_update()
+        stream = self._blade_end.stream()
+        while (weights := self._timed("receive", lambda: next(stream, None))) is not None:
+            self._take(weights)
+        return self.blade_finish_update()
 
     @torch.inference_mode()
     def blade_start_update(self) -> None:
-        """Restores the layout of a fresh checkpoint load."""
+        """Makes the model ready for new weights."""
         from vllm.config import set_current_vllm_config
-        from vllm.model_executor.model_loader.reload import initialize_layerwise_reload
 
-        self._blade_digests = {}
-        with set_current_vllm_config(self.vllm_config), torch.device(self.device):
-            initialize_layerwise_reload(self.model_runner.model)
+        self._blade_digests: dict[str, Digest] = {}
+        self._blade_seconds: dict[str, float] = {}
+        with set_current_vllm_config(self.vllm_config):
+            self._timed("start", self._blade_loader.start)
 
     @torch.inference_mode()
     def blade_receive(self, bucket: dict[str, Any]) -> None:
         """Receives and loads one bucket: ``names``, ``dtypes``, ``shapes`` and what the transport adds."""
-        from vllm.config import set_current_vllm_config
-
-        weights = self._blade_end.receive(bucket)
-        self._blade_digests.update({name: digest(tensor) for name, tensor in weights})
-        with set_current_vllm_config(self.vllm_config), torch.device(self.device):
-            self.model_runner.model.load_weights(weights)
-        if self.device.type == "cuda":
-            torch.cuda.synchronize(self.device)
+        self._take(self._timed("receive", lambda: self._blade_end.receive(bucket)))
 
     @torch.inference_mode()
-    def blade_finish_update(self) -> dict[str, Digest]:
-        """Processes what was loaded, and returns the digest of every parameter as it arrived."""
+    def blade_finish_update(self) -> dict[str, Any]:
+        """Makes what arrived the weights that are served.
+
+        Returns:
+            ``digests`` of every parameter as it arrived, by Hugging Face name, and ``seconds`` of each part.
+        """
         from vllm.config import set_current_vllm_config
-        from vllm.model_executor.model_loader.reload import finalize_layerwise_reload
 
-        with set_current_vllm_config(self.vllm_config), torch.device(self.device):
-            finalize_layerwise_reload(self.model_runner.model, self.model_config)
-        if self.device.type == "cpu":
-            _repack_tied_head(self.model_runner.model)
-        return self._blade_digests
+        with set_current_vllm_config(self.vllm_config):
+            self._timed("serve", self._blade_loader.finish)
+        return {"digests": self._blade_digests, "seconds": self._blade_seconds}
 
+    def _take(self, weights: Bucket) -> None:
+        from vllm.config import set_current_vllm_config
 
-def _repack_tied_head(model: torch.nn.Module) -> None:
-    """vLLM's CPU backend packs a tied output head apart from the embedding and does not pack it again on a reload."""
-    from vllm.model_executor.layers.utils import dispatch_cpu_unquantized_gemm
+        self._blade_digests.update(self._timed("digest", lambda: digests(weights)))
+        with set_current_vllm_config(self.vllm_config):
+            self._timed("load", lambda: self._blade_loader.load(weights))
 
-    head, config = getattr(model, "lm_head", None), getattr(model, "config", None)
-    if head is not None and getattr(config, "tie_word_embeddings", False):
-        dispatch_cpu_unquantized_gemm(head, remove_weight=False)
+    def _timed(self, part: str, work: Any) -> Any:
+        started = time.perf_counter()
+        done = work()
+        self._blade_seconds[part] = self._blade_seconds.get(part, 0.0) + time.perf_counter() - started
+        return done

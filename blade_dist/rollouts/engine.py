@@ -12,6 +12,7 @@ from blade_dist.batches import Rollouts
 from blade_dist.catalog.codec import Codec
 from blade_dist.rollouts.request import RolloutRequest, to_rollouts
 from blade_dist.settings import Config
+from blade_dist.weights.stream import Announcement
 
 BATCHED_TOKENS = 8192
 """Prompt tokens that vLLM takes in one pass."""
@@ -148,18 +149,19 @@ class Engine:
         """Joins the learner's transfer group (blocks until the learner joins too)."""
         self._llm.collective_rpc("blade_connect", args=(transport, info))
 
-    def update(self, version: tuple[int, int]) -> dict[str, Any]:
+    def update(self, version: tuple[int, int], first: Announcement) -> dict[str, float]:
         """One whole push from a transport that streams (blocks until the stream ends); see :meth:`finish_update`.
 
-        Where it fails the engine leaves the group, and its lists belong to no version until a push succeeds.
+        ``first`` announces the first piece. Where the update fails the engine leaves the group, and its lists belong
+        to no version until a push succeeds.
         """
         self._version = NO_VERSION
         try:
-            report: dict[str, Any] = self._llm.collective_rpc("blade_update")[0]
+            seconds: dict[str, float] = self._llm.collective_rpc("blade_update", args=(first,))[0]
         except BaseException:
             self._llm.collective_rpc("blade_disconnect")
             raise
-        return self._serve(version, report)
+        return self._serve(version, seconds)
 
     def start_update(self) -> None:
         """Makes the model ready for new weights, bucket by bucket."""
@@ -170,22 +172,27 @@ class Engine:
         """Takes one bucket of weights."""
         self._llm.collective_rpc("blade_receive", args=(bucket,))
 
-    def finish_update(self, version: tuple[int, int]) -> dict[str, Any]:
+    def finish_update(self, version: tuple[int, int]) -> dict[str, float]:
         """Makes the new weights the served ones and forgets every cached prefix.
 
         Returns:
-            ``digests`` of each parameter as it arrived, by Hugging Face name, and ``seconds`` of each part.
+            Seconds of each part of the update.
 
         Raises:
             RuntimeError: the prefix cache could not be reset (a request was still running).
         """
         return self._serve(version, self._llm.collective_rpc("blade_finish_update")[0])
 
-    def _serve(self, version: tuple[int, int], report: dict[str, Any]) -> dict[str, Any]:
+    def _serve(self, version: tuple[int, int], seconds: dict[str, float]) -> dict[str, float]:
         if not self._llm.reset_prefix_cache():
             raise RuntimeError("the prefix cache could not be reset: a request was running during a weight push")
         self._version = (int(version[0]), int(version[1]))
-        return report
+        return seconds
+
+    def digests(self) -> dict[str, tuple[int, int]]:
+        """Digest of each parameter that arrived in the last update, by Hugging Face name."""
+        digests: dict[str, tuple[int, int]] = self._llm.collective_rpc("blade_digests")[0]
+        return digests
 
 
 RolloutEngine: Any = ray.remote(Engine)

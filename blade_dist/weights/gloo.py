@@ -13,11 +13,22 @@ import torch
 from torch.distributed import ProcessGroupGloo, TCPStore
 
 from blade_dist.weights.gather import Bucket
-from blade_dist.weights.stream import END, Descriptions, StreamSender
-from blade_dist.weights.wire import CONNECT_TIMEOUT_S, Description, bucket_bytes, describe_bucket, pack, unpack
+from blade_dist.weights.stream import END, Announcement, Descriptions, StreamSender
+from blade_dist.weights.wire import (
+    ALIGNMENT,
+    CONNECT_TIMEOUT_S,
+    Description,
+    bucket_bytes,
+    describe_bucket,
+    pack,
+    unpack,
+)
 
 PIECE_BYTES = 4 * 2**20
 """Of one transfer: small enough that an engine loads one piece while the next arrives."""
+
+TAIL_BYTES = ALIGNMENT
+"""Behind every piece: two int64, the number of the next one and the bytes of its description (0: known)."""
 
 
 def reachable_address(engine_ip: str) -> str:
@@ -54,7 +65,7 @@ class _Buffer:
     """Bytes that are used again once what was done with them is over."""
 
     def __init__(self) -> None:
-        self._bytes = torch.empty(0, dtype=torch.uint8)
+        self._bytes = self.taken = torch.empty(0, dtype=torch.uint8)
         self.works: list[Any] = []
 
     def take(self, size: int) -> torch.Tensor:
@@ -62,7 +73,8 @@ class _Buffer:
         self.wait()
         if len(self._bytes) < size:
             self._bytes = torch.empty(size, dtype=torch.uint8)
-        return self._bytes[:size]
+        self.taken = self._bytes[:size]
+        return self.taken
 
     def wait(self) -> None:
         """Until its transfers are over."""
@@ -90,17 +102,20 @@ class GlooSender(StreamSender):
             self._groups.append((store, join_group(store, 0, size, address)))
             ray.get(joined)
 
-    def deliver(self, number: int, description: Description | None, piece: Bucket) -> None:
-        """To all engines at once, while the next piece is packed."""
+    def hold(self, piece: Bucket) -> None:
+        """Packs while the piece before travels."""
+        self._buffers.reverse()
+        buffer = self._buffers[0]
+        tensor = buffer.take(bucket_bytes(describe_bucket(piece)) + TAIL_BYTES)
+        pack(piece, tensor[:-TAIL_BYTES])
+
+    def release(self, following: Announcement) -> None:
+        """To all engines at once."""
+        number, description = following
         told = b"" if description is None else json.dumps(description).encode()
-        tensors = [torch.tensor([number, len(told)])]
-        if told:
-            tensors.append(torch.frombuffer(bytearray(told), dtype=torch.uint8))
-        buffer = self._buffers.pop(0)
-        self._buffers.append(buffer)
-        buffer.wait()
-        if piece:
-            tensors.append(pack(piece, buffer.take(bucket_bytes(describe_bucket(piece)))))
+        buffer = self._buffers[0]
+        buffer.taken[-TAIL_BYTES:].view(torch.int64)[:2] = torch.tensor([number, len(told)])
+        tensors = [buffer.taken, *([torch.frombuffer(bytearray(told), dtype=torch.uint8)] if told else [])]
         buffer.works = [group.broadcast(tensor, 0) for tensor in tensors for _, group in self._groups]
         if number == END:
             for each in self._buffers:
@@ -126,28 +141,25 @@ class GlooReceiver:
         self._descriptions = Descriptions()
         self._buffers = [_Buffer(), _Buffer()]
 
-    def stream(self) -> Iterator[Bucket]:
-        """The pieces of one push; a piece's tensors live until the next but one is asked for."""
-        arriving = self._post()
+    def stream(self, first: Announcement) -> Iterator[Bucket]:
+        """The pieces of one push; a piece's tensors live until the next is asked for."""
+        arriving = self._post(first)
         while arriving is not None:
-            buffer, tensor, description = arriving
+            buffer, description = arriving
             buffer.wait()
-            arriving = self._post()
-            yield unpack(tensor, description)
+            number, told = buffer.taken[-TAIL_BYTES:].view(torch.int64)[:2].tolist()
+            arriving = self._post((number, self._receive_description(told) if told else None))
+            yield unpack(buffer.taken, description)
 
-    def _post(self) -> tuple[_Buffer, torch.Tensor, Description] | None:
-        """Starts to receive the next piece; None at the end of the stream."""
-        head = torch.empty(2, dtype=torch.int64)
-        self._group.broadcast(head, 0).wait()
-        number, told = head.tolist()
-        if number == END:
+    def _post(self, piece: Announcement) -> tuple[_Buffer, Description] | None:
+        """Starts to receive a piece; None at the end of the stream."""
+        if piece[0] == END:
             return None
-        description = self._descriptions.look_up(number, self._receive_description(told) if told else None)
-        buffer = self._buffers.pop(0)
-        self._buffers.append(buffer)
-        tensor = buffer.take(bucket_bytes(description))
-        buffer.works = [self._group.broadcast(tensor, 0)]
-        return buffer, tensor, description
+        description = self._descriptions.look_up(piece)
+        self._buffers.reverse()
+        buffer = self._buffers[0]
+        buffer.works = [self._group.broadcast(buffer.take(bucket_bytes(description) + TAIL_BYTES), 0)]
+        return buffer, description
 
     def _receive_description(self, size: int) -> Description:
         told = torch.empty(size, dtype=torch.uint8)

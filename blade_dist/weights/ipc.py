@@ -40,8 +40,8 @@ class IpcSender:
         _, handle = reduce_tensor(buffer)
         ray.get([engine.receive.remote({**describe_bucket(bucket), "handle": handle}) for engine in self._engines])
 
-    def finish(self, version: tuple[int, int]) -> list[dict[str, Any]]:
-        """What every engine reports, those of other ranks included (called on rank 0, when all ranks have sent)."""
+    def finish(self, version: tuple[int, int]) -> list[dict[str, float]]:
+        """Seconds of each part of every engine, other ranks' included (called on rank 0, when all ranks have sent)."""
         return ray.get([engine.finish_update.remote(version) for engine in self._all])
 
     def close(self) -> None:

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
-from functools import partial, wraps
 from typing import Any, Protocol
 
 import torch
+from torch.utils._python_dispatch import TorchDispatchMode
 
+from blade_dist.weights.digest import Digest, digests
 from blade_dist.weights.gather import Bucket
 
 
@@ -24,6 +24,9 @@ class Loader(Protocol):
     def finish(self) -> None:
         """Makes what was loaded the weights that are served."""
 
+    def digests(self) -> dict[str, Digest]:
+        """Of every parameter that arrived in the last push, by Hugging Face name."""
+
 
 def loader_for(model: Any, config: Any, device: torch.device) -> Loader:
     """The fast way where the model allows it, else the general one."""
@@ -37,16 +40,19 @@ class LayerwiseLoader:
 
     def __init__(self, model: Any, config: Any, device: torch.device) -> None:
         self._model, self._config, self._device = model, config, device
+        self._digests: dict[str, Digest] = {}
 
     def start(self) -> None:
         """Restores the layout of a fresh checkpoint load."""
         from vllm.model_executor.model_loader.reload import initialize_layerwise_reload
 
+        self._digests = {}
         with self._device:
             initialize_layerwise_reload(self._model)
 
     def load(self, weights: Bucket) -> None:
         """Layers are processed as they become whole; until then vLLM keeps their pieces, here copies of them."""
+        self._digests.update(digests(weights))
         own = [(name, tensor.clone()) for name, tensor in weights] if self._device.type == "cpu" else weights
         with self._device:
             self._model.load_weights(own)
@@ -63,44 +69,44 @@ class LayerwiseLoader:
         if self._device.type == "cpu" and head is not None and getattr(config, "tie_word_embeddings", False):
             _pack(head)
 
+    def digests(self) -> dict[str, Digest]:
+        """Made on arrival."""
+        return self._digests
+
 
 @dataclass
-class _Steps:
-    """How vLLM loads one Hugging Face tensor."""
+class _Place:
+    """Where one Hugging Face tensor goes."""
 
-    parameters: list[int]
-    """Identities of the vLLM parameters that it goes into."""
-    replay: list[Callable[[torch.Tensor], object]] | None
-    """The loads themselves; None where the model changes the tensor first."""
+    target: torch.Tensor | None
+    """View of a plain weight that is to equal the tensor; None where the model does more than copy it."""
+    weights: set[int]
+    """Storages of the plain weights that it changes."""
 
 
 class InPlaceLoader:
     """CPU, unquantized: keeps each layer's plain weight beside the packed one, writes into it, and packs it anew.
 
-    The model's own ``load_weights`` says once, tensor by tensor, what goes where; later pushes repeat only that. A
-    layer is packed as soon as all that goes into it has arrived.
+    The model's own ``load_weights`` is watched once, tensor by tensor; later pushes repeat only the copy that it made.
+    A layer is packed as soon as all that goes into it has arrived.
     """
 
     def __init__(self, model: Any) -> None:
         """Gives every layer its plain weight back; not a number until it is loaded."""
-        from vllm.model_executor.model_loader.weight_utils import default_weight_loader
-
         self._model = model
-        self._steps: dict[str, _Steps] = {}
-        self._calls: list[tuple[int, torch.Tensor, Callable[[torch.Tensor], object]]] = []
-        self._packed: dict[int, list[Any]] = {}
+        self._places: dict[str, _Place] = {}
+        self._layers: dict[int, list[Any]] = {}
         self._needs: dict[int, set[str]] = {}
-        self._arrived: dict[int, set[str]] = {}
+        self._waiting: dict[int, set[str]] = {}
+        self._digests: dict[str, Digest | None] = {}
         for layer in model.modules():
             if _packs(layer):
                 _restore_weight(layer)
-                self._packed.setdefault(id(layer.weight), []).append(layer)
+                self._layers.setdefault(_storage(layer.weight), []).append(layer)
         head = getattr(model, "lm_head", None)
-        for layers in self._packed.values():
-            if head in layers:  # an embedding whose head is a layer of its own is only looked up
+        for layers in self._layers.values():
+            if any(layer is head for layer in layers):  # the embedding itself is only looked up
                 layers[:] = [head]
-        for parameter in model.parameters():
-            parameter.weight_loader = self._noting(getattr(parameter, "weight_loader", default_weight_loader))
 
     @staticmethod
     def fits(model: Any) -> bool:
@@ -115,59 +121,72 @@ class InPlaceLoader:
 
     def start(self) -> None:
         """Nothing has arrived yet."""
-        self._arrived = {}
+        self._waiting, self._digests = {}, {}
 
     def load(self, weights: Bucket) -> None:
         """Writes into the plain weights."""
         for name, tensor in weights:
-            steps = self._steps.get(name)
-            if steps is not None and steps.replay is not None:
-                for step in steps.replay:
-                    step(tensor)
+            place = self._places.get(name)
+            if place is not None and place.target is not None:
+                place.target.copy_(tensor)
             else:
-                steps = self._steps[name] = self._first(name, tensor)
-            for parameter in steps.parameters:
-                arrived = self._arrived.setdefault(parameter, set())
+                place = self._places[name] = self._watch(name, tensor)
+            self._digests[name] = None if place.target is not None else digests([(name, tensor)])[name]
+            for weight in place.weights:
+                arrived = self._waiting.setdefault(weight, set())
                 arrived.add(name)
-                if arrived == self._needs.get(parameter):
-                    self._serve(parameter)
+                if arrived == self._needs.get(weight):
+                    self._serve(weight)
 
     def finish(self) -> None:
         """Packs what has not been: layers of which a part arrived, and on the first push all. Notes what each needs."""
-        for parameter in list(self._arrived):
-            self._serve(parameter)
-        for name, steps in self._steps.items():
-            for parameter in steps.parameters:
-                self._needs.setdefault(parameter, set()).add(name)
+        for weight in list(self._waiting):
+            self._serve(weight)
+        for name, place in self._places.items():
+            for weight in place.weights:
+                self._needs.setdefault(weight, set()).add(name)
 
-    def _serve(self, parameter: int) -> None:
-        del self._arrived[parameter]
-        for layer in self._packed.get(parameter, []):
+    def digests(self) -> dict[str, Digest]:
+        """Of the plain weights, where they hold what arrived as it is; the others' were made on arrival."""
+        held = digests(
+            (name, place.target)
+            for name, place in self._places.items()
+            if place.target is not None and name in self._digests
+        )
+        return held | {name: value for name, value in self._digests.items() if value is not None}
+
+    def _serve(self, weight: int) -> None:
+        del self._waiting[weight]
+        for layer in self._layers.get(weight, []):
             _pack(layer)
 
-    def _first(self, name: str, tensor: torch.Tensor) -> _Steps:
-        self._calls = []
-        self._model.load_weights([(name, tensor)])
-        plain = all(_same_view(loaded, tensor) for _, loaded, _ in self._calls)
-        return _Steps(
-            list(dict.fromkeys(parameter for parameter, _, _ in self._calls)),
-            [step for _, _, step in self._calls] if plain and self._calls else None,
-        )
-
-    def _noting(self, loader: Callable[..., Any]) -> Callable[..., Any]:
-        @wraps(loader)
-        def noting(parameter: Any, loaded: torch.Tensor, *args: Any, **kwargs: Any) -> Any:
-            step = partial(_call, loader, parameter, args, kwargs)
-            self._calls.append((id(parameter), loaded, step))
-            return step(loaded)
-
-        return noting
+    def _watch(self, name: str, tensor: torch.Tensor) -> _Place:
+        with _Writes() as writes:
+            self._model.load_weights([(name, tensor)])
+        target = None
+        if len(writes.seen) == 1 and writes.source is not None and _same_view(writes.source, tensor):
+            target = writes.seen[0] if writes.seen[0].dtype == tensor.dtype else None
+        return _Place(target, {_storage(written) for written in writes.seen})
 
 
-def _call(
-    loader: Callable[..., Any], parameter: Any, args: tuple[Any, ...], kwargs: dict[str, Any], loaded: torch.Tensor
-) -> Any:
-    return loader(parameter, loaded, *args, **kwargs)
+class _Writes(TorchDispatchMode):
+    """Notes every tensor that is written to."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.seen: list[torch.Tensor] = []
+        self.source: torch.Tensor | None = None
+        """Of the last write, where it was a copy."""
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        if func._schema.is_mutable:
+            self.seen.append(args[0])
+            self.source = args[1] if func is torch.ops.aten.copy_.default else None
+        return func(*args, **(kwargs or {}))
+
+
+def _storage(tensor: torch.Tensor) -> int:
+    return tensor.untyped_storage().data_ptr()
 
 
 def _same_view(a: torch.Tensor, b: torch.Tensor) -> bool:

@@ -13,8 +13,8 @@ import ray
 import torch
 
 from blade_dist.weights.gather import Bucket
-from blade_dist.weights.stream import END, Descriptions, StreamSender
-from blade_dist.weights.wire import Description, bucket_bytes, pack, unpack
+from blade_dist.weights.stream import END, Announcement, Descriptions, StreamSender
+from blade_dist.weights.wire import bucket_bytes, pack, unpack
 
 PIECE_BYTES = 256 * 2**20
 """Of one transfer."""
@@ -49,15 +49,15 @@ class NcclSender(StreamSender):
             self._groups.append(_communicator(address, port, 0, size, self._device))
             ray.get(joined)
 
-    def deliver(self, number: int, description: Description | None, piece: Bucket) -> None:
+    def hold(self, piece: Bucket) -> None:
+        """Packs on the GPU."""
+        self._held = pack(piece)
+
+    def release(self, following: Announcement) -> None:
         """To all engines, and waits until it is there or an engine has failed."""
         for group in self._groups:
-            group.group.broadcast_obj((number, description), src=0)
-        if not piece:
-            return
-        buffer = pack(piece)
-        for group in self._groups:
-            group.broadcast(buffer, src=0, stream=torch.cuda.current_stream())
+            group.group.broadcast_obj(following, src=0)
+            group.broadcast(self._held, src=0, stream=torch.cuda.current_stream())
         sent = torch.cuda.Event()
         sent.record()
         while not sent.query():
@@ -76,14 +76,13 @@ class NcclReceiver:
         self._group = _communicator(info["address"], info["port"], 1 + worker.rank, info["size"], worker.device)
         self._descriptions = Descriptions()
 
-    def stream(self) -> Iterator[Bucket]:
+    def stream(self, first: Announcement) -> Iterator[Bucket]:
         """The pieces of one push, in tensors of their own: vLLM keeps those of a layer until it is whole."""
-        while True:
-            number, told = self._group.group.broadcast_obj(None, src=0)
-            if number == END:
-                return
-            description = self._descriptions.look_up(number, told)
+        piece = first
+        while piece[0] != END:
+            description = self._descriptions.look_up(piece)
             buffer = torch.empty(bucket_bytes(description), dtype=torch.uint8, device=self._device)
+            piece = self._group.group.broadcast_obj(None, src=0)
             self._group.broadcast(buffer, src=0, stream=torch.cuda.current_stream())
             torch.cuda.current_stream().synchronize()
             yield unpack(buffer, description)

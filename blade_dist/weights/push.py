@@ -8,8 +8,9 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
+import ray
 
-from blade_dist.weights.digest import Digest, digests, first_difference
+from blade_dist.weights.digest import digests, first_difference
 from blade_dist.weights.gather import Bucket
 from blade_dist.weights.transports import sending_end
 
@@ -53,7 +54,6 @@ class WeightPusher:
         self._rank = rank
         self._barrier = barrier
         self._end = sending_end(transport, engines, rank)
-        self._arrived: list[dict[str, Digest]] = []
 
     def push(self, version: tuple[int, int]) -> PushReport:
         """Sends every parameter to every engine, which then serves ``version``."""
@@ -72,20 +72,19 @@ class WeightPusher:
                 marked = time.perf_counter()
                 passed["send"] += marked - gathered
             self._barrier()
-            reports = self._end.finish(version) if self._end is not None and self._rank == 0 else []
+            engines = self._end.finish(version) if self._end is not None and self._rank == 0 else []
         except BaseException:
             self.close()
             raise
         ended = time.perf_counter()
-        self._arrived = [report["digests"] for report in reports]
-        parts = {"start": begun - started, **passed, "finish": ended - marked, **_slowest(reports)}
+        parts = {"start": begun - started, **passed, "finish": ended - marked, **_slowest(engines)}
         return PushReport(ended - started, sent, parts)
 
     def diagnose(self, gap: float, tolerance: float) -> WeightPushError:
         """Why the log-probs differ: the first parameter that did not arrive as the learner holds it."""
         held = {name: value for bucket in self._buckets() for name, value in digests(bucket).items()}
         head = f"after the push an engine's log-probs differ from the learner's by {gap:.2g} (at most {tolerance:.2g})"
-        for number, arrived in enumerate(self._arrived):
+        for number, arrived in enumerate(ray.get([engine.digests.remote() for engine in self._engines])):
             if (name := first_difference(held, arrived)) is not None:
                 how = "arrived changed" if name in arrived else "did not arrive"
                 return WeightPushError(f"{head}: parameter {name} {how} at engine {number}")
@@ -100,9 +99,9 @@ class WeightPusher:
             self._end.close()
 
 
-def _slowest(reports: list[dict[str, Any]]) -> dict[str, float]:
-    names = dict.fromkeys(name for report in reports for name in report["seconds"])
-    return {f"engine {name}": max(report["seconds"].get(name, 0.0) for report in reports) for name in names}
+def _slowest(engines: list[dict[str, float]]) -> dict[str, float]:
+    names = dict.fromkeys(name for seconds in engines for name in seconds)
+    return {f"engine {name}": max(seconds.get(name, 0.0) for seconds in engines) for name in names}
 
 
 def largest_gap(engine: np.ndarray, learner: np.ndarray) -> float:

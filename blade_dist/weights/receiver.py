@@ -11,8 +11,9 @@ from typing import Any
 
 import torch
 
-from blade_dist.weights.digest import Digest, digests
+from blade_dist.weights.digest import Digest
 from blade_dist.weights.gather import Bucket
+from blade_dist.weights.stream import Announcement
 
 
 class WeightReceiver:
@@ -42,10 +43,10 @@ class WeightReceiver:
         self._blade_end = None
 
     @torch.inference_mode()
-    def blade_update(self) -> dict[str, Any]:
-        """One whole push, from a transport that streams; see :meth:`blade_finish_update`."""
+    def blade_update(self, first: Announcement) -> dict[str, float]:
+        """One whole push, from a transport that streams; seconds of each part."""
         self.blade_start_update()
-        stream = self._blade_end.stream()
+        stream = self._blade_end.stream(first)
         while (weights := self._timed("receive", lambda: next(stream, None))) is not None:
             self._take(weights)
         return self.blade_finish_update()
@@ -55,7 +56,6 @@ class WeightReceiver:
         """Makes the model ready for new weights."""
         from vllm.config import set_current_vllm_config
 
-        self._blade_digests: dict[str, Digest] = {}
         self._blade_seconds: dict[str, float] = {}
         with set_current_vllm_config(self.vllm_config):
             self._timed("start", self._blade_loader.start)
@@ -66,22 +66,22 @@ class WeightReceiver:
         self._take(self._timed("receive", lambda: self._blade_end.receive(bucket)))
 
     @torch.inference_mode()
-    def blade_finish_update(self) -> dict[str, Any]:
-        """Makes what arrived the weights that are served.
-
-        Returns:
-            ``digests`` of every parameter as it arrived, by Hugging Face name, and ``seconds`` of each part.
-        """
+    def blade_finish_update(self) -> dict[str, float]:
+        """Makes what arrived the weights that are served; seconds of each part of the update."""
         from vllm.config import set_current_vllm_config
 
         with set_current_vllm_config(self.vllm_config):
             self._timed("serve", self._blade_loader.finish)
-        return {"digests": self._blade_digests, "seconds": self._blade_seconds}
+        return self._blade_seconds
+
+    @torch.inference_mode()
+    def blade_digests(self) -> dict[str, Digest]:
+        """Digest of every parameter that arrived in the last push, by Hugging Face name."""
+        return self._blade_loader.digests()
 
     def _take(self, weights: Bucket) -> None:
         from vllm.config import set_current_vllm_config
 
-        self._blade_digests.update(self._timed("digest", lambda: digests(weights)))
         with set_current_vllm_config(self.vllm_config):
             self._timed("load", lambda: self._blade_loader.load(weights))
 

@@ -1,16 +1,22 @@
 """A push as one stream per engine: the engine waits in one call, and takes pieces until the stream ends.
 
-What the pieces look like is told once; later pushes only say which piece comes.
+Each piece announces the one after it, so that nothing but the pieces travels. What a piece looks like is told once;
+later pushes only give its number.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import ray
 
 from blade_dist.weights.gather import Bucket
 from blade_dist.weights.wire import Description, describe_bucket, pieces
+
+Announcement = tuple[int, Description | None]
+"""Number of a piece, and its description where it is new."""
 
 END = -1
 """Number that ends a stream."""
@@ -24,41 +30,57 @@ class StreamSender:
 
     def __init__(self, engines: list[Any]) -> None:
         self._engines = engines
-        self._updates: list[Any] = []
         self._known: dict[tuple[Any, ...], int] = {}
+        self._updates: list[Any] = []
+        self._version = (0, 0)
 
     def begin(self, version: tuple[int, int]) -> None:
-        """Every engine starts to wait for the stream."""
-        self._updates = [engine.update.remote(version) for engine in self._engines]
+        """The engines start to wait with the first piece."""
+        self._version, self._updates = version, []
 
     def send(self, bucket: Bucket) -> None:
-        """Sends a bucket; its tensors may change once this returns."""
+        """Sends a bucket, its last piece with the next call; its tensors may change once this returns."""
         for piece in pieces(bucket, self.piece_bytes):
             description = describe_bucket(piece)
             key = tuple(description.values())
             told = key in self._known
             number = self._known.setdefault(key, len(self._known))
-            self._guarded(number, None if told else description, piece)
+            with self._explained():
+                self._announce((number, None if told else description))
+                self.hold(piece)
 
-    def finish(self, version: tuple[int, int]) -> list[dict[str, Any]]:  # noqa: ARG002 - the engines know it
-        """Ends the stream; what every engine reports once it serves the weights."""
-        self._guarded(END, None, [])
+    def finish(self, version: tuple[int, int]) -> list[dict[str, float]]:  # noqa: ARG002 - the engines know it
+        """Ends the stream; seconds of each part, of every engine, once it serves the weights."""
+        with self._explained():
+            self._announce((END, None))
         return ray.get(self._updates)
 
-    def deliver(self, number: int, description: Description | None, piece: Bucket) -> None:
-        """Announces a piece (its number, and where that is new its description) and sends it."""
+    def hold(self, piece: Bucket) -> None:
+        """Packs a piece."""
+        raise NotImplementedError
+
+    def release(self, following: Announcement) -> None:
+        """Sends the piece that is held."""
         raise NotImplementedError
 
     def close(self) -> None:
         """Lets go of groups and stores: an engine that still waits for a piece fails at once."""
         raise NotImplementedError
 
-    def _guarded(self, number: int, description: Description | None, piece: Bucket) -> None:
+    def _announce(self, piece: Announcement) -> None:
+        if self._updates:
+            self.release(piece)
+        else:
+            self._updates = [engine.update.remote(self._version, piece) for engine in self._engines]
+
+    @contextmanager
+    def _explained(self) -> Iterator[None]:
+        """Lets an engine that has failed say why, instead of the transport that it has left."""
         try:
-            self.deliver(number, description, piece)
+            yield
         except Exception:
             self.close()
-            ray.get(self._updates)  # the engine's own error, where it has one, says more
+            ray.get(self._updates)
             raise
 
 
@@ -68,8 +90,9 @@ class Descriptions:
     def __init__(self) -> None:
         self._known: dict[int, Description] = {}
 
-    def look_up(self, number: int, told: Description | None) -> Description:
-        """The description of piece ``number``."""
+    def look_up(self, piece: Announcement) -> Description:
+        """The description of a piece that was announced."""
+        number, told = piece
         if told is not None:
             self._known[number] = told
         return self._known[number]

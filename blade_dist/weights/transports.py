@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from typing import Any, Protocol
 
 from blade_dist.weights.gather import Bucket
+from blade_dist.weights.stream import Announcement
 
 
 class SendingEnd(Protocol):
@@ -17,8 +18,8 @@ class SendingEnd(Protocol):
     def send(self, bucket: Bucket) -> None:
         """Delivers a bucket to every engine; the bucket's tensors may change once this returns."""
 
-    def finish(self, version: tuple[int, int]) -> list[dict[str, Any]]:
-        """Rank 0, when all ranks have sent: what every engine reports (``digests``, ``seconds``) once it serves."""
+    def finish(self, version: tuple[int, int]) -> list[dict[str, float]]:
+        """Rank 0, when all ranks have sent: seconds of each part, of every engine, once it serves."""
 
     def close(self) -> None:
         """Lets go of groups and stores."""
@@ -27,7 +28,7 @@ class SendingEnd(Protocol):
 class StreamReceiver(Protocol):
     """The end inside a vLLM worker, of a transport that streams."""
 
-    def stream(self) -> Iterator[Bucket]:
+    def stream(self, first: Announcement) -> Iterator[Bucket]:
         """The pieces of one push, on the worker's device."""
 
 

@@ -39,6 +39,11 @@ WARM_UP = 2
 
 CONTEXT = 128
 
+CORES = {"push": "cpu_seconds", "limit": "limit_cpu_seconds"}
+
+Copy = tuple[float, float]
+"""Seconds that a broadcast took, and that it kept cores busy."""
+
 HOST = "127.0.0.1"
 
 EXAMPLES = """
@@ -70,12 +75,12 @@ class Copier:
             self._store = torch.distributed.TCPStore(HOST, port, self._size, is_master=False)
         self._group = join_group(self._store, self._rank, self._size, HOST)
 
-    def copy(self) -> tuple[float, float]:
-        """One broadcast; its start and end on this machine's monotonic clock (seconds)."""
+    def copy(self) -> tuple[float, float, float]:
+        """One broadcast; its start and end on this machine's monotonic clock, and what it took of cores (seconds)."""
         self._group.barrier().wait()
-        started = time.monotonic()
+        started, cpu = time.monotonic(), time.process_time()
         self._group.broadcast(self._buffer, 0).wait()
-        return started, time.monotonic()
+        return started, time.monotonic(), time.process_time() - cpu
 
 
 class Limit:
@@ -86,10 +91,10 @@ class Limit:
         port = ray.get(self._copiers[0].open.remote())
         ray.get([copier.join.remote(port) for copier in self._copiers])
 
-    def seconds(self) -> float:
-        """From the sender's start until the last one has all bytes."""
+    def seconds(self) -> Copy:
+        """From the sender's start until the last one has all bytes; and the time of all processes on cores."""
         spans = ray.get([copier.copy.remote() for copier in self._copiers])
-        return max(end for _, end in spans) - spans[0][0]
+        return max(end for _, end, _ in spans) - spans[0][0], sum(cpu for _, _, cpu in spans)
 
 
 def settings(folder: Path, engines: int, parameters_m: float, tied: bool) -> Config:
@@ -126,7 +131,9 @@ def running(config: Config, folder: Path) -> Iterator[tuple[Any, EnginePool]]:
         yield model, pool
 
 
-def measure(config: Config, folder: Path, repeats: int, bucket_mb: int) -> tuple[list[PushReport], list[float]]:
+def measure(
+    config: Config, folder: Path, repeats: int, bucket_mb: int
+) -> tuple[list[PushReport], list[tuple[float, float]]]:
     """Pushes and limits in turn, so that both see the same load of the machine."""
     torch.set_num_threads(config.learner.cpus_per_worker)
     with running(config, folder) as (model, pool):
@@ -143,10 +150,14 @@ def measure(config: Config, folder: Path, repeats: int, bucket_mb: int) -> tuple
     return pushes, limits
 
 
-def summary(pushes: list[PushReport], limits: list[float]) -> dict[str, Any]:
+def summary(engines: int, pushes: list[PushReport], limits: list[Copy]) -> dict[str, Any]:
     """Medians over the repeats; ``parts`` in seconds, of the slowest engine where an engine spends them."""
-    push, limit = statistics.median(report.seconds for report in pushes), statistics.median(limits)
+    push, limit = (
+        statistics.median(report.seconds for report in pushes),
+        statistics.median(seconds for seconds, _ in limits),
+    )
     size = pushes[0].bytes
+    parts = {name: statistics.median(report.parts[name] for report in pushes) for name in pushes[0].parts}
     return {
         "bytes": size,
         "push_seconds": push,
@@ -155,7 +166,10 @@ def summary(pushes: list[PushReport], limits: list[float]) -> dict[str, Any]:
         "goal": GOAL,
         "push_gb_per_s": size / push / 1e9,
         "limit_gb_per_s": size / limit / 1e9,
-        "parts": {name: statistics.median(report.parts[name] for report in pushes) for name in pushes[0].parts},
+        "ratio_of_best": min(report.seconds for report in pushes) / min(seconds for seconds, _ in limits),
+        "cpu_seconds": parts["cpu"] + engines * parts["engine cpu"],
+        "limit_cpu_seconds": statistics.median(cpu for _, cpu in limits),
+        "parts": parts,
     }
 
 
@@ -171,6 +185,8 @@ def show(result: dict[str, Any], console: Console) -> None:
         table.add_row(name, f"{seconds * 1e3:.2f}", rate, f"{seconds / limit:.2f}")
     console.print(table)
     verdict = "reached" if result["ratio_to_limit"] <= GOAL else "missed"
+    cores = ", ".join(f"{what} {result[key] * 1e3:.1f} ms" for what, key in CORES.items())
+    console.print(f"time on cores, all processes: {cores}; best push / best limit: {result['ratio_of_best']:.2f}")
     console.print(f"goal: at most {GOAL} x the limit; {verdict}: {result['ratio_to_limit']:.2f}")
 
 
@@ -189,7 +205,7 @@ def main(
         config = settings(Path(name), engines, parameters_m, tied)
         with ray_runtime(config):
             pushes, limits = measure(config, Path(name), repeats, bucket_mb)
-    result = summary(pushes, limits)
+    result = summary(engines, pushes, limits)
     show(result, console)
     options = {"engines": engines, "parameters_m": parameters_m, "repeats": repeats, "bucket_mb": bucket_mb}
     write_result(json, "push", {**options, "tied": tied, "build": config.model.build.model_dump()}, result)

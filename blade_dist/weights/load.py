@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -21,8 +22,8 @@ class Loader(Protocol):
     def load(self, weights: Bucket) -> None:
         """Takes some parameters under their Hugging Face names; their memory may be used again afterwards."""
 
-    def finish(self) -> None:
-        """Makes what was loaded the weights that are served."""
+    def finish(self) -> float:
+        """Makes what was loaded the weights that are served; seconds that packing took since the start."""
 
     def digests(self) -> dict[str, Digest]:
         """Of every parameter that arrived in the last push, by Hugging Face name."""
@@ -59,7 +60,7 @@ class LayerwiseLoader:
         if self._device.type == "cuda":
             torch.cuda.synchronize(self._device)
 
-    def finish(self) -> None:
+    def finish(self) -> float:
         """Processes what is left, and what vLLM's CPU backend forgets: it packs a tied head apart, and only once."""
         from vllm.model_executor.model_loader.reload import finalize_layerwise_reload
 
@@ -68,6 +69,7 @@ class LayerwiseLoader:
         head, config = getattr(self._model, "lm_head", None), getattr(self._model, "config", None)
         if self._device.type == "cpu" and head is not None and getattr(config, "tie_word_embeddings", False):
             _pack(head)
+        return 0.0
 
     def digests(self) -> dict[str, Digest]:
         """Made on arrival."""
@@ -99,6 +101,7 @@ class InPlaceLoader:
         self._needs: dict[int, set[str]] = {}
         self._waiting: dict[int, set[str]] = {}
         self._digests: dict[str, Digest | None] = {}
+        self._packing = 0.0
         for layer in model.modules():
             if _packs(layer):
                 _restore_weight(layer)
@@ -121,7 +124,7 @@ class InPlaceLoader:
 
     def start(self) -> None:
         """Nothing has arrived yet."""
-        self._waiting, self._digests = {}, {}
+        self._waiting, self._digests, self._packing = {}, {}, 0.0
 
     def load(self, weights: Bucket) -> None:
         """Writes into the plain weights."""
@@ -138,13 +141,14 @@ class InPlaceLoader:
                 if arrived == self._needs.get(weight):
                     self._serve(weight)
 
-    def finish(self) -> None:
+    def finish(self) -> float:
         """Packs what has not been: layers of which a part arrived, and on the first push all. Notes what each needs."""
         for weight in list(self._waiting):
             self._serve(weight)
         for name, place in self._places.items():
             for weight in place.weights:
                 self._needs.setdefault(weight, set()).add(name)
+        return self._packing
 
     def digests(self) -> dict[str, Digest]:
         """Of the plain weights, where they hold what arrived as it is; the others' were made on arrival."""
@@ -157,8 +161,10 @@ class InPlaceLoader:
 
     def _serve(self, weight: int) -> None:
         del self._waiting[weight]
+        started = time.perf_counter()
         for layer in self._layers.get(weight, []):
             _pack(layer)
+        self._packing += time.perf_counter() - started
 
     def _watch(self, name: str, tensor: torch.Tensor) -> _Place:
         with _Writes() as writes:

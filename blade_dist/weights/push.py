@@ -26,7 +26,10 @@ class PushReport:
     seconds: float
     bytes: int
     parts: dict[str, float] = field(default_factory=dict)
-    """Seconds of each part on rank 0: the learner's, and as ``engine <part>`` the slowest engine's at the same time."""
+    """Seconds of each part on rank 0: the learner's, and as ``engine <part>`` the slowest engine's at the same time.
+
+    ``cpu`` counts all threads of the process.
+    """
 
 
 class WeightPusher:
@@ -57,7 +60,7 @@ class WeightPusher:
 
     def push(self, version: tuple[int, int]) -> PushReport:
         """Sends every parameter to every engine, which then serves ``version``."""
-        started = time.perf_counter()
+        started, cpu = time.perf_counter(), time.process_time()
         sent, passed = 0, {"gather": 0.0, "send": 0.0}
         if self._end is not None:
             self._end.begin(version)
@@ -77,7 +80,8 @@ class WeightPusher:
             self.close()
             raise
         ended = time.perf_counter()
-        parts = {"start": begun - started, **passed, "finish": ended - marked, **_slowest(engines)}
+        parts = {"start": begun - started, **passed, "finish": ended - marked}
+        parts |= {"cpu": time.process_time() - cpu, **_slowest(engines)}
         return PushReport(ended - started, sent, parts)
 
     def diagnose(self, gap: float, tolerance: float) -> WeightPushError:

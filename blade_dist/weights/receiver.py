@@ -57,6 +57,7 @@ class WeightReceiver:
         from vllm.config import set_current_vllm_config
 
         self._blade_seconds: dict[str, float] = {}
+        self._blade_cpu = time.process_time()
         with set_current_vllm_config(self.vllm_config):
             self._timed("start", self._blade_loader.start)
 
@@ -67,11 +68,17 @@ class WeightReceiver:
 
     @torch.inference_mode()
     def blade_finish_update(self) -> dict[str, float]:
-        """Makes what arrived the weights that are served; seconds of each part of the update."""
+        """Makes what arrived the weights that are served.
+
+        Returns:
+            Seconds of each part of the update; ``packing`` is a part of ``load`` and ``serve``, ``cpu`` counts all
+            threads of the process.
+        """
         from vllm.config import set_current_vllm_config
 
         with set_current_vllm_config(self.vllm_config):
-            self._timed("serve", self._blade_loader.finish)
+            self._blade_seconds["packing"] = self._timed("serve", self._blade_loader.finish)
+        self._blade_seconds["cpu"] = time.process_time() - self._blade_cpu
         return self._blade_seconds
 
     @torch.inference_mode()

@@ -19,9 +19,13 @@ from blade_dist.rollouts.beam import Beams
 from blade_dist.rollouts.constrain import EXCLUDED, OPTION, WRITTEN, constraint_options
 from blade_dist.rollouts.request import RolloutRequest, to_rollouts
 from blade_dist.settings import Config, ListSettings
+from blade_dist.weights.stream import Announcement
 
 BATCHED_TOKENS = 8192
 """Prompt tokens that vLLM takes in one pass."""
+
+NO_VERSION = (-1, -1)
+"""Of an engine that holds a part of a push."""
 
 
 @dataclass(frozen=True)
@@ -191,27 +195,49 @@ class Engine:
         """Joins the learner's transfer group (blocks until the learner joins too)."""
         self._llm.collective_rpc("blade_connect", args=(transport, info))
 
+    def update(self, version: tuple[int, int], first: Announcement) -> dict[str, float]:
+        """One whole push from a transport that streams (blocks until the stream ends); see :meth:`finish_update`.
+
+        ``first`` announces the first piece. Where the update fails the engine leaves the group, and its lists belong
+        to no version until a push succeeds.
+        """
+        self._version = NO_VERSION
+        try:
+            seconds: dict[str, float] = self._llm.collective_rpc("blade_update", args=(first,))[0]
+        except BaseException:
+            self._llm.collective_rpc("blade_disconnect")
+            raise
+        return self._serve(version, seconds)
+
     def start_update(self) -> None:
-        """Makes the model ready for new weights."""
+        """Makes the model ready for new weights, bucket by bucket."""
+        self._version = NO_VERSION
         self._llm.collective_rpc("blade_start_update")
 
     def receive(self, bucket: dict[str, Any]) -> None:
-        """Takes one bucket of weights (blocks until it is sent)."""
+        """Takes one bucket of weights."""
         self._llm.collective_rpc("blade_receive", args=(bucket,))
 
-    def finish_update(self, version: tuple[int, int]) -> dict[str, tuple[float, float]]:
+    def finish_update(self, version: tuple[int, int]) -> dict[str, float]:
         """Makes the new weights the served ones and forgets every cached prefix.
 
         Returns:
-            Digest of each parameter as it arrived, by Hugging Face name.
+            Seconds of each part of the update.
 
         Raises:
             RuntimeError: the prefix cache could not be reset (a request was still running).
         """
-        digests: dict[str, tuple[float, float]] = self._llm.collective_rpc("blade_finish_update")[0]
+        return self._serve(version, self._llm.collective_rpc("blade_finish_update")[0])
+
+    def _serve(self, version: tuple[int, int], seconds: dict[str, float]) -> dict[str, float]:
         if not self._llm.reset_prefix_cache():
             raise RuntimeError("the prefix cache could not be reset: a request was running during a weight push")
         self._version = (int(version[0]), int(version[1]))
+        return seconds
+
+    def digests(self) -> dict[str, tuple[int, int]]:
+        """Digest of each parameter that arrived in the last update, by Hugging Face name."""
+        digests: dict[str, tuple[int, int]] = self._llm.collective_rpc("blade_digests")[0]
         return digests
 
 

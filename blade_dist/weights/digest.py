@@ -1,39 +1,50 @@
-"""A number that tells whether a tensor arrived as it was sent."""
+"""Numbers that tell whether a tensor arrived as it was sent."""
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 import torch
 
-Digest = tuple[float, float]
+Digest = tuple[int, int]
 
-CHUNK = 2**24
-"""Numbers that are widened to float64 at once."""
+WORD = 8
+"""Bytes per word (int64)."""
+
+WIDTH = 1024
+"""Most words per row."""
 
 
-def digest(tensor: torch.Tensor) -> Digest:
-    """Sum, and sum weighted by position, of a tensor in float64.
+def digests(tensors: Iterable[tuple[str, torch.Tensor]]) -> dict[str, Digest]:
+    """Digest of each tensor, by name; exact, so that equal bytes give equal numbers on every device.
 
-    The first changes with any single value, the second also where values change places. Both are exact
-    enough for equality: the same bytes give the same sums on the same kind of device; see :func:`same`.
+    Two sums of the bytes as 64-bit words, modulo 2**64: one changes with any single value, the other, weighted by
+    position, also where values change places.
     """
-    flat = tensor.detach().reshape(-1)
-    total = weighted = 0.0
-    for start in range(0, flat.numel(), CHUNK):
-        piece = flat[start : start + CHUNK].to(torch.float64)
-        position = torch.arange(start + 1, start + 1 + len(piece), dtype=torch.float64, device=piece.device)
-        total += float(piece.sum())
-        weighted += float((piece * (position / flat.numel())).sum())
-    return total, weighted
-
-
-def same(a: Digest, b: Digest) -> bool:
-    """Whether two digests belong to equal tensors, up to the rounding of a float64 sum on another device."""
-    return all(abs(x - y) <= 1e-9 * max(1.0, abs(x), abs(y)) for x, y in zip(a, b, strict=True))
+    named = list(tensors)
+    sums = torch.stack([_sums(tensor) for _, tensor in named]).tolist() if named else []
+    return {name: (first, second) for (name, _), (first, second) in zip(named, sums, strict=True)}
 
 
 def first_difference(sent: dict[str, Digest], arrived: dict[str, Digest]) -> str | None:
     """Name of the first parameter, in the order of sending, that did not arrive as sent; None where all did."""
-    for name, value in sent.items():
-        if name not in arrived or not same(value, arrived[name]):
-            return name
-    return None
+    return next((name for name, value in sent.items() if arrived.get(name) != value), None)
+
+
+def _sums(tensor: torch.Tensor) -> torch.Tensor:
+    """Both sums, int64 ``[2]``, on the tensor's device."""
+    words = _words(tensor.detach())
+    # the largest power of two that divides the number of words: rows of equal length, two passes, no copy
+    grid = words.view(-1, min(len(words) & -len(words), WIDTH) or 1)
+    rows, columns = grid.sum(1), grid.sum(0)
+    place = torch.arange(1, 1 + max(grid.shape), device=words.device)
+    weighted = (rows * place[: len(rows)]).sum() * (2 * WIDTH + 1) + (columns * place[: len(columns)]).sum()
+    return torch.stack([rows.sum(), weighted])
+
+
+def _words(tensor: torch.Tensor) -> torch.Tensor:
+    """The tensor's bytes as int64; a copy where they do not fill words or do not start at one."""
+    flat = tensor.reshape(-1).view(torch.uint8)
+    if flat.numel() % WORD or flat.storage_offset() % WORD:
+        flat = torch.nn.functional.pad(flat, (0, -flat.numel() % WORD)).clone()
+    return flat.view(torch.int64)

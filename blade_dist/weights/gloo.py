@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import socket
+from collections.abc import Iterator
 from datetime import timedelta
 from typing import Any
 
@@ -11,7 +13,22 @@ import torch
 from torch.distributed import ProcessGroupGloo, TCPStore
 
 from blade_dist.weights.gather import Bucket
-from blade_dist.weights.wire import CONNECT_TIMEOUT_S, bucket_bytes, describe_bucket, pack, unpack
+from blade_dist.weights.stream import END, Announcement, Descriptions, StreamSender
+from blade_dist.weights.wire import (
+    ALIGNMENT,
+    CONNECT_TIMEOUT_S,
+    Description,
+    bucket_bytes,
+    describe_bucket,
+    pack,
+    unpack,
+)
+
+PIECE_BYTES = 4 * 2**20
+"""Of one transfer: small enough that an engine loads one piece while the next arrives."""
+
+TAIL_BYTES = ALIGNMENT
+"""Behind every piece: two int64, the number of the next one and the bytes of its description (0: known)."""
 
 
 def reachable_address(engine_ip: str) -> str:
@@ -44,12 +61,37 @@ def join_group(store: TCPStore, rank: int, world_size: int, address: str) -> Pro
     return ProcessGroupGloo(store, rank, world_size, options)
 
 
-class GlooSender:
+class _Buffer:
+    """Bytes that are used again once what was done with them is over."""
+
+    def __init__(self) -> None:
+        self._bytes = self.taken = torch.empty(0, dtype=torch.uint8)
+        self.works: list[Any] = []
+
+    def take(self, size: int) -> torch.Tensor:
+        """``size`` bytes."""
+        self.wait()
+        if len(self._bytes) < size:
+            self._bytes = torch.empty(size, dtype=torch.uint8)
+        self.taken = self._bytes[:size]
+        return self.taken
+
+    def wait(self) -> None:
+        """Until its transfers are over."""
+        for work in self.works:
+            work.wait()
+        self.works = []
+
+
+class GlooSender(StreamSender):
     """Rank 0 of one group per engine; an engine's workers are ranks 1 and up."""
 
+    piece_bytes = PIECE_BYTES
+
     def __init__(self, engines: list[Any]) -> None:
-        self._engines = engines
+        super().__init__(engines)
         self._groups: list[tuple[TCPStore, ProcessGroupGloo]] = []
+        self._buffers = [_Buffer(), _Buffer()]
         for engine in engines:
             place = ray.get(engine.describe.remote())
             address = reachable_address(place["node_ip"])
@@ -60,17 +102,28 @@ class GlooSender:
             self._groups.append((store, join_group(store, 0, size, address)))
             ray.get(joined)
 
-    def send(self, bucket: Bucket) -> None:
-        described = describe_bucket(bucket)
-        buffer = pack(bucket).cpu()
-        received = [engine.receive.remote(described) for engine in self._engines]
-        sends = [group.broadcast(buffer, 0) for _, group in self._groups]
-        for send in sends:
-            send.wait()
-        ray.get(received)
+    def hold(self, piece: Bucket) -> None:
+        """Packs while the piece before travels."""
+        self._buffers.reverse()
+        buffer = self._buffers[0]
+        tensor = buffer.take(bucket_bytes(describe_bucket(piece)) + TAIL_BYTES)
+        pack(piece, tensor[:-TAIL_BYTES])
+
+    def release(self, following: Announcement) -> None:
+        """To all engines at once."""
+        number, description = following
+        told = b"" if description is None else json.dumps(description).encode()
+        buffer = self._buffers[0]
+        buffer.taken[-TAIL_BYTES:].view(torch.int64)[:2] = torch.tensor([number, len(told)])
+        tensors = [buffer.taken, *([torch.frombuffer(bytearray(told), dtype=torch.uint8)] if told else [])]
+        buffer.works = [group.broadcast(tensor, 0) for tensor in tensors for _, group in self._groups]
+        if number == END:
+            for each in self._buffers:
+                each.wait()
 
     def close(self) -> None:
         self._groups.clear()
+        self._buffers.clear()
 
 
 class GlooReceiver:
@@ -85,11 +138,34 @@ class GlooReceiver:
             timeout=timedelta(seconds=CONNECT_TIMEOUT_S),
         )
         self._group = join_group(self._store, 1 + worker_rank, info["size"], info["bind"])
+        self._descriptions = Descriptions()
+        self._buffers = [_Buffer(), _Buffer()]
 
-    def receive(self, bucket: dict[str, Any]) -> Bucket:
-        buffer = torch.empty(bucket_bytes(bucket), dtype=torch.uint8)
-        self._group.broadcast(buffer, 0).wait()
-        return unpack(buffer, bucket)
+    def stream(self, first: Announcement) -> Iterator[Bucket]:
+        """The pieces of one push; a piece's tensors live until the next is asked for."""
+        arriving = self._post(first)
+        while arriving is not None:
+            buffer, description = arriving
+            buffer.wait()
+            number, told = buffer.taken[-TAIL_BYTES:].view(torch.int64)[:2].tolist()
+            arriving = self._post((number, self._receive_description(told) if told else None))
+            yield unpack(buffer.taken, description)
+
+    def _post(self, piece: Announcement) -> tuple[_Buffer, Description] | None:
+        """Starts to receive a piece; None at the end of the stream."""
+        if piece[0] == END:
+            return None
+        description = self._descriptions.look_up(piece)
+        self._buffers.reverse()
+        buffer = self._buffers[0]
+        buffer.works = [self._group.broadcast(buffer.take(bucket_bytes(description) + TAIL_BYTES), 0)]
+        return buffer, description
+
+    def _receive_description(self, size: int) -> Description:
+        told = torch.empty(size, dtype=torch.uint8)
+        self._group.broadcast(told, 0).wait()
+        description: Description = json.loads(told.numpy().tobytes())
+        return description
 
 
 def _own_side(engine_ip: str, address: str) -> str:

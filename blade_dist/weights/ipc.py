@@ -23,16 +23,26 @@ class IpcSender:
         strangers = [place["gpus"] for place in places if len(place["gpus"]) != 1]
         if strangers:
             raise RuntimeError(f"weights.transport ipc serves engines of one GPU each; got one on {strangers[0]}")
+        self._all = engines
         self._engines = [engine for engine, place in zip(engines, places, strict=True) if place["gpus"] == [uuid]]
         ray.get([engine.connect.remote("ipc", {"rank": rank}) for engine in self._engines])
 
+    def begin(self, version: tuple[int, int]) -> None:  # noqa: ARG002 - told at the end
+        """This rank's engines make ready."""
+        ray.get([engine.start_update.remote() for engine in self._engines])
+
     def send(self, bucket: Bucket) -> None:
+        """Returns when this rank's engines have loaded the bucket."""
         from torch.multiprocessing.reductions import reduce_tensor
 
         buffer = pack(bucket)
         torch.cuda.current_stream().synchronize()
         _, handle = reduce_tensor(buffer)
         ray.get([engine.receive.remote({**describe_bucket(bucket), "handle": handle}) for engine in self._engines])
+
+    def finish(self, version: tuple[int, int]) -> list[dict[str, float]]:
+        """Seconds of each part of every engine, other ranks' included (called on rank 0, when all ranks have sent)."""
+        return ray.get([engine.finish_update.remote(version) for engine in self._all])
 
     def close(self) -> None:
         self._engines = []

@@ -6,13 +6,21 @@ Not yet proved on two GPUs (NCCL refuses two ranks on one).
 from __future__ import annotations
 
 import socket
+from collections.abc import Iterator
 from typing import Any
 
 import ray
 import torch
 
 from blade_dist.weights.gather import Bucket
-from blade_dist.weights.wire import bucket_bytes, describe_bucket, pack, unpack
+from blade_dist.weights.stream import END, Announcement, Descriptions, StreamSender
+from blade_dist.weights.wire import bucket_bytes, pack, unpack
+
+PIECE_BYTES = 256 * 2**20
+"""Of one transfer."""
+
+POLL_S = 0.001
+"""How often a sender that waits looks whether an engine has failed."""
 
 
 def _communicator(address: str, port: int, rank: int, size: int, device: torch.device) -> Any:
@@ -23,11 +31,13 @@ def _communicator(address: str, port: int, rank: int, size: int, device: torch.d
     return PyNcclCommunicator(group, device=device)
 
 
-class NcclSender:
-    """Rank 0 of one communicator per engine."""
+class NcclSender(StreamSender):
+    """Rank 0 of one communicator per engine. Announcements go over the store that the communicator was made with."""
+
+    piece_bytes = PIECE_BYTES
 
     def __init__(self, engines: list[Any]) -> None:
-        self._engines = engines
+        super().__init__(engines)
         self._device = torch.device("cuda", torch.cuda.current_device())
         self._groups = []
         address = ray.util.get_node_ip_address()
@@ -39,14 +49,20 @@ class NcclSender:
             self._groups.append(_communicator(address, port, 0, size, self._device))
             ray.get(joined)
 
-    def send(self, bucket: Bucket) -> None:
-        described = describe_bucket(bucket)
-        buffer = pack(bucket)
-        received = [engine.receive.remote(described) for engine in self._engines]
+    def hold(self, piece: Bucket) -> None:
+        """Packs on the GPU."""
+        self._held = pack(piece)
+
+    def release(self, following: Announcement) -> None:
+        """To all engines, and waits until it is there or an engine has failed."""
         for group in self._groups:
-            group.broadcast(buffer, src=0, stream=torch.cuda.current_stream())
-        torch.cuda.current_stream().synchronize()
-        ray.get(received)
+            group.group.broadcast_obj(following, src=0)
+            group.broadcast(self._held, src=0, stream=torch.cuda.current_stream())
+        sent = torch.cuda.Event()
+        sent.record()
+        while not sent.query():
+            if ray.wait(self._updates, timeout=POLL_S)[0]:
+                raise RuntimeError("an engine stopped before the end of a weight push")
 
     def close(self) -> None:
         self._groups.clear()
@@ -58,9 +74,15 @@ class NcclReceiver:
     def __init__(self, info: dict[str, Any], worker: Any) -> None:
         self._device = worker.device
         self._group = _communicator(info["address"], info["port"], 1 + worker.rank, info["size"], worker.device)
+        self._descriptions = Descriptions()
 
-    def receive(self, bucket: dict[str, Any]) -> Bucket:
-        buffer = torch.empty(bucket_bytes(bucket), dtype=torch.uint8, device=self._device)
-        self._group.broadcast(buffer, src=0, stream=torch.cuda.current_stream())
-        torch.cuda.current_stream().synchronize()
-        return unpack(buffer, bucket)
+    def stream(self, first: Announcement) -> Iterator[Bucket]:
+        """The pieces of one push, in tensors of their own: vLLM keeps those of a layer until it is whole."""
+        piece = first
+        while piece[0] != END:
+            description = self._descriptions.look_up(piece)
+            buffer = torch.empty(bucket_bytes(description), dtype=torch.uint8, device=self._device)
+            piece = self._group.group.broadcast_obj(None, src=0)
+            self._group.broadcast(buffer, src=0, stream=torch.cuda.current_stream())
+            torch.cuda.current_stream().synchronize()
+            yield unpack(buffer, description)

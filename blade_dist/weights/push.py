@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 import ray
 
-from blade_dist.weights.digest import Digest, digest, first_difference
+from blade_dist.weights.digest import digests, first_difference
 from blade_dist.weights.gather import Bucket
 from blade_dist.weights.transports import sending_end
 
@@ -25,6 +25,11 @@ class PushReport:
 
     seconds: float
     bytes: int
+    parts: dict[str, float] = field(default_factory=dict)
+    """Seconds of each part on rank 0: the learner's, and as ``engine <part>`` the slowest engine's at the same time.
+
+    ``cpu`` counts all threads of the process.
+    """
 
 
 class WeightPusher:
@@ -52,29 +57,38 @@ class WeightPusher:
         self._rank = rank
         self._barrier = barrier
         self._end = sending_end(transport, engines, rank)
-        self._arrived: list[dict[str, Digest]] = []
 
     def push(self, version: tuple[int, int]) -> PushReport:
         """Sends every parameter to every engine, which then serves ``version``."""
-        started = time.perf_counter()
-        sent = 0
-        if self._rank == 0:
-            ray.get([engine.start_update.remote() for engine in self._engines])
-        self._barrier()
-        for bucket in self._buckets():
-            if self._end is not None:
-                self._end.send(bucket)
-            sent += sum(tensor.numel() * tensor.element_size() for _, tensor in bucket)
-        self._barrier()
-        if self._rank == 0:
-            self._arrived = ray.get([engine.finish_update.remote(version) for engine in self._engines])
-        return PushReport(time.perf_counter() - started, sent)
+        started, cpu = time.perf_counter(), time.process_time()
+        sent, passed = 0, {"gather": 0.0, "send": 0.0}
+        if self._end is not None:
+            self._end.begin(version)
+        begun = marked = time.perf_counter()
+        try:
+            for bucket in self._buckets():
+                gathered = time.perf_counter()
+                if self._end is not None:
+                    self._end.send(bucket)
+                sent += sum(tensor.numel() * tensor.element_size() for _, tensor in bucket)
+                passed["gather"] += gathered - marked
+                marked = time.perf_counter()
+                passed["send"] += marked - gathered
+            self._barrier()
+            engines = self._end.finish(version) if self._end is not None and self._rank == 0 else []
+        except BaseException:
+            self.close()
+            raise
+        ended = time.perf_counter()
+        parts = {"start": begun - started, **passed, "finish": ended - marked}
+        parts |= {"cpu": time.process_time() - cpu, **_slowest(engines)}
+        return PushReport(ended - started, sent, parts)
 
     def diagnose(self, gap: float, tolerance: float) -> WeightPushError:
         """Why the log-probs differ: the first parameter that did not arrive as the learner holds it."""
-        held = {name: digest(tensor) for bucket in self._buckets() for name, tensor in bucket}
+        held = {name: value for bucket in self._buckets() for name, value in digests(bucket).items()}
         head = f"after the push an engine's log-probs differ from the learner's by {gap:.2g} (at most {tolerance:.2g})"
-        for number, arrived in enumerate(self._arrived):
+        for number, arrived in enumerate(ray.get([engine.digests.remote() for engine in self._engines])):
             if (name := first_difference(held, arrived)) is not None:
                 how = "arrived changed" if name in arrived else "did not arrive"
                 return WeightPushError(f"{head}: parameter {name} {how} at engine {number}")
@@ -87,6 +101,11 @@ class WeightPusher:
         """Lets go of the transport."""
         if self._end is not None:
             self._end.close()
+
+
+def _slowest(engines: list[dict[str, float]]) -> dict[str, float]:
+    names = dict.fromkeys(name for seconds in engines for name in seconds)
+    return {f"engine {name}": max(seconds.get(name, 0.0) for seconds in engines) for name in names}
 
 
 def largest_gap(engine: np.ndarray, learner: np.ndarray) -> float:

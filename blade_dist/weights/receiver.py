@@ -1,17 +1,19 @@
 """The engine's side of the push: an extension of vLLM's worker (``worker_extension_cls``).
 
-Works with vLLM 0.24 and 0.32 alike, for every transport: a transport only turns a bucket's description into
-tensors; loading them (vLLM's layer-wise reload), digesting them and repairing what vLLM's CPU backend leaves stale
-is the same for all.
+Works with vLLM 0.24 and 0.32 alike, for every transport: a transport only turns what arrives into tensors; loading
+and digesting them is the same for all.
 """
 
 from __future__ import annotations
 
+import time
 from typing import Any
 
 import torch
 
-from blade_dist.weights.digest import Digest, digest
+from blade_dist.weights.digest import Digest
+from blade_dist.weights.gather import Bucket
+from blade_dist.weights.stream import Announcement
 
 
 class WeightReceiver:
@@ -19,7 +21,6 @@ class WeightReceiver:
 
     model_runner: Any
     vllm_config: Any
-    model_config: Any
     device: torch.device
 
     def blade_describe(self) -> str:
@@ -30,50 +31,69 @@ class WeightReceiver:
 
     def blade_connect(self, transport: str, info: dict[str, Any]) -> None:
         """Joins the learner's transfer group."""
+        from blade_dist.weights.load import loader_for
         from blade_dist.weights.transports import receiving_end
 
-        self._blade_end = receiving_end(transport, info, self)
-        self._blade_digests: dict[str, Digest] = {}
+        self._blade_end: Any = receiving_end(transport, info, self)
+        if not hasattr(self, "_blade_loader"):
+            self._blade_loader = loader_for(self.model_runner.model, self.vllm_config, self.device)
+
+    def blade_disconnect(self) -> None:
+        """Leaves the group, so that a learner that still sends fails at once."""
+        self._blade_end = None
+
+    @torch.inference_mode()
+    def blade_update(self, first: Announcement) -> dict[str, float]:
+        """One whole push, from a transport that streams; seconds of each part."""
+        self.blade_start_update()
+        stream = self._blade_end.stream(first)
+        while (weights := self._timed("receive", lambda: next(stream, None))) is not None:
+            self._take(weights)
+        return self.blade_finish_update()
 
     @torch.inference_mode()
     def blade_start_update(self) -> None:
-        """Restores the layout of a fresh checkpoint load."""
+        """Makes the model ready for new weights."""
         from vllm.config import set_current_vllm_config
-        from vllm.model_executor.model_loader.reload import initialize_layerwise_reload
 
-        self._blade_digests = {}
-        with set_current_vllm_config(self.vllm_config), torch.device(self.device):
-            initialize_layerwise_reload(self.model_runner.model)
+        self._blade_seconds: dict[str, float] = {}
+        self._blade_cpu = time.process_time()
+        with set_current_vllm_config(self.vllm_config):
+            self._timed("start", self._blade_loader.start)
 
     @torch.inference_mode()
     def blade_receive(self, bucket: dict[str, Any]) -> None:
         """Receives and loads one bucket: ``names``, ``dtypes``, ``shapes`` and what the transport adds."""
-        from vllm.config import set_current_vllm_config
-
-        weights = self._blade_end.receive(bucket)
-        self._blade_digests.update({name: digest(tensor) for name, tensor in weights})
-        with set_current_vllm_config(self.vllm_config), torch.device(self.device):
-            self.model_runner.model.load_weights(weights)
-        if self.device.type == "cuda":
-            torch.cuda.synchronize(self.device)
+        self._take(self._timed("receive", lambda: self._blade_end.receive(bucket)))
 
     @torch.inference_mode()
-    def blade_finish_update(self) -> dict[str, Digest]:
-        """Processes what was loaded, and returns the digest of every parameter as it arrived."""
+    def blade_finish_update(self) -> dict[str, float]:
+        """Makes what arrived the weights that are served.
+
+        Returns:
+            Seconds of each part of the update; ``packing`` is a part of ``load`` and ``serve``, ``cpu`` counts all
+            threads of the process.
+        """
         from vllm.config import set_current_vllm_config
-        from vllm.model_executor.model_loader.reload import finalize_layerwise_reload
 
-        with set_current_vllm_config(self.vllm_config), torch.device(self.device):
-            finalize_layerwise_reload(self.model_runner.model, self.model_config)
-        if self.device.type == "cpu":
-            _repack_tied_head(self.model_runner.model)
-        return self._blade_digests
+        with set_current_vllm_config(self.vllm_config):
+            self._blade_seconds["packing"] = self._timed("serve", self._blade_loader.finish)
+        self._blade_seconds["cpu"] = time.process_time() - self._blade_cpu
+        return self._blade_seconds
 
+    @torch.inference_mode()
+    def blade_digests(self) -> dict[str, Digest]:
+        """Digest of every parameter that arrived in the last push, by Hugging Face name."""
+        return self._blade_loader.digests()
 
-def _repack_tied_head(model: torch.nn.Module) -> None:
-    """vLLM's CPU backend packs a tied output head apart from the embedding and does not pack it again on a reload."""
-    from vllm.model_executor.layers.utils import dispatch_cpu_unquantized_gemm
+    def _take(self, weights: Bucket) -> None:
+        from vllm.config import set_current_vllm_config
 
-    head, config = getattr(model, "lm_head", None), getattr(model, "config", None)
-    if head is not None and getattr(config, "tie_word_embeddings", False):
-        dispatch_cpu_unquantized_gemm(head, remove_weight=False)
+        with set_current_vllm_config(self.vllm_config):
+            self._timed("load", lambda: self._blade_loader.load(weights))
+
+    def _timed(self, part: str, work: Any) -> Any:
+        started = time.perf_counter()
+        done = work()
+        self._blade_seconds[part] = self._blade_seconds.get(part, 0.0) + time.perf_counter() - started
+        return done

@@ -2,23 +2,38 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any, Protocol
 
 from blade_dist.weights.gather import Bucket
+from blade_dist.weights.stream import Announcement
 
 
 class SendingEnd(Protocol):
     """The learner's end."""
 
+    def begin(self, version: tuple[int, int]) -> None:
+        """The engines make ready for a push."""
+
     def send(self, bucket: Bucket) -> None:
-        """Delivers a bucket to every engine; returns when all have loaded it."""
+        """Delivers a bucket to every engine; the bucket's tensors may change once this returns."""
+
+    def finish(self, version: tuple[int, int]) -> list[dict[str, float]]:
+        """Rank 0, when all ranks have sent: seconds of each part, of every engine, once it serves."""
 
     def close(self) -> None:
         """Lets go of groups and stores."""
 
 
-class ReceivingEnd(Protocol):
-    """The end inside a vLLM worker."""
+class StreamReceiver(Protocol):
+    """The end inside a vLLM worker, of a transport that streams."""
+
+    def stream(self, first: Announcement) -> Iterator[Bucket]:
+        """The pieces of one push, on the worker's device."""
+
+
+class BucketReceiver(Protocol):
+    """The end inside a vLLM worker, of a transport that calls the engine for each bucket."""
 
     def receive(self, bucket: dict[str, Any]) -> Bucket:
         """Tensors of the bucket that ``bucket`` describes, on the worker's device, its own to keep."""
@@ -50,7 +65,7 @@ def sending_end(transport: str, engines: list[Any], rank: int) -> SendingEnd | N
     return GlooSender(engines)
 
 
-def receiving_end(transport: str, info: dict[str, Any], worker: Any) -> ReceivingEnd:
+def receiving_end(transport: str, info: dict[str, Any], worker: Any) -> StreamReceiver | BucketReceiver:
     """The worker's end, connected."""
     if transport == "ipc":
         from blade_dist.weights.ipc import IpcReceiver

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any
 
 import torch
@@ -11,39 +12,73 @@ from blade_dist.weights.gather import Bucket
 CONNECT_TIMEOUT_S = 120.0
 """How long the two ends of a transport wait for each other."""
 
+ALIGNMENT = 64
+"""Bytes: every tensor of a packed bucket starts at a multiple of this."""
 
-def describe_bucket(bucket: Bucket) -> dict[str, Any]:
+Description = dict[str, Any]
+"""``names``, ``dtypes`` and ``shapes`` of a bucket's tensors, in order."""
+
+
+def describe_bucket(bucket: Bucket) -> Description:
     """Names, dtypes and shapes: what both ends must agree on."""
     return {
-        "names": [name for name, _ in bucket],
-        "dtypes": [str(tensor.dtype).removeprefix("torch.") for _, tensor in bucket],
-        "shapes": [tuple(tensor.shape) for _, tensor in bucket],
+        "names": tuple(name for name, _ in bucket),
+        "dtypes": tuple(str(tensor.dtype).removeprefix("torch.") for _, tensor in bucket),
+        "shapes": tuple(tuple(tensor.shape) for _, tensor in bucket),
     }
 
 
-def pack(bucket: Bucket) -> torch.Tensor:
-    """All bytes of the bucket in one flat uint8 tensor."""
-    return torch.cat([tensor.contiguous().reshape(-1).view(torch.uint8) for _, tensor in bucket])
+def pieces(bucket: Bucket, piece_bytes: int) -> Iterator[Bucket]:
+    """The bucket, cut between tensors into buckets of about ``piece_bytes`` (more where one tensor is larger)."""
+    piece: Bucket = []
+    size = 0
+    for name, tensor in bucket:
+        if piece and size + tensor.numel() * tensor.element_size() > piece_bytes:
+            yield piece
+            piece, size = [], 0
+        piece.append((name, tensor))
+        size += tensor.numel() * tensor.element_size()
+    if piece:
+        yield piece
 
 
-def bucket_bytes(bucket: dict[str, Any]) -> int:
-    """Bytes of the bucket that is described."""
-    return sum(_size(dtype, shape) for dtype, shape in zip(bucket["dtypes"], bucket["shapes"], strict=True))
+def pack(bucket: Bucket, buffer: torch.Tensor | None = None) -> torch.Tensor:
+    """All bytes of the bucket in one flat uint8 tensor.
+
+    Args:
+        bucket: tensors on any device.
+        buffer: uint8, of :func:`bucket_bytes`; default: a new one beside the first tensor.
+    """
+    description = describe_bucket(bucket)
+    if buffer is None:
+        buffer = torch.empty(bucket_bytes(description), dtype=torch.uint8, device=bucket[0][1].device)
+    for (_, target), (_, tensor) in zip(unpack(buffer, description), bucket, strict=True):
+        target.copy_(tensor)
+    return buffer
 
 
-def unpack(buffer: torch.Tensor, bucket: dict[str, Any]) -> Bucket:
+def bucket_bytes(description: Description) -> int:
+    """Bytes of the packed bucket that is described, the gaps between its tensors included."""
+    return sum(
+        _aligned(_size(dtype, shape)) for dtype, shape in zip(description["dtypes"], description["shapes"], strict=True)
+    )
+
+
+def unpack(buffer: torch.Tensor, description: Description) -> Bucket:
     """Views of a packed buffer, the opposite of :func:`pack`."""
     tensors: Bucket = []
     start = 0
-    for name, dtype, shape in zip(bucket["names"], bucket["dtypes"], bucket["shapes"], strict=True):
-        end = start + _size(dtype, shape)
-        piece = buffer[start:end]
-        if start % getattr(torch, dtype).itemsize:
-            piece = piece.clone()  # a view must start at a multiple of the element's size
-        tensors.append((name, piece.view(getattr(torch, dtype)).reshape(shape)))
-        start = end
+    columns = (description[key] for key in ("names", "dtypes", "shapes"))
+    for name, dtype, shape in zip(*columns, strict=True):
+        size = _size(dtype, shape)
+        tensors.append((name, buffer[start : start + size].view(getattr(torch, dtype)).view(shape)))
+        start += _aligned(size)
     return tensors
 
 
 def _size(dtype: str, shape: tuple[int, ...]) -> int:
     return int(torch.Size(shape).numel() * getattr(torch, dtype).itemsize)
+
+
+def _aligned(size: int) -> int:
+    return -(-size // ALIGNMENT) * ALIGNMENT

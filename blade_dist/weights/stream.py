@@ -1,0 +1,98 @@
+"""A push as one stream per engine: the engine waits in one call, and takes pieces until the stream ends.
+
+Each piece announces the one after it, so that nothing but the pieces travels. What a piece looks like is told once;
+later pushes only give its number.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import ray
+
+from blade_dist.weights.gather import Bucket
+from blade_dist.weights.wire import Description, describe_bucket, pieces
+
+Announcement = tuple[int, Description | None]
+"""Number of a piece, and its description where it is new."""
+
+END = -1
+"""Number that ends a stream."""
+
+
+class StreamSender:
+    """What the sending ends of streaming transports share. After a failure nothing is reused: connect again."""
+
+    piece_bytes: int
+    """How finely buckets are cut: an engine loads one piece while the next arrives."""
+
+    def __init__(self, engines: list[Any]) -> None:
+        self._engines = engines
+        self._known: dict[tuple[Any, ...], int] = {}
+        self._updates: list[Any] = []
+        self._version = (0, 0)
+
+    def begin(self, version: tuple[int, int]) -> None:
+        """The engines start to wait with the first piece."""
+        self._version, self._updates = version, []
+
+    def send(self, bucket: Bucket) -> None:
+        """Sends a bucket, its last piece with the next call; its tensors may change once this returns."""
+        for piece in pieces(bucket, self.piece_bytes):
+            description = describe_bucket(piece)
+            key = tuple(description.values())
+            told = key in self._known
+            number = self._known.setdefault(key, len(self._known))
+            with self._explained():
+                self._announce((number, None if told else description))
+                self.hold(piece)
+
+    def finish(self, version: tuple[int, int]) -> list[dict[str, float]]:  # noqa: ARG002 - the engines know it
+        """Ends the stream; seconds of each part, of every engine, once it serves the weights."""
+        with self._explained():
+            self._announce((END, None))
+        return ray.get(self._updates)
+
+    def hold(self, piece: Bucket) -> None:
+        """Packs a piece."""
+        raise NotImplementedError
+
+    def release(self, following: Announcement) -> None:
+        """Sends the piece that is held."""
+        raise NotImplementedError
+
+    def close(self) -> None:
+        """Lets go of groups and stores: an engine that still waits for a piece fails at once."""
+        raise NotImplementedError
+
+    def _announce(self, piece: Announcement) -> None:
+        if self._updates:
+            self.release(piece)
+        else:
+            self._updates = [engine.update.remote(self._version, piece) for engine in self._engines]
+
+    @contextmanager
+    def _explained(self) -> Iterator[None]:
+        """Lets an engine that has failed say why, instead of the transport that it has left."""
+        try:
+            yield
+        except Exception:
+            self.close()
+            ray.get(self._updates)
+            raise
+
+
+class Descriptions:
+    """The receiving end's memory of the pieces that it was told of."""
+
+    def __init__(self) -> None:
+        self._known: dict[int, Description] = {}
+
+    def look_up(self, piece: Announcement) -> Description:
+        """The description of a piece that was announced."""
+        number, told = piece
+        if told is not None:
+            self._known[number] = told
+        return self._known[number]

@@ -20,7 +20,7 @@ from rich.table import Table
 from blade_dist.batches import Ragged
 from blade_dist.catalog.legality import Legality
 from blade_dist.catalog.trie import build_trie
-from blade_dist.learners.policy import Policy, build_model
+from blade_dist.learners.policy import Policy, build_model, sequence_logprobs, why_not_packed
 from blade_dist.learners.sequences import Sequences, collate, legal_tokens, microbatches
 from blade_dist.settings import ModelSettings
 
@@ -70,6 +70,8 @@ def make_step(sequences: Sequences, vocab: int, budget: int, shared: bool) -> Ca
     torch.manual_seed(0)
     settings = ModelSettings.model_validate({"build": {**SHAPE, "context": 1024}})
     policy = Policy(build_model(settings, vocab, 0, 2), temperature=1.0)
+    if shared and (why := why_not_packed(policy)) is not None:
+        raise SystemExit(f"the model can't be packed: {why}")
     optimizer = torch.optim.AdamW(policy.parameters(), lr=1e-4)
 
     def step() -> float:
@@ -102,11 +104,10 @@ def turn_about(steps: dict[str, Callable[[], float]], repeats: int) -> dict[str,
 
 def check_equal(sequences: Sequences, vocab: int) -> float:
     """Largest difference of the log-probs with and without a shared prefix."""
-    from blade_dist.learners.policy import sequence_logprobs
-
     torch.manual_seed(0)
     settings = ModelSettings.model_validate({"build": {**SHAPE, "context": 1024}})
     policy = Policy(build_model(settings, vocab, 0, 2), temperature=1.0)
+    why_not_packed(policy)
     one, other = (sequence_logprobs(policy, sequences, 0, 16384, shared) for shared in (True, False))
     return float((one - other).abs().max())
 

@@ -71,9 +71,9 @@ def test_prompts_share_rows() -> None:
     prompt = Ragged.of([[1] * 8, [2] * 2, [3] * 3])
     tokens = Ragged.of([[4, 4], [5], [6]])
     (cut,) = microbatches(Sequences.single(prompt, tokens), 100, shared=True)
-    assert cut.shape == (2, 10)
+    assert cut.shape == (2, 9)
     micro = collate(Sequences.single(prompt, tokens), cut, pad=0)
-    assert micro.segment[1].tolist() == [1, 1, 1, 1, 2, 2, 2, PADDING, PADDING, PADDING]
+    assert micro.segment[1].tolist() == [1, 1, 1, 2, 2, PADDING, PADDING, PADDING, PADDING]
     assert micro.packed
 
 

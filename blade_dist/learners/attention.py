@@ -2,18 +2,30 @@
 
 A token sees the earlier tokens (by position in its own sequence) of its block's prompt and of its own list, and in a
 sliding-window layer only those less than a window away. On a GPU the rule goes to flex attention, which never
-materialises it; flex attention has no backward on a CPU, so that SDPA gets the mask there.
+materialises it; flex attention has no backward on a CPU, so that SDPA gets the mask there, and only for what follows
+the first prompt of a row: before that, attention is plainly causal.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
 from typing import Any
 
 import torch
 from torch import Tensor
+from transformers import AttentionInterface, AttentionMaskInterface
+from transformers.integrations.sdpa_attention import sdpa_attention_forward
+from transformers.masking_utils import sdpa_mask
 
 from blade_dist.learners.sequences import MicroBatch
+
+ON_CPU, ON_GPU = "sdpa_after_prompt", "flex_attention"
+"""Names of the attention that packed rows take."""
+
+_CAUSAL: ContextVar[int] = ContextVar("causal", default=0)
+"""Columns at the start of every row that are one causal sequence."""
 
 PACKABLE = {"full_attention", "sliding_attention"}
 """Kinds of layers that the rule covers."""
@@ -69,3 +81,38 @@ def _block_mask(batch: MicroBatch, window: int | None) -> Any:
 
     rows, width = batch.input_ids.shape
     return create_block_mask(visible(batch, window), rows, None, width, width, device=batch.input_ids.device)
+
+
+@contextmanager
+def causal_columns(batch: MicroBatch, windows: dict[str, int | None] | int | None) -> Iterator[None]:
+    """Within, the first columns of every row that belong to one prompt are attended without a mask (on a CPU).
+
+    A backward that computes the forward again, outside, gets the same result with the mask.
+    """
+    prompt = (batch.segment == batch.segment[:, :1]) & (batch.member == 0)
+    columns = int(prompt.sum(dim=1).min())
+    narrowest = min((w for w in (windows.values() if isinstance(windows, dict) else [windows]) if w), default=columns)
+    token = _CAUSAL.set(columns if columns <= narrowest else 0)
+    try:
+        yield
+    finally:
+        _CAUSAL.reset(token)
+
+
+def _after_prompt(
+    module: Any, query: Tensor, key: Tensor, value: Tensor, attention_mask: Tensor | None, **given: Any
+) -> tuple[Tensor, None]:
+    """SDPA, in two parts where the rows of ``query`` ``[rows, heads, width, size]`` begin with a causal sequence."""
+    columns = _CAUSAL.get()
+    if not columns or attention_mask is None:
+        return sdpa_attention_forward(module, query, key, value, attention_mask, **given)
+    first = (part[:, :, :columns] for part in (query, key, value))
+    before, _ = sdpa_attention_forward(module, *first, None, **given)
+    after, _ = sdpa_attention_forward(
+        module, query[:, :, columns:], key, value, attention_mask[:, :, columns:], **given
+    )
+    return torch.cat([before, after], dim=1), None
+
+
+AttentionInterface.register(ON_CPU, _after_prompt)
+AttentionMaskInterface.register(ON_CPU, sdpa_mask)

@@ -135,8 +135,6 @@ class DeepSpeedLearner:
 
 def _packs(policy: Policy) -> bool:
     """Whether prompts can be shared; says why not."""
-    if torch.cuda.is_available():
-        policy.model.set_attn_implementation("flex_attention")
     why = why_not_packed(policy)
     if why is not None:
         name = type(policy.model).__name__

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from blade_dist.batches import Ragged
 from blade_dist.errors import UserError
-from blade_dist.learners.attention import attention_mask, layer_windows
+from blade_dist.learners.attention import ON_CPU, ON_GPU, attention_mask, causal_columns, layer_windows
 from blade_dist.learners.legal_head import HeadPlan, dense_logprobs, legal_logprobs
 from blade_dist.learners.sequences import PADDING, MicroBatch, Sequences, collate, microbatches
 from blade_dist.settings import ModelSettings
@@ -38,11 +38,12 @@ class Policy(nn.Module):
         """Log-probs (nats, float32) of the batch's decisions at the sampling temperature, ``[D]``."""
         decoder, head = self.model.get_decoder(), self.model.get_output_embeddings()
         if batch.packed:
-            flex = self.model.config._attn_implementation == "flex_attention"
-            mask = attention_mask(batch, layer_windows(self.model.config), flex)
-            hidden = decoder(
-                input_ids=batch.input_ids, attention_mask=mask, position_ids=batch.position, use_cache=False
-            )[0]
+            windows = layer_windows(self.model.config)
+            mask = attention_mask(batch, windows, flex=self.model.config._attn_implementation == ON_GPU)
+            with causal_columns(batch, windows):
+                hidden = decoder(
+                    input_ids=batch.input_ids, attention_mask=mask, position_ids=batch.position, use_cache=False
+                )[0]
         else:
             mask = (batch.segment != PADDING).long()
             hidden = decoder(input_ids=batch.input_ids, attention_mask=mask, use_cache=False)[0]
@@ -68,16 +69,21 @@ def sequence_logprobs(policy: Policy, sequences: Sequences, pad: int, budget: in
 
 
 def why_not_packed(policy: Policy) -> str | None:
-    """Tries the model on two prompts with lists: None where packed rows give the same log-probs, else what is wrong.
+    """Chooses the model's attention for packed rows, and tries it on two prompts with lists.
 
     Call it before the model is sharded.
+
+    Returns:
+        None where packed rows give the same log-probs, else what is wrong.
     """
     rng = np.random.default_rng(0)
     vocab = policy.model.get_input_embeddings().num_embeddings
     prompt = Ragged.of([rng.integers(0, vocab, size) for size in (7, 4)])
     tokens = Ragged.of([rng.integers(0, vocab, size) for size in (3, 2, 4, 3)])
     sequences = Sequences(prompt, tokens, np.array([0, 0, 1, 1]))
+    device = next(policy.parameters()).device
     try:
+        policy.model.set_attn_implementation(ON_GPU if device.type == "cuda" else ON_CPU)
         alone, packed = (sequence_logprobs(policy, sequences, 0, 10_000, shared) for shared in (False, True))
     except (RuntimeError, ValueError, TypeError, KeyError, NotImplementedError) as error:
         return " ".join(str(error).split())[:200]

@@ -1,5 +1,7 @@
 """Prompts with their lists, cut into micro-batches by a token budget. Pure numpy; torch only for the tensors.
 
+What a list holds after its last decision is no input: nothing that matters depends on it.
+
 A *block* is a prompt followed by lists of it. With a shared prefix a block holds all lists of the prompt, so that the
 prompt is computed once; without, every list has a block, and a row, of its own.
 """
@@ -8,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -62,6 +65,22 @@ class Sequences:
 
     def __len__(self) -> int:
         return len(self.tokens)
+
+    @cached_property
+    def decision(self) -> NDArray[np.bool_]:
+        """``[T]`` whether the token was one of several legal ones: only those have a log-prob that matters."""
+        if self.legal is None:
+            return np.ones(len(self.tokens.flat), dtype=bool)
+        return self.legal.sets.sizes(self.legal.trie) > 1
+
+    @cached_property
+    def inputs(self) -> Ragged:
+        """Of each list, the tokens that stand before its last decision: all that a model must read."""
+        place = np.arange(len(self.tokens.flat)) - np.repeat(self.tokens.offsets[:-1], self.tokens.lengths)
+        last = np.maximum.reduceat(np.append(np.where(self.decision, place, 0), 0), self.tokens.offsets[:-1])
+        lengths = np.where(self.tokens.lengths > 0, last, 0)
+        flat = self.tokens.flat[_ranges(self.tokens.offsets[:-1], lengths)]
+        return Ragged(flat, np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64))
 
     @property
     def shares(self) -> bool:
@@ -127,7 +146,7 @@ class MicroBatch:
 
 def blocks(sequences: Sequences, shared: bool, budget: int) -> Blocks:
     """One block per list, or with ``shared`` one per prompt; where that exceeds ``budget`` tokens, as few as fit it."""
-    lengths, owner = sequences.tokens.lengths, sequences.owner
+    lengths, owner = sequences.inputs.lengths, sequences.owner
     prompt = sequences.prompt.lengths
     starts = []
     size = 0
@@ -181,49 +200,44 @@ def microbatches(sequences: Sequences, budget: int, shared: bool) -> list[Cut]:
 
 def collate(sequences: Sequences, cut: Cut, pad: int) -> MicroBatch:
     """The tensors of one micro-batch."""
-    owner = sequences.owner[cut.first]
-    prompt = sequences.prompt.take(owner)
+    prompt = sequences.prompt.take(sequences.owner[cut.first])
     counts = cut.stop - cut.first
     lists = _ranges(cut.first, counts)
     block = np.repeat(np.arange(len(counts)), counts)
-    tokens = sequences.tokens.take(lists)
-    ends = np.cumsum(tokens.lengths)
-    before = ends - tokens.lengths  # tokens of the micro-batch's earlier lists
-    in_block = before - before[np.cumsum(counts) - counts][block]
-    start = cut.column[block] + prompt.lengths[block] + in_block
+    inputs = sequences.inputs.take(lists)
+    before = inputs.offsets[:-1]  # inputs of the micro-batch's earlier lists
+    start = (cut.column + prompt.lengths)[block] + before - before[np.cumsum(counts) - counts][block]
 
     arrays = np.zeros((4, *cut.shape), dtype=np.int64)  # ids, position, segment, member
     arrays[0], arrays[2] = pad, PADDING
-    row = np.repeat(cut.row, prompt.lengths)
-    column = _ranges(cut.column, prompt.lengths)
     segment = np.repeat(np.arange(len(counts)), prompt.lengths)
-    place = column - np.repeat(cut.column, prompt.lengths)
-    arrays[:, row, column] = prompt.flat, place, segment, np.zeros_like(place)
-    of_list = np.repeat(np.arange(len(lists)), tokens.lengths)
-    row, column = cut.row[block][of_list], _ranges(start, tokens.lengths)
-    place = column - start[of_list]
+    column = _ranges(cut.column, prompt.lengths)
+    place = column - cut.column[segment]
+    arrays[:, cut.row[segment], column] = prompt.flat, place, segment, np.zeros_like(place)
+    of_list = np.repeat(np.arange(len(lists)), inputs.lengths)
+    column = _ranges(start, inputs.lengths)
+    position = prompt.lengths[block][of_list] + column - start[of_list]
     member = (lists - cut.first[block] + 1)[of_list]
-    arrays[:, row, column] = tokens.flat, prompt.lengths[block][of_list] + place, block[of_list], member
+    arrays[:, cut.row[block][of_list], column] = inputs.flat, position, block[of_list], member
+    ids, positions, segments, members = (torch.from_numpy(array) for array in arrays)
 
-    flat = _ranges(sequences.tokens.offsets[lists], tokens.lengths)
-    last_of_prompt = (cut.column + prompt.lengths - 1)[block][of_list]
-    predictor = np.where(place == 0, last_of_prompt, column - 1)
-    plan = None
-    if sequences.legal is not None:
-        chosen = np.flatnonzero(sequences.legal.sets.take(flat).sizes(sequences.legal.trie) > 1)
-        row, predictor, flat = row[chosen], predictor[chosen], flat[chosen]
-        plan = head_plan(sequences.legal.sets.take(flat), sequences.legal.trie, sequences.legal.separator)
-    ids, position, segments, members = (torch.from_numpy(array) for array in arrays)
+    flat = _ranges(sequences.tokens.offsets[lists], sequences.tokens.lengths[lists])
+    of_list = np.repeat(np.arange(len(lists)), sequences.tokens.lengths[lists])
+    decision = sequences.decision[flat]
+    flat, of_list = flat[decision], of_list[decision]
+    place = flat - sequences.tokens.offsets[lists][of_list]
+    last_of_prompt = (cut.column + prompt.lengths - 1)[block]
+    legal = sequences.legal
     return MicroBatch(
         input_ids=ids,
-        position=position,
+        position=positions,
         segment=segments,
         member=members,
-        row=torch.from_numpy(row),
-        column=torch.from_numpy(predictor),
+        row=torch.from_numpy(cut.row[block][of_list]),
+        column=torch.from_numpy(np.where(place == 0, last_of_prompt[of_list], start[of_list] + place - 1)),
         label=torch.from_numpy(sequences.tokens.flat[flat].astype(np.int64)),
         flat=torch.from_numpy(flat),
-        head=plan,
+        head=None if legal is None else head_plan(legal.sets.take(flat), legal.trie, legal.separator),
         packed=len(lists) > cut.shape[0],
     )
 

@@ -21,6 +21,9 @@ from blade_dist.rollouts.request import RolloutRequest, to_rollouts
 from blade_dist.settings import Config, ListSettings
 from blade_dist.weights.stream import Announcement
 
+CPU_BLOCK = 32
+"""Tokens per block of the KV cache on a CPU; with vLLM's 128 every list computes up to 127 tokens of its prompt."""
+
 BATCHED_TOKENS = 8192
 """Prompt tokens that vLLM takes in one pass."""
 
@@ -108,6 +111,7 @@ class Engine:
             distributed_executor_backend="uni" if spec.tensor_parallel == 1 else "mp",
             enforce_eager=not gpu,
             enable_prefix_caching=True,
+            **({} if gpu else {"block_size": CPU_BLOCK}),
             enable_chunked_prefill=False,  # a seeded request cut in two fails on vLLM's CPU backend
             max_num_batched_tokens=max(BATCHED_TOKENS, spec.context),
             generation_config="vllm",

@@ -3,17 +3,28 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import ray
+from numpy.typing import NDArray
 from torch import Tensor
 
 from blade_dist.batches import Rollouts
 from blade_dist.catalog.legality import Legality
 from blade_dist.learners.sequences import Sequences, legal_tokens
+from blade_dist.pipeline import Prompter
 from blade_dist.rollouts.request import RolloutRequest
 from blade_dist.weights.push import largest_gap
+
+PROBE_TOKENS = 4
+"""A list's first tokens are enough: every parameter has a part in each of them."""
+
+
+def probe_request(prompter: Prompter, rows: NDArray[np.int64], temperature: float) -> RolloutRequest:
+    """The beginning of one list for each of the given prompts."""
+    return replace(prompter.request(rows, 1, temperature, "probe"), max_tokens=PROBE_TOKENS)
 
 
 def ask_engines(engines: list[Any], request: RolloutRequest) -> list[Rollouts]:

@@ -26,7 +26,7 @@ from blade_dist.learners.engine import DeepSpeedLearner
 from blade_dist.learners.objective import learning_rate
 from blade_dist.learners.policy import Policy, load_model
 from blade_dist.pipeline import Prompter
-from blade_dist.probe import ask_engines, probe_gap
+from blade_dist.probe import ask_engines, probe_gap, probe_request
 from blade_dist.settings import Config
 from blade_dist.weights.gather import full_state, source
 from blade_dist.weights.push import PushReport, WeightPusher
@@ -93,7 +93,7 @@ class Rank:
             dist.barrier,
         )
         prompter = Prompter(PromptTable.load(paths.data / "train.arrow"), self._codec, config.run.seed)
-        self._probe = prompter.request(job.rows[: config.weights.probe_prompts], 1, temperature, "probe")
+        self._probe = probe_request(prompter, job.rows[: config.weights.probe_prompts], temperature)
 
     def restore(self) -> tuple[int, int]:
         """State of the last checkpoint, if there is one; the number of this attempt and the step to start from."""

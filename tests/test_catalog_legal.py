@@ -86,7 +86,7 @@ def test_every_step_allows_exactly_what_the_rule_allows(items: Catalog, k: int, 
         writers.write(np.array(going), np.array(chosen))
         for row, token in zip(going, chosen, strict=True):
             written[row].append(token)
-    again, read = replay(trie, Ragged.of(written), Ragged.of(excluded), k, SEPARATOR, END)
+    again, read = replay(ListWriters(trie, k, SEPARATOR, END, rows), Ragged.of(written), Ragged.of(excluded))
     flat = [legal for row in sets_seen for legal in row]
     assert [tokens_of(again, trie, place) for place in range(len(again))] == flat
     assert [[items[i] for i in row] for row in read] == [items_of(row) for row in written]
@@ -130,13 +130,13 @@ def test_slots_move_and_swap() -> None:
 def test_what_is_not_legal_is_refused(written: list[int]) -> None:
     trie = trie_of([(1,), (2, 3), (2, 4)])
     with pytest.raises(ValueError, match="not written under this trie"):
-        replay(trie, Ragged.of([written]), Ragged.of([[]]), 1, SEPARATOR, END)
+        replay(ListWriters(trie, 1, SEPARATOR, END, 1), Ragged.of([written]), Ragged.of([[]]))
 
 
 def test_a_list_without_items_left_is_refused() -> None:
     trie = trie_of([(1,), (2,)])
     with pytest.raises(ValueError, match=r"lists\.k is larger"):
-        replay(trie, Ragged.of([[1, SEPARATOR, 2]]), Ragged.of([[1]]), 2, SEPARATOR, END)
+        replay(ListWriters(trie, 2, SEPARATOR, END, 1), Ragged.of([[1, SEPARATOR, 2]]), Ragged.of([[1]]))
 
 
 def test_equal_and_empty_items_are_refused() -> None:
@@ -158,3 +158,14 @@ def test_a_saved_trie_is_mapped_back(tmp_path: Path) -> None:
 def test_excluded_items_are_distinct() -> None:
     rows = excluded_items(Ragged.of([[3, 1, 3], [], [2]]))
     assert [rows[i].tolist() for i in range(3)] == [[1, 3], [], [2]]
+
+
+def test_an_engine_stops_when_the_last_item_is_settled() -> None:
+    trie = trie_of([(1, 5, 6), (2, 3), (2, 4)])
+    writers = ListWriters(trie, 2, SEPARATOR, END, 1, early=True)
+    slot = np.array([0])
+    writers.start(slot, Ragged.of([[]]))
+    for token, legal in [(2, {1, 2}), (3, {3, 4}), (SEPARATOR, {SEPARATOR}), (1, {1, 2}), (END, {END}), (END, {END})]:
+        assert tokens_of(writers.legal(slot), trie, 0) == legal
+        writers.write(slot, np.array([token]))
+    assert writers.items(slot).tolist() == [[1, 0]]

@@ -52,7 +52,7 @@ def vllm_config(tiny_config: Config, tiny_data: DataBundle) -> Any:
 
 def legal_row(legality: Legality, request: Request, vocab: int) -> np.ndarray:
     """By the trie, from the list's first token."""
-    writers = legality.writers(1)
+    writers = legality.writers(1, early=True)
     from blade_dist.batches import Ragged
 
     writers.start(np.array([0]), Ragged.of([request.excluded]))

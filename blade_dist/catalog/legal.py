@@ -61,8 +61,12 @@ class LegalSets:
 class ListWriters:
     """``slots`` lists that are being written side by side."""
 
-    def __init__(self, trie: Trie, k: int, separator: int, end: int, slots: int) -> None:
-        """All slots at the beginning of a list, nothing excluded."""
+    def __init__(self, trie: Trie, k: int, separator: int, end: int, slots: int, early: bool = False) -> None:
+        """All slots at the beginning of a list, nothing excluded.
+
+        ``early``: a list ends as soon as its last item is settled; the tokens that would follow are no decisions.
+        """
+        self._early = early
         self._trie = trie
         self._k = k
         self._separator = separator
@@ -98,6 +102,9 @@ class ListWriters:
             ValueError: a token that was not legal.
         """
         tokens, node = np.asarray(tokens), self._node[slots]
+        if self._early and (stops := self._settled(slots) & (tokens == self._end)).any():
+            self._finish(slots[stops], self._rank[slots[stops]])
+            slots, tokens, node = slots[~stops], tokens[~stops], node[~stops]
         separates = (tokens == self._separator) & (node != OVER)
         self._finish_items(slots[separates])
         inside = ~separates & (node >= 0)
@@ -121,6 +128,8 @@ class ListWriters:
         only = np.full(len(slots), self._end, dtype=np.int32)
         single = node == ONE_ITEM
         only[single] = self._next_of_one(slots[single])
+        if self._early:
+            only[self._settled(slots)] = self._end
         ends = np.zeros(len(slots), dtype=bool)
         inside = np.flatnonzero(node >= 0)
         ends[inside], gone = self._inside(slots[inside])
@@ -142,6 +151,13 @@ class ListWriters:
         rank = np.where(node >= 0, trie.node_low[np.maximum(node, 0)], self._rank[slots])
         if (trie.lengths(rank) != self._depth[slots]).any():
             raise ValueError("a list holds a separator in the middle of an item: it was not written under this trie")
+        self._finish(slots, rank)
+
+    def _settled(self, slots: NDArray[np.int64]) -> NDArray[np.bool_]:
+        """Whether the last item can only be one."""
+        return (self._node[slots] == ONE_ITEM) & (self._written[slots] == self._k - 1)
+
+    def _finish(self, slots: NDArray[np.int64], rank: NDArray[np.int32]) -> None:
         self._taken[slots, self._written[slots]] = rank
         self._written[slots] += 1
         self._node[slots] = np.where(self._written[slots] == self._k, OVER, ROOT)
@@ -172,26 +188,20 @@ class ListWriters:
         return ends, Ragged(edge[empty], np.concatenate([[0], np.cumsum(counts)]).astype(np.int64))
 
 
-def replay(
-    trie: Trie, tokens: Ragged, excluded: Ragged, k: int, separator: int, end: int
-) -> tuple[LegalSets, NDArray[np.int32]]:
+def replay(writers: ListWriters, tokens: Ragged, excluded: Ragged) -> tuple[LegalSets, NDArray[np.int32]]:
     """Reads lists that were written under the trie, all side by side.
 
     Returns:
         The legal set at every token, in the order of ``tokens.flat``; the items, ``[n, k]``.
 
     Args:
-        trie: of the catalog.
-        tokens: int32, ``n`` lists, each written under the trie.
+        writers: with ``n`` slots.
+        tokens: int32, ``n`` lists, each written under the trie (perhaps not to the end).
         excluded: catalog indices without repeats, ``n`` rows.
-        k: items per list.
-        separator: token after an item.
-        end: token after a list.
 
     Raises:
         ValueError: a list that is not legal.
     """
-    writers = ListWriters(trie, k, separator, end, len(tokens))
     writers.start(np.arange(len(tokens)), excluded)
     parts, places = [], []
     for position in range(int(tokens.lengths.max(initial=0))):

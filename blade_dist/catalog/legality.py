@@ -66,17 +66,17 @@ class Legality:
             return excluded_items(histories)
         return Ragged(np.zeros(0, np.int32), np.zeros(len(histories) + 1, np.int64))
 
-    def writers(self, slots: int) -> ListWriters:
-        """``slots`` empty lists."""
-        return ListWriters(self.trie, self.k, self.separator, self.end, slots)
+    def writers(self, slots: int, early: bool = False) -> ListWriters:
+        """``slots`` empty lists; ``early``: as engines write them, to the last decision only."""
+        return ListWriters(self.trie, self.k, self.separator, self.end, slots, early)
 
     def sets(self, tokens: Ragged, histories: Ragged) -> LegalSets:
         """The legal set at every token of finished lists; ``tokens`` and ``histories`` have a row per list."""
-        return replay(self.trie, tokens, self.excluded(histories), self.k, self.separator, self.end)[0]
+        return replay(self.writers(len(tokens)), tokens, self.excluded(histories))[0]
 
     def read(self, tokens: Ragged, histories: Ragged) -> tuple[NDArray[np.int32], NDArray[np.bool_]]:
-        """The items of finished lists ``[n, K]``, and whether each token was one of several legal ones ``[T]``."""
-        sets, items = replay(self.trie, tokens, self.excluded(histories), self.k, self.separator, self.end)
+        """What engines wrote: items ``[n, K]``, and whether each token was one of several legal ones ``[T]``."""
+        sets, items = replay(self.writers(len(tokens), early=True), tokens, self.excluded(histories))
         return items, sets.sizes(self.trie) > 1
 
 

@@ -43,7 +43,7 @@ class ConstrainedLists:
     def __init__(self, legality: Legality, slots: int, device: torch.device | str) -> None:
         """No slot is in use."""
         self._legality = legality
-        self._writers = legality.writers(slots)
+        self._writers = legality.writers(slots, early=True)
         self._read = np.zeros(slots, dtype=np.int64)
         self._mask = LegalMask(legality, device)
 

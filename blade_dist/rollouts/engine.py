@@ -177,7 +177,7 @@ class Engine:
                 top_p=1.0,
                 min_p=0.0,
                 seed=int(seed),
-                max_tokens=self._longest_list,
+                max_tokens=request.max_tokens or self._longest_list,
                 stop_token_ids=[self._codec.end],
                 detokenize=False,
                 logprobs=0,

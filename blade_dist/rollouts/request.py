@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from blade_dist.batches import Ragged, Rollouts
+from blade_dist.batches import MISS, Ragged, Rollouts
 from blade_dist.catalog.codec import Codec
 from blade_dist.catalog.legality import Legality
 from blade_dist.catalog.lists import mask_illegal
@@ -32,6 +32,8 @@ class RolloutRequest:
     """G."""
     temperature: float
     """T; 0 is greedy."""
+    max_tokens: int | None = None
+    """Lists are cut off here; None: they are written to the end."""
 
     def __len__(self) -> int:
         return len(self.prompt)
@@ -56,6 +58,7 @@ class RolloutRequest:
             self.seed[rows],
             self.group_size,
             self.temperature,
+            self.max_tokens,
         )
 
 
@@ -82,21 +85,44 @@ def to_rollouts(
         seconds: how long the engine wrote.
     """
     shape = (len(request), request.group_size)
-    ragged = Ragged.of(tokens)
+    ragged, values = Ragged.of(tokens), _flat(logprobs)
     histories = request.history.take(np.repeat(np.arange(shape[0]), shape[1]))
     if legality is None:
         read, decision = codec.parse(ragged, lists.k), np.ones(len(ragged.flat), dtype=bool)
     else:
         read, decision = legality.read(ragged, histories)
+        ragged, values, decision = _completed(ragged, values, decision, read, codec)
     items, invalid, duplicate = mask_illegal(read, histories, lists.exclude_history)
     return Rollouts(
         prompt=request.prompt,
         items=items.reshape(*shape, lists.k),
         tokens=ragged,
-        logprobs=np.concatenate([np.asarray(row, dtype=np.float32) for row in logprobs]),
+        logprobs=values,
         decision=decision,
         version=np.tile(np.asarray(version, dtype=np.int64), (shape[0], 1)),
         invalid=invalid.reshape(shape),
         duplicate=duplicate.reshape(shape),
         seconds=np.array([seconds]),
     )
+
+
+def _flat(rows: list[Any]) -> NDArray[np.float32]:
+    return np.concatenate([np.asarray(row, dtype=np.float32) for row in rows])
+
+
+def _completed(
+    tokens: Ragged, logprobs: NDArray[np.float32], decision: NDArray[np.bool_], items: NDArray[np.int32], codec: Codec
+) -> tuple[Ragged, NDArray[np.float32], NDArray[np.bool_]]:
+    """Lists as the codec writes them: engines leave out what follows the last decision (log-prob 0, no decision)."""
+    whole = (items != MISS).all(axis=1)
+    written = codec.encode_lists(Ragged.of(list(items[whole]))) if whole.any() else Ragged.of([])
+    full = Ragged.concat([written, tokens.take(np.flatnonzero(~whole))])
+    order = np.empty(len(whole), dtype=np.int64)
+    order[np.concatenate([np.flatnonzero(whole), np.flatnonzero(~whole)])] = np.arange(len(whole))
+    full = full.take(order)
+    kept = tokens.lengths - whole  # the end that was written early, or anew, decides nothing
+    old = np.arange(len(tokens.flat)) - np.repeat(tokens.offsets[:-1], tokens.lengths) < np.repeat(kept, tokens.lengths)
+    new = np.arange(len(full.flat)) - np.repeat(full.offsets[:-1], full.lengths) < np.repeat(kept, full.lengths)
+    values, decided = np.zeros(len(full.flat), np.float32), np.zeros(len(full.flat), bool)
+    values[new], decided[new] = logprobs[old], decision[old]
+    return full, values, decided

@@ -22,7 +22,7 @@ from blade_dist.evaluation.table import differences, per_user_rows, render, rend
 from blade_dist.learners.policy import Policy, load_model, sequence_logprobs
 from blade_dist.learners.sequences import Sequences
 from blade_dist.pipeline import Prompter
-from blade_dist.probe import ask_engines, probe_gap
+from blade_dist.probe import ask_engines, probe_gap, probe_request
 from blade_dist.rewards.composite import Composite
 from blade_dist.rewards.lists import Lists
 from blade_dist.rollouts.pool import EnginePool
@@ -88,9 +88,8 @@ class _Served:
         self._pad = inputs.data.codec.pad
         self._legality = Legality.load(config.lists, inputs.data.codec, inputs.paths.trie)
         self._prompter = Prompter(inputs.data.test, inputs.data.codec, config.run.seed)
-        self._probe = self._prompter.request(
-            np.arange(min(config.weights.probe_prompts, len(inputs.data.test))), 1, 1.0, "probe"
-        )
+        rows = np.arange(min(config.weights.probe_prompts, len(inputs.data.test)))
+        self._probe = probe_request(self._prompter, rows, 1.0)
 
     def push(self, path: Path, number: int) -> None:
         """Loads the checkpoint into the engines, and proves it."""

@@ -76,7 +76,7 @@ def mfu(parameters: int, tokens: float, seconds: float) -> float | None:
 
 
 class PeakMemory:
-    """Largest memory of each role (PSS: shared pages count once) while the block runs, in MiB."""
+    """Largest memory of each role (resident, without what is shared) while the block runs, in MiB."""
 
     def __init__(self, interval_s: float = 1.0) -> None:
         self.peaks: dict[str, float] = {}
@@ -102,7 +102,8 @@ class PeakMemory:
                         (role for part, role in ROLES.items() if title.startswith("ray::") and part in title), None
                     )
                     if role is not None:
-                        now[role] = now.get(role, 0.0) + process.memory_full_info().pss / 2**20
+                        memory = process.memory_info()
+                        now[role] = now.get(role, 0.0) + (memory.rss - memory.shared) / 2**20
                 except (psutil.NoSuchProcess, psutil.AccessDenied):
                     continue
             for role, value in now.items():

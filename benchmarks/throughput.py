@@ -108,7 +108,7 @@ def main(
     shared_prefix: Annotated[bool | None, typer.Option(help="Whether a prompt is computed once for its lists.")] = None,
     microbatch_tokens: Annotated[int | None, typer.Option(help="Tokens of one forward.")] = None,
     steps: Annotated[int, typer.Option(help="Measured steps; medians count.")] = 8,
-    warmup: Annotated[int, typer.Option(help="Steps before them.")] = 2,
+    warmup: Annotated[int, typer.Option(help="Steps before them.")] = 4,
     peer: Annotated[Peer | None, typer.Option(help="Trainer to compare with.")] = None,
     sweep: Annotated[Sweep | None, typer.Option(help="One run per value; with --json also a plot beside it.")] = None,
     json: Annotated[Path | None, typer.Option(help="Where the result is written.")] = None,

@@ -100,8 +100,9 @@ def start_model(config: Config, codec: Codec) -> Any:
 
 
 def sft_learner(config: Config) -> LearnerSettings:
-    """The learner's settings with the optimizer of the fine-tuning."""
-    return config.learner.model_copy(update={"lr": config.sft.lr, "weight_decay": config.sft.weight_decay})
+    """The learner's settings with the optimizer of the fine-tuning; a prompt has one list there."""
+    own = {"lr": config.sft.lr, "weight_decay": config.sft.weight_decay, "shared_prefix": False}
+    return config.learner.model_copy(update=own)
 
 
 class _Examples:

@@ -24,7 +24,7 @@ from blade_dist.data.prompts import PromptTable
 from blade_dist.learners.align import Aligner, StepStats
 from blade_dist.learners.engine import DeepSpeedLearner
 from blade_dist.learners.objective import learning_rate
-from blade_dist.learners.policy import Policy, load_model
+from blade_dist.learners.policy import Policy, choose_attention, load_model
 from blade_dist.pipeline import Prompter
 from blade_dist.probe import ask_engines, probe_gap, probe_request
 from blade_dist.settings import Config
@@ -83,6 +83,8 @@ class Rank:
         self.learner = DeepSpeedLearner(policy, config.learner, config.model.dtype, self._codec.pad)
         reference = Policy(load_model(paths.reference, config.model), temperature).to(self.learner.device)
         reference.requires_grad_(False)
+        if self.learner.shares_prefix:
+            choose_attention(reference)
         self._legality = Legality.load(config.lists, self._codec, paths.trie)
         self.aligner = Aligner(self.learner, reference, config.learner, config.kl_coef, self._legality)
         self._pusher = WeightPusher(

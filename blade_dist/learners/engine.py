@@ -35,7 +35,7 @@ class DeepSpeedLearner:
         """
         self._budget = settings.tokens_per_microbatch
         self._pad = pad
-        self._shares_prefix = settings.shared_prefix and _packs(policy)
+        self.shares_prefix = settings.shared_prefix and _packs(policy)
         self.world_size = dist.get_world_size()
         self.rank = dist.get_rank()
         self.device = torch.device("cuda", torch.cuda.current_device()) if torch.cuda.is_available() else "cpu"
@@ -127,7 +127,7 @@ class DeepSpeedLearner:
         return float(torch.stack(norms).norm()) if norms else 0.0
 
     def _cut(self, sequences: Sequences) -> list[Cut]:
-        return microbatches(sequences, self._budget, self._shares_prefix and sequences.shares)
+        return microbatches(sequences, self._budget, self.shares_prefix and sequences.shares)
 
     def _common_count(self, cuts: list[Cut]) -> int:
         return int(self.max_over_ranks(max(1, len(cuts))))

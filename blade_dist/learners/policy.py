@@ -68,8 +68,13 @@ def sequence_logprobs(policy: Policy, sequences: Sequences, pad: int, budget: in
     return result
 
 
+def choose_attention(policy: Policy) -> None:
+    """The model's attention for packed rows, by where its weights will be."""
+    policy.model.set_attn_implementation(ON_GPU if torch.cuda.is_available() else ON_CPU)
+
+
 def why_not_packed(policy: Policy) -> str | None:
-    """Chooses the model's attention for packed rows, and tries it on two prompts with lists.
+    """Chooses the attention and tries the model on two prompts with lists.
 
     Call it before the model is sharded.
 
@@ -81,9 +86,8 @@ def why_not_packed(policy: Policy) -> str | None:
     prompt = Ragged.of([rng.integers(0, vocab, size) for size in (7, 4)])
     tokens = Ragged.of([rng.integers(0, vocab, size) for size in (3, 2, 4, 3)])
     sequences = Sequences(prompt, tokens, np.array([0, 0, 1, 1]))
-    device = next(policy.parameters()).device
     try:
-        policy.model.set_attn_implementation(ON_GPU if device.type == "cuda" else ON_CPU)
+        choose_attention(policy)
         alone, packed = (sequence_logprobs(policy, sequences, 0, 10_000, shared) for shared in (False, True))
     except (RuntimeError, ValueError, TypeError, KeyError, NotImplementedError) as error:
         return " ".join(str(error).split())[:200]

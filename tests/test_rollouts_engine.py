@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import pickle
+import subprocess
+import sys
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -19,7 +22,7 @@ from blade_dist.data.bundle import DataBundle
 from blade_dist.learners.policy import Policy, load_model, sequence_logprobs
 from blade_dist.learners.sequences import Sequences, legal_tokens
 from blade_dist.pipeline import Prompter
-from blade_dist.rollouts.engine import EngineSpec
+from blade_dist.rollouts.engine import EngineSpec, engine_environment
 from blade_dist.rollouts.pool import EnginePool, RunningPool
 from blade_dist.rollouts.request import RolloutRequest
 from blade_dist.settings import Config
@@ -132,3 +135,37 @@ def test_a_prompt_beyond_the_context_is_named(setup: Setup) -> None:
     longer = replace(request, tokens=Ragged.of([request.tokens[0], np.tile(request.tokens[1], 30)]))
     with pytest.raises(ray.exceptions.RayTaskError, match=r"prompt 1: its \d+ tokens and the \d+ of the longest list"):
         setup.pool.generate(longer)
+
+
+PREEMPTED = """
+import functools, os, pickle, sys
+spec, environment, request, out = pickle.load(open(sys.argv[1], "rb"))
+os.environ.update(environment)
+import vllm
+from vllm.v1.core.sched.scheduler import Scheduler
+preempt, times = Scheduler._preempt_request, []
+Scheduler._preempt_request = lambda *given, **more: (times.append(1), preempt(*given, **more))[1]
+vllm.LLM = functools.partial(vllm.LLM, num_gpu_blocks_override=14)
+from blade_dist.rollouts.engine import Engine
+rollouts = Engine(spec).generate(request)
+pickle.dump((len(times), rollouts), open(out, "wb"))
+"""
+
+
+def test_preempted_lists_go_on_where_they_were(setup: Setup, tmp_path: Path) -> None:
+    request = setup.request(prompts=12, group=4, temperature=1.0)
+    spec = EngineSpec.of(setup.config, setup.model, RunPaths(setup.config.run.dir), 64)
+    given = (spec, engine_environment(setup.config, gpu=False), request, str(tmp_path / "out"))
+    (tmp_path / "in").write_bytes(pickle.dumps(given))
+    done = subprocess.run(
+        [sys.executable, "-c", PREEMPTED, str(tmp_path / "in")],
+        capture_output=True,
+        text=True,
+        timeout=200,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
+    preempted, rollouts = pickle.loads((tmp_path / "out").read_bytes())  # noqa: S301 - of this test's own making
+    assert preempted > 0
+    check_legal(setup, request, rollouts)
+    np.testing.assert_allclose(rollouts.logprobs, setup.learner_logprobs(request, rollouts), atol=1e-4)

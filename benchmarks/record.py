@@ -1,0 +1,53 @@
+"""A finished run's evaluation as a result file: every mean with its interval, beside hardware and versions."""
+
+from __future__ import annotations
+
+import json as jsonlib
+from pathlib import Path
+from typing import Annotated, Any
+
+import pyarrow.parquet as pq
+import typer
+from report import write_result
+
+from blade_dist.evaluation.bootstrap import mean_interval
+from blade_dist.evaluation.table import metric_names
+
+ORDER = ("popularity", "co-occurrence", "sft", "static", "grpo", "blade")
+RESAMPLES = 2000
+
+
+def intervals(run: Path, seed: int) -> dict[str, dict[str, dict[str, Any]]]:
+    """Decode -> policy -> metric -> mean, low, high, from the rows of every user."""
+    table = pq.read_table(run / "per_user.parquet")
+    rows, names = table.to_pandas(), metric_names(table)
+    return {
+        decode: {
+            policy: {
+                name: mean_interval(part[name].to_numpy(), part["user"].to_numpy(), RESAMPLES, seed).as_dict()
+                for name in names
+            }
+            for policy, part in sorted(of_decode.groupby("policy"), key=lambda pair: ORDER.index(pair[0]))
+        }
+        for decode, of_decode in rows.groupby("decode")
+    }
+
+
+def main(
+    run: Annotated[Path, typer.Argument(help="Folder of the run: summary.json and per_user.parquet.")],
+    out: Annotated[Path, typer.Argument(help="Where the result is written.")],
+    command: Annotated[str, typer.Option(help="The command that made the run.")],
+    seed: Annotated[int, typer.Option(help="Of the bootstrap.")] = 0,
+) -> None:
+    """Records a run of `blade-dist run`.
+
+    Examples:
+
+      python benchmarks/record.py runs/quickstart quickstart.json --command "bash launch/quickstart.sh"
+    """
+    summary = jsonlib.loads((run / "summary.json").read_text())
+    write_result(out, "evaluation", {"command": command}, {"tables": intervals(run, seed), "summary": summary})
+
+
+if __name__ == "__main__":
+    typer.run(main)

@@ -1,0 +1,162 @@
+"""Writes the results tables of a Markdown file from the JSON files beside this script.
+
+A table stands between ``<!-- table NAME -->`` and ``<!-- end -->``; what is between is replaced.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Callable
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+RESULTS = Path(__file__).parent / "results" / "cpu"
+MARKED = re.compile(r"(<!-- table (\S+) -->\n).*?(<!-- end -->)", re.DOTALL)
+SHOWN = {"sft": "SFT", "static": "static (tau = 0)", "grpo": "GRPO (raw reward)", "blade": "BLADE"}
+Result = dict[str, Any]
+
+
+def load(name: str) -> Result:
+    """A result file."""
+    return json.loads((RESULTS / f"{name}.json").read_text())
+
+
+def markdown(header: list[str], rows: list[list[str]]) -> str:
+    """A table."""
+    lines = [header, ["---"] * len(header), *rows]
+    return "".join(f"| {' | '.join(line)} |\n" for line in lines)
+
+
+def quality(name: str, decode: str, metrics: list[str], least: str) -> str:
+    """Every policy's means with their intervals."""
+    rows = []
+    for policy, found in load(name)["tables"][decode].items():
+        cells = [f"{found[m]['mean']:.3f} [{found[m]['low']:.3f}, {found[m]['high']:.3f}]" for m in metrics]
+        rows.append([SHOWN.get(policy, policy), *cells])
+    heads = [f"{metric} (less is better)" if metric == least else metric for metric in metrics]
+    return markdown([decode, *heads], rows)
+
+
+def difference(name: str, metrics: list[str]) -> str:
+    """BLADE minus SFT, per user."""
+    summary = load(name)["summary"]
+    rows = []
+    for label, key in (("greedy", "difference"), ("one sample at T = 1", "difference_sampled")):
+        cells = [summary[key][metric] for metric in metrics]
+        rows.append([label, *(f"{c['mean']:+.3f} [{c['low']:+.3f}, {c['high']:+.3f}]" for c in cells)])
+    return markdown(["BLADE minus SFT", *metrics], rows)
+
+
+def speed() -> str:
+    """What was measured, its goal, and the command."""
+    rows = []
+    for text, file, read, form, goal in SPEED:
+        if (RESULTS / f"{file}.json").is_file():
+            rows.append([text, form.format(read(load(file))), goal, f"`benchmarks/{file}.py`"])
+    return markdown(["what (2 CPU cores)", "measured", "goal", "by"], rows)
+
+
+def role_seconds() -> str:
+    """Where a step's time goes."""
+    found = load("throughput")
+    seconds = found["seconds"]
+    names = ["generate", "score", "estimate", "learn", "push", "step"]
+    rows = [[f"{seconds[name]:.3f}" for name in names] + [f"{found['overhead']:.1%}"]]
+    return markdown([*(f"{name}, s" for name in names), "overhead"], rows)
+
+
+def _items(count: str, name: str) -> Callable[[Result], float]:
+    return lambda result: result["by_items"][count][name]
+
+
+SPEED: list[tuple[str, str, Callable[[Result], float], str, str]] = [
+    ("whole step: lists/s", "throughput", lambda r: r["lists_per_second"], "{:.1f}", ""),
+    ("TRL GRPOTrainer at its fastest: lists/s", "throughput", lambda r: r["trl"]["lists_per_second"], "{:.1f}", ""),
+    ("ratio to TRL", "throughput", lambda r: r["ratio_vs_trl"], "{:.1f}x", "8x"),
+    (
+        "learner in the run, shared prefix against unpacked",
+        "throughput",
+        lambda r: r["shared_prefix_speedup"],
+        "{:.1f}x",
+        "6.5x",
+    ),
+    ("overhead of a step", "throughput", lambda r: 100 * r["overhead"], "{:.1f} %", "5 %"),
+    ("invalid and repeated positions", "throughput", lambda r: r["invalid"] + r["duplicate"], "{:.0f}", "0"),
+    (
+        "forward + backward, shared prefix against unpacked",
+        "learner",
+        lambda r: r["shared_prefix_speedup"],
+        "{:.1f}x",
+        "6.5x",
+    ),
+    ("legal-token head, vocabulary 32,000", "learner", lambda r: r["legal_head_speedup"], "{:.2f}x", "1.5x"),
+    ("trie of 1,000,000 items: build, s", "trie", _items("1000000", "build_seconds"), "{:.1f}", "60"),
+    ("trie of 1,000,000 items: memory, MB", "trie", _items("1000000", "megabytes"), "{:.0f}", "400"),
+    ("trie of 1,000,000 items: load, s", "trie", _items("1000000", "load_seconds"), "{:.2f}", "1"),
+    (
+        "constrained over unconstrained tokens/s, 10,000 items",
+        "trie",
+        _items("10000", "generation_ratio"),
+        "{:.2f}",
+        "0.9",
+    ),
+    (
+        "constrained over unconstrained tokens/s, 1,000,000 items",
+        "trie",
+        _items("1000000", "generation_ratio"),
+        "{:.2f}",
+        "0.9",
+    ),
+    (
+        "proxy rewards/s, through the actor, one core",
+        "posterior",
+        lambda r: r["proxy_rewards_per_second"] / 1e6,
+        "{:.1f} M",
+        "10 M",
+    ),
+    ("rewards, lists/s, one core", "rewards", lambda r: r["lists_per_second"] / 1e3, "{:.0f} k", "200 k"),
+    ("push of 11 MB to two engines over one gloo broadcast", "push", lambda r: r["ratio_to_limit"], "{:.1f}x", "1.5x"),
+]
+
+WIDE = ["reward", "ndcg@5", "recall@5", "ild@5", "mgu@5"]
+TABLES: dict[str, Callable[[], str]] = {
+    "quickstart-greedy": lambda: quality("quickstart", "greedy", WIDE, "mgu@5"),
+    "quickstart-sampled": lambda: quality("quickstart", "sampled", WIDE, "mgu@5"),
+    "quickstart-difference": lambda: difference("quickstart", WIDE),
+    "movielens-greedy": lambda: quality("movielens-small", "greedy", WIDE, "mgu@5"),
+    "movielens-difference": lambda: difference("movielens-small", WIDE),
+    "speed": speed,
+    "seconds": role_seconds,
+}
+
+
+def filled(text: str) -> str:
+    """The text with every marked table written anew."""
+    return MARKED.sub(lambda found: found[1] + TABLES[found[2]]() + found[3], text)
+
+
+def main(
+    file: Annotated[Path, typer.Argument(help="Markdown file with marked tables.")],
+    check: Annotated[bool, typer.Option(help="Write nothing; fail where a table is not what the results say.")] = False,
+) -> None:
+    """Fills a file's tables from `benchmarks/results`.
+
+    Examples:
+
+      python benchmarks/tables.py README.md
+
+      python benchmarks/tables.py README.md --check
+    """
+    text = file.read_text()
+    new = filled(text)
+    if check and new != text:
+        raise SystemExit(f"{file}: a table is not what the results say; run: python benchmarks/tables.py {file}")
+    if new != text:
+        file.write_text(new)
+
+
+if __name__ == "__main__":
+    typer.run(main)

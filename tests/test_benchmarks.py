@@ -1,0 +1,73 @@
+"""The benchmarks run, and their files say what they should; how fast anything is, is no matter of tests."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+FOLDER = Path(__file__).parent.parent / "benchmarks"
+SMALL = {
+    "rewards": ["--lists", "64", "--items", "50", "--repeats", "1"],
+    "posterior": ["--prompts", "50", "--repeats", "1"],
+    "trie": ["--items", "500", "--no-generate"],
+    "learner": ["--prompts", "2", "--prompt-tokens", "20", "--group", "2", "--items", "100", "--repeats", "1"],
+}
+
+
+def run(name: str, *options: str) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, str(FOLDER / f"{name}.py"), *options]
+    return subprocess.run(command, capture_output=True, text=True, timeout=240, check=False)
+
+
+@pytest.mark.parametrize("name", SMALL)
+def test_a_small_benchmark_writes_its_result(name: str, tmp_path: Path) -> None:
+    out = tmp_path / "out.json"
+    done = run(name, *SMALL[name], "--json", str(out))
+    assert done.returncode == 0, done.stderr[-2000:]
+    result = json.loads(out.read_text())
+    assert result["benchmark"] == name
+    assert result["hardware"]["cores"] >= 1
+    assert {"ray", "torch", "numpy"} <= result["versions"].keys()
+    exact = {"rewards": "ndcg_difference", "posterior": "largest_difference", "learner": "logprob_difference"}
+    if name in exact:
+        assert result[exact[name]] < 1e-5
+    else:
+        assert result["by_items"]["500"]["megabytes"] > 0
+
+
+@pytest.mark.parametrize("name", ["throughput", "push", "trie", "peer_trl"])
+def test_every_benchmark_explains_itself(name: str) -> None:
+    done = run(name, "--help")
+    assert done.returncode == 0, done.stderr[-2000:]
+    assert "--" in done.stdout
+
+
+def test_numbers_are_medians_after_the_warm_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(str(FOLDER))
+    from measure import numbers, overhead
+
+    row = {
+        **{f"seconds/{name}": 1.0 for name in ("generate", "score", "estimate", "learn", "push")},
+        "seconds/step": 4.0,
+        **dict.fromkeys(("invalid", "duplicate", "staleness", "logprob_gap"), 0.0),
+        "lists": 128.0,
+        "list_tokens": 16.0,
+        "push_bytes": 2e9,
+        "group": 16,
+    }
+    slow = row | {"seconds/step": 40.0}
+    found = numbers([slow, row, row, row | {"seconds/step": 5.0}], warmup=1, parameters=10, prompt_tokens=250)
+    assert overhead(row) == 0.25
+    assert (found["lists_per_second"], found["overhead"], found["idle"]["engine"]) == (32, 0.25, 0.75)
+    assert found["push_gb_per_second"] == 2
+    assert found["generated_tokens_per_second"] == 2048
+
+
+@pytest.mark.parametrize("name", ["README.md"])
+def test_tables_are_what_the_results_say(name: str) -> None:
+    done = run("tables", str(FOLDER.parent / name), "--check")
+    assert done.returncode == 0, done.stderr

@@ -4,16 +4,13 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
 from blade_dist.batches import Ragged
 from blade_dist.seeds import prompts_of_step, stable_seed
-from blade_dist.weights.digest import digest, first_difference, same
 from blade_dist.weights.push import largest_gap
 from blade_dist.weights.transports import choose_transport
-from blade_dist.weights.wire import bucket_bytes, describe_bucket, pack, unpack
 from tests.ranks import make_batch
 
 ROWS = st.lists(st.lists(st.integers(0, 99), max_size=5), min_size=1, max_size=6)
@@ -57,35 +54,6 @@ def test_seeds_are_stable_and_apart() -> None:
     assert len(seeds) == 3 * 9 * 40
     assert all(0 <= seed < 2**63 for seed in seeds)
     assert min(np.diff(sorted(seeds))) > 1000
-
-
-def test_digests_see_a_change_and_an_exchange() -> None:
-    tensor = torch.arange(12.0).reshape(3, 4)
-    changed, exchanged = tensor.clone(), tensor.clone()
-    changed[1, 1] += 1e-3
-    exchanged[0, 0], exchanged[2, 3] = tensor[2, 3], tensor[0, 0]
-    assert same(digest(tensor), digest(tensor.clone()))
-    assert not same(digest(tensor), digest(changed))
-    assert not same(digest(tensor), digest(exchanged))
-    sent = {"a": digest(tensor), "b": digest(tensor)}
-    assert first_difference(sent, dict(sent)) is None
-    assert first_difference(sent, {"a": digest(tensor), "b": digest(changed)}) == "b"
-    assert first_difference(sent, {"b": digest(tensor)}) == "a"
-
-
-def test_buckets_survive_the_wire() -> None:
-    bucket = [
-        ("odd", torch.randn(3).to(torch.bfloat16)),
-        ("wide", torch.randn(2, 5)),
-        ("view", torch.randn(4, 4).t()),
-        ("empty", torch.zeros(0)),
-    ]
-    described = describe_bucket(bucket)
-    buffer = pack(bucket)
-    assert len(buffer) == bucket_bytes(described)
-    for (name, sent), (arrived_name, arrived) in zip(bucket, unpack(buffer, described), strict=True):
-        assert name == arrived_name
-        torch.testing.assert_close(arrived, sent)
 
 
 @pytest.mark.parametrize(

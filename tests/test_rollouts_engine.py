@@ -82,6 +82,13 @@ def test_every_list_is_legal_and_its_logprobs_are_the_learners(setup: Setup) -> 
     assert len(np.unique(rollouts.items.reshape(-1))) > len(setup.data.catalog) / 2
 
 
+def test_lists_may_be_cut_off(setup: Setup) -> None:
+    request = replace(setup.request(prompts=5, group=2, temperature=1.0), max_tokens=4)
+    rollouts = setup.pool.generate(request)
+    assert (rollouts.tokens.lengths == 4).all()
+    np.testing.assert_allclose(rollouts.logprobs, setup.learner_logprobs(request, rollouts), atol=1e-4)
+
+
 def test_greedy_lists_are_the_best_legal_tokens(setup: Setup) -> None:
     request = setup.request(prompts=6, group=1, temperature=0.0)
     rollouts = setup.pool.generate(replace(request, group_size=1))

@@ -120,7 +120,8 @@ def _completed(
     order = np.empty(len(whole), dtype=np.int64)
     order[np.concatenate([np.flatnonzero(whole), np.flatnonzero(~whole)])] = np.arange(len(whole))
     full = full.take(order)
-    kept = tokens.lengths - whole  # the end that was written early, or anew, decides nothing
+    ended = tokens.flat[np.maximum(tokens.offsets[1:] - 1, 0)] == codec.end
+    kept = tokens.lengths - (whole & ended)  # the end, which is written early or anew, decides nothing
     old = np.arange(len(tokens.flat)) - np.repeat(tokens.offsets[:-1], tokens.lengths) < np.repeat(kept, tokens.lengths)
     new = np.arange(len(full.flat)) - np.repeat(full.offsets[:-1], full.lengths) < np.repeat(kept, full.lengths)
     values, decided = np.zeros(len(full.flat), np.float32), np.zeros(len(full.flat), bool)

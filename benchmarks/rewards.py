@@ -38,12 +38,18 @@ def make_lists(lists: int, group: int, k: int, items: int) -> Lists:
     catalog = Catalog.build(names, names, groups, rng.integers(1, 1000, items))
     prompts = -(-lists // group)
     owner = np.repeat(np.arange(prompts), group)[:lists]
-    chosen = rng.integers(0, items, (lists, k)).astype(np.int32)
     history, targets = (
-        Ragged(rng.integers(0, items, prompts * size).astype(np.int32), np.arange(prompts + 1) * size)
+        Ragged(distinct(rng, prompts, size, items).reshape(-1), np.arange(prompts + 1) * size)
         for size in (HISTORY, TARGETS)
     )
+    chosen = distinct(rng, lists, k, items)
     return Lists(chosen, targets.take(owner), history.take(owner), catalog)
+
+
+def distinct(rng: np.random.Generator, rows: int, size: int, items: int) -> np.ndarray:
+    """int32 ``[rows, size]``: different items in each row, in random order."""
+    ascending = np.sort(rng.integers(0, items - size + 1, (rows, size)), axis=1) + np.arange(size)
+    return rng.permuted(ascending, axis=1).astype(np.int32)
 
 
 def seconds_of(call: Callable[[], object], repeats: int) -> float:

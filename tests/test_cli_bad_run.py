@@ -46,6 +46,15 @@ def test_stages_in_the_wrong_order(program: Program, tiny_config: Config) -> Non
         assert "run `blade-dist sft` first" in program.fails(command, *program.needs(command))
 
 
+@pytest.mark.parametrize("command", ["prior", "train", "evaluate"])
+def test_a_trie_that_is_gone_or_of_other_tokens(ready: Program, command: str) -> None:
+    stamp = ready.paths.trie / "trie.json"
+    stamp.write_text('{"codec": "of-another-tokenizer"}')
+    assert "have changed since the trie was built" in ready.fails(command, *ready.needs(command))
+    shutil.rmtree(ready.paths.trie)
+    assert "no trie of the catalog there" in ready.fails(command, *ready.needs(command))
+
+
 @pytest.mark.parametrize("command", ["prior", "train", "evaluate", "run"])
 @pytest.mark.parametrize(
     ("setting", "message"),

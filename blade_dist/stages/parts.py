@@ -79,6 +79,8 @@ def check_lists(config: Config, data: DataBundle) -> None:
     if config.lists.constrain == "none":
         return
     load_trie(data.codec, RunPaths(config.run.dir).trie)
+    if len(data.catalog) - config.data.max_history >= config.lists.k:
+        return  # nobody's history is long enough
     for table in (data.train, data.test):
         prompts = table.rows(np.arange(len(table)))
         check_free_items(prompts, len(data.catalog), config.lists.k, config.lists.exclude_history)

@@ -126,7 +126,7 @@ def running(config: Config, folder: Path) -> Iterator[tuple[Any, EnginePool]]:
     torch.manual_seed(0)
     model = build_model(config.model, len(data.codec.tokenizer), data.codec.pad, data.codec.end)
     save_policy(folder / "policy", model, model.state_dict(), data.codec, "sft", 0)
-    spec = EngineSpec.of(config, folder / "policy", RunPaths(config.run.dir).codec, context_length(folder / "policy"))
+    spec = EngineSpec.of(config, folder / "policy", RunPaths(config.run.dir), context_length(folder / "policy"))
     with RunningPool(config, spec) as pool:
         yield model, pool
 

@@ -13,10 +13,10 @@ from typing import Annotated, Any
 import ray
 import torch
 import typer
+from report import write_result
 from rich.console import Console
 from rich.table import Table
 
-from benchmarks.report import write_result
 from blade_dist.artifacts import RunPaths
 from blade_dist.checkpoint import context_length, save_policy
 from blade_dist.config import load_config

@@ -11,7 +11,7 @@ import ray
 from numpy.typing import NDArray
 from torch import Tensor
 
-from blade_dist.batches import Rollouts
+from blade_dist.batches import Ragged, Rollouts
 from blade_dist.catalog.legality import Legality
 from blade_dist.learners.sequences import Sequences, legal_tokens
 from blade_dist.pipeline import Prompter
@@ -21,10 +21,15 @@ from blade_dist.weights.push import largest_gap
 PROBE_TOKENS = 4
 """A list's first tokens are enough: every parameter has a part in each of them."""
 
+PROBE_PROMPT_TOKENS = 64
+"""Of a prompt, its end, for the same reason. (Whole prompts are compared as they are learnt from: ``rollout_gap``.)"""
+
 
 def probe_request(prompter: Prompter, rows: NDArray[np.int64], temperature: float) -> RolloutRequest:
-    """The beginning of one list for each of the given prompts."""
-    return replace(prompter.request(rows, 1, temperature, "probe"), max_tokens=PROBE_TOKENS)
+    """The beginning of one list for the end of each of the given prompts."""
+    request = prompter.request(rows, 1, temperature, "probe")
+    ends = Ragged.of([request.tokens[row][-PROBE_PROMPT_TOKENS:] for row in range(len(request))])
+    return replace(request, tokens=ends, max_tokens=PROBE_TOKENS)
 
 
 def ask_engines(engines: list[Any], request: RolloutRequest) -> list[Rollouts]:

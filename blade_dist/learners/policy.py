@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -27,16 +28,22 @@ class Policy(nn.Module):
         """Takes the model over: its output head returns log-probs from now on.
 
         (Under ZeRO-3 the head's weight exists only inside the head's own forward, so that the log-probs are taken
-        there.)
+        there.) Its last layer's feed-forward block runs for the positions that predict a decision: no other position's
+        output is read by anything.
         """
         super().__init__()
         self.model = model
         head = model.get_output_embeddings()
         head.forward = partial(_head_logprobs, head, temperature)
+        self._wanted: Tensor | None = None
+        last = getattr(model.get_decoder(), "layers", [None])[-1]
+        if isinstance(getattr(last, "mlp", None), nn.Module):
+            last.mlp.forward = partial(self._wanted_only, last.mlp.forward)
 
     def forward(self, batch: MicroBatch) -> Tensor:
         """Log-probs (nats, float32) of the batch's decisions at the sampling temperature, ``[D]``."""
         decoder, head = self.model.get_decoder(), self.model.get_output_embeddings()
+        self._wanted = batch.wanted  # stays until the next batch: a checkpointed layer runs again in the backward
         if batch.packed:
             windows = layer_windows(self.model.config)
             mask = attention_mask(batch, windows, flex=self.model.config._attn_implementation == ON_GPU)
@@ -48,6 +55,12 @@ class Policy(nn.Module):
             mask = (batch.segment != PADDING).long()
             hidden = decoder(input_ids=batch.input_ids, attention_mask=mask, use_cache=False)[0]
         return head(hidden[batch.row, batch.column], batch.label, batch.head)
+
+    def _wanted_only(self, mlp: Callable[[Tensor], Tensor], hidden: Tensor) -> Tensor:
+        """``mlp`` of the wanted positions of ``hidden`` ``[rows, width, H]``; 0 elsewhere."""
+        flat = hidden.flatten(0, 1)
+        result = torch.zeros_like(flat).index_copy(0, self._wanted, mlp(flat.index_select(0, self._wanted)[None])[0])
+        return result.view_as(hidden)
 
 
 def _head_logprobs(head: Any, temperature: float, hidden: Tensor, label: Tensor, plan: HeadPlan | None) -> Tensor:

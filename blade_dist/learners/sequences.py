@@ -129,6 +129,8 @@ class MicroBatch:
     """``[D]`` row of the position that predicts each decision."""
     column: Tensor
     """``[D]`` column of that position."""
+    wanted: Tensor
+    """``[W]`` the positions that predict any decision, each once: ``row * width + column``, ascending."""
     label: Tensor
     """``[D]`` the token that was written."""
     flat: Tensor
@@ -227,14 +229,17 @@ def collate(sequences: Sequences, cut: Cut, pad: int) -> MicroBatch:
     flat, of_list = flat[decision], of_list[decision]
     place = flat - sequences.tokens.offsets[lists][of_list]
     last_of_prompt = (cut.column + prompt.lengths - 1)[block]
+    row = cut.row[block][of_list]
+    column = np.where(place == 0, last_of_prompt[of_list], start[of_list] + place - 1)
     legal = sequences.legal
     return MicroBatch(
         input_ids=ids,
         position=positions,
         segment=segments,
         member=members,
-        row=torch.from_numpy(cut.row[block][of_list]),
-        column=torch.from_numpy(np.where(place == 0, last_of_prompt[of_list], start[of_list] + place - 1)),
+        row=torch.from_numpy(row),
+        column=torch.from_numpy(column),
+        wanted=torch.from_numpy(np.unique(row * cut.shape[1] + column)),
         label=torch.from_numpy(sequences.tokens.flat[flat].astype(np.int64)),
         flat=torch.from_numpy(flat),
         head=None if legal is None else head_plan(legal.sets.take(flat), legal.trie, legal.separator),
@@ -247,7 +252,7 @@ def idle_microbatch(pad: int) -> MicroBatch:
     zero = torch.zeros(1, dtype=torch.int64)
     ids = torch.full((1, 2), pad, dtype=torch.int64)
     nothing = torch.zeros_like(ids)
-    return MicroBatch(ids, torch.arange(2)[None], nothing, nothing, zero, zero, zero + pad, zero[:0], None, False)
+    return MicroBatch(ids, torch.arange(2)[None], nothing, nothing, zero, zero, zero, zero + pad, zero[:0], None, False)
 
 
 def in_step(cuts: list[Cut], sequences: Sequences, pad: int, count: int) -> Iterator[MicroBatch]:

@@ -111,7 +111,7 @@ class Engine:
             distributed_executor_backend="uni" if spec.tensor_parallel == 1 else "mp",
             enforce_eager=not gpu,
             enable_prefix_caching=True,
-            **({} if gpu else {"block_size": CPU_BLOCK}),
+            **({} if gpu else {"block_size": CPU_BLOCK, "compilation_config": {"custom_ops": ["all"]}}),
             enable_chunked_prefill=False,  # a seeded request cut in two fails on vLLM's CPU backend
             max_num_batched_tokens=max(BATCHED_TOKENS, spec.context),
             generation_config="vllm",

@@ -23,6 +23,7 @@ from blade_dist.config import load_config
 from blade_dist.data.bundle import load_data
 from blade_dist.data.prepare import prepare_data
 from blade_dist.learners.policy import build_model
+from blade_dist.placement import place_here
 from blade_dist.rollouts.engine import EngineSpec
 from blade_dist.rollouts.pool import EnginePool, RunningPool
 from blade_dist.runtime import ray_runtime
@@ -127,7 +128,7 @@ def running(config: Config, folder: Path) -> Iterator[tuple[Any, EnginePool]]:
     model = build_model(config.model, len(data.codec.tokenizer), data.codec.pad, data.codec.end)
     save_policy(folder / "policy", model, model.state_dict(), data.codec, "sft", 0)
     spec = EngineSpec.of(config, folder / "policy", RunPaths(config.run.dir), context_length(folder / "policy"))
-    with RunningPool(config, spec) as pool:
+    with RunningPool(config, spec, place_here(config, learners=False).engines) as pool:
         yield model, pool
 
 

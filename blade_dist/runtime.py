@@ -6,10 +6,13 @@ import logging
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import ray
 
 from blade_dist.errors import UserError
+from blade_dist.nodes.survey import check_nodes
+from blade_dist.placement import NODE_LABEL
 from blade_dist.settings import Config
 
 SMALL_ACTORS_CPUS = 2
@@ -26,7 +29,7 @@ def ray_runtime(config: Config) -> Iterator[None]:
     A local cluster counts as many cores as the settings ask for, so that a small machine may be oversubscribed.
 
     Raises:
-        UserError: the cluster does not answer.
+        UserError: the cluster does not answer, its nodes do not go together, or one of them was lost.
     """
     if ray.is_initialized():
         yield
@@ -47,9 +50,27 @@ def ray_runtime(config: Config) -> Iterator[None]:
     except (ConnectionError, RuntimeError) as error:
         raise UserError(f"ray.address: cannot join {address or 'a local cluster'}: {error}") from None
     try:
+        check_nodes(config.run.dir)
         yield
+    except Exception as error:
+        if lost := _lost_nodes():
+            raise UserError(
+                f"node {', '.join(lost)} was lost; start the same command again on as many nodes: it goes on from its "
+                "last checkpoint"
+            ) from error
+        raise
     finally:
         ray.shutdown()
+
+
+def beside_driver() -> dict[str, Any]:
+    """Options of a small actor: it lives and dies with the driver's node."""
+    return {"num_cpus": 0, "label_selector": {NODE_LABEL: ray.get_runtime_context().get_node_id()}}
+
+
+def _lost_nodes() -> list[str]:
+    """Addresses of the nodes that were there and are not."""
+    return sorted({info["NodeManagerAddress"] for info in ray.nodes() if not info["Alive"]})
 
 
 def wanted_cpus(config: Config) -> int:

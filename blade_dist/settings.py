@@ -323,6 +323,8 @@ class Config(Section):
 
     target: Literal["blade", "static", "grpo"] = "blade"
     """What the policy is aligned to; everything else is the same code."""
+    colocate: bool | None = None
+    """GPU only: whether engines and learners share GPUs in pairs; none: only where there are too few for both."""
     run: RunSettings = RunSettings()
     data: DataSettings = DataSettings()
     codec: CodecSettings = CodecSettings()

@@ -53,6 +53,7 @@ def align(job: AlignJob) -> None:
     """Runs the alignment from the last checkpoint, or from the reference, to the last step."""
     rank = Rank(job)
     attempt, start = rank.restore()
+    rank.record_hosts()
     rank.push((attempt, start))
     for step in range(start, job.config.train.steps):
         began = time.perf_counter()
@@ -112,6 +113,15 @@ class Rank:
             ray.get(self._job.estimator.restore.remote(None if checkpoint is None else state))
             attempt = ray.get(self._job.pipeline.begin.remote(saved["attempt"]))
         return int(self.learner.max_over_ranks(attempt)), saved["step"]
+
+    def record_hosts(self) -> None:
+        """Writes the addresses of the nodes that really work, by role: ``hosts.json`` beside the step log."""
+        learners: list[Any] = [None] * self.learner.world_size
+        dist.all_gather_object(learners, ray.util.get_node_ip_address())
+        if self.learner.rank == 0:
+            engines = [place["node_ip"] for place in ray.get([e.describe.remote() for e in self._job.engines])]
+            folder = RunPaths(self._job.run).target(self._config.target)
+            write_json(folder / "hosts.json", {"engines": engines, "learners": learners})
 
     def push(self, version: tuple[int, int]) -> tuple[PushReport, float]:
         """Sends the weights and proves that they arrived; returns the report and the probe's log-prob gap.

@@ -2,9 +2,9 @@
 # Sourced by the scripts beside it: what every process of a run inherits.
 
 # Ray asks every connection for a token. Where none is set up (RAY_AUTH_TOKEN, RAY_AUTH_TOKEN_PATH, ~/.ray/auth_token)
-# and no cluster is named, this run gets its own: it lives in the environment alone.
+# and no cluster is named or to be built, this run gets its own: it lives in the environment alone.
 export RAY_AUTH_MODE=${RAY_AUTH_MODE:-token}
-if [[ $RAY_AUTH_MODE == token && -z ${RAY_AUTH_TOKEN:-}${RAY_AUTH_TOKEN_PATH:-}${RAY_ADDRESS:-} &&
+if [[ $RAY_AUTH_MODE == token && -z ${RAY_AUTH_TOKEN:-}${RAY_AUTH_TOKEN_PATH:-}${RAY_ADDRESS:-}${CLUSTER_TOKEN:-} &&
   ! -s ${HOME:-}/.ray/auth_token ]]; then
   RAY_AUTH_TOKEN=$(od -An -v -tx1 -N32 /dev/urandom | tr -d ' \n')
   export RAY_AUTH_TOKEN

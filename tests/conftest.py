@@ -29,7 +29,7 @@ TRAIN_PROMPTS = 8
 def ray_session() -> Iterator[None]:
     """A local Ray for every test that needs one."""
     if not ray.is_initialized():
-        ray.init(num_cpus=8, include_dashboard=False, log_to_driver=False)
+        ray.init(address="local", num_cpus=8, include_dashboard=False, log_to_driver=False)
     yield
     ray.shutdown()
 

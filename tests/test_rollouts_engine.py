@@ -22,6 +22,7 @@ from blade_dist.data.bundle import DataBundle
 from blade_dist.learners.policy import Policy, load_model, sequence_logprobs
 from blade_dist.learners.sequences import Sequences, legal_tokens
 from blade_dist.pipeline import Prompter
+from blade_dist.placement import place_here
 from blade_dist.rollouts.engine import EngineSpec, engine_environment
 from blade_dist.rollouts.pool import EnginePool, RunningPool
 from blade_dist.rollouts.request import RolloutRequest
@@ -57,7 +58,7 @@ def setup(
     config, data = (tiny_config, tiny_data) if request.param == "title" else semantic_run
     model = random_policy(config, data, tmp_path_factory.mktemp("policy") / "model", tied=True, seed=3)
     spec = EngineSpec.of(config, model, RunPaths(config.run.dir), context_length(model))
-    with RunningPool(config, spec) as pool:
+    with RunningPool(config, spec, place_here(config, learners=False).engines) as pool:
         yield Setup(config, data, model, pool)
 
 

@@ -17,6 +17,7 @@ from blade_dist.data.bundle import DataBundle
 from blade_dist.learners.policy import Policy, load_model, sequence_logprobs
 from blade_dist.learners.sequences import Sequences
 from blade_dist.pipeline import Prompter
+from blade_dist.placement import place_here
 from blade_dist.probe import ask_engines, probe_gap
 from blade_dist.rollouts.engine import EngineSpec
 from blade_dist.rollouts.pool import EnginePool, RunningPool
@@ -57,7 +58,8 @@ def running(config: Config, data: DataBundle, folder: Path, tied: bool) -> Itera
     other = random_policy(config, data, folder / "other", tied, seed=7)
     paths = RunPaths(config.run.dir)
     probe = Prompter(data.train, data.codec, seed=0).request(np.arange(4), 1, 1.0, "probe")
-    with RunningPool(config, EngineSpec.of(config, start, paths, context_length(start))) as pool:
+    spec = EngineSpec.of(config, start, paths, context_length(start))
+    with RunningPool(config, spec, place_here(config, learners=False).engines) as pool:
         legality = Legality.load(config.lists, data.codec, paths.trie)
         yield Setup(pool, Policy(load_model(other, config.model), 1.0), data.codec.pad, probe, legality)
 

@@ -11,6 +11,7 @@ from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
 
 from blade_dist.batches import Rollouts
 from blade_dist.errors import UserError
+from blade_dist.placement import Role
 from blade_dist.rollouts.engine import EngineSpec, RolloutEngine, engine_environment
 from blade_dist.rollouts.request import RolloutRequest
 from blade_dist.settings import Config
@@ -57,32 +58,32 @@ class EnginePool:
 class RunningPool:
     """Owns the engines and their place in the cluster: a context manager of the driver."""
 
-    def __init__(self, config: Config, spec: EngineSpec) -> None:
+    def __init__(self, config: Config, spec: EngineSpec, roles: list[Role]) -> None:
+        """``roles``: one per engine, of a placement."""
         self._config = config
+        self._roles = roles
         self._spec = spec
         self._group: PlacementGroup | None = None
 
     def __enter__(self) -> EnginePool:
         rollout = self._config.rollout
-        gpus = rollout.tensor_parallel if ray.cluster_resources().get("GPU") else 0
-        share = gpus * (rollout.gpu_memory_utilization if shares_gpus(self._config) else 1)
-        bundle = {"CPU": float(rollout.cpus_per_engine), **({"GPU": share} if gpus else {})}
-        self._group = placement_group([bundle] * rollout.engines)
+        bundles = [role.bundle for role in self._roles]
+        self._group = placement_group(bundles, bundle_label_selector=[role.selector for role in self._roles])
         if not self._group.wait(timeout_seconds=rollout.start_timeout_s):
             have = {name: amount for name, amount in ray.available_resources().items() if name in ("CPU", "GPU")}
             remove_placement_group(self._group)
             raise UserError(
-                f"rollout.engines: no place for {rollout.engines} engine(s) of {bundle} within "
+                f"rollout.engines: no place for {len(bundles)} engine(s) of {bundles[0]} within "
                 f"rollout.start_timeout_s = {rollout.start_timeout_s:.0f} s; the cluster has {have} free"
             )
         engines = [
             RolloutEngine.options(
-                num_cpus=bundle["CPU"],
-                num_gpus=share,
+                num_cpus=role.cpus,
+                num_gpus=role.gpus,
                 scheduling_strategy=PlacementGroupSchedulingStrategy(self._group, placement_group_bundle_index=index),
-                runtime_env={"env_vars": engine_environment(self._config, bool(gpus))},
+                runtime_env={"env_vars": engine_environment(self._config, bool(role.gpus))},
             ).remote(self._spec)
-            for index in range(rollout.engines)
+            for index, role in enumerate(self._roles)
         ]
         try:
             ray.get([engine.describe.remote() for engine in engines])
@@ -96,10 +97,3 @@ class RunningPool:
         if self._group is not None:
             remove_placement_group(self._group)
             self._group = None
-
-
-def shares_gpus(config: Config) -> bool:
-    """Whether engines and learners share the cluster's GPUs: there are too few for both, or none."""
-    gpus = ray.cluster_resources().get("GPU", 0)
-    wanted = config.rollout.engines * config.rollout.tensor_parallel + config.learner.workers
-    return bool(gpus) and gpus < wanted

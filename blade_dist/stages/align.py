@@ -13,9 +13,10 @@ from rich.console import Console
 from blade_dist.artifacts import is_done, mark, whole_folder
 from blade_dist.config import fingerprint, save_config
 from blade_dist.pipeline import Pipeline
+from blade_dist.placement import Placement, cluster_nodes, place_here, placement_table
 from blade_dist.posterior.actor import EstimatorActor
-from blade_dist.rollouts.pool import EnginePool, shares_gpus
-from blade_dist.runtime import ray_runtime
+from blade_dist.rollouts.pool import EnginePool
+from blade_dist.runtime import beside_driver, ray_runtime
 from blade_dist.settings import Config
 from blade_dist.stages.fit import fit
 from blade_dist.stages.parts import Inputs, check_inputs, engines, scorer, tracker
@@ -39,25 +40,36 @@ def align_stage(config: Config, console: Console) -> None:
     ready = has_prior(config, inputs)
     mark(folder, stamp, done=False)
     save_config(config, folder / "config.yaml")
-    with (
-        ray_runtime(config),
-        engines(config, inputs.paths, inputs.paths.reference) as pool,
-        scorer(config, inputs.paths, "train") as reward,
-    ):
-        if not ready:
-            build_prior(config, inputs, pool, reward, console)
-        _run(config, inputs, pool, reward, folder, console)
+    with ray_runtime(config):
+        placement = place_here(config)
+        console.print(placement_table(placement, cluster_nodes()))
+        with (
+            engines(config, inputs.paths, inputs.paths.reference, placement.engines) as pool,
+            scorer(config, inputs.paths, "train") as reward,
+        ):
+            if not ready:
+                build_prior(config, inputs, pool, reward, console)
+            _run(config, inputs, placement, pool, reward, folder, console)
     mark(folder, stamp, done=True)
 
 
-def _run(config: Config, inputs: Inputs, pool: EnginePool, reward: Any, folder: Path, console: Console) -> None:
+def _run(
+    config: Config,
+    inputs: Inputs,
+    placement: Placement,
+    pool: EnginePool,
+    reward: Any,
+    folder: Path,
+    console: Console,
+) -> None:
     paths, run = inputs.paths, config.run.dir.absolute()
-    estimator = EstimatorActor.options(num_cpus=0).remote(paths.prior.absolute(), prior_stamp(config, inputs), config)
-    pipeline = Pipeline.options(num_cpus=0, max_concurrency=PIPELINE_CALLS).remote(
+    estimator = EstimatorActor.options(**beside_driver()).remote(
+        paths.prior.absolute(), prior_stamp(config, inputs), config
+    )
+    pipeline = Pipeline.options(**beside_driver(), max_concurrency=PIPELINE_CALLS).remote(
         config, inputs.rows, pool, reward, estimator, run
     )
-    gpus = bool(ray.cluster_resources().get("GPU"))
-    transport = choose_transport(config.weights.transport, gpus, shares_gpus(config))
+    transport = choose_transport(config.weights.transport, placement.on_gpus, placement.colocated)
     kept = CheckpointConfig(num_to_keep=config.train.keep_checkpoints)
     try:
         with tracker(config, folder) as log:
@@ -65,7 +77,7 @@ def _run(config: Config, inputs: Inputs, pool: EnginePool, reward: Any, folder: 
                 console.print(f"train: going on from the last checkpoint in {folder / 'learners'}")
             job = AlignJob(config, run, inputs.rows, pool.engines, transport, pipeline, estimator, log)
             progress = ProgressPrinter(config.train.steps, console)
-            result = fit(align, job, config, folder / "learners", kept, progress)
+            result = fit(align, job, config, folder / "learners", placement.learners, kept, progress)
     finally:
         for actor in (pipeline, estimator):
             ray.kill(actor)

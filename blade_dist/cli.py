@@ -15,6 +15,9 @@ from blade_dist.config import dump_config, load_config, save_config
 from blade_dist.errors import UserError
 from blade_dist.settings import Config
 
+RAY_JOB = "RAY_JOB_CONFIG_JSON_ENV_VAR"
+"""Ray sets it in the entrypoint of a submitted job."""
+
 app = typer.Typer(
     help="Align an LLM recommender to list-wise metrics with BLADE, on Ray, vLLM and DeepSpeed.",
     no_args_is_help=True,
@@ -58,12 +61,17 @@ def _user_error(error: BaseException | None) -> UserError | None:
     return None
 
 
-def _read(path: Path, overrides: list[str] | None) -> tuple[Config, Console]:
+def _read(path: Path | None, overrides: list[str] | None) -> tuple[Config, Console]:
     # weights and tokenizers come from disk; a name that is not a folder must not become a download
     os.environ.setdefault("HF_HUB_OFFLINE", "1")
     if not Path("/proc/driver/nvidia/version").exists():
         os.environ.setdefault("DS_ACCELERATOR", "cpu")
     config = load_config(path, overrides or [])
+    if RAY_JOB in os.environ and not config.run.dir.is_absolute():
+        raise UserError(
+            f"run.dir: {config.run.dir} is below the folder of the submitted job, which goes with it; give an absolute "
+            "path on storage that all nodes share"
+        )
     check_folder(config.run.dir, "run.dir")
     return config, Console()
 
@@ -76,6 +84,23 @@ def config(path: ConfigFile, overrides: Overrides = None) -> None:
     """
     settings, _ = _read(path, overrides)
     typer.echo(dump_config(settings), nl=False)
+
+
+@app.command()
+def doctor(
+    path: Annotated[Path | None, typer.Argument(metavar="CONFIG", help="YAML file; else all defaults.")] = None,
+    overrides: Overrides = None,
+) -> None:
+    """Look whether a run can work here: versions, memory, storage, network, model, placement; each with its mend.
+
+    Starts no engine and no learner. Exit status 1 where something would fail.
+
+    Example: blade-dist doctor my.yaml --set rollout.engines=8
+    """
+    from blade_dist.doctor.report import doctor as examined
+
+    if not examined(*_read(path, overrides)):
+        raise typer.Exit(1)
 
 
 @app.command()

@@ -1,0 +1,148 @@
+"""Looks at this machine and, through Ray, at the others."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import socket
+import time
+import uuid
+from collections.abc import Callable
+from contextlib import suppress
+from importlib.metadata import PackageNotFoundError, requires
+from pathlib import Path
+from typing import Any
+
+import psutil
+import ray
+import torch
+import torch.distributed as dist
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+
+from blade_dist.nodes.survey import node_facts, versions
+
+TENSOR_BYTES = 32 * 2**20
+"""Of the all-reduce."""
+
+ROUNDS = 5
+DEADLINE_S = 60.0
+
+
+def on_node(node: str, function: Callable[[], int]) -> int:
+    """What ``function`` says on a node of the connected cluster."""
+    strategy = NodeAffinitySchedulingStrategy(node, soft=False)
+    answer: int = ray.get(ray.remote(num_cpus=0, scheduling_strategy=strategy)(function).remote(), timeout=DEADLINE_S)
+    return answer
+
+
+def requirements() -> dict[str, list[str]]:
+    """What the installed packages of the stack ask for, by package."""
+    found = {}
+    for package in versions():
+        try:
+            found[package] = requires(package) or []
+        except PackageNotFoundError:
+            continue
+    return found
+
+
+def gpu_facts() -> list[dict[str, Any]]:
+    """Name, free and total bytes of each GPU."""
+    if not torch.cuda.is_available():
+        return []
+    facts = []
+    for number in range(torch.cuda.device_count()):
+        free, total = torch.cuda.mem_get_info(number)
+        facts.append({"name": torch.cuda.get_device_name(number), "free": free, "total": total})
+    return facts
+
+
+def free_memory() -> int:
+    """Bytes that processes may still take."""
+    return int(psutil.virtual_memory().available)
+
+
+def free_disk(folder: Path) -> int:
+    """Bytes below ``folder``, or the part of its path that is there."""
+    there = next(part for part in (folder.absolute(), *folder.absolute().parents) if part.exists())
+    return shutil.disk_usage(there).free
+
+
+def shared_memory_size() -> int:
+    """Of ``/dev/shm``; 0 where there is none."""
+    return shutil.disk_usage("/dev/shm").total if Path("/dev/shm").is_dir() else 0
+
+
+def storage_problem(folder: Path) -> str:
+    """Empty where a file can be written and renamed; the folder goes again where it was not there."""
+    made = [part for part in (folder.absolute(), *folder.absolute().parents) if not part.exists()]
+    mark = folder.absolute() / f".doctor-{uuid.uuid4().hex}"
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        mark.touch()
+        return str(node_facts(mark)["writes"])
+    except OSError as error:
+        return str(error)
+    finally:
+        with suppress(OSError):
+            mark.unlink()
+        for part in made:
+            with suppress(OSError):
+                part.rmdir()
+
+
+def is_free(port: int) -> bool:
+    """Whether nothing listens there on the loopback."""
+    with socket.socket() as trial:
+        trial.settimeout(1)
+        return trial.connect_ex(("127.0.0.1", port)) != 0
+
+
+def bandwidths() -> dict[str, float | str]:
+    """All-reduce of every other node of the connected cluster with this one: bytes per second, or why not."""
+    here = ray.get_runtime_context().get_node_id()
+    address = ray.util.get_node_ip_address()
+    found: dict[str, float | str] = {}
+    for info in ray.nodes():
+        if not info["Alive"] or info["NodeID"] == here:
+            continue
+        with socket.create_server((address, 0)) as free:
+            port = free.getsockname()[1]
+        join = ray.remote(num_cpus=0, max_retries=0)(all_reduce)
+        ends = [
+            join.options(scheduling_strategy=NodeAffinitySchedulingStrategy(node, soft=False)).remote(
+                rank, address, port
+            )
+            for rank, node in enumerate((here, info["NodeID"]))
+        ]
+        try:
+            found[info["NodeManagerAddress"]] = min(ray.get(ends, timeout=DEADLINE_S))
+        except ray.exceptions.RayError as error:
+            found[info["NodeManagerAddress"]] = str(error).strip().splitlines()[-1][:160]
+    return found
+
+
+def all_reduce(rank: int, address: str, port: int) -> float:
+    """One of two ends; bytes per second."""
+    os.environ.setdefault("GLOO_SOCKET_IFNAME", _interface(address, port))
+    store = dist.TCPStore(address, port, 2, is_master=rank == 0)
+    dist.init_process_group("gloo", store=store, rank=rank, world_size=2)
+    try:
+        tensor = torch.ones(TENSOR_BYTES // 4)
+        dist.all_reduce(tensor)
+        began = time.perf_counter()
+        for _ in range(ROUNDS):
+            dist.all_reduce(tensor)
+        return ROUNDS * TENSOR_BYTES / (time.perf_counter() - began)
+    finally:
+        dist.destroy_process_group()
+
+
+def _interface(address: str, port: int) -> str:
+    """The network interface on the way to ``address``."""
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as way:
+        way.connect((address, port))
+        own = way.getsockname()[0]
+    if own == address:
+        own = ray.util.get_node_ip_address()
+    return next(name for name, given in psutil.net_if_addrs().items() if any(a.address == own for a in given))

@@ -1,0 +1,148 @@
+"""The report: every look and its verdict, as a table and an exit status."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+from rich.console import Console
+from rich.table import Table
+
+from blade_dist.artifacts import RunPaths
+from blade_dist.data.bundle import load_own_data
+from blade_dist.doctor import findings, look
+from blade_dist.doctor.findings import Finding, Level
+from blade_dist.doctor.memory import Need, Shape, need, parameters
+from blade_dist.errors import UserError
+from blade_dist.learners.policy import load_model
+from blade_dist.nodes.survey import versions
+from blade_dist.placement import cluster_nodes, place_here
+from blade_dist.runtime import ray_runtime
+from blade_dist.settings import Config
+from blade_dist.stages.parts import check_lists, check_metrics
+
+PORTS = {6379: "the Ray head", 8265: "Ray's dashboard"}
+STYLE = {Level.OK: "green", Level.WARN: "yellow", Level.FAIL: "red"}
+
+
+def doctor(config: Config, console: Console) -> bool:
+    """Prints one line per finding; returns whether none is a failure."""
+    levels = set()
+    table = Table("", "what", "found", "mend", title="doctor")
+    with console.status("looking"):
+        for finding in examine(config):
+            levels.add(finding.level)
+            style = STYLE[finding.level]
+            table.add_row(f"[{style}]{finding.level}[/]", finding.what, finding.found, finding.mend)
+    console.print(table)
+    return Level.FAIL not in levels
+
+
+def examine(config: Config) -> Iterator[Finding]:
+    """All findings, the cheap ones first."""
+    yield from findings.together(versions(), look.requirements())
+    yield findings.gpus(look.gpu_facts())
+    yield findings.shared_memory(look.shared_memory_size())
+    yield findings.token(os.environ.get("RAY_AUTH_MODE"), _has_token())
+    for number, what in PORTS.items():
+        yield findings.port(number, what, look.is_free(number))
+    yield findings.storage(str(config.run.dir), look.storage_problem(config.run.dir))
+    if config.model.path is not None and not (config.model.path / "config.json").is_file():
+        found = f"{config.model.path}: no Hugging Face checkpoint there (config.json is missing)"
+        yield Finding(Level.FAIL, "model", found, "set model.path to a folder that has one, then look again")
+        return
+    needed = estimate(config)
+    kept = config.train.keep_checkpoints + 1
+    mend = "make room, or lower train.keep_checkpoints"
+    yield findings.space("disk", look.free_disk(config.run.dir), kept * needed.checkpoint, mend)
+    yield from _artifacts(config)
+    yield from _cluster(config, needed)
+
+
+def estimate(config: Config) -> Need:
+    """Bytes of an engine, a learner and a checkpoint of these settings."""
+    learner = config.learner
+    return need(
+        _shape(config),
+        config.model.dtype,
+        learner.zero_stage,
+        learner.workers,
+        learner.tokens_per_microbatch,
+        config.rollout.kv_cache_gb * findings.GB,
+    )
+
+
+def _shape(config: Config) -> Shape:
+    if config.model.path is not None:
+        from transformers import AutoConfig
+
+        found = AutoConfig.from_pretrained(config.model.path, trust_remote_code=config.model.trust_remote_code)
+        sizes = (found.hidden_size, found.num_hidden_layers, found.num_attention_heads)
+        kv_heads = getattr(found, "num_key_value_heads", found.num_attention_heads)
+        rest = (kv_heads, found.intermediate_size, found.vocab_size, bool(found.tie_word_embeddings))
+        return Shape(parameters(*sizes, *rest), sizes[0], sizes[1], found.vocab_size)
+    build, vocab = config.model.build, config.codec.vocab_size
+    count = parameters(build.hidden_size, build.layers, build.heads, build.kv_heads, build.ffn_size, vocab, build.tied)
+    return Shape(count, build.hidden_size, build.layers, vocab)
+
+
+def _artifacts(config: Config) -> Iterator[Finding]:
+    """The catalog and the model, where they are there already."""
+    paths = RunPaths(config.run.dir)
+    if paths.data.is_dir():
+        yield _tried("catalog", lambda: _load_data(config))
+    else:
+        yield findings.good("catalog", f"not yet prepared in {config.run.dir} (blade-dist data)")
+    model = paths.reference if paths.reference.is_dir() else config.model.path
+    if model is not None:
+        yield _tried("model", lambda: _load_model(model, config))
+    else:
+        yield findings.good("model", "none yet: a small Llama would be made (blade-dist sft)")
+
+
+def _load_data(config: Config) -> str:
+    data = load_own_data(config)
+    check_metrics(config, data)
+    check_lists(config, data)
+    return f"{len(data.catalog)} items, {len(data.train)} training prompts"
+
+
+def _load_model(path: Path, config: Config) -> str:
+    model = load_model(path, config.model)
+    return f"{path}: {type(model).__name__}, {sum(p.numel() for p in model.parameters()) / 1e6:.1f} M parameters"
+
+
+def _tried(what: str, action: Callable[[], str]) -> Finding:
+    try:
+        return findings.good(what, action())
+    except UserError as error:
+        return Finding(Level.FAIL, what, str(error), "mend what it names, then look again")
+
+
+def _cluster(config: Config, needed: Need) -> Iterator[Finding]:
+    """Nodes, memory and the plan, on the cluster that a run would use."""
+    try:
+        with ray_runtime(config):
+            nodes = cluster_nodes()
+            there = ", ".join(f"{node.address} ({node.cpus:g} cores, {node.gpus} GPUs)" for node in nodes)
+            yield findings.good("nodes", there)
+            yield from findings.network(look.bandwidths())
+            placement = place_here(config)
+            mend = "ask for fewer roles per node, a smaller learner.tokens_per_microbatch or rollout.kv_cache_gb"
+            for node in nodes:
+                own = [role for role in placement.engines + placement.learners if role.node == node and not role.gpus]
+                bytes_there = sum(needed.engine if role.kind == "engine" else needed.learner for role in own)
+                if own:
+                    free = look.on_node(node.id, look.free_memory)
+                    yield findings.space(f"memory {node.address}", free, bytes_there, mend)
+            roles = f"{len(placement.engines)} engine(s), {len(placement.learners)} learner(s)"
+            yield findings.good("placement", roles + (", GPUs shared in pairs" if placement.colocated else ""))
+    except UserError as error:
+        yield Finding(Level.FAIL, "cluster", str(error), "mend what it names, then look again")
+
+
+def _has_token() -> bool:
+    named = os.environ.get("RAY_AUTH_TOKEN_PATH")
+    file = Path(named) if named else Path.home() / ".ray" / "auth_token"
+    return bool(os.environ.get("RAY_AUTH_TOKEN")) or file.is_file()

@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 from collections import Counter
+from pathlib import Path
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from rich.console import Console
 
+from blade_dist.config import load_config
 from blade_dist.errors import UserError
-from blade_dist.placement import Demand, Node, Placement, place, placement_table
+from blade_dist.placement import Demand, Node, Placement, demand, place, placement_table
+
+CONFIGS = Path(__file__).parents[1] / "launch" / "configs"
 
 
 def cluster(*gpus: int, cpus: float = 64) -> list[Node]:
@@ -101,6 +105,16 @@ def test_no_node_is_given_more_than_it_has(
     for node in nodes:
         assert sum(role.gpus for role in roles if role.node == node) <= node.gpus
         assert sum(role.cpus for role in roles if role.node == node) <= node.cpus
+
+
+@pytest.mark.parametrize("path", sorted(CONFIGS.glob("llama-*.yaml")), ids=lambda path: path.stem)
+def test_a_config_for_gpus_fits_the_cluster_that_it_names(path: Path) -> None:
+    config = load_config(path, [])
+    nodes = cluster(*[8] * (4 if "four" in path.stem else 1))
+    placement = place(nodes, demand(config))
+    roles = placement.engines + placement.learners
+    assert sum(role.gpus for role in roles) == 8 * len(nodes)
+    assert placement.colocated == bool(config.colocate)
 
 
 def test_the_table_names_every_node() -> None:

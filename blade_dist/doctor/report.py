@@ -45,7 +45,8 @@ def examine(config: Config) -> Iterator[Finding]:
     yield findings.gpus(look.gpu_facts())
     yield findings.shared_memory(look.shared_memory_size())
     yield findings.token(os.environ.get("RAY_AUTH_MODE"), _has_token())
-    for number, what in PORTS.items():
+    joins = bool(config.ray.address or os.environ.get("RAY_ADDRESS"))
+    for number, what in () if joins else PORTS.items():
         yield findings.port(number, what, look.is_free(number))
     yield findings.storage(str(config.run.dir), look.storage_problem(config.run.dir))
     if config.model.path is not None and not (config.model.path / "config.json").is_file():

@@ -44,6 +44,8 @@ class AlignJob:
     engines: list[Any]
     """Handles of the engine actors."""
     transport: str
+    rests: bool
+    """Whether the engines sleep while the learners learn."""
     pipeline: Any
     estimator: Any
     tracker: Any
@@ -59,6 +61,7 @@ def align(job: AlignJob) -> None:
         began = time.perf_counter()
         batch, numbers = rank.take(attempt, step)
         taken = time.perf_counter()
+        rank.rest_engines()
         stats = rank.aligner.learn(batch, rank.learning_rate(step))
         learned = time.perf_counter()
         pushed, gap = rank.push((attempt, step + 1))
@@ -123,6 +126,17 @@ class Rank:
             folder = RunPaths(self._job.run).target(self._config.target)
             write_json(folder / "hosts.json", {"engines": engines, "learners": learners})
 
+    def rest_engines(self) -> None:
+        """Engines that share GPUs with the learners give their memory back until the push."""
+        if self._job.rests:
+            self._tell_engines("sleep")
+
+    def _tell_engines(self, verb: str, *arguments: Any) -> None:
+        """Rank 0 calls every engine; all ranks go on once it has answered."""
+        if self.learner.rank == 0:
+            ray.get([getattr(engine, verb).remote(*arguments) for engine in self._job.engines])
+        dist.barrier()
+
     def push(self, version: tuple[int, int]) -> tuple[PushReport, float]:
         """Sends the weights and proves that they arrived; returns the report and the probe's log-prob gap.
 
@@ -130,7 +144,11 @@ class Rank:
             WeightPushError: the engines serve something else; it names the first parameter that differs.
         """
         began = time.perf_counter()
+        if self._job.rests:
+            self._tell_engines("wake", "weights")
         report = self._pusher.push(version)
+        if self._job.rests:
+            self._tell_engines("wake", "kv_cache")
         answers = [ask_engines(self._job.engines, self._probe) if self.learner.rank == 0 else None]
         dist.broadcast_object_list(answers, src=0)
         gap = probe_gap(answers[0] or [], self._probe, self.learner.logprobs, self._legality)

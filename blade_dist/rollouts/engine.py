@@ -50,9 +50,11 @@ class EngineSpec:
     max_num_seqs: int
     gpu_memory_utilization: float
     trust_remote_code: bool
+    sleeps: bool
+    """Whether it gives its GPU memory back while a learner on the same GPU learns."""
 
     @classmethod
-    def of(cls, config: Config, model: Path, paths: RunPaths, context: int) -> EngineSpec:
+    def of(cls, config: Config, model: Path, paths: RunPaths, context: int, sleeps: bool = False) -> EngineSpec:
         """The engine that ``config`` describes, starting from the weights in ``model``."""
         rollout = config.rollout
         return cls(
@@ -67,6 +69,7 @@ class EngineSpec:
             max_num_seqs=rollout.max_num_seqs,
             gpu_memory_utilization=rollout.gpu_memory_utilization,
             trust_remote_code=config.model.trust_remote_code,
+            sleeps=sleeps,
         )
 
 
@@ -98,6 +101,7 @@ class Engine:
         self._legality = Legality.load(spec.lists, self._codec, spec.trie)
         self._longest_list = self._codec.max_list_tokens(spec.lists.k)
         self._version = (0, 0)
+        self._asleep: set[str] = set()
         self._llm: Any = LLM(
             model=str(spec.model),
             skip_tokenizer_init=True,
@@ -110,6 +114,7 @@ class Engine:
             tensor_parallel_size=spec.tensor_parallel,
             distributed_executor_backend="uni" if spec.tensor_parallel == 1 else "mp",
             enforce_eager=not gpu,
+            enable_sleep_mode=spec.sleeps,
             enable_prefix_caching=True,
             **({} if gpu else {"block_size": CPU_BLOCK, "compilation_config": {"custom_ops": ["all"]}}),
             enable_chunked_prefill=False,  # a seeded request cut in two fails on vLLM's CPU backend
@@ -189,6 +194,18 @@ class Engine:
         prompts = [{"prompt_token_ids": request.tokens[row].tolist()} for row in range(len(request))]
         outputs = self._llm.generate(prompts, params, use_tqdm=False)
         return [sample for output in outputs for sample in sorted(output.outputs, key=lambda s: s.index)]
+
+    def sleep(self) -> None:
+        """Gives the GPU memory of weights and KV cache back: the next push brings new weights, and no prefix stays."""
+        self._version = NO_VERSION
+        self._llm.sleep(level=2)
+        self._asleep = {"weights", "kv_cache"}
+
+    def wake(self, part: str) -> None:
+        """Takes the memory of ``weights`` (before a push) or ``kv_cache`` (after it) again, where it was given back."""
+        if part in self._asleep:
+            self._llm.wake_up(tags=[part])
+            self._asleep.remove(part)
 
     def describe(self) -> dict[str, Any]:
         """Node address, GPU identities and number of workers: what a transport must know to reach it."""

@@ -44,7 +44,7 @@ def align_stage(config: Config, console: Console) -> None:
         placement = place_here(config)
         console.print(placement_table(placement, cluster_nodes()))
         with (
-            engines(config, inputs.paths, inputs.paths.reference, placement.engines) as pool,
+            engines(config, inputs.paths, inputs.paths.reference, placement.engines, _rests(config, placement)) as pool,
             scorer(config, inputs.paths, "train") as reward,
         ):
             if not ready:
@@ -75,7 +75,8 @@ def _run(
         with tracker(config, folder) as log:
             if (folder / "learners").exists():
                 console.print(f"train: going on from the last checkpoint in {folder / 'learners'}")
-            job = AlignJob(config, run, inputs.rows, pool.engines, transport, pipeline, estimator, log)
+            rests = _rests(config, placement)
+            job = AlignJob(config, run, inputs.rows, pool.engines, transport, rests, pipeline, estimator, log)
             progress = ProgressPrinter(config.train.steps, console)
             result = fit(align, job, config, folder / "learners", placement.learners, kept, progress)
     finally:
@@ -85,6 +86,11 @@ def _run(
         raise RuntimeError(f"{folder}: the learners left no checkpoint")
     with result.checkpoint.as_directory() as last, whole_folder(folder / "policy") as policy:
         shutil.copytree(Path(last) / "policy", policy, dirs_exist_ok=True)
+
+
+def _rests(config: Config, placement: Placement) -> bool:
+    """Whether engines sleep while the learners on their GPUs learn: not where they write lists meanwhile."""
+    return placement.colocated and config.rollout.max_staleness == 0
 
 
 def _stamp(config: Config, inputs: Inputs) -> str:

@@ -89,9 +89,11 @@ def check_lists(config: Config, data: DataBundle) -> None:
 
 
 @contextmanager
-def engines(config: Config, paths: RunPaths, checkpoint: Path, roles: list[Role]) -> Iterator[EnginePool]:
-    """Running engines that serve ``checkpoint``, one per role."""
-    spec = EngineSpec.of(config, checkpoint, paths, context_length(checkpoint))
+def engines(
+    config: Config, paths: RunPaths, checkpoint: Path, roles: list[Role], sleep: bool = False
+) -> Iterator[EnginePool]:
+    """Running engines that serve ``checkpoint``, one per role; ``sleep``: they can (on a GPU)."""
+    spec = EngineSpec.of(config, checkpoint, paths, context_length(checkpoint), sleep)
     with RunningPool(config, spec, roles) as pool:
         yield pool
 

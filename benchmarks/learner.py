@@ -26,6 +26,7 @@ from blade_dist.settings import ModelSettings
 
 GOALS = {"shared_prefix_speedup": 6.5, "legal_head_speedup": 1.5}
 SHAPE = {"hidden_size": 192, "layers": 6, "heads": 6, "kv_heads": 3, "ffn_size": 512}
+MODEL = ModelSettings.model_validate({"build": {**SHAPE, "context": 1024}})
 ITEM_TOKENS = 2
 """Tokens of an item; with the separator an item takes three of a list's 16."""
 
@@ -65,11 +66,13 @@ def make_sequences(work: Work, seed: int = 0) -> Sequences:
     return Sequences(prompt, tokens, owner, legal_tokens(legality, tokens, nothing))
 
 
-def make_step(sequences: Sequences, vocab: int, budget: int, shared: bool) -> Callable[[], float]:
+def make_step(
+    sequences: Sequences, vocab: int, budget: int, shared: bool, model: ModelSettings = MODEL
+) -> Callable[[], float]:
     """A function that takes one optimizer step and returns its seconds; every call starts from the last one's model."""
     torch.manual_seed(0)
-    settings = ModelSettings.model_validate({"build": {**SHAPE, "context": 1024}})
-    policy = Policy(build_model(settings, vocab, 0, 2), temperature=1.0)
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    policy = Policy(build_model(model, vocab, 0, 2), temperature=1.0).to(device)
     if shared and (why := why_not_packed(policy)) is not None:
         raise SystemExit(f"the model can't be packed: {why}")
     optimizer = torch.optim.AdamW(policy.parameters(), lr=1e-4)
@@ -78,8 +81,11 @@ def make_step(sequences: Sequences, vocab: int, budget: int, shared: bool) -> Ca
         began = time.perf_counter()
         optimizer.zero_grad()
         for cut in microbatches(sequences, budget, shared):
-            (-policy(collate(sequences, cut, pad=0)).sum() / len(sequences.tokens.flat)).backward()
+            logprob = policy(collate(sequences, cut, pad=0).to(device))
+            (-logprob.sum() / len(sequences.tokens.flat)).backward()
         optimizer.step()
+        if device.type == "cuda":
+            torch.cuda.synchronize()
         return time.perf_counter() - began
 
     return step
@@ -105,8 +111,7 @@ def turn_about(steps: dict[str, Callable[[], float]], repeats: int) -> dict[str,
 def check_equal(sequences: Sequences, vocab: int) -> float:
     """Largest difference of the log-probs with and without a shared prefix."""
     torch.manual_seed(0)
-    settings = ModelSettings.model_validate({"build": {**SHAPE, "context": 1024}})
-    policy = Policy(build_model(settings, vocab, 0, 2), temperature=1.0)
+    policy = Policy(build_model(MODEL, vocab, 0, 2), temperature=1.0)
     why_not_packed(policy)
     one, other = (sequence_logprobs(policy, sequences, 0, 16384, shared) for shared in (True, False))
     return float((one - other).abs().max())

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import statistics
+import subprocess
 import threading
 from typing import Any
 
@@ -66,13 +67,59 @@ def group_of(rows: list[dict[str, float]]) -> float:
 
 def mfu(parameters: int, tokens: float, seconds: float) -> float | None:
     """``6 * parameters * tokens`` per second over the GPU's peak; None where it has none that is known."""
+    peak = peak_flops()
+    return None if peak is None else 6 * parameters * tokens / seconds / peak
+
+
+def useful_flops(
+    parameters: int, tokens: int, pairs: int, layers: int, hidden: int, decisions: int, head: int
+) -> float:
+    """FLOPs of a forward and a backward without what packing, masks and padding add.
+
+    Args:
+        parameters: of the layers, embedding and head left out.
+        tokens: that are different, a shared prompt counted once.
+        pairs: of tokens of which one attends to the other, per layer.
+        layers: of the model.
+        hidden: width of queries, all heads together.
+        decisions: positions whose logits are needed.
+        head: parameters of the output head that these logits need.
+    """
+    return 6.0 * (parameters * tokens + 2 * hidden * layers * pairs + decisions * head)
+
+
+def peak_flops() -> float | None:
+    """Dense bf16 FLOP/s of the first GPU; None where it has none that is known."""
     import torch
 
     if not torch.cuda.is_available():
         return None
     name = torch.cuda.get_device_name()
-    peak = next((peak for part, peak in PEAK_BF16.items() if part in name), None)
-    return None if peak is None else 6 * parameters * tokens / seconds / peak
+    return next((peak for part, peak in PEAK_BF16.items() if part in name), None)
+
+
+class PeakGpu:
+    """Most memory in use on the first GPU while the block runs, in MiB, all processes together."""
+
+    QUERY = ("nvidia-smi", "--query-gpu=memory.used", "--format=csv,noheader,nounits", "--id=0")
+
+    def __init__(self, interval_s: float = 0.5) -> None:
+        self.mib = 0
+        self._interval = interval_s
+        self._over = threading.Event()
+        self._thread = threading.Thread(target=self._watch, daemon=True)
+
+    def __enter__(self) -> PeakGpu:
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._over.set()
+        self._thread.join()
+
+    def _watch(self) -> None:
+        while not self._over.wait(self._interval):
+            self.mib = max(self.mib, int(subprocess.run(self.QUERY, capture_output=True, text=True, check=True).stdout))
 
 
 class PeakMemory:

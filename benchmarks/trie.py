@@ -6,11 +6,12 @@ import os
 import statistics
 import tempfile
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any
 
 import numpy as np
+import torch
 import typer
 from report import write_result
 from rich.console import Console
@@ -28,6 +29,7 @@ from blade_dist.rollouts.engine import Engine, EngineSpec, engine_environment
 from blade_dist.rollouts.request import RolloutRequest
 from blade_dist.settings import Config
 
+MODEL = {"build": {"hidden_size": 192, "layers": 6, "heads": 6, "kv_heads": 3, "ffn_size": 512}}
 RESERVED = 300
 """Tokens of the tokenizer that no item uses."""
 SMALL = 10_000
@@ -46,6 +48,8 @@ class Workload:
     k: int
     prompt_tokens: int
     repeats: int
+    model: dict[str, Any] = field(default_factory=lambda: dict(MODEL))
+    """Settings of the model; its vocabulary is the catalog's."""
 
 
 def make_codec(items: int, work: Workload, seed: int = 0) -> Codec:
@@ -84,11 +88,14 @@ def measure_generation(codec: Codec, work: Workload, run: Path) -> dict[str, flo
         {
             "run": {"dir": str(run)},
             "lists": {"k": work.k},
-            "model": {"build": {"hidden_size": 192, "layers": 6, "heads": 6, "kv_heads": 3, "ffn_size": 512}},
-            "rollout": {"max_num_seqs": 256, "cpus_per_engine": len(os.sched_getaffinity(0))},
+            "model": work.model,
+            "rollout": {
+                "max_num_seqs": max(256, work.prompts * work.group),
+                "cpus_per_engine": len(os.sched_getaffinity(0)),
+            },
         }
     )
-    os.environ.update(engine_environment(config, gpu=False))
+    os.environ.update(engine_environment(config, gpu=torch.cuda.is_available()))
     paths = RunPaths(run)
     codec.save(paths.codec)
     write_trie(codec, paths.trie)
@@ -98,7 +105,8 @@ def measure_generation(codec: Codec, work: Workload, run: Path) -> dict[str, flo
     engines = {}
     for name in ("none", "catalog"):
         lists = config.lists.model_copy(update={"constrain": name})
-        spec = EngineSpec.of(config.model_copy(update={"lists": lists}), run / "model", paths, 512)
+        context = work.prompt_tokens + work.k * (work.item_tokens + 1) + 64
+        spec = EngineSpec.of(config.model_copy(update={"lists": lists}), run / "model", paths, context)
         engines[name] = Engine(spec)
     seconds: dict[str, list[float]] = {name: [] for name in engines}
     tokens: dict[str, int] = {}

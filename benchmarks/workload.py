@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -47,6 +47,7 @@ class Workload:
     microbatch_tokens: int = 16384
     lr: float = 1e-4
     kl_coef: float = 1 / 15
+    lora_rank: int = 0
 
     @property
     def list_tokens(self) -> int:
@@ -54,22 +55,24 @@ class Workload:
         return self.k * ITEM_TOKENS + 1
 
 
+LLAMA_1B = Workload(
+    hidden=2048,
+    layers=16,
+    heads=32,
+    kv_heads=8,
+    ffn=8192,
+    vocab=128_256,
+    dtype="bfloat16",
+    prompts=512,
+    prompt_tokens=300,
+    k=13,
+    microbatch_tokens=16_384,
+)
+"""The shape of Llama-3.2-1B, with lists of 40 tokens."""
+
 PRESETS = {
     "recsys-cpu": Workload(),
-    "recsys-gpu": Workload(
-        hidden=2048,
-        layers=16,
-        heads=32,
-        kv_heads=8,
-        ffn=8192,
-        vocab=128_256,
-        dtype="bfloat16",
-        prompts=256,
-        prompt_tokens=1000,
-        k=10,
-        items=100_000,
-        microbatch_tokens=65_536,
-    ),
+    "recsys-gpu": replace(LLAMA_1B, prompts=256, prompt_tokens=1000, k=10, items=100_000, microbatch_tokens=65_536),
 }
 """``recsys-cpu``: a Llama of 2.7 M parameters that two cores can train; ``recsys-gpu``: the shape of Llama-3.2-1B."""
 
@@ -120,6 +123,7 @@ def make_config(work: Workload, run: Path, steps: int) -> Config:
             "kl_coef": work.kl_coef,
             "tokens_per_microbatch": work.microbatch_tokens,
             "shared_prefix": work.shared_prefix,
+            "lora": {"rank": work.lora_rank} if work.lora_rank else None,
             "cpus_per_worker": max(1, cores // work.learners),
         },
         "train": {

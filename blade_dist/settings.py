@@ -234,6 +234,17 @@ class AdvantageSettings(Section):
     """std divides by the group's standard deviation (GRPO); none does not."""
 
 
+class LoraSettings(Section):
+    rank: Literal[8, 16, 32, 64, 128, 256] = 16
+    """Of every adapter; one that vLLM serves."""
+    alpha: Positive = 32
+    """An adapter's part is scaled by ``alpha / rank``."""
+    modules: Annotated[list[str], Field(min_length=1)] = [
+        *("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
+    ]
+    """Linear layers that get an adapter, by the last part of their names."""
+
+
 class LearnerSettings(Section):
     workers: Positive = 1
     """Ranks."""
@@ -265,6 +276,9 @@ class LearnerSettings(Section):
     """Padded tokens of one forward; more are accumulated."""
     shared_prefix: bool = True
     """Computes a prompt once for all its lists; where a model can't (the log says so), each list computes it anew."""
+    lora: LoraSettings | None = None
+    """Trains low-rank adapters on the reference (``{}`` with the defaults): only they are pushed, and the reference
+    needs no memory of its own. None trains every weight."""
     gradient_checkpointing: bool = False
     """Trades compute for memory."""
     cpus_per_worker: Positive = 1

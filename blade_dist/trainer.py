@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import tempfile
 import time
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -21,14 +23,16 @@ from blade_dist.catalog.codec import Codec
 from blade_dist.catalog.legality import Legality
 from blade_dist.checkpoint import save_policy
 from blade_dist.data.prompts import PromptTable
+from blade_dist.learners.adapter import add_adapter, save_adapter
 from blade_dist.learners.align import Aligner, StepStats
 from blade_dist.learners.engine import DeepSpeedLearner
 from blade_dist.learners.objective import learning_rate
 from blade_dist.learners.policy import Policy, choose_attention, load_model
+from blade_dist.learners.sequences import Sequences
 from blade_dist.pipeline import Prompter
 from blade_dist.probe import ask_engines, probe_gap, probe_request
 from blade_dist.settings import Config
-from blade_dist.weights.gather import full_state, source
+from blade_dist.weights.gather import full_state, source, trained_state
 from blade_dist.weights.push import PushReport, WeightPusher
 
 
@@ -84,11 +88,10 @@ class Rank:
         self._codec = Codec.load(paths.codec)
         temperature = config.rollout.temperature
         policy = Policy(load_model(paths.reference, config.model), temperature)
+        if config.learner.lora is not None:
+            add_adapter(policy.model, config.learner.lora)
         self.learner = DeepSpeedLearner(policy, config.learner, config.model.dtype, self._codec.pad)
-        reference = Policy(load_model(paths.reference, config.model), temperature).to(self.learner.device)
-        reference.requires_grad_(False)
-        if self.learner.shares_prefix:
-            choose_attention(reference)
+        reference = self.learner.base_logprobs if config.learner.lora is not None else self._load_reference()
         self._legality = Legality.load(config.lists, self._codec, paths.trie)
         self.aligner = Aligner(self.learner, reference, config.learner, config.kl_coef, self._legality)
         self._pusher = WeightPusher(
@@ -100,6 +103,14 @@ class Rank:
         )
         prompter = Prompter(PromptTable.load(paths.data / "train.arrow"), self._codec, config.run.seed)
         self._probe = probe_request(prompter, job.rows[: config.weights.probe_prompts], temperature)
+
+    def _load_reference(self) -> Callable[[Sequences], torch.Tensor]:
+        """The log-probs of a reference with weights of its own."""
+        model = load_model(RunPaths(self._job.run).reference, self._config.model)
+        policy = Policy(model, self._config.rollout.temperature).to(self.learner.device).requires_grad_(False)
+        if self.learner.shares_prefix:
+            choose_attention(policy)
+        return partial(self.learner.logprobs, policy=policy)
 
     def restore(self) -> tuple[int, int]:
         """State of the last checkpoint, if there is one; the number of this attempt and the step to start from."""
@@ -209,13 +220,19 @@ class Rank:
 
     def save(self, attempt: int, step: int) -> None:
         """One unit: weights, optimizer, estimator, cursor, random state; the rows so far are on disk before it is."""
-        state = full_state(self.learner.model, self._config.weights.bucket_mb * 2**20, keep=self.learner.rank == 0)
+        first, lora = self.learner.rank == 0, self._config.learner.lora
+        state = full_state(self.learner.model, self._config.weights.bucket_mb * 2**20, keep=first)
+        adapter = (
+            {} if lora is None else trained_state(self.learner.model, self._config.weights.bucket_mb * 2**20, first)
+        )
         with tempfile.TemporaryDirectory() as name:
             folder = Path(name)
             self.learner.save_state(folder / "deepspeed")
             np.save(folder / f"rng-{self.learner.rank}.npy", torch.get_rng_state().numpy())
-            if self.learner.rank == 0:
+            if first:
                 save_policy(folder / "policy", self.learner.model, state, self._codec, self._config.target, step)
+                if lora is not None:
+                    save_adapter(folder / "policy" / "adapter", adapter, lora, RunPaths(self._job.run).reference)
                 (folder / "estimator.arrow").write_bytes(ray.get(self._job.estimator.state.remote(step)))
                 write_json(folder / "progress.json", {"attempt": attempt, "step": step})
                 ray.get(self._job.tracker.flush.remote())

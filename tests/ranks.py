@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -81,7 +83,7 @@ def first_step(
     reference = Policy(build_model(model, VOCAB, PAD, END), temperature=1.0).requires_grad_(False)
     settings = LearnerSettings(zero_stage=zero_stage, tokens_per_microbatch=budget, clip_grad=0.0, shared_prefix=shared)
     learner = DeepSpeedLearner(policy, settings, dtype, PAD)
-    stats = Aligner(learner, reference, settings, kl_coef=0.1, legality=None).learn(
+    stats = Aligner(learner, partial(learner.logprobs, policy=reference), settings, kl_coef=0.1, legality=None).learn(
         shard(make_batch(), learner.rank, learner.world_size), 1e-3
     )
     result = {f"weight/{name}": value for name, value in full_state(learner.model, 2**20, keep=True).items()}
@@ -96,7 +98,38 @@ def first_step(
     return result
 
 
-def _rank(rank: int, world: int, port: int, cases: list[tuple[str, dict]], out: Path) -> None:
+def adapted_steps(zero_stage: int) -> dict[str, torch.Tensor]:
+    """Two steps of an adapted policy: adapters, merged weights, and log-probs with and without them."""
+    from blade_dist.learners.adapter import add_adapter
+    from blade_dist.learners.align import Aligner
+    from blade_dist.learners.engine import DeepSpeedLearner
+    from blade_dist.learners.policy import Policy, build_model
+    from blade_dist.learners.sequences import Sequences
+    from blade_dist.settings import LoraSettings
+    from blade_dist.weights.gather import full_state, trained_state
+
+    build = BuildSettings(hidden_size=64, layers=2, heads=2, kv_heads=1, ffn_size=48, context=64)
+    torch.manual_seed(0)
+    policy = Policy(build_model(ModelSettings(build=build), VOCAB, PAD, END), temperature=1.0)
+    result = {f"before/{name}": value.clone() for name, value in policy.model.named_parameters()}
+    add_adapter(policy.model, LoraSettings(rank=8, alpha=24))
+    settings = LearnerSettings(zero_stage=zero_stage, tokens_per_microbatch=40)
+    learner = DeepSpeedLearner(policy, settings, "float32", PAD)
+    aligner = Aligner(learner, learner.base_logprobs, settings, kl_coef=0.1, legality=None)
+    batch = make_batch()
+    sequences = Sequences(batch.prompt_tokens, batch.rollouts.tokens, np.repeat(np.arange(6), GROUP))
+    result["start"] = learner.logprobs(sequences)
+    own = shard(batch, learner.rank, learner.world_size)
+    result["kl"] = torch.tensor([aligner.learn(own, 1e-2).kl for _ in range(2)])
+    result |= {f"merged/{name}": value for name, value in full_state(learner.model, 2**20, keep=True).items()}
+    result |= {f"adapter/{name}": value for name, value in trained_state(learner.model, 2**20, keep=True).items()}
+    result["end"], result["base"] = learner.logprobs(sequences), learner.base_logprobs(sequences)
+    return result
+
+
+def _rank(
+    rank: int, world: int, port: int, work: Callable[..., dict], cases: list[tuple[str, dict]], out: Path
+) -> None:
     os.environ.update(
         DS_ACCELERATOR="cpu",
         MASTER_ADDR="127.0.0.1",
@@ -108,13 +141,15 @@ def _rank(rank: int, world: int, port: int, cases: list[tuple[str, dict]], out: 
     torch.set_num_threads(1)
     dist.init_process_group("gloo", rank=rank, world_size=world)
     for name, case in cases:
-        result = first_step(**case)
+        result = work(**case)
         if rank == 0:
             torch.save(result, out / f"{name}.pt")
     dist.destroy_process_group()
 
 
-def run_ranks(world: int, cases: dict[str, dict], out: Path, port: int) -> dict[str, dict[str, torch.Tensor]]:
-    """Runs every case on ``world`` ranks and returns what rank 0 saved."""
-    mp.spawn(_rank, args=(world, port, list(cases.items()), out), nprocs=world)
+def run_ranks(
+    world: int, cases: dict[str, dict], out: Path, port: int, work: Callable[..., dict] = first_step
+) -> dict[str, dict[str, torch.Tensor]]:
+    """Does the work of every case on ``world`` ranks and returns what rank 0 saved."""
+    mp.spawn(_rank, args=(world, port, work, list(cases.items()), out), nprocs=world)
     return {name: torch.load(out / f"{name}.pt", weights_only=True) for name in cases}

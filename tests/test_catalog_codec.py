@@ -11,8 +11,9 @@ from tokenizers.processors import TemplateProcessing
 from transformers import PreTrainedTokenizerFast
 
 from blade_dist.batches import MISS, Ragged
+from blade_dist.catalog.build import build_codec
 from blade_dist.catalog.catalog import Catalog
-from blade_dist.catalog.codec import Codec, build_codec
+from blade_dist.catalog.codec import Codec
 from blade_dist.catalog.tokenizer import train_tokenizer
 from blade_dist.errors import UserError
 from blade_dist.settings import CodecSettings

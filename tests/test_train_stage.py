@@ -106,3 +106,29 @@ def test_generation_runs_ahead_by_max_staleness(
     assert [row["rollout_gap"] < 1e-4 for row in rows[2]] == [True, False, False, False, False]
     assert rows[0][0]["reward"] == rows[2][0]["reward"]
     assert max(row["logprob_gap"] for row in rows[2]) < 1e-4
+
+
+def test_with_lora_only_adapters_move(trained: dict[int, RunPaths], tiny_config: Config, tmp_path: Path) -> None:
+    from peft import PeftModel
+    from transformers import AutoModelForCausalLM
+
+    config = with_settings(
+        tiny_config,
+        tmp_path / "run",
+        train={"steps": 2, "prompts": 16, "prompts_per_step": TRAIN_PROMPTS},
+        learner={"workers": 2, "zero_stage": 3, "lr": 1e-2, "lora": {"rank": 8}},
+    )
+    (tmp_path / "run" / "prior.arrow").write_bytes(trained[1].prior.read_bytes())
+    align_stage(config, Console(quiet=True))
+    paths = RunPaths(config.run.dir)
+    first, second = pq.read_table(paths.target("blade") / "metrics.parquet").to_pylist()
+    assert first["kl"] == pytest.approx(0, abs=1e-6)
+    assert second["kl"] > 1e-6
+    assert max(row[name] for row in (first, second) for name in ("logprob_gap", "rollout_gap")) < 1e-4
+    policy = paths.policy("blade")
+    adapter = PeftModel.from_pretrained(AutoModelForCausalLM.from_pretrained(paths.reference), policy / "adapter")
+    sizes = [p.numel() * 4 for name, p in adapter.named_parameters() if "lora_" in name]
+    assert first["push_bytes"] == sum(sizes)
+    tokens = torch.arange(4, 30)[None]
+    merged = AutoModelForCausalLM.from_pretrained(policy)
+    torch.testing.assert_close(merged(tokens).logits, adapter(tokens).logits, rtol=0, atol=1e-5)

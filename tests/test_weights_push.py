@@ -14,6 +14,7 @@ from blade_dist.artifacts import RunPaths
 from blade_dist.catalog.legality import Legality
 from blade_dist.checkpoint import context_length
 from blade_dist.data.bundle import DataBundle
+from blade_dist.learners.adapter import add_adapter, without_adapter
 from blade_dist.learners.policy import Policy, load_model, sequence_logprobs
 from blade_dist.learners.sequences import Sequences
 from blade_dist.pipeline import Prompter
@@ -22,7 +23,7 @@ from blade_dist.probe import ask_engines, probe_gap
 from blade_dist.rollouts.engine import EngineSpec
 from blade_dist.rollouts.pool import EnginePool, RunningPool
 from blade_dist.rollouts.request import RolloutRequest
-from blade_dist.settings import Config
+from blade_dist.settings import Config, LoraSettings
 from blade_dist.weights.gather import Bucket, parameter_buckets
 from blade_dist.weights.push import WeightPusher
 from tests.conftest import random_policy
@@ -53,15 +54,23 @@ class Setup:
 
 
 @contextmanager
-def running(config: Config, data: DataBundle, folder: Path, tied: bool) -> Iterator[Setup]:
+def running(
+    config: Config, data: DataBundle, folder: Path, tied: bool, lora: LoraSettings | None = None
+) -> Iterator[Setup]:
     start = random_policy(config, data, folder / "start", tied, seed=0)
     other = random_policy(config, data, folder / "other", tied, seed=7)
     paths = RunPaths(config.run.dir)
     probe = Prompter(data.train, data.codec, seed=0).request(np.arange(4), 1, 1.0, "probe")
-    spec = EngineSpec.of(config, start, paths, context_length(start))
+    policy = Policy(load_model(start if lora else other, config.model), 1.0)
+    if lora is not None:
+        add_adapter(policy.model, lora)
+        for name, parameter in policy.model.named_parameters():
+            if "lora_B" in name:
+                torch.nn.init.normal_(parameter, 0, 0.1)
+    spec = EngineSpec.of(config, start, paths, context_length(start), lora=lora)
     with RunningPool(config, spec, place_here(config, learners=False).engines) as pool:
         legality = Legality.load(config.lists, data.codec, paths.trie)
-        yield Setup(pool, Policy(load_model(other, config.model), 1.0), data.codec.pad, probe, legality)
+        yield Setup(pool, policy, data.codec.pad, probe, legality)
 
 
 @pytest.fixture(scope="module", params=[True, False], ids=["tied", "untied"])
@@ -140,3 +149,40 @@ def test_same_seed_same_lists(setup: Setup) -> None:
     first, second = setup.pool.generate(setup.probe), setup.pool.generate(setup.probe)
     np.testing.assert_array_equal(first.tokens.flat, second.tokens.flat)
     np.testing.assert_array_equal(first.digests(), second.digests())
+
+
+@pytest.fixture(scope="module")
+def adapted(tiny_config: Config, tiny_data: DataBundle, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Setup]:
+    lora = LoraSettings(rank=8, alpha=24)
+    with running(tiny_config, tiny_data, tmp_path_factory.mktemp("adapted"), tied=True, lora=lora) as ready:
+        yield ready
+
+
+def test_an_adapter_is_all_that_is_pushed(adapted: Setup) -> None:
+    with without_adapter(adapted.policy.model):
+        assert adapted.gap() < TOLERANCE  # before the first push the engine serves the reference
+    assert adapted.gap() > 10 * TOLERANCE
+    pusher = adapted.pusher()
+    for version in (1, 2):
+        with torch.no_grad():
+            for _, parameter in (pair for bucket in adapted.buckets() for pair in bucket):
+                parameter.mul_(1.2)
+        report = pusher.push((0, version))
+        assert adapted.gap() < TOLERANCE
+    assert report.bytes == sum(p.numel() * 4 for p in adapted.policy.model.parameters() if p.requires_grad)
+    assert adapted.pool.generate(adapted.probe).version.tolist() == [[0, 2]] * 4
+
+
+def test_a_corrupted_adapter_is_named(adapted: Setup) -> None:
+    name = "model.layers.1.mlp.up_proj.lora_B.weight"
+
+    def corrupted() -> Iterator[Bucket]:
+        for bucket in adapted.buckets():
+            yield [(n, t + 0.3 if n == name else t) for n, t in bucket]
+
+    pusher = adapted.pusher(corrupted)
+    pusher.push((1, 3))
+    gap = adapted.gap()
+    assert gap > TOLERANCE
+    pusher._buckets = adapted.buckets
+    assert f"parameter {name} arrived changed at engine 0" in str(pusher.diagnose(gap, TOLERANCE))

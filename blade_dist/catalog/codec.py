@@ -7,20 +7,17 @@ import shutil
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
-from transformers import AutoTokenizer, PreTrainedTokenizerBase
 
 from blade_dist.batches import MISS, Ragged
 from blade_dist.catalog.arrow import arrow_to_ragged, digest, ragged_to_arrow, read_table, write_table
-from blade_dist.catalog.catalog import Catalog
-from blade_dist.catalog.semantic_id import semantic_tokens
-from blade_dist.catalog.title import title_tokens
-from blade_dist.catalog.tokenizer import EOS, SEPARATOR, encode, opening, special_token
-from blade_dist.errors import UserError
-from blade_dist.settings import CodecSettings
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
 
 
 @dataclass(frozen=True, eq=False)
@@ -29,8 +26,8 @@ class Codec:
 
     kind: str
     """``title`` or ``semantic_id``: how ``item_tokens`` were made."""
-    tokenizer: PreTrainedTokenizerBase
-    """With every token that the codec uses; ``len(tokenizer)`` is the vocabulary that the model needs."""
+    source: PreTrainedTokenizerBase | Path
+    """The tokenizer, or the folder that it is read from when :attr:`tokenizer` is first asked for."""
     item_tokens: Ragged
     """``I`` rows, int32: the item's tokens, without separator or end. No two rows are equal."""
     separator: int
@@ -43,6 +40,15 @@ class Codec:
     """The prompt before the history."""
     suffix: NDArray[np.int32]
     """The prompt after the history."""
+
+    @cached_property
+    def tokenizer(self) -> PreTrainedTokenizerBase:
+        """With every token that the codec uses; ``len(tokenizer)`` is the vocabulary that the model needs."""
+        if not isinstance(self.source, Path):
+            return self.source
+        from transformers import AutoTokenizer  # takes seconds; who only encodes items needs no tokenizer
+
+        return AutoTokenizer.from_pretrained(str(self.source), local_files_only=True)
 
     @cached_property
     def item_blocks(self) -> Ragged:
@@ -119,7 +125,7 @@ class Codec:
         """
         plain = json.loads((folder / "codec.json").read_text())
         return cls(
-            tokenizer=AutoTokenizer.from_pretrained(str(folder / "tokenizer"), local_files_only=True),
+            source=folder / "tokenizer",
             item_tokens=arrow_to_ragged(read_table(folder / "codec.arrow").column("tokens")),
             prefix=np.array(plain.pop("prefix"), dtype=np.int32),
             suffix=np.array(plain.pop("suffix"), dtype=np.int32),
@@ -167,70 +173,6 @@ class Codec:
     def _by_text(self) -> dict[str, int]:
         texts = self.tokenizer.batch_decode([self.item_tokens[item] for item in range(len(self.item_tokens))])
         return {text.strip(): item for item, text in enumerate(texts)}
-
-
-def build_codec(catalog: Catalog, settings: CodecSettings, base_tokenizer: Path | None, seed: int) -> Codec:
-    """The codec of a catalog.
-
-    Args:
-        catalog: the items.
-        settings: the ``codec`` section.
-        base_tokenizer: a Hugging Face tokenizer folder; None trains a byte-level BPE on the titles.
-        seed: of the semantic IDs' k-means.
-
-    Raises:
-        UserError: a prompt without exactly one ``{history}``, no readable tokenizer, an item without tokens, two items
-            with equal tokens, or a title that holds the text of a separator.
-    """
-    texts = settings.prompt.split("{history}")
-    if len(texts) != 2:
-        raise UserError(f"codec.prompt: {{history}} must stand in it once, not {len(texts) - 1} times")
-    if settings.kind == "title":
-        tokenizer, item_tokens = title_tokens(catalog, settings, base_tokenizer)
-    else:
-        tokenizer, item_tokens = semantic_tokens(catalog, settings, base_tokenizer, seed)
-    if tokenizer.eos_token_id is None:
-        special_token(tokenizer, EOS)
-        tokenizer.eos_token = EOS
-    end = int(tokenizer.eos_token_id)
-    separator = _separator(tokenizer, item_tokens, end, trained=base_tokenizer is None)
-    _check_items(catalog, item_tokens, {separator, end})
-    prefix, suffix = (encode(tokenizer, [text])[0] if text else [] for text in texts)
-    return Codec(
-        kind=settings.kind,
-        tokenizer=tokenizer,
-        item_tokens=item_tokens,
-        separator=separator,
-        end=end,
-        pad=end if tokenizer.pad_token_id is None else int(tokenizer.pad_token_id),
-        prefix=np.array(opening(tokenizer) + prefix, dtype=np.int32),
-        suffix=np.array(suffix, dtype=np.int32),
-    )
-
-
-def _separator(tokenizer: PreTrainedTokenizerBase, item_tokens: Ragged, end: int, trained: bool) -> int:
-    """``<sep>`` of a trained tokenizer; else the newline if it is one token that no item holds, else a new token."""
-    newline = encode(tokenizer, ["\n"])[0]
-    if not trained and len(newline) == 1 and newline[0] != end and newline[0] not in item_tokens.flat:
-        return int(newline[0])
-    return special_token(tokenizer, SEPARATOR)
-
-
-def _check_items(catalog: Catalog, item_tokens: Ragged, reserved: set[int]) -> None:
-    first: dict[bytes, int] = {}
-    for item in range(len(catalog)):
-        tokens = item_tokens[item]
-        name = f"item {catalog.item_ids[item]!r} ({catalog.titles[item]!r})"
-        if not len(tokens):
-            raise UserError(f"{name}: the tokenizer makes no token of its title; give it another title")
-        if reserved.intersection(tokens.tolist()):
-            raise UserError(f"{name}: its title holds the text of a special token; give it another title")
-        other = first.setdefault(tokens.tobytes(), item)
-        if other != item:
-            raise UserError(
-                f"{name} and item {catalog.item_ids[other]!r} ({catalog.titles[other]!r}): the tokenizer writes both "
-                "with the same tokens; give one of them another title"
-            )
 
 
 def _appended(rows: Ragged, value: int) -> Ragged:

@@ -15,7 +15,8 @@ import pyarrow as pa
 import ray
 from numpy.typing import NDArray
 
-from blade_dist.catalog.codec import Codec, build_codec
+from blade_dist.catalog.build import build_codec
+from blade_dist.catalog.codec import Codec
 from blade_dist.catalog.legality import write_trie
 from blade_dist.config import fingerprint
 from blade_dist.data.assemble import SPLITS, Assembler

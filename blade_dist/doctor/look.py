@@ -99,8 +99,13 @@ def is_free(port: int) -> bool:
 
 
 def bandwidths() -> dict[str, float | str]:
-    """All-reduce of every other node of the connected cluster with this one: bytes per second, or why not."""
+    """All-reduce of every other node of the connected cluster with this one: bytes per second, or why not.
+
+    NCCL between nodes that both have GPUs, where all of the cluster are free; else gloo.
+    """
     here = ray.get_runtime_context().get_node_id()
+    idle = ray.available_resources().get("GPU", 0) == ray.cluster_resources().get("GPU", 0)
+    has_gpu = {info["NodeID"]: bool(info["Resources"].get("GPU")) and idle for info in ray.nodes()}
     address = ray.util.get_node_ip_address()
     found: dict[str, float | str] = {}
     for info in ray.nodes():
@@ -108,10 +113,11 @@ def bandwidths() -> dict[str, float | str]:
             continue
         with socket.create_server((address, 0)) as free:
             port = free.getsockname()[1]
-        join = ray.remote(num_cpus=0, max_retries=0)(all_reduce)
+        gpus = int(has_gpu[here] and has_gpu[info["NodeID"]])
+        join = ray.remote(num_cpus=0, num_gpus=gpus, max_retries=0)(all_reduce)
         ends = [
             join.options(scheduling_strategy=NodeAffinitySchedulingStrategy(node, soft=False)).remote(
-                rank, address, port
+                rank, address, port, "nccl" if gpus else "gloo"
             )
             for rank, node in enumerate((here, info["NodeID"]))
         ]
@@ -122,17 +128,21 @@ def bandwidths() -> dict[str, float | str]:
     return found
 
 
-def all_reduce(rank: int, address: str, port: int) -> float:
+def all_reduce(rank: int, address: str, port: int, backend: str) -> float:
     """One of two ends; bytes per second."""
-    os.environ.setdefault("GLOO_SOCKET_IFNAME", _interface(address, port))
-    store = dist.TCPStore(address, port, 2, is_master=rank == 0)
-    dist.init_process_group("gloo", store=store, rank=rank, world_size=2)
+    os.environ.setdefault(f"{backend.upper()}_SOCKET_IFNAME", _interface(address, port))
+    # rank 0 listens on that address only
+    listener = {"master_listen_fd": socket.create_server((address, port)).detach()} if rank == 0 else {}
+    store = dist.TCPStore(address, port, 2, is_master=rank == 0, **listener)
+    dist.init_process_group(backend, store=store, rank=rank, world_size=2)
     try:
-        tensor = torch.ones(TENSOR_BYTES // 4)
+        tensor = torch.ones(TENSOR_BYTES // 4, device="cuda" if backend == "nccl" else "cpu")
         dist.all_reduce(tensor)
+        dist.barrier()
         began = time.perf_counter()
         for _ in range(ROUNDS):
             dist.all_reduce(tensor)
+        float(tensor[0])  # waits for the device
         return ROUNDS * TENSOR_BYTES / (time.perf_counter() - began)
     finally:
         dist.destroy_process_group()

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from blade_dist.batches import LearnBatch
 from blade_dist.catalog.legality import Legality
@@ -36,12 +37,20 @@ class Aligner:
     def __init__(
         self,
         learner: DeepSpeedLearner,
-        reference: nn.Module,
+        reference: Callable[[Sequences], Tensor],
         settings: LearnerSettings,
         kl_coef: float,
         legality: Legality | None,
     ) -> None:
-        """``legality``: of constrained lists, None where they are free text."""
+        """Joins them.
+
+        Args:
+            learner: holds the policy.
+            reference: the reference policy's log-probs (nats) of list tokens, ``[T]``, without gradient; collective.
+            settings: of the objective.
+            kl_coef: weight of the KL to the reference.
+            legality: of constrained lists, None where they are free text.
+        """
         self._legality = legality
         self._learner = learner
         self._reference = reference
@@ -53,7 +62,7 @@ class Aligner:
         sequences = self._sequences(batch)
         rollout = torch.from_numpy(batch.rollouts.logprobs)
         advantage = _per_token(batch)
-        reference = self._learner.logprobs(sequences, self._reference)
+        reference = self._reference(sequences)
         prox = torch.zeros_like(rollout)
         totals = torch.zeros(4, dtype=torch.float64)
         grad_norm = 0.0

@@ -12,6 +12,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
+from blade_dist.learners.adapter import without_adapter
 from blade_dist.learners.policy import Policy, why_not_packed
 from blade_dist.learners.sequences import Cut, MicroBatch, Sequences, in_step, microbatches
 from blade_dist.settings import LearnerSettings
@@ -73,6 +74,11 @@ class DeepSpeedLearner:
         module.train()
         return result
 
+    def base_logprobs(self, sequences: Sequences) -> Tensor:
+        """As :meth:`logprobs`, of the policy without its adapters."""
+        with without_adapter(self.model):
+            return self.logprobs(sequences)
+
     def update(self, sequences: Sequences, loss: Callable[[MicroBatch, Tensor], Tensor], lr: float) -> float:
         """One optimizer step on the sum of ``loss`` over all decisions of all ranks.
 
@@ -101,11 +107,12 @@ class DeepSpeedLearner:
 
     def save_state(self, directory: Path) -> None:
         """Optimizer and parameter shards of this rank, in DeepSpeed's own format."""
-        self._engine.save_checkpoint(str(directory), tag="state")
+        self._engine.save_checkpoint(str(directory), tag="state", exclude_frozen_parameters=True)
 
     def load_state(self, directory: Path) -> None:
         """The opposite of :meth:`save_state`, with the same ZeRO stage and number of ranks."""
-        loaded, _ = self._engine.load_checkpoint(str(directory), tag="state")
+        whole = all(parameter.requires_grad for parameter in self.model.parameters())
+        loaded, _ = self._engine.load_checkpoint(str(directory), tag="state", load_module_strict=whole)
         if loaded is None:
             raise RuntimeError(f"{directory}: DeepSpeed found no state there")
 

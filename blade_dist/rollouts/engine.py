@@ -18,7 +18,7 @@ from blade_dist.catalog.legality import Legality
 from blade_dist.rollouts.beam import Beams
 from blade_dist.rollouts.constrain import EXCLUDED, OPTION, WRITTEN, constraint_options
 from blade_dist.rollouts.request import RolloutRequest, to_rollouts
-from blade_dist.settings import Config, ListSettings
+from blade_dist.settings import Config, ListSettings, LoraSettings
 from blade_dist.weights.stream import Announcement
 
 CPU_BLOCK = 32
@@ -52,9 +52,19 @@ class EngineSpec:
     trust_remote_code: bool
     sleeps: bool
     """Whether it gives its GPU memory back while a learner on the same GPU learns."""
+    lora: LoraSettings | None
+    """Whether pushes bring adapters on ``model`` instead of weights, and which."""
 
     @classmethod
-    def of(cls, config: Config, model: Path, paths: RunPaths, context: int, sleeps: bool = False) -> EngineSpec:
+    def of(
+        cls,
+        config: Config,
+        model: Path,
+        paths: RunPaths,
+        context: int,
+        sleeps: bool = False,
+        lora: LoraSettings | None = None,
+    ) -> EngineSpec:
         """The engine that ``config`` describes, starting from the weights in ``model``."""
         rollout = config.rollout
         return cls(
@@ -70,6 +80,7 @@ class EngineSpec:
             gpu_memory_utilization=rollout.gpu_memory_utilization,
             trust_remote_code=config.model.trust_remote_code,
             sleeps=sleeps,
+            lora=lora,
         )
 
 
@@ -102,6 +113,7 @@ class Engine:
         self._longest_list = self._codec.max_list_tokens(spec.lists.k)
         self._version = (0, 0)
         self._asleep: set[str] = set()
+        self._adapter: Any = None
         self._llm: Any = LLM(
             model=str(spec.model),
             skip_tokenizer_init=True,
@@ -122,6 +134,7 @@ class Engine:
             generation_config="vllm",
             logprobs_mode="processed_logprobs",
             **_constraint(spec, gpu),
+            **_adapters(spec),
             worker_extension_cls="blade_dist.weights.receiver.WeightReceiver",
             disable_log_stats=True,
         )
@@ -161,7 +174,7 @@ class Engine:
                 prompts.append({"prompt_token_ids": [*request.tokens[row].tolist(), *written]})
                 arguments = {EXCLUDED: excluded[row].tolist(), WRITTEN: len(written)}
                 params.append(SamplingParams(max_tokens=1, logprobs=width, detokenize=False, extra_args=arguments))
-            outputs = self._llm.generate(prompts, params, use_tqdm=False)
+            outputs = self._write(prompts, params)
             beams.extend(slots, [{t: p.logprob for t, p in o.outputs[0].logprobs[0].items()} for o in outputs])
         tokens, logprobs = beams.best()
         seconds = time.perf_counter() - began
@@ -192,13 +205,20 @@ class Engine:
             for row, seed in enumerate(request.seed)
         ]
         prompts = [{"prompt_token_ids": request.tokens[row].tolist()} for row in range(len(request))]
-        outputs = self._llm.generate(prompts, params, use_tqdm=False)
+        outputs = self._write(prompts, params)
         return [sample for output in outputs for sample in sorted(output.outputs, key=lambda s: s.index)]
 
+    def _write(self, prompts: list[Any], params: list[Any]) -> list[Any]:
+        outputs: list[Any] = self._llm.generate(prompts, params, use_tqdm=False, lora_request=self._adapter)
+        return outputs
+
     def sleep(self) -> None:
-        """Gives the GPU memory of weights and KV cache back: the next push brings new weights, and no prefix stays."""
+        """Gives the GPU memory of weights and KV cache back; the next push brings new ones, and no prefix stays.
+
+        (Where only adapters are pushed, the weights wait in the memory of the host.)
+        """
         self._version = NO_VERSION
-        self._llm.sleep(level=2)
+        self._llm.sleep(level=2 if self._spec.lora is None else 1)
         self._asleep = {"weights", "kv_cache"}
 
     def wake(self, part: str) -> None:
@@ -214,7 +234,8 @@ class Engine:
 
     def connect(self, transport: str, info: dict[str, Any]) -> None:
         """Joins the learner's transfer group (blocks until the learner joins too)."""
-        self._llm.collective_rpc("blade_connect", args=(transport, info))
+        alpha = {} if self._spec.lora is None else {"alpha": self._spec.lora.alpha}
+        self._llm.collective_rpc("blade_connect", args=(transport, info | alpha))
 
     def update(self, version: tuple[int, int], first: Announcement) -> dict[str, float]:
         """One whole push from a transport that streams (blocks until the stream ends); see :meth:`finish_update`.
@@ -254,6 +275,8 @@ class Engine:
         if not self._llm.reset_prefix_cache():
             raise RuntimeError("the prefix cache could not be reset: a request was running during a weight push")
         self._version = (int(version[0]), int(version[1]))
+        if self._spec.lora is not None:
+            self._adapter = _adapter_of(self._version)
         return seconds
 
     def digests(self) -> dict[str, tuple[int, int]]:
@@ -273,6 +296,23 @@ def _constraint(spec: EngineSpec, gpu: bool) -> dict[str, Any]:
         "logits_processors": [f"blade_dist.rollouts.processor_v{runner}:CatalogProcessor"],
         "additional_config": {OPTION: options},
     }
+
+
+def _adapters(spec: EngineSpec) -> dict[str, Any]:
+    """The engine arguments that make room for the one adapter that is pushed."""
+    return {} if spec.lora is None else {"enable_lora": True, "max_loras": 1, "max_lora_rank": spec.lora.rank}
+
+
+def _adapter_of(version: tuple[int, int]) -> Any:
+    """What a request says to be written with the pushed adapter.
+
+    vLLM knows prefixes apart by the adapter's name, and loads an adapter from its path only where none has its number.
+    """
+    from vllm.lora.request import LoRARequest
+
+    from blade_dist.weights.load import AdapterLoader
+
+    return LoRARequest(lora_name=str(version), lora_int_id=AdapterLoader.NUMBER, lora_path="pushed")
 
 
 RolloutEngine: Any = ray.remote(Engine)

@@ -12,6 +12,7 @@ from rich.console import Console
 
 from blade_dist.artifacts import is_done, mark, whole_folder
 from blade_dist.config import fingerprint, save_config
+from blade_dist.learners.adapter import check_modules
 from blade_dist.pipeline import Pipeline
 from blade_dist.placement import Placement, cluster_nodes, place_here, placement_table
 from blade_dist.posterior.actor import EstimatorActor
@@ -38,13 +39,16 @@ def align_stage(config: Config, console: Console) -> None:
         console.print(f"train: {folder / 'policy'} is already there")
         return
     ready = has_prior(config, inputs)
+    if config.learner.lora is not None:
+        check_modules(inputs.paths.reference, config.learner.lora, config.model)
     mark(folder, stamp, done=False)
     save_config(config, folder / "config.yaml")
     with ray_runtime(config):
         placement = place_here(config)
         console.print(placement_table(placement, cluster_nodes()))
+        start, rests = inputs.paths.reference, _rests(config, placement)
         with (
-            engines(config, inputs.paths, inputs.paths.reference, placement.engines, _rests(config, placement)) as pool,
+            engines(config, inputs.paths, start, placement.engines, rests, config.learner.lora) as pool,
             scorer(config, inputs.paths, "train") as reward,
         ):
             if not ready:

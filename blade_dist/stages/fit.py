@@ -49,7 +49,7 @@ def fit(
     logging.getLogger("ray.train").setLevel(logging.WARNING)
     trainer = TorchTrainer(
         _run_rank,
-        train_loop_config={"loop": loop, "job": job},
+        train_loop_config={"work": ray.put((loop, job))},  # the controller need not import what the ranks do
         torch_config=TorchConfig(backend="nccl" if gpus else "gloo"),
         scaling_config=ScalingConfig(
             num_workers=len(roles),
@@ -76,7 +76,8 @@ def fit(
 
 
 def _run_rank(given: dict[str, Any]) -> None:
-    given["loop"](given["job"])
+    loop, job = ray.get(given["work"])
+    loop(job)
 
 
 def _environment(config: Config, gpus: bool) -> dict[str, str]:

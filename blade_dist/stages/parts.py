@@ -23,7 +23,7 @@ from blade_dist.rewards.composite import Composite
 from blade_dist.rollouts.engine import EngineSpec
 from blade_dist.rollouts.pool import EnginePool, RunningPool
 from blade_dist.runtime import beside_driver
-from blade_dist.settings import Config
+from blade_dist.settings import Config, LoraSettings
 from blade_dist.tracking.actor import TrackerActor
 
 
@@ -90,10 +90,15 @@ def check_lists(config: Config, data: DataBundle) -> None:
 
 @contextmanager
 def engines(
-    config: Config, paths: RunPaths, checkpoint: Path, roles: list[Role], sleep: bool = False
+    config: Config,
+    paths: RunPaths,
+    checkpoint: Path,
+    roles: list[Role],
+    sleep: bool = False,
+    lora: LoraSettings | None = None,
 ) -> Iterator[EnginePool]:
-    """Running engines that serve ``checkpoint``, one per role; ``sleep``: they can (on a GPU)."""
-    spec = EngineSpec.of(config, checkpoint, paths, context_length(checkpoint), sleep)
+    """Running engines that serve ``checkpoint``, one per role; ``sleep``: they can (on a GPU); ``lora``: of pushes."""
+    spec = EngineSpec.of(config, checkpoint, paths, context_length(checkpoint), sleep, lora)
     with RunningPool(config, spec, roles) as pool:
         yield pool
 

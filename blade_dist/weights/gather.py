@@ -1,4 +1,4 @@
-"""Full parameters of a (possibly ZeRO-3 sharded) model, a bucket at a time."""
+"""Full parameters of a (possibly ZeRO-3 sharded, possibly adapted) model, a bucket at a time."""
 
 from __future__ import annotations
 
@@ -11,25 +11,60 @@ import torch
 Bucket = list[tuple[str, torch.Tensor]]
 """Hugging Face name and full tensor of each parameter."""
 
+ADAPTER = ".default"
+"""PEFT's name of a model's only adapter, inside the names of its parameters."""
+
 
 def parameter_buckets(model: Any, bucket_bytes: int) -> Iterator[Bucket]:
-    """Yields every parameter of ``model`` once, whole, in buckets of about ``bucket_bytes``.
+    """Yields every parameter of ``model`` that is trained once, whole, in buckets of about ``bucket_bytes``.
 
     Under ZeRO-3 gathering is collective: all ranks iterate in step, and a bucket's tensors live only until the next
-    one is asked for. A tied head is sent once, under the embedding's name.
+    one is asked for. A tied head is sent once, under the embedding's name. Where adapters are trained they are all
+    that there is, under PEFT's names (``<layer>.lora_A.weight``).
     """
-    for names, parameters in _cut(model, bucket_bytes):
-        with _gathered(parameters):
-            yield [(name, parameter.detach()) for name, parameter in zip(names, parameters, strict=True)]
+    named = [(name, parameter) for name, parameter in model.named_parameters() if parameter.requires_grad]
+    return _buckets([(name.replace(ADAPTER, ""), parameter) for name, parameter in named], bucket_bytes)
+
+
+def trained_state(model: Any, bucket_bytes: int, keep: bool) -> dict[str, torch.Tensor]:
+    """What is trained, on the CPU, where ``keep`` (rank 0); elsewhere only takes part in the gathering."""
+    return _collect(parameter_buckets(model, bucket_bytes), keep)
 
 
 def full_state(model: Any, bucket_bytes: int, keep: bool) -> dict[str, torch.Tensor]:
-    """All parameters on the CPU, by name, where ``keep`` (rank 0); elsewhere only takes part in the gathering."""
+    """All parameters on the CPU, by Hugging Face name, adapters merged into the layers that they belong to.
+
+    Where ``keep`` (rank 0); elsewhere only takes part in the gathering.
+    """
+    state = _collect(_buckets(list(model.named_parameters()), bucket_bytes), keep)
+    if keep:
+        for layer, module in model.named_modules():
+            if hasattr(module, "lora_A"):
+                _merge(state, layer, next(iter(module.scaling.values())))
+    return state
+
+
+def _merge(state: dict[str, torch.Tensor], layer: str, scale: float) -> None:
+    """``W + scale * B A`` in place of ``W``, ``A`` and ``B`` (computed in float32)."""
+    down, up = (state.pop(f"{layer}.{side}{ADAPTER}.weight").float() for side in ("lora_A", "lora_B"))
+    for name in [name for name in state if name.startswith(f"{layer}.base_layer.")]:
+        base = state.pop(name)
+        merged = (base.float() + scale * up @ down).to(base.dtype) if name.endswith(".weight") else base
+        state[name.replace(".base_layer.", ".")] = merged
+
+
+def _collect(buckets: Iterator[Bucket], keep: bool) -> dict[str, torch.Tensor]:
     state = {}
-    for bucket in parameter_buckets(model, bucket_bytes):
+    for bucket in buckets:
         if keep:
             state.update({name: tensor.to("cpu", copy=True) for name, tensor in bucket})
     return state
+
+
+def _buckets(named: list[tuple[str, Any]], bucket_bytes: int) -> Iterator[Bucket]:
+    for names, parameters in _cut(named, bucket_bytes):
+        with _gathered(parameters):
+            yield [(name, parameter.detach()) for name, parameter in zip(names, parameters, strict=True)]
 
 
 def source(model: Any, bucket_mb: int) -> Callable[[], Iterator[Bucket]]:
@@ -37,11 +72,11 @@ def source(model: Any, bucket_mb: int) -> Callable[[], Iterator[Bucket]]:
     return lambda: parameter_buckets(model, bucket_mb * 2**20)
 
 
-def _cut(model: Any, bucket_bytes: int) -> Iterator[tuple[list[str], list[Any]]]:
+def _cut(named: list[tuple[str, Any]], bucket_bytes: int) -> Iterator[tuple[list[str], list[Any]]]:
     names: list[str] = []
     parameters: list[Any] = []
     size = 0
-    for name, parameter in model.named_parameters():
+    for name, parameter in named:
         # under ZeRO-3 `numel()` is 0 outside a gather; `ds_numel` is the whole parameter's
         numbers = getattr(parameter, "ds_numel", parameter.numel())
         if names and size + numbers * parameter.element_size() > bucket_bytes:

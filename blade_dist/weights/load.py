@@ -36,6 +36,48 @@ def loader_for(model: Any, config: Any, device: torch.device) -> Loader:
     return LayerwiseLoader(model, config, device)
 
 
+class AdapterLoader:
+    """LoRA: what arrives becomes the one adapter that vLLM serves, without a file between."""
+
+    NUMBER = 1
+    """Of the adapter, in requests."""
+
+    def __init__(self, manager: Any, alpha: float) -> None:
+        """``manager``: the worker's (``model_runner.lora_manager``)."""
+        self._manager, self._alpha = manager, alpha
+        self._tensors: dict[str, torch.Tensor] = {}
+        self._digests: dict[str, Digest] = {}
+
+    def start(self) -> None:
+        """Nothing has arrived yet; the old adapter is served until all has."""
+        self._tensors, self._digests = {}, {}
+
+    def load(self, weights: Bucket) -> None:
+        """Keeps copies."""
+        self._digests.update(digests(weights))
+        self._tensors.update({f"base_model.model.{name}": tensor.clone() for name, tensor in weights})
+
+    def finish(self) -> float:
+        """Puts the new adapter in the old one's place."""
+        from vllm.lora.lora_model import LoRAModel
+        from vllm.lora.peft_helper import PEFTHelper
+
+        rank = next(tensor.shape[0] for name, tensor in self._tensors.items() if ".lora_A." in name)
+        helper = PEFTHelper(r=rank, lora_alpha=self._alpha, target_modules=[])
+        slots, device = self._manager._adapter_manager, str(self._manager.device)
+        dtype = self._manager.lora_config.lora_dtype
+        adapter = LoRAModel.from_lora_tensors(self.NUMBER, self._tensors, helper, device=device, dtype=dtype)
+        slots.remove_adapter(self.NUMBER)
+        slots.add_adapter(adapter)
+        slots.activate_adapter(self.NUMBER)
+        self._tensors = {}
+        return 0.0
+
+    def digests(self) -> dict[str, Digest]:
+        """Made on arrival."""
+        return self._digests
+
+
 class LayerwiseLoader:
     """vLLM's layer-wise reload: for every model, device and quantization."""
 

@@ -7,13 +7,16 @@ and digesting them is the same for all.
 from __future__ import annotations
 
 import time
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 
 from blade_dist.weights.digest import Digest
 from blade_dist.weights.gather import Bucket
 from blade_dist.weights.stream import Announcement
+
+if TYPE_CHECKING:
+    from blade_dist.weights.load import Loader
 
 
 class WeightReceiver:
@@ -31,11 +34,15 @@ class WeightReceiver:
 
     def blade_connect(self, transport: str, info: dict[str, Any]) -> None:
         """Joins the learner's transfer group."""
-        from blade_dist.weights.load import loader_for
+        from blade_dist.weights.load import AdapterLoader, loader_for
         from blade_dist.weights.transports import receiving_end
 
         self._blade_end: Any = receiving_end(transport, info, self)
-        if not hasattr(self, "_blade_loader"):
+        if hasattr(self, "_blade_loader"):
+            return
+        if self.vllm_config.lora_config is not None:
+            self._blade_loader: Loader = AdapterLoader(self.model_runner.lora_manager, info["alpha"])
+        else:
             self._blade_loader = loader_for(self.model_runner.model, self.vllm_config, self.device)
 
     def blade_disconnect(self) -> None:

@@ -7,24 +7,21 @@ import json
 import os
 import re
 import secrets
-import shlex
-import shutil
 import subprocess
 import sys
 import tempfile
 import time
 from collections.abc import Callable
+from importlib.metadata import distribution
 from pathlib import Path
 from typing import Any
 
-import pyarrow.parquet as pq
 from rich.console import Console
 
 from tests.multi_node.hosts import Host, make_hosts
+from tests.multi_node.jobs import Job
 
-ROOT = Path(__file__).resolve().parents[2]
 STEPS = 40
-PATIENCE_S = 300.0
 DOWN_S = 20.0
 SLOWER = 1.3
 SAY = Console(highlight=False, markup=False, soft_wrap=True).print
@@ -52,122 +49,6 @@ CLIENTS = {
     "job": "from ray.job_submission import JobSubmissionClient as C; C('http://127.0.0.1:8265').submit_job(entrypoint='ls')",
 }
 """Ways to hand work to a cluster."""
-
-
-class Started:
-    """A running command with a log of its own."""
-
-    def __init__(self, log: Path, command: list[str], environ: dict[str, str]) -> None:
-        self.log = log
-        self.began = time.monotonic()
-        clean = {name: value for name, value in os.environ.items() if not name.startswith(("RAY_", "SLURM_"))}
-        with log.open("ab") as output:
-            self.process = subprocess.Popen(
-                command, env={**clean, **environ}, stdin=subprocess.DEVNULL, stdout=output, stderr=output, cwd=ROOT
-            )
-
-    def wait_for(self, step: int) -> float:
-        """Seconds from the start until the log shows ``step`` or a later one."""
-        while not any(int(shown) >= step for shown in re.findall(r"^step (\d+)/", self._said(), re.MULTILINE)):
-            assert self.process.poll() is None, self.tail()
-            assert time.monotonic() - self.began < PATIENCE_S, self.tail()
-            time.sleep(0.05)
-        return time.monotonic() - self.began
-
-    def wait(self) -> int:
-        return self.process.wait(max(1.0, self.began + PATIENCE_S - time.monotonic()))
-
-    def tail(self) -> str:
-        return f"{self.log}:\n" + "\n".join(self._said().splitlines()[-30:])
-
-    def error(self) -> str:
-        """The last line that begins with what is wrong."""
-        return next((line for line in reversed(self._said().splitlines()) if "error:" in line), "")
-
-    def _said(self) -> str:
-        return self.log.read_text(errors="replace")
-
-
-class Job:
-    """One training run of its own on some hosts, started and observed."""
-
-    def __init__(self, name: str, folder: Path, hosts: list[Host]) -> None:
-        self.name, self.folder, self.hosts = name, folder, hosts
-        self.run = folder / name
-        shutil.copytree(folder / "base", self.run)
-        self.token = secrets.token_hex(32)
-        self.left: dict[str, list[str]] = {}
-
-    @property
-    def command(self) -> list[str]:
-        train = ["train", str(self.folder / "config.yaml"), "--set", f"run.dir={self.run}"]
-        return ["--num-cpus=2", "--wait=60", f"--temp-dir={self.folder / 'ray'}", *train]
-
-    def node(self, rank: int, token: str | None = None) -> Started:
-        """One node, as its own administrator would start it."""
-        member = {"HEAD_ADDR": self.hosts[0].address, "NODE_RANK": str(rank), "NODES": str(len(self.hosts))}
-        script = self.hosts[rank].command("bash", str(ROOT / "launch/multi_node.sh"), *self.command)
-        log = self.folder / f"{self.name}-{rank}.log"
-        return Started(log, script, {**member, "RAY_AUTH_TOKEN": token or self.token})
-
-    def start(self) -> list[Started]:
-        """Every node by itself."""
-        return [self.node(rank) for rank in range(len(self.hosts))]
-
-    def slurm(self) -> Started:
-        """By ``cluster/slurm.sbatch``, with an ``srun`` that starts real processes on the hosts."""
-        tasks = "\n".join(
-            f'SLURM_NODEID={rank} {shlex.join(host.command())} "$@" & tasks+=($!)'
-            for rank, host in enumerate(self.hosts)
-        )
-        self._program(
-            "srun", f'while [[ $1 == -* ]]; do shift; done\n{tasks}\nfor task in "${{tasks[@]}}"; do wait "$task"; done'
-        )
-        listed = self.hosts[0].address[:-1] + f"[1-{len(self.hosts)}]"
-        job = {"SLURM_JOB_NODELIST": listed, "SLURM_SUBMIT_DIR": str(ROOT), "PATH": self._path}
-        return Started(self.folder / f"{self.name}.log", ["bash", "cluster/slurm.sbatch", *self.command], job)
-
-    def ssh(self) -> Started:
-        """By ``--hosts``, with an ``ssh`` that goes to the host through its namespace."""
-        self._program("ssh", 'while [[ $1 == -o ]]; do shift 2; done\nexec ip netns exec "host${1##*.}" bash -c "$2"')
-        hosts = self.folder / "hosts.txt"
-        hosts.write_text("".join(f"{host.address}\n" for host in self.hosts))
-        script = ["bash", "launch/multi_node.sh", f"--hosts={hosts}", *self.command]
-        return Started(
-            self.folder / f"{self.name}-again.log", script, {"PATH": self._path, "RAY_AUTH_TOKEN": self.token}
-        )
-
-    def _program(self, name: str, text: str) -> None:
-        (self.folder / "bin").mkdir(exist_ok=True)
-        program = self.folder / "bin" / name
-        program.write_text(f"#!/usr/bin/env bash\nset -e\n{text}\n")
-        program.chmod(0o755)
-
-    @property
-    def _path(self) -> str:
-        return f"{self.folder / 'bin'}:{os.environ['PATH']}"
-
-    def rewards(self) -> list[float]:
-        return pq.read_table(self.run / "blade" / "metrics.parquet").column("reward").to_pylist()
-
-    def workers(self) -> dict[str, list[str]]:
-        return json.loads((self.run / "blade" / "hosts.json").read_text())
-
-    def left_behind(self) -> list[str]:
-        """Names of processes that still live on a host; a moment is granted."""
-        for _ in range(50):
-            left = [f"{host.name}: {_title(pid)}" for host in self.hosts for pid in host.pids()]
-            if not left:
-                return []
-            time.sleep(0.1)
-        return left
-
-
-def _title(pid: int) -> str:
-    try:
-        return Path(f"/proc/{pid}/cmdline").read_text().replace("\0", " ")[:120]
-    except OSError:
-        return str(pid)
 
 
 def prepare(folder: Path, host: Host) -> None:
@@ -227,6 +108,32 @@ def wrong_token(folder: Path, hosts: list[Host], result: dict[str, Any]) -> None
     result["left_behind"] += job.left_behind()
 
 
+def foreign_node(folder: Path, hosts: list[Host], result: dict[str, Any]) -> None:
+    """The second host does not see the run, or has another version installed."""
+    (metadata,) = (path for path in distribution("transformers").files or [] if path.name == "METADATA")
+    installed = Path(str(distribution("transformers").locate_file(metadata)))
+    other = folder / "METADATA"
+    other.write_text(re.sub(r"^Version: .*$", "Version: 4.0.0", installed.read_text(), count=1, flags=re.MULTILINE))
+    result["foreign_node"] = {}
+    for name, change in (
+        ("storage", "mount -t tmpfs none {run}"),
+        ("versions", f"mount --bind {other} {installed}"),
+    ):
+        job = Job(name, folder, hosts)
+        nodes = [job.node(0), job.node(1, changed=change.format(run=job.run))]
+        status = [node.wait() for node in nodes]
+        result["foreign_node"][name] = {"exit": status, "said": nodes[0].error()}
+        result["left_behind"] += job.left_behind()
+
+
+def doctor(folder: Path, hosts: list[Host], result: dict[str, Any]) -> None:
+    job = Job("doctor", folder, hosts, verb="doctor")
+    nodes = job.start()
+    status = [node.wait() for node in nodes]
+    result["doctor"] = {"exit": status, "said": nodes[0].tail().splitlines()}
+    result["left_behind"] += job.left_behind()
+
+
 def partition(folder: Path, hosts: list[Host], result: dict[str, Any]) -> None:
     job = Job("partition", folder, hosts)
     nodes = job.start()
@@ -269,6 +176,11 @@ def verdicts(result: dict[str, Any]) -> dict[str, bool]:
         f"a first step within {SLOWER} of one host's time": soon,
         "a wrong token is refused": 0 not in result["bad_token"]["exit"] and "token" in result["bad_token"]["other"],
         "doors open to the token alone": token_alone,
+        "a node without the storage, or with another version, is named": all(
+            0 not in found["exit"] and other in found["said"] for found in result["foreign_node"].values()
+        ),
+        "doctor measures the way to the other node": result["doctor"]["exit"] == [0, 0]
+        and any(other in line and "GB/s" in line for line in result["doctor"]["said"]),
         "nothing is left": not result["left_behind"],
     }
     if "after_partition" in result:
@@ -300,7 +212,7 @@ def main() -> int:
 def run_all(result: dict[str, Any], quick: bool) -> None:
     hosts = make_hosts(2)
     parts: list[Callable[[Path, list[Host], dict[str, Any]], None]]
-    parts = [one_host, two_hosts, wrong_token, *([] if quick else [partition, host_lost])]
+    parts = [one_host, two_hosts, wrong_token, foreign_node, doctor, *([] if quick else [partition, host_lost])]
     with tempfile.TemporaryDirectory(prefix="bd") as name:
         folder = Path(name)
         prepare(folder, hosts[0])

@@ -1,0 +1,154 @@
+"""The learner on a GPU: speed against its limits, and where its time goes (lines 3 and 6 of gpu.py)."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import asdict, replace
+from typing import Any
+
+import numpy as np
+import torch
+from learner import Work, make_sequences, make_step, turn_about
+from measure import peak_flops, useful_flops
+from rich.console import Console
+from throughput import measure_peer
+from torch.profiler import ProfilerActivity, profile
+from workload import LLAMA_1B
+
+from blade_dist.errors import UserError
+from blade_dist.learners.sequences import Sequences
+from blade_dist.settings import ModelSettings
+
+WORK = Work(prompts=64, prompt_tokens=300, group=16, k=13, items=10_000, vocab=LLAMA_1B.vocab)
+"""Lists of 40 tokens."""
+MODEL = ModelSettings.model_validate(
+    {
+        "dtype": LLAMA_1B.dtype,
+        "build": {
+            "hidden_size": LLAMA_1B.hidden,
+            "layers": LLAMA_1B.layers,
+            "heads": LLAMA_1B.heads,
+            "kv_heads": LLAMA_1B.kv_heads,
+            "ffn_size": LLAMA_1B.ffn,
+            "context": 1024,
+        },
+    }
+)
+REPEATS = 5
+BUDGETS = (8192, 16_384, 32_768)
+"""Tokens per micro-batch that are tried; the fastest counts."""
+LARGEST = 5
+"""Operators that a profile names."""
+
+
+def learner_speed(_: Console) -> dict[str, Any]:
+    """Lists/s, token/s and MFU of forward, backward and optimizer step, with and without what makes it fast."""
+    legal = make_sequences(WORK)
+    dense = replace(legal, legal=None)
+    cases = {
+        "shared prefix, legal tokens": (legal, True),
+        "shared prefix, whole vocabulary": (dense, True),
+        "unpacked, legal tokens": (legal, False),
+        "unpacked, whole vocabulary": (dense, False),
+    }
+    found: dict[str, Any] = {}
+    for name, (sequences, shared) in cases.items():
+        speeds = {}
+        for budget in BUDGETS:
+            torch.cuda.reset_peak_memory_stats()
+            try:
+                seconds = _seconds(lambda s=sequences, b=budget, h=shared: make_step(s, WORK.vocab, b, h, MODEL))
+            except torch.cuda.OutOfMemoryError:
+                speeds[budget] = None
+                continue
+            speeds[budget] = _numbers(seconds, sequences, whole_head=sequences.legal is None)
+            torch.cuda.empty_cache()
+        fits = {budget: speed for budget, speed in speeds.items() if speed is not None}
+        best = max(fits, key=lambda budget: fits[budget]["lists_per_second"])
+        found[name] = fits[best] | {"tokens_per_microbatch": best, "tried": speeds}
+    result = {"cases": found, "goals": {"mfu": 0.4, "ratio_vs_trl": 5}, **workload()}
+    try:
+        peer = measure_peer(replace(LLAMA_1B, prompts=WORK.prompts), steps=3)
+    except UserError as error:
+        return result | {"trl": str(error)}
+    ours = found["shared prefix, legal tokens"]["lists_per_second"]
+    return result | {"trl": peer, "ratio_vs_trl": ours / peer["lists_per_second"]}
+
+
+def learner_profile(_: Console) -> dict[str, Any]:
+    """The operators that take most of a learner step, and the share of the roofline that each reaches."""
+    step = make_step(make_sequences(WORK), WORK.vocab, LLAMA_1B.microbatch_tokens, True, MODEL)
+    step()
+    copy = copy_speed(2**30)
+    with profile(
+        activities=[ProfilerActivity.CUDA, ProfilerActivity.CPU], record_shapes=True, with_flops=True
+    ) as trace:
+        seconds = step()
+    events = trace.key_averages(group_by_input_shape=True)
+    events.sort(key=lambda event: event.self_device_time_total, reverse=True)
+    total = sum(event.self_device_time_total for event in events) / 1e6
+    rows = [_row(event, total, copy) for event in events[:LARGEST]]
+    times = {"step_seconds": seconds, "device_seconds": total, "copy_bytes_per_second": copy}
+    return times | {"largest": rows, **workload()}
+
+
+def workload() -> dict[str, Any]:
+    """What both lines are run with."""
+    return {"workload": asdict(WORK) | {"model": MODEL.model_dump(exclude={"path"})}}
+
+
+def copy_speed(size: int, repeats: int = 10) -> float:
+    """Bytes per second of copies from device memory to device memory."""
+    source, target = (torch.empty(size, dtype=torch.uint8, device="cuda") for _ in range(2))
+    target.copy_(source)
+    torch.cuda.synchronize()
+    began = time.perf_counter()
+    for _ in range(repeats):
+        target.copy_(source)
+    torch.cuda.synchronize()
+    return repeats * size / (time.perf_counter() - began)
+
+
+def _seconds(make: Callable[[], Callable[[], float]]) -> float:
+    step = make()
+    step()
+    return turn_about({"step": step}, REPEATS)["step"]
+
+
+def _numbers(seconds: float, sequences: Sequences, whole_head: bool) -> dict[str, float]:
+    build = MODEL.build
+    head_width = build.hidden_size // build.heads
+    attention = 2 * build.hidden_size**2 + 2 * build.hidden_size * head_width * build.kv_heads
+    layers = build.layers * (attention + 3 * build.hidden_size * build.ffn_size)
+    prompt, lists = (rows.lengths.astype(np.int64) for rows in (sequences.prompts, sequences.tokens))
+    tokens = int(prompt.sum() + lists.sum())
+    pairs = int((prompt * (prompt + 1) // 2).sum() + (lists * (prompt[sequences.owner] + (lists + 1) // 2)).sum())
+    head = build.hidden_size * WORK.vocab if whole_head else 0
+    flops = useful_flops(layers, tokens, pairs, build.layers, build.hidden_size, int(lists.sum()), head)
+    peak = peak_flops()
+    return {
+        "seconds": seconds,
+        "lists_per_second": len(lists) / seconds,
+        "tokens_per_second": tokens / seconds,
+        "mfu": flops / seconds / peak if peak else float("nan"),
+        "peak_memory_gib": torch.cuda.max_memory_allocated() / 2**30,
+    }
+
+
+def _row(event: Any, total: float, copy: float) -> dict[str, Any]:
+    """Share of time, and of the roofline: by FLOPs where the profiler counts them, else by bytes in and out."""
+    seconds = event.self_device_time_total / 1e6
+    numbers = [int(np.prod(shape)) for shape in event.input_shapes if shape]
+    moved = 2 * event.count * (sum(numbers) + max(numbers, default=0))
+    peak = peak_flops()
+    by_flops = event.flops / seconds / peak if event.flops and peak else None
+    return {
+        "operator": event.key,
+        "shapes": str(event.input_shapes),
+        "calls": event.count,
+        "seconds": seconds,
+        "share": seconds / total,
+        "of_peak_flops": by_flops,
+        "of_copy_speed": None if by_flops else moved / seconds / (2 * copy),
+    }

@@ -43,7 +43,7 @@ def main(
     what, module, function = LINES[line]
     console = Console()
     if not torch.cuda.is_available():
-        console.print(f"line {line} ({what}) needs an NVIDIA GPU: torch {torch.__version__} sees none here")
+        typer.echo(f"line {line} ({what}) needs an NVIDIA GPU: torch {torch.__version__} sees none here")
         raise typer.Exit(NEEDS_GPU)
     results = getattr(import_module(module), function)(console)
     console.print(Pretty(results))

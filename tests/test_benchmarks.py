@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from importlib import import_module
 from pathlib import Path
 
 import pytest
@@ -39,11 +40,41 @@ def test_a_small_benchmark_writes_its_result(name: str, tmp_path: Path) -> None:
         assert result["by_items"]["500"]["megabytes"] > 0
 
 
-@pytest.mark.parametrize("name", ["throughput", "push", "trie", "peer_trl", "record", "tables"])
+@pytest.mark.parametrize("name", ["throughput", "push", "trie", "peer_trl", "record", "tables", "gpu"])
 def test_every_benchmark_explains_itself(name: str) -> None:
     done = run(name, "--help")
     assert done.returncode == 0, done.stderr[-2000:]
     assert "--" in done.stdout
+
+
+@pytest.mark.parametrize("line", range(1, 8))
+def test_a_gpu_line_says_that_it_needs_one(line: int, tmp_path: Path) -> None:
+    import torch
+
+    if torch.cuda.is_available():
+        pytest.skip("there is a GPU here")
+    done = run("gpu", "--line", str(line), "--json", str(tmp_path / "out.json"))
+    assert done.returncode == 3
+    assert f"line {line} (" in done.stdout
+    assert "needs an NVIDIA GPU" in done.stdout
+    assert not (tmp_path / "out.json").exists()
+
+
+def test_every_gpu_line_has_its_function(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(str(FOLDER))
+    import gpu
+
+    for _, module, function in gpu.LINES.values():
+        assert callable(getattr(import_module(module), function))
+
+
+def test_useful_flops_of_a_small_model(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(str(FOLDER))
+    from measure import useful_flops
+
+    # 10 weights on 4 tokens, 3 pairs in each of 2 layers of width 5, one decision over a head of 7 weights:
+    # forward 2 * (40 + 2 * 5 * 2 * 3 + 7) operations, backward twice as many
+    assert useful_flops(10, 4, 3, 2, 5, 1, 7) == 3 * 2 * (40 + 60 + 7)
 
 
 def test_numbers_are_medians_after_the_warm_up(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -89,3 +89,11 @@ def test_the_doctor_finds_what_does_not_fit(tiny_config: Config, tiny_data: Data
     assert "need 100 cores" in wrong["cluster"].found
     absent = load_config(None, [f"run.dir={tmp_path / 'other'}", f"model.path={tmp_path / 'none'}"])
     assert any(finding.what == "model" and finding.level is Level.FAIL for finding in examine(absent))
+
+
+def test_adapters_need_neither_a_reference_nor_optimizer_states_of_every_weight() -> None:
+    shape = Shape(parameters=10**9, hidden=2048, layers=16, vocab=128_000)
+    whole, lora = (need(shape, "bfloat16", 0, 1, 0, 0, rank) for rank in (None, 16))
+    assert lora.learner < whole.learner / 3
+    assert lora.checkpoint < whole.checkpoint / 3
+    assert lora.engine == whole.engine

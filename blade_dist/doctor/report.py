@@ -71,6 +71,7 @@ def estimate(config: Config) -> Need:
         learner.workers,
         learner.tokens_per_microbatch,
         config.rollout.kv_cache_gb * findings.GB,
+        None if learner.lora is None else learner.lora.rank,
     )
 
 

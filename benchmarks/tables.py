@@ -15,7 +15,13 @@ import typer
 
 RESULTS = Path(__file__).parent / "results" / "cpu"
 MARKED = re.compile(r"(<!-- table (\S+) -->\n).*?(<!-- end -->)", re.DOTALL)
-SHOWN = {"sft": "SFT", "static": "static (tau = 0)", "grpo": "GRPO (raw reward)", "blade": "BLADE"}
+SHOWN = {
+    "sft": "SFT",
+    "static": "static (tau = 0)",
+    "grpo": "GRPO (raw reward)",
+    "best_of_n_sft": "SFT on the best of each group",
+    "blade": "BLADE",
+}
 Result = dict[str, Any]
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Sequence
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, field, fields, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -161,15 +161,20 @@ class Estimates:
     """``[B, G]`` group-centred (and, with ``scale: std``, scaled) proxy reward."""
     informative: NDArray[np.bool_]
     """``[B]`` whether the group's proxy rewards differ at all."""
+    belief: dict[str, NDArray[np.float64]] = field(default_factory=dict)
+    """What to report of the posterior by name, ``[B]`` or ``[B, bins]``; not a number where it was not looked at."""
 
     def take(self, rows: NDArray[np.int64]) -> Estimates:
         """The given groups."""
-        return Estimates(*(getattr(self, field.name)[rows] for field in fields(self)))
+        belief = {name: values[rows] for name, values in self.belief.items()}
+        return Estimates(self.prompt[rows], self.proxy[rows], self.advantage[rows], self.informative[rows], belief)
 
     @classmethod
     def concat(cls, parts: Sequence[Estimates]) -> Estimates:
         """All groups of all parts, in order."""
-        return cls(*(np.concatenate([getattr(part, field.name) for part in parts]) for field in fields(cls)))
+        names = ("prompt", "proxy", "advantage", "informative")
+        belief = {name: np.concatenate([part.belief[name] for part in parts]) for name in parts[0].belief}
+        return cls(**{name: np.concatenate([getattr(part, name) for part in parts]) for name in names}, belief=belief)
 
 
 @dataclass(frozen=True)

@@ -16,10 +16,14 @@ from blade_dist.artifacts import RunPaths
 from blade_dist.batches import Estimates, LearnBatch, Prompts, Rewards, Rollouts
 from blade_dist.catalog.codec import Codec
 from blade_dist.data.prompts import PromptTable
+from blade_dist.posterior.belief import miscalibration
 from blade_dist.rollouts.pool import EnginePool
 from blade_dist.rollouts.request import RolloutRequest
 from blade_dist.seeds import prompts_of_step, stable_seed
 from blade_dist.settings import Config
+
+PIT = "posterior/pit"
+"""The one number of a belief that is a histogram."""
 
 
 @dataclass(frozen=True)
@@ -156,6 +160,7 @@ def _numbers(rollouts: Rollouts, rewards: Rewards, estimates: Estimates, seconds
         "reward": float(rewards.total.mean()),
         **{f"reward/{name}": float(values.mean()) for name, values in rewards.parts.items()},
         "informative_groups": float(estimates.informative.mean()),
+        **_belief(estimates.belief),
         "invalid": float(rollouts.invalid.sum() / positions),
         "duplicate": float(rollouts.duplicate.sum() / positions),
         "list_tokens": float(rollouts.tokens.lengths.mean()),
@@ -163,6 +168,16 @@ def _numbers(rollouts: Rollouts, rewards: Rewards, estimates: Estimates, seconds
         "lists": float(rewards.total.size),
         **{f"seconds/{name}": float(value) for name, value in seconds.items()},
     }
+
+
+def _belief(belief: dict[str, NDArray[np.float64]]) -> dict[str, float]:
+    """Means over the prompts that were looked at; the histogram of the PIT with its distance from the uniform one."""
+    means = {name: float(np.nanmean(values)) for name, values in belief.items() if name != PIT}
+    if PIT not in belief:
+        return means
+    histogram = np.nanmean(belief[PIT], axis=0)
+    shares = {f"{PIT}_{number}": float(share) for number, share in enumerate(histogram)}
+    return {**means, "posterior/miscalibration": miscalibration(histogram), **shares}
 
 
 Pipeline: Any = ray.remote(StepPipeline)

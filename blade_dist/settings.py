@@ -5,12 +5,19 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
 Positive = Annotated[int, Field(gt=0)]
 NonNegative = Annotated[int, Field(ge=0)]
 Rate = Annotated[float, Field(gt=0)]
 Fraction = Annotated[float, Field(ge=0, lt=1)]
+
+
+def _tau(given: object) -> float | str:
+    """One message for both kinds of values."""
+    if given == "auto" or (isinstance(given, int | float) and 0 <= given < 1):
+        return "auto" if given == "auto" else float(given)
+    raise ValueError(f"posterior.tau: write a number that is at least 0 and less than 1, or auto; got {given!r}")
 
 
 class Section(BaseModel):
@@ -24,7 +31,7 @@ class RunSettings(Section):
     """Folder of every result; each stage writes its own folder below it and skips what is already whole."""
     seed: NonNegative = 0
     """Seed of everything: data, initialisation, sampling, bootstrap."""
-    compare: list[Literal["static", "grpo"]] = []
+    compare: list[Literal["static", "grpo", "best_of_n_sft"]] = []
     """Targets that ``blade-dist run`` also trains, on the same seed and budget, for its table."""
 
 
@@ -179,8 +186,11 @@ class SftSettings(Section):
 
 
 class PriorSettings(Section):
-    size: Positive = 32
+    size: Annotated[int, Field(ge=2)] = 32
     """M: reference lists per training prompt."""
+    prompts: Positive | None = None
+    """Training prompts that get reference lists, drawn with ``run.seed``; the others are cold and share the pooled
+    distribution of these. None is all of them."""
 
 
 class RolloutSettings(Section):
@@ -211,14 +221,30 @@ class RolloutSettings(Section):
 class RewardSettings(Section):
     weights: dict[str, float] = {"ndcg@5": 1.0}
     """The composite: metric name (``ndcg@5``, ``ild@5``, ``mgu@5``, ...) or ``package.module:function`` to its weight.
-    Metrics where less is better (``mgu``, ``dgu``) take a negative weight."""
+    Metrics where less is better (``mgu``, ``dgu``, ``calibration``) take a negative weight. ``mgu/name@5`` and
+    ``dgu/name@5`` measure against a distribution of that name instead of the user's own history."""
+    distributions: dict[str, dict[str, Annotated[float, Field(ge=0)]]] = {}
+    """Wanted shares of the positions, by name: group to share, sum 1; of the catalog's groups, or of ``head`` and
+    ``tail`` (by popularity). Several stakeholders (providers, categories, the long tail) take several."""
+    at_least: dict[str, float] = {}
+    """Floors: metric to the mean that the sampled lists must have; the loop weighs it up until they do."""
+    at_most: dict[str, float] = {}
+    """Ceilings, likewise, for metrics where less is better."""
+    multiplier_lr: Rate = 0.5
+    """How fast the weights of missed floors and ceilings rise, per step and unit that is missed."""
+
+    @property
+    def scored(self) -> dict[str, float]:
+        """``weights``, and 0 for metrics that are only constrained."""
+        return {**dict.fromkeys([*self.at_least, *self.at_most], 0.0), **self.weights}
 
 
 class PosteriorSettings(Section):
-    tau: Fraction = 0.3
-    """The evidence's share of the posterior mean; 0 is the static baseline."""
+    tau: Annotated[float | Literal["auto"], BeforeValidator(_tau)] = 0.3
+    """The evidence's share of the posterior mean; 0 is the static baseline. auto: read off the groups at every step,
+    with the prior's strength."""
     strength: Rate | None = None
-    """m, the prior's pseudo-count; default ``prior.size``."""
+    """m, the prior's pseudo-count; default ``prior.size``. Not read with ``tau: auto``, which estimates it."""
     smoothing: Rate = 0.5
     """s, added to both sides of the Beta (1/2 is Jeffreys)."""
     ties: Literal["le", "mid", "lt", "exact"] = "le"
@@ -335,7 +361,7 @@ class RaySettings(Section):
 class Config(Section):
     """The whole tree."""
 
-    target: Literal["blade", "static", "grpo"] = "blade"
+    target: Literal["blade", "static", "grpo", "best_of_n_sft"] = "blade"
     """What the policy is aligned to; everything else is the same code."""
     colocate: bool | None = None
     """GPU only: whether engines and learners share GPUs in pairs; none: only where there are too few for both."""
@@ -361,6 +387,8 @@ class Config(Section):
     def _consistent(self) -> Config:
         if not self.reward.weights or not any(self.reward.weights.values()):
             raise ValueError("reward.weights: every weight is 0; give at least one metric a weight")
+        if self.posterior.carry and (self.reward.at_least or self.reward.at_most):
+            raise ValueError("posterior.carry: earlier evidence has no place beside reward.at_least or reward.at_most")
         if self.evaluate.beam_width and self.lists.constrain == "none":
             raise ValueError("evaluate.beam_width: beam search needs lists.constrain = catalog")
         if "{history}" not in self.codec.prompt:

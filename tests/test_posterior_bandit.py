@@ -45,7 +45,7 @@ def align(target: str) -> tuple[float, np.ndarray]:
         policy = softmax(logits)
         items = draw(rng, policy, GROUP)
         rewards = np.take_along_axis(ndcg, items, axis=1)
-        proxy = TARGETS[target].proxy(rewards, prior, settings, None)
+        proxy = TARGETS[target].proxy(rewards, prior, settings, None, None)
         shares[step] = informative(proxy).sum() / informative(rewards).sum()
         slope = gradient(policy, reference, items, group_advantage(proxy, "std"))
         first, second = 0.9 * first + 0.1 * slope, 0.999 * second + 0.001 * slope**2

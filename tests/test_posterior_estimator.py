@@ -142,3 +142,64 @@ def test_a_retry_with_some_new_lists_answers_both(prior: Prior) -> None:
     np.testing.assert_array_equal(first.proxy[0], second.proxy[0])
     assert not np.array_equal(first.proxy[1], second.proxy[1])
     np.testing.assert_array_equal(estimator.estimate(1, 0, mixed).proxy, second.proxy)
+
+
+def auto(prior: Prior) -> Estimator:
+    return Estimator(prior, SETTINGS, "blade", "std", carry=0.0, auto=True)
+
+
+def test_auto_tau_is_restored_with_the_state_and_counts_a_retry_once(prior: Prior) -> None:
+    one, other = auto(prior), auto(prior)
+    for estimator in (one, other):
+        for step in range(3):
+            estimator.estimate(0, step, batch([5, 9, 2], seed=step))
+    one.estimate(0, 2, batch([5, 9, 2], seed=2))  # again
+    expected = other.estimate(0, 3, batch([2, 5], seed=3))
+    saved = one.state(2)
+    np.testing.assert_array_equal(one.estimate(0, 3, batch([2, 5], seed=3)).proxy, expected.proxy)
+    assert one.state(2) == saved
+
+    restored = auto(prior)
+    restored.restore(saved)
+    restored.estimate(1, 2, batch([5, 9, 2], seed=2))
+    again = restored.estimate(1, 3, batch([2, 5], seed=3))
+    np.testing.assert_array_equal(again.proxy, expected.proxy)
+    assert again.belief["posterior/tau"].tolist() == expected.belief["posterior/tau"].tolist()
+
+
+def test_auto_tau_is_the_posterior_with_the_likeliest_strength(prior: Prior) -> None:
+    rewards = batch([5, 9, 2])
+    found = auto(prior).estimate(0, 0, rewards)
+    settings = replace(SETTINGS, tau=found.belief["posterior/tau"][0], strength=found.belief["posterior/strength"][0])
+    np.testing.assert_allclose(found.proxy, proxy_reward(rewards.total, prior.rows(rewards.prompt), settings))
+
+
+def test_a_cold_prompt_shares_the_pooled_prior(tmp_path: Path) -> None:
+    writer = PriorWriter(tmp_path / "cold.arrow", STAMP)
+    rng = np.random.default_rng(0)
+    warm = rng.random((5, 6))
+    writer.add(np.arange(5), warm)
+    writer.add(np.array([7]), np.full((1, 6), np.nan))
+    half = np.array([[0.2, 0.4, 0.6, np.nan, np.nan, np.nan]])
+    writer.add(np.array([8]), half)
+    writer.finish()
+    prior = Prior.load(tmp_path / "cold.arrow", STAMP)
+    pooled = np.sort(np.concatenate([warm.ravel(), half[0, :3]]))
+    np.testing.assert_array_equal(np.sort(prior.rewards.flat[prior.pool]), pooled)
+    rewards = batch([7, 8, 0])
+    found = Estimator(prior, SETTINGS, "static", "std", carry=0.0).estimate(0, 0, rewards)
+    of_pool = (pooled <= rewards.total[..., None]).mean(axis=2)
+    own = (half[0, :3] <= rewards.total[1][:, None]).mean(axis=1)
+    shares = np.stack([of_pool[0], (own + of_pool[1]) / 2, (warm[0] <= rewards.total[2][:, None]).mean(axis=1)])
+    np.testing.assert_allclose(found.proxy, np.log((6 * shares + 0.5) / 7))
+
+
+def test_without_cold_prompts_nothing_is_pooled(prior: Prior) -> None:
+    assert prior.pool is None
+
+
+def test_fine_tuning_on_the_best_list_of_each_group(prior: Prior) -> None:
+    rewards = replace(batch([5, 9]), total=np.array([[0.1, 0.7, 0.3, 0.2], [0.5, 0.5, 0.1, 0.0]]))
+    found = Estimator(prior, SETTINGS, "best_of_n_sft", "std", carry=0.0).estimate(0, 0, rewards)
+    assert found.advantage.tolist() == [[0, 4, 0, 0], [2, 2, 0, 0]]
+    assert found.belief == {}

@@ -25,7 +25,7 @@ from blade_dist.rewards.lists import Lists
 from blade_dist.rewards.metrics import METRICS, metric
 
 ITEMS = 12
-BETTER_IF_LESS = {"mgu", "dgu"}
+BETTER_IF_LESS = {"mgu", "dgu", "calibration"}
 
 
 @pytest.fixture(scope="module")
@@ -283,3 +283,19 @@ def test_nothing_held_out_is_no_hit(catalog: Catalog) -> None:
     nothing = Lists(np.array([[0, MISS]], np.int32), Ragged.of([[]]), Ragged.of([[]]), catalog)
     assert [score_k2(name, nothing) for name in ("ndcg", "recall", "hr", "mrr")] == [0, 0, 0, 0]
     assert not nothing.history_shares.any()
+
+
+def test_calibration_by_hand() -> None:
+    catalog = make_catalog()
+    groups = [catalog.groups[item].tolist() for item in range(len(catalog))]
+    alone = {row[0]: item for item, row in enumerate(groups) if len(row) == 1}
+    (_, one), (_, other) = list(alone.items())[:2]
+    lists = Lists(
+        np.array([[one, other], [one, one], [MISS, MISS]], np.int32),
+        Ragged.of([[]] * 3),
+        Ragged.of([[one, other]] * 3),
+        catalog,
+    )
+    found = METRICS["calibration"](lists, 2)
+    half = 0.5 * np.log(0.5 / (0.99 + 0.005)) + 0.5 * np.log(100)
+    np.testing.assert_allclose(found, [0, half / np.log(100), 1], atol=1e-12)

@@ -108,20 +108,31 @@ def test_generation_runs_ahead_by_max_staleness(
     assert max(row["logprob_gap"] for row in rows[2]) < 1e-4
 
 
-def test_with_lora_only_adapters_move(trained: dict[int, RunPaths], tiny_config: Config, tmp_path: Path) -> None:
+@pytest.fixture(scope="module")
+def adapted(
+    tiny_config: Config, tiny_data: DataBundle, tiny_reference: Path, tmp_path_factory: pytest.TempPathFactory
+) -> tuple[RunPaths, list[dict]]:
+    """Two steps with adapters, tau: auto, a floor, and four cold prompts."""
+    assert tiny_reference.is_dir()
+    config = with_settings(
+        tiny_config,
+        tmp_path_factory.mktemp("adapted") / "run",
+        train={"steps": 2, "prompts": 16, "prompts_per_step": TRAIN_PROMPTS},
+        learner={"workers": 2, "zero_stage": 3, "lr": 1e-2, "lora": {"rank": 8}},
+        posterior={"tau": "auto"},
+        prior={"prompts": 12},
+        reward={"at_least": {"recall@3": 0.2}},
+    )
+    align_stage(config, Console(quiet=True))
+    paths = RunPaths(config.run.dir)
+    return paths, pq.read_table(paths.target("blade") / "metrics.parquet").to_pylist()
+
+
+def test_with_lora_only_adapters_move(adapted: tuple[RunPaths, list[dict]]) -> None:
     from peft import PeftModel
     from transformers import AutoModelForCausalLM
 
-    config = with_settings(
-        tiny_config,
-        tmp_path / "run",
-        train={"steps": 2, "prompts": 16, "prompts_per_step": TRAIN_PROMPTS},
-        learner={"workers": 2, "zero_stage": 3, "lr": 1e-2, "lora": {"rank": 8}},
-    )
-    (tmp_path / "run" / "prior.arrow").write_bytes(trained[1].prior.read_bytes())
-    align_stage(config, Console(quiet=True))
-    paths = RunPaths(config.run.dir)
-    first, second = pq.read_table(paths.target("blade") / "metrics.parquet").to_pylist()
+    paths, (first, second) = adapted
     assert first["kl"] == pytest.approx(0, abs=1e-6)
     assert second["kl"] > 1e-6
     assert max(row[name] for row in (first, second) for name in ("logprob_gap", "rollout_gap")) < 1e-4
@@ -132,3 +143,19 @@ def test_with_lora_only_adapters_move(trained: dict[int, RunPaths], tiny_config:
     tokens = torch.arange(4, 30)[None]
     merged = AutoModelForCausalLM.from_pretrained(policy)
     torch.testing.assert_close(merged(tokens).logits, adapter(tokens).logits, rtol=0, atol=1e-5)
+
+
+def test_the_belief_is_recorded(adapted: tuple[RunPaths, list[dict]]) -> None:
+    import pyarrow as pa
+
+    paths, (first, second) = adapted
+    for row in (first, second):
+        assert row["posterior/tau"] == pytest.approx(4 / (row["posterior/strength"] + 1 + 4))
+        assert 0 <= row["posterior/miscalibration"] < 1
+        assert 0 < row["posterior/band"] < 1
+        assert sum(row[f"posterior/pit_{number}"] for number in range(10)) == pytest.approx(1)
+    missed = 0.2 - first["reward/recall@3"]
+    assert (first["multiplier/recall@3"], second["multiplier/recall@3"]) == (0, pytest.approx(max(0, 0.5 * missed)))
+    table = pa.ipc.open_file(pa.memory_map(str(paths.prior))).read_all()
+    assert table.column_names == ["prompt", "rewards", "part:recall@3"]
+    assert np.isnan(np.array(table["rewards"].to_pylist())).all(axis=1).sum() == 4

@@ -16,7 +16,7 @@ from blade_dist.data.table import read_table_log
 from blade_dist.seeds import stable_seed
 from blade_dist.settings import ColumnSettings, DataSettings, SyntheticSettings
 
-_SUCCESSORS = np.array([0.6, 0.3, 0.1])
+SUCCESSORS = np.array([0.6, 0.3, 0.1])
 """How often each of an item's successors follows it."""
 _CELLS = 4_000_000
 """Users times items that are drawn from at once."""
@@ -25,7 +25,8 @@ _DAY = 86_400
 
 def read_synthetic(settings: DataSettings, seed: int, folder: Path) -> RawLog:
     """Writes ``synthetic/{log,items}.parquet`` and the truth (``tastes.arrow``: user, taste over the groups;
-    ``successors.arrow``: item, the items that follow it, likeliest first), and reads the former as a table."""
+    ``successors.arrow``: item, its popularity, the items that follow it, likeliest first); reads the former as a
+    table."""
     given, target = settings.synthetic, folder / "synthetic"
     target.mkdir(parents=True)
     rng = np.random.default_rng(stable_seed(seed, "synthetic"))
@@ -49,7 +50,8 @@ def read_synthetic(settings: DataSettings, seed: int, folder: Path) -> RawLog:
     taste_rows = Ragged(tastes.reshape(-1), np.arange(given.users + 1) * given.groups)
     write_table(pa.table({"user": users, "taste": ragged_to_arrow(taste_rows)}), target / "tastes.arrow")
     follow = Ragged.of(list(successors))
-    write_table(pa.table({"item": ids, "successors": ragged_to_arrow(follow)}), target / "successors.arrow")
+    items_truth = {"item": ids, "popularity": popularity, "successors": ragged_to_arrow(follow)}
+    write_table(pa.table(items_truth), target / "successors.arrow")
     as_table = {"path": target / "log.parquet", "items": target / "items.parquet"}
     columns = ColumnSettings(groups="groups")
     return read_table_log(settings.model_copy(update={**as_table, "columns": columns}), seed, folder)
@@ -70,7 +72,7 @@ def _membership(rng: np.random.Generator, main: NDArray[np.int64], groups: int) 
 
 def _successors(rng: np.random.Generator, popularity: NDArray[np.floating]) -> NDArray[np.int64]:
     """``[items, <= 3]`` different items that follow each item, drawn by popularity."""
-    count = min(len(_SUCCESSORS), len(popularity) - 1)
+    count = min(len(SUCCESSORS), len(popularity) - 1)
     chances = popularity / popularity.sum()
     rows = []
     for item in range(len(popularity)):
@@ -114,7 +116,7 @@ def _walks(
     users = np.arange(len(chances))
     left = chances + chances.max() * 1e-12  # so that an item is left even for the narrowest taste
     walks = np.zeros((len(chances), int(lengths.max())), dtype=np.int64)
-    weights = _SUCCESSORS[: successors.shape[1]]
+    weights = SUCCESSORS[: successors.shape[1]]
     for step in range(walks.shape[1]):
         follows = np.zeros(len(users), dtype=bool)
         if step:

@@ -8,6 +8,7 @@ from typing import Any
 import ray
 
 from blade_dist.posterior.beta import BetaSettings
+from blade_dist.posterior.constraint import Constraints
 from blade_dist.posterior.estimator import Estimator
 from blade_dist.posterior.prior import Prior
 from blade_dist.settings import Config
@@ -19,7 +20,7 @@ class _StoredEstimator(Estimator):
     def __init__(self, path: Path, stamp: dict[str, Any], config: Config) -> None:
         posterior = config.posterior
         settings = BetaSettings(
-            tau=posterior.tau,
+            tau=0.0 if posterior.tau == "auto" else posterior.tau,
             strength=config.prior_strength,
             smoothing=posterior.smoothing,
             ties=posterior.ties,
@@ -27,7 +28,9 @@ class _StoredEstimator(Estimator):
             bon_n=config.learner.bon_n,
         )
         prior = Prior.load(path, stamp)
-        super().__init__(prior, settings, config.target, config.advantage.scale, posterior.carry)
+        auto = posterior.tau == "auto" and config.target == "blade"
+        limits = Constraints.of(config.reward.at_least, config.reward.at_most, config.reward.multiplier_lr)
+        super().__init__(prior, settings, config.target, config.advantage.scale, posterior.carry, auto, limits)
 
 
 EstimatorActor: Any = ray.remote(_StoredEstimator)

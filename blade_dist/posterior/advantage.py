@@ -21,6 +21,16 @@ def informative(proxy: NDArray[np.float64]) -> NDArray[np.bool_]:
     return high - low > SAME * np.maximum(1.0, np.maximum(np.abs(high), np.abs(low)))
 
 
+def best_of_group(proxy: NDArray[np.float64], _scale: Literal["std", "none"]) -> NDArray[np.float32]:
+    """G for the best list of each ``[B, G]`` group, 0 for the others; equally good ones share it.
+
+    As the loss is a mean over all lists' tokens, its gradient is that of the best lists' own mean negative
+    log-likelihood: supervised fine-tuning on them.
+    """
+    best = proxy == proxy.max(axis=1, keepdims=True)
+    return (proxy.shape[1] * best / best.sum(axis=1, keepdims=True)).astype(np.float32)
+
+
 def group_advantage(proxy: NDArray[np.float64], scale: Literal["std", "none"]) -> NDArray[np.float32]:
     """``R - mean(R)``, divided by ``std(R) + 1e-6`` (ddof 0) with ``std``; 0 in a group without differences.
 

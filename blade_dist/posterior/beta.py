@@ -68,6 +68,25 @@ def share(rewards: Array, sample: Array, weights: Array | None = None, *, strict
     return (total / weights.sum(axis=1)).T
 
 
+def prior_share(rewards: Array, reference: Array, pooled: Array | None = None, *, strictly: bool = False) -> Array:
+    """Fref: share of the reference's rewards at or below each reward, ``[B, G]``.
+
+    A prompt with n < M reference lists is cold. Each list that it lacks counts as the pooled distribution would:
+    ``Fref = (n F_own + (M - n) F_pooled) / M``, all of it with n = 0.
+
+    Args:
+        rewards: ``[B, G]``.
+        reference: ``[B, M]``, not a number for lists that are lacking.
+        pooled: ``[S]`` rewards of all prompts' reference lists, ascending; needed where there are cold prompts.
+        strictly: below only.
+    """
+    own = share(rewards, reference, strictly=strictly)  # what is not a number is below nothing
+    if pooled is None:
+        return own
+    lacking = np.isnan(reference).mean(axis=1, keepdims=True)
+    return own + lacking * np.searchsorted(pooled, rewards, side="left" if strictly else "right") / len(pooled)
+
+
 def posterior(prior_share: Array, evidence_share: Array, settings: BetaSettings) -> tuple[Array, Array]:
     """Parameters (a, b) of the Beta over F(r).
 
@@ -87,7 +106,13 @@ def posterior(prior_share: Array, evidence_share: Array, settings: BetaSettings)
     return a, b
 
 
-def proxy_reward(rewards: Array, reference: Array, settings: BetaSettings, carried: Evidence | None = None) -> Array:
+def proxy_reward(
+    rewards: Array,
+    reference: Array,
+    settings: BetaSettings,
+    carried: Evidence | None = None,
+    pooled: Array | None = None,
+) -> Array:
     """Proxy reward R of every list of every group, ``[B, G]``.
 
     ``log E[F]`` or ``E[log F] = digamma(a) - digamma(a + b)`` under the posterior; with ``ties: exact``
@@ -96,9 +121,10 @@ def proxy_reward(rewards: Array, reference: Array, settings: BetaSettings, carri
 
     Args:
         rewards: ``[B, G]`` the group's rewards: also the evidence.
-        reference: ``[B, M]`` rewards of the reference's lists.
+        reference: ``[B, M]`` rewards of the reference's lists, as :func:`prior_share` takes them.
         settings: see :class:`BetaSettings`.
         carried: earlier evidence; with the group's it keeps the same total mass.
+        pooled: for cold prompts, see :func:`prior_share`.
     """
     values, weights = rewards, None
     if carried is not None:
@@ -106,7 +132,7 @@ def proxy_reward(rewards: Array, reference: Array, settings: BetaSettings, carri
         weights = np.concatenate([np.ones_like(rewards), carried.weights], axis=1)
 
     def believed(strictly: bool) -> tuple[Array, Array]:
-        prior = share(rewards, reference, strictly=strictly)
+        prior = prior_share(rewards, reference, pooled, strictly=strictly)
         return posterior(prior, share(rewards, values, weights, strictly=strictly), settings)
 
     if settings.ties == "exact":

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass
 from typing import Literal
 
@@ -10,9 +11,12 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from blade_dist.batches import Estimates, Rewards
-from blade_dist.posterior.advantage import group_advantage, informative
-from blade_dist.posterior.beta import BetaSettings, Evidence
+from blade_dist.posterior.advantage import informative
+from blade_dist.posterior.belief import believe
+from blade_dist.posterior.beta import Array, BetaSettings, Evidence
+from blade_dist.posterior.constraint import Constraints
 from blade_dist.posterior.prior import Prior
+from blade_dist.posterior.strength import GRID, MEMORY, seen, with_likeliest
 from blade_dist.posterior.targets import TARGETS
 
 CARRIED_VALUES = 64
@@ -23,6 +27,14 @@ WINDOW = 16
 
 CHUNK = 1024
 """Prompts that are computed at once: what they need stays in the processor's cache."""
+
+LOOKED_AT = 64
+"""Prompts of a step whose belief is reported: enough for means, and cheap."""
+
+NUMBERS = b"numbers"
+"""Key of likelihoods and multipliers in the state's metadata."""
+
+NO_CONSTRAINTS = Constraints.of({}, {}, lr=0.0)
 
 _STATE = pa.schema(
     [
@@ -42,6 +54,10 @@ class _Answered:
     estimates: Estimates
     before: list[tuple[NDArray[np.int64], Evidence]]
     """Rows of the prior, and the evidence that they had before the step."""
+    likelihood: Array | None
+    """Of the prior's strengths, before the step; None where the strength is set."""
+    multipliers: Array
+    """Before the step."""
 
     def find(self, prompt: NDArray[np.int64], digest: NDArray[np.uint64]) -> NDArray[np.int64]:
         """Number of the answer to each question, -1 where there is none."""
@@ -54,7 +70,14 @@ class Estimator:
     """Holds the prior and every prompt's carried evidence. One call per step; see :meth:`estimate`."""
 
     def __init__(
-        self, prior: Prior, settings: BetaSettings, target: str, scale: Literal["std", "none"], carry: float
+        self,
+        prior: Prior,
+        settings: BetaSettings,
+        target: str,
+        scale: Literal["std", "none"],
+        carry: float,
+        auto: bool = False,
+        constraints: Constraints = NO_CONSTRAINTS,
     ) -> None:
         """Begins without evidence.
 
@@ -64,13 +87,22 @@ class Estimator:
             target: a name in :data:`~blade_dist.posterior.targets.TARGETS`.
             scale: of the advantage.
             carry: how much of a prompt's evidence returns at its next visit, in [0, 1).
+            auto: whether tau and the strength are estimated from the groups, see :mod:`~blade_dist.posterior.strength`.
+            constraints: floors and ceilings, whose multipliers are part of the reward.
+
+        Raises:
+            UserError: a limit that the reference's best lists miss.
         """
+        constraints.check(prior.parts)
         self._prior = prior
         self._settings = settings
         self._target = TARGETS[target]
         self._scale = scale
         self._carry = carry if self._target.uses_evidence else 0.0
         self._evidence = self._nothing()
+        self._likelihood = np.zeros(len(GRID)) if auto else None
+        self._constraints = constraints
+        self._multipliers = constraints.start()
         self._attempt = self._closed = -1
         self._steps: dict[int, _Answered] = {}
 
@@ -101,7 +133,7 @@ class Estimator:
         return answered.estimates.take(known)
 
     def state(self, step: int) -> bytes:
-        """The carried evidence as it was before ``step`` was estimated, as Arrow IPC."""
+        """Carried evidence, likelihoods and multipliers as they were before ``step`` was estimated, as Arrow IPC."""
         values, weights = self._evidence.values.copy(), self._evidence.weights.copy()
         for _, answered in sorted(((s, a) for s, a in self._steps.items() if s >= step), key=lambda pair: -pair[0]):
             for rows, before in reversed(answered.before):
@@ -111,8 +143,13 @@ class Estimator:
             pa.FixedSizeListArray.from_arrays(pa.array(a[kept].reshape(-1)), CARRIED_VALUES) for a in (values, weights)
         ]
         sink = pa.BufferOutputStream()
-        with pa.ipc.new_stream(sink, _STATE) as writer:
-            writer.write_table(pa.table([pa.array(self._prior.prompts[kept]), *flat], schema=_STATE))
+        first = next((self._steps[answered] for answered in sorted(self._steps) if answered >= step), None)
+        likelihood = self._likelihood if first is None else first.likelihood
+        multipliers = self._multipliers if first is None else first.multipliers
+        kept_too = {"likelihood": None if likelihood is None else likelihood.tolist()}
+        schema = _STATE.with_metadata({NUMBERS: json.dumps(kept_too | {"multipliers": multipliers.tolist()})})
+        with pa.ipc.new_stream(sink, schema) as writer:
+            writer.write_table(pa.table([pa.array(self._prior.prompts[kept]), *flat], schema=schema))
         return sink.getvalue().to_pybytes()
 
     def restore(self, state: bytes | None) -> None:
@@ -124,9 +161,16 @@ class Estimator:
         self._closed = self._attempt
         self._steps = {}
         self._evidence = self._nothing()
+        self._multipliers = self._constraints.start()
+        if self._likelihood is not None:
+            self._likelihood = np.zeros(len(GRID))
         if state is None:
             return
         table = pa.ipc.open_stream(state).read_all()
+        numbers = json.loads(table.schema.metadata[NUMBERS])
+        self._multipliers = np.array(numbers["multipliers"], dtype=np.float64)
+        if self._likelihood is not None:
+            self._likelihood = np.array(numbers["likelihood"])
         rows = self._prior.where(table["prompt"].to_numpy())
         for name, target in (("values", self._evidence.values), ("weights", self._evidence.weights)):
             target[rows] = table[name].combine_chunks().flatten().to_numpy().reshape(-1, CARRIED_VALUES)
@@ -148,30 +192,68 @@ class Estimator:
 
     def _answer(self, step: int, rewards: Rewards, asked: NDArray[np.int64]) -> Estimates:
         """Estimates of the rows ``asked``, which are noted."""
-        prompt, total = rewards.prompt[asked], rewards.total[asked]
+        prompt = rewards.prompt[asked]
         rows = self._prior.where(prompt)
-        fresh = self._estimates(prompt, rows, total)
-        noted = _Answered(prompt, rewards.digests[asked], fresh, self._remember(rows, total))
-        if (earlier := self._steps.get(step)) is not None:
+        earlier, likelihood, multipliers = self._steps.get(step), self._likelihood, self._multipliers
+        weighed = multipliers if earlier is None else earlier.multipliers
+        parts = {name: rewards.parts[name][asked] for name in self._constraints.names}
+        total = rewards.total[asked] + self._constraints.added(weighed, parts)
+        if likelihood is not None:
+            fading = MEMORY if earlier is None else 1.0
+            self._likelihood = seen(fading * likelihood, total, self._reference(rows, weighed), self._settings)
+        fresh = self._estimates(prompt, rows, total, weighed)
+        if earlier is None:
+            self._multipliers = self._constraints.updated(multipliers, parts)
+        noted = _Answered(prompt, rewards.digests[asked], fresh, self._remember(rows, total), likelihood, multipliers)
+        if earlier is not None:
             noted = _Answered(
                 np.concatenate([earlier.prompt, noted.prompt]),
                 np.concatenate([earlier.digest, noted.digest]),
                 Estimates.concat([earlier.estimates, noted.estimates]),
                 earlier.before + noted.before,
+                earlier.likelihood,
+                earlier.multipliers,
             )
         self._steps[step] = noted
         return fresh
 
-    def _estimates(self, prompt: NDArray[np.int64], rows: NDArray[np.int64], total: NDArray[np.float64]) -> Estimates:
+    def _reference(self, rows: NDArray[np.int64], multipliers: Array) -> Array:
+        """``[B, M]`` rewards of the reference's lists, under the multipliers."""
+        rewards: Array = self._prior.rewards[rows]
+        if not self._constraints.names:
+            return rewards
+        return rewards + self._constraints.added(multipliers, {n: p[rows] for n, p in self._prior.parts.items()})
+
+    def _pooled(self, multipliers: Array) -> Array | None:
+        """The same of the lists that stand for all prompts', ascending; None where no prompt is cold."""
+        if (pool := self._prior.pool) is None:
+            return None
+        parts = {name: self._prior.parts[name].flat[pool] for name in self._constraints.names}
+        return np.sort(self._prior.rewards.flat[pool] + self._constraints.added(multipliers, parts))
+
+    def _estimates(
+        self, prompt: NDArray[np.int64], rows: NDArray[np.int64], total: NDArray[np.float64], multipliers: Array
+    ) -> Estimates:
         proxy, advantage = np.empty(total.shape), np.empty(total.shape, dtype=np.float32)
         differ = np.empty(len(total), dtype=bool)
+        settings, pooled = self._settings, self._pooled(multipliers)
+        if self._likelihood is not None:
+            settings = with_likeliest(settings, self._likelihood, total.shape[1])
         for start in range(0, len(total), CHUNK):
             part = slice(start, start + CHUNK)
-            reference = self._prior.rewards[rows[part]]
-            found = self._target.proxy(total[part], reference, self._settings, self._carried(rows[part]))
-            proxy[part], advantage[part] = found, group_advantage(found, self._scale)
+            reference = self._reference(rows[part], multipliers)
+            found = self._target.proxy(total[part], reference, settings, self._carried(rows[part]), pooled)
+            proxy[part], advantage[part] = found, self._target.advantage(found, self._scale)
             differ[part] = informative(found)
-        return Estimates(prompt, proxy, advantage, differ)
+        looked = slice(0, LOOKED_AT)
+        numbers = {f"multiplier/{n}": value for n, value in zip(self._constraints.names, multipliers, strict=True)}
+        belief: dict[str, Array] = {}
+        if self._target.uses_evidence:
+            numbers |= {"posterior/tau": settings.tau, "posterior/strength": settings.strength}
+            belief = believe(total[looked], self._reference(rows[looked], multipliers), settings, pooled)
+        report = {name: np.full(len(rows), value) for name, value in numbers.items()}
+        report |= {f"posterior/{name}": _padded(values, len(rows)) for name, values in belief.items()}
+        return Estimates(prompt, proxy, advantage, differ, report)
 
     def _carried(self, rows: NDArray[np.int64]) -> Evidence | None:
         if not self._carry:
@@ -190,3 +272,10 @@ class Estimator:
         values[rows] = np.concatenate([rewards, before.values], axis=1)[:, :CARRIED_VALUES]
         weights[rows] = self._carry * np.concatenate([ones, before.weights], axis=1)[:, :CARRIED_VALUES]
         return [(rows, before)]
+
+
+def _padded(values: Array, rows: int) -> Array:
+    """``values`` for the first rows, not a number for the rest of ``rows``."""
+    padded = np.full((rows, *values.shape[1:]), np.nan)
+    padded[: len(values)] = values
+    return padded

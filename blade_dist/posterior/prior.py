@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 import shutil
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,12 @@ from blade_dist.errors import UserError
 
 STAMP_KEY = b"stamp"
 
+POOLED = 4096
+"""Lists that stand for the pooled distribution of all prompts at most."""
+
+PART = "part:"
+"""Begins the name of a part's column."""
+
 
 @dataclass(frozen=True)
 class Prior:
@@ -24,7 +31,17 @@ class Prior:
     prompts: NDArray[np.int64]
     """``[P]`` prompt indices, ascending."""
     rewards: NDArray[np.float64]
-    """``[P, M]`` reference rewards, each row ascending."""
+    """``[P, M]`` reference rewards, each row ascending; not a number where a (cold) prompt has fewer lists."""
+    parts: dict[str, NDArray[np.float64]] = field(default_factory=dict)
+    """``[P, M]`` of the same lists, by name: metrics that are constrained."""
+
+    @cached_property
+    def pool(self) -> NDArray[np.int64] | None:
+        """Places, in the flat arrays, of the lists that stand for all prompts'; None where no prompt is cold."""
+        if not np.isnan(self.rewards[:, -1]).any():
+            return None
+        known = np.flatnonzero(~np.isnan(self.rewards))
+        return known[np.linspace(0, len(known) - 1, min(len(known), POOLED)).round().astype(np.int64)]
 
     @classmethod
     def load(cls, path: Path, stamp: dict[str, Any]) -> Prior:
@@ -35,7 +52,9 @@ class Prior:
         """
         table = _map(path)
         _check(path, json.loads(table.schema.metadata[STAMP_KEY]), stamp)
-        return cls(*_columns(table))
+        prompts, columns = _columns(table)
+        parts = {name.removeprefix(PART): values for name, values in columns.items() if name.startswith(PART)}
+        return cls(prompts, columns["rewards"], parts)
 
     def rows(self, prompts: NDArray[np.int64]) -> NDArray[np.float64]:
         """``[B, M]`` reference rewards of the given prompts.
@@ -80,17 +99,28 @@ class PriorWriter:
         parts = [_columns(_map(part))[0] for part in self._parts()]
         return np.concatenate(parts) if parts else np.zeros(0, dtype=np.int64)
 
-    def add(self, prompts: NDArray[np.int64], rewards: NDArray[np.float64]) -> None:
-        """Saves ``[p]`` prompts and their ``[p, M]`` rewards as a part of their own, atomically."""
-        _write(self._folder / f"{int(prompts[0]):012d}.arrow", prompts, np.sort(rewards, axis=1), self._stamp)
+    def add(
+        self,
+        prompts: NDArray[np.int64],
+        rewards: NDArray[np.float64],
+        parts: dict[str, NDArray[np.float64]] | None = None,
+    ) -> None:
+        """Saves ``[p]`` prompts, their ``[p, M]`` rewards and these lists' ``parts`` as a file, atomically.
+
+        What is not a number is a list that a cold prompt lacks.
+        """
+        order = np.argsort(rewards, axis=1, kind="stable")
+        columns = {"rewards": rewards, **{PART + name: values for name, values in (parts or {}).items()}}
+        ordered = {name: np.take_along_axis(values, order, axis=1) for name, values in columns.items()}
+        _write(self._folder / f"{int(prompts[0]):012d}.arrow", prompts, ordered, self._stamp)
 
     def finish(self) -> None:
         """Merges the parts into the prior and removes them."""
-        columns = [_columns(_map(part)) for part in self._parts()]
-        prompts = np.concatenate([p for p, _ in columns])
-        rewards = np.concatenate([r for _, r in columns])
+        files = [_columns(_map(part)) for part in self._parts()]
+        prompts = np.concatenate([p for p, _ in files])
         order = np.argsort(prompts, kind="stable")
-        _write(self._path, prompts[order], rewards[order], self._stamp)
+        columns = {name: np.concatenate([c[name] for _, c in files])[order] for name in files[0][1]}
+        _write(self._path, prompts[order], columns, self._stamp)
         shutil.rmtree(self._folder)
 
     def _parts(self) -> list[Path]:
@@ -117,16 +147,24 @@ def _map(path: Path) -> pa.Table:
     return table
 
 
-def _columns(table: pa.Table) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
-    rewards = table["rewards"].combine_chunks()
-    flat = rewards.flatten().to_numpy(zero_copy_only=True)
-    return table["prompt"].combine_chunks().to_numpy(zero_copy_only=True), flat.reshape(len(rewards), -1)
+def _columns(table: pa.Table) -> tuple[NDArray[np.int64], dict[str, NDArray[np.float64]]]:
+    columns = {}
+    for name in table.column_names:
+        if name != "prompt":
+            rows = table[name].combine_chunks()
+            columns[name] = rows.flatten().to_numpy(zero_copy_only=True).reshape(len(rows), -1)
+    return table["prompt"].combine_chunks().to_numpy(zero_copy_only=True), columns
 
 
-def _write(path: Path, prompts: NDArray[np.int64], rewards: NDArray[np.float64], stamp: dict[str, Any]) -> None:
-    flat = pa.array(np.ascontiguousarray(rewards, dtype=np.float64).reshape(-1))
+def _write(
+    path: Path, prompts: NDArray[np.int64], columns: dict[str, NDArray[np.float64]], stamp: dict[str, Any]
+) -> None:
+    def rows(values: NDArray[np.float64]) -> pa.Array:
+        flat = pa.array(np.ascontiguousarray(values, dtype=np.float64).reshape(-1))
+        return pa.FixedSizeListArray.from_arrays(flat, values.shape[1])
+
     table = pa.table(
-        {"prompt": pa.array(prompts), "rewards": pa.FixedSizeListArray.from_arrays(flat, rewards.shape[1])}
+        {"prompt": pa.array(prompts), **{name: rows(values) for name, values in columns.items()}}
     ).replace_schema_metadata({STAMP_KEY: json.dumps(stamp)})
     temporary = path.with_name(path.name + ".tmp")
     with pa.OSFile(str(temporary), "wb") as sink, pa.ipc.new_file(sink, table.schema) as writer:

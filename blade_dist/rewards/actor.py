@@ -35,6 +35,7 @@ class Scorer:
             targets=prompts.targets.take(per_list),
             history=prompts.history.take(per_list),
             catalog=self._catalog,
+            users=prompts.user[per_list],
         )
         total, by_name = self._composite.score(lists)
         by_group = {name: values.reshape(shape[:2]) for name, values in by_name.items()}
@@ -46,7 +47,8 @@ class _StoredScorer(Scorer):
 
     def __init__(self, data: Path, split: str, settings: RewardSettings, k: int) -> None:
         catalog = Catalog.load(data / "catalog")
-        super().__init__(catalog, PromptTable.load(data / f"{split}.arrow"), Composite(settings.weights, catalog, k))
+        composite = Composite(settings.scored, catalog, k, distributions=settings.distributions)
+        super().__init__(catalog, PromptTable.load(data / f"{split}.arrow"), composite)
 
 
 RewardActor: Any = ray.remote(_StoredScorer)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import importlib
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,6 +13,7 @@ from blade_dist.batches import MISS, Ragged
 from blade_dist.catalog.catalog import Catalog
 from blade_dist.config import fingerprint
 from blade_dist.errors import UserError
+from blade_dist.rewards.distribution import Distribution, make_distribution
 from blade_dist.rewards.lists import Lists
 from blade_dist.rewards.metrics import metric
 
@@ -29,12 +30,26 @@ SIGNIFICANT_BITS = 40
 class Composite:
     """``sum_i weight_i * metric_i``. A name with a colon is ``package.module:function``, called with ``Lists``."""
 
-    def __init__(self, weights: dict[str, float], catalog: Catalog, k: int, setting: str = "reward.weights") -> None:
+    def __init__(
+        self,
+        weights: dict[str, float],
+        catalog: Catalog,
+        k: int,
+        setting: str = "reward.weights",
+        distributions: Mapping[str, Mapping[str, float]] | None = None,
+    ) -> None:
         """Looks every name up; ``setting`` is where the names stand.
 
+        Args:
+            weights: name to weight.
+            catalog: the items.
+            k: longest cut-off.
+            setting: where the names stand.
+            distributions: those of ``reward.distributions``, for ``mgu/name@k`` and ``dgu/name@k``.
+
         Raises:
-            UserError: unknown metric, cut-off beyond k, a function that can't be imported, or a weight that isn't
-                finite.
+            UserError: unknown metric or distribution, cut-off beyond k, a function that can't be imported, or a weight
+                that isn't finite.
         """
         for name, weight in weights.items():
             if not math.isfinite(weight):
@@ -43,7 +58,9 @@ class Composite:
         self._catalog = catalog
         self._k = k
         self._setting = setting
-        self._parts: dict[str, Callable[[Lists], Scores]] = {name: _part(name, k, setting) for name in weights}
+        self._distributions = {name: dict(shares) for name, shares in (distributions or {}).items()}
+        made = {name: make_distribution(name, shares, catalog) for name, shares in self._distributions.items()}
+        self._parts: dict[str, Callable[[Lists], Scores]] = {name: _part(name, k, setting, made) for name in weights}
 
     def check(self) -> None:
         """Scores two small lists, so that a faulty function is found before anything starts.
@@ -54,7 +71,7 @@ class Composite:
         full = np.arange(self._k, dtype=np.int32) % len(self._catalog)
         items = np.stack([full, np.full(self._k, MISS, dtype=np.int32)])
         known = Ragged.of([[0], [len(self._catalog) - 1]])
-        self.score(Lists(items, targets=known, history=known, catalog=self._catalog))
+        self.score(Lists(items, targets=known, history=known, catalog=self._catalog, users=np.array(["a user"] * 2)))
 
     def score(self, lists: Lists) -> tuple[Scores, dict[str, Scores]]:
         """(total ``[n]``, each part ``[n]`` unweighted).
@@ -73,12 +90,19 @@ class Composite:
 
     def fingerprint(self) -> str:
         """Equal names, weights and definitions of the metrics, equal fingerprint. A user's code is not looked at."""
-        return fingerprint(dict(sorted(self._weights.items())), self._k, DEFINITIONS)
+        used = {
+            name: shares for name, shares in self._distributions.items() if any(f"/{name}@" in w for w in self._weights)
+        }
+        return fingerprint(dict(sorted(self._weights.items())), self._k, DEFINITIONS, *([used] if used else []))
 
 
-def _part(name: str, k: int, setting: str) -> Callable[[Lists], Scores]:
+def _part(name: str, k: int, setting: str, distributions: dict[str, Distribution]) -> Callable[[Lists], Scores]:
     if ":" not in name:
-        function, cut = metric(name, k, setting)
+        base, _, against = name.partition("/")
+        against, _, after = against.partition("@")
+        function, cut = metric(f"{base}@{after}" if against else name, k, setting)
+        if against:
+            function = _against(name, base, against, setting, distributions)
         return lambda lists: function(lists, cut)
     module, _, attribute = name.partition(":")
     try:
@@ -86,6 +110,18 @@ def _part(name: str, k: int, setting: str) -> Callable[[Lists], Scores]:
     except Exception as error:  # a module may raise anything while it is imported
         raise UserError(f"{setting} {name}: cannot be imported: {_one_line(error)}") from error
     return own
+
+
+def _against(
+    name: str, base: str, against: str, setting: str, distributions: dict[str, Distribution]
+) -> Callable[[Lists, int], Scores]:
+    if against not in distributions:
+        known = ", ".join(distributions) or "none"
+        raise UserError(f"{setting} {name!r}: reward.distributions has no {against!r}; it has {known}")
+    if base not in ("mgu", "dgu"):
+        raise UserError(f"{setting} {name!r}: only mgu and dgu are measured against a distribution")
+    function: Callable[[Lists, int], Scores] = getattr(distributions[against], base)
+    return function
 
 
 def _checked(name: str, part: Callable[[Lists], Scores], lists: Lists, setting: str) -> Scores:

@@ -27,6 +27,8 @@ class Lists:
     history: Ragged
     """``n`` rows of the user's items."""
     catalog: Catalog
+    users: NDArray | None = None
+    """``[n]`` user ids as in the log, for rewards that know more of a user; None where nobody says."""
 
     def __len__(self) -> int:
         return len(self.items)

@@ -16,6 +16,9 @@ from blade_dist.errors import UserError
 from blade_dist.rewards.items import group_bits, information, tail_items
 from blade_dist.rewards.lists import Lists
 
+CALIBRATION_MIX = 0.01
+"""a of :func:`calibration`: keeps the logarithm finite."""
+
 Scores = NDArray[np.float64]
 Metric = Callable[[Lists, int], Scores]
 
@@ -135,9 +138,23 @@ def entropy(lists: Lists, k: int) -> Scores:
     return (0.0 - (shares * logs).sum(axis=1)) / np.log(shares.shape[1])
 
 
+def calibration(lists: Lists, k: int) -> Scores:
+    """``sum_g p_g log(p_g / ((1 - a) q_g + a p_g)) / log(1 / a)``, a = 0.01, p of the history, q of the list.
+
+    Steck's (RecSys 2018), over its largest value; less is better. 0 where the list shows the groups as the history
+    does, 1 where it shows none of the history's; nothing of one of two equal groups: 0.43. Items without a group are
+    not in p.
+    """
+    p, q = lists.history_shares, lists.group_shares(k)
+    p = p / np.maximum(p.sum(axis=1, keepdims=True), 1e-12)
+    mixed = (1 - CALIBRATION_MIX) * q + CALIBRATION_MIX * p
+    ratio = np.divide(p, mixed, out=np.ones_like(p), where=p > 0)
+    return (p * np.log(ratio)).sum(axis=1) / -np.log(CALIBRATION_MIX)
+
+
 METRICS: dict[str, Metric] = {
     function.__name__: function
-    for function in (ndcg, recall, hr, mrr, ild, ild_embedding, mgu, dgu, novelty, long_tail, entropy)
+    for function in (ndcg, recall, hr, mrr, ild, ild_embedding, mgu, dgu, calibration, novelty, long_tail, entropy)
 }
 """Every metric by name. To add one: a function above, and its name here."""
 

@@ -49,10 +49,11 @@ def evaluate_stage(config: Config, checkpoint: Path, against: list[Path], consol
     paths = [checkpoint, *against]
     names = _names([read_policy(path, inputs.data.codec) for path in paths])
     prompts = inputs.data.test.rows(_chosen(config, len(inputs.data.test)))
-    reported = Composite(_reported(config), inputs.data.catalog, config.lists.k)
+    wanted = config.reward.distributions
+    reported = Composite(_reported(config), inputs.data.catalog, config.lists.k, distributions=wanted)
 
     def as_lists(items: NDArray[np.int32]) -> Lists:
-        return Lists(items, prompts.targets, prompts.history, inputs.data.catalog)
+        return Lists(items, prompts.targets, prompts.history, inputs.data.catalog, prompts.user)
 
     decodes = _decodes(config)
     lists = {
@@ -137,7 +138,7 @@ def _chosen(config: Config, size: int) -> NDArray[np.int64]:
 
 def _reported(config: Config) -> dict[str, float]:
     """Names of all metrics that are reported; the weights are not read."""
-    return dict.fromkeys([*config.evaluate.metrics, *config.reward.weights], 1.0)
+    return dict.fromkeys([*config.evaluate.metrics, *config.reward.scored], 1.0)
 
 
 def _names(stamps: list[PolicyStamp]) -> list[str]:

@@ -65,8 +65,9 @@ def check_metrics(config: Config, data: DataBundle) -> Composite:
     Raises:
         UserError: an unknown metric, or a function of the user's that fails.
     """
-    reward = Composite(config.reward.weights, data.catalog, config.lists.k)
-    report = Composite(dict.fromkeys(config.evaluate.metrics, 1.0), data.catalog, config.lists.k, "evaluate.metrics")
+    catalog, k, wanted = data.catalog, config.lists.k, config.reward.distributions
+    reward = Composite(config.reward.scored, catalog, k, distributions=wanted)
+    report = Composite(dict.fromkeys(config.evaluate.metrics, 1.0), catalog, k, "evaluate.metrics", wanted)
     for metrics in (reward, report):
         metrics.check()
     return reward

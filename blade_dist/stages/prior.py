@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 import ray
+from numpy.typing import NDArray
 from rich.console import Console
 from rich.progress import Progress, TimeRemainingColumn
 
@@ -14,6 +15,7 @@ from blade_dist.placement import place_here
 from blade_dist.posterior.prior import Prior, PriorWriter
 from blade_dist.rollouts.pool import EnginePool
 from blade_dist.runtime import ray_runtime
+from blade_dist.seeds import stable_seed
 from blade_dist.settings import Config
 from blade_dist.stages.parts import Inputs, check_inputs, engines, scorer
 
@@ -46,7 +48,16 @@ def prior_stamp(config: Config, inputs: Inputs) -> dict[str, Any]:
         "temperature": config.rollout.temperature,
         "constraint": f"{config.lists.constrain}, history {'excluded' if config.lists.exclude_history else 'allowed'}",
         "size": config.prior.size,
+        "prompts": config.prior.prompts,
     }
+
+
+def warm_prompts(config: Config, rows: NDArray[np.int64]) -> NDArray[np.int64]:
+    """The prompts of ``rows`` that get reference lists."""
+    if config.prior.prompts is None or config.prior.prompts >= len(rows):
+        return rows
+    rng = np.random.default_rng(stable_seed(config.run.seed, "warm prompts"))
+    return np.sort(rng.choice(rows, config.prior.prompts, replace=False))
 
 
 def has_prior(config: Config, inputs: Inputs) -> bool:
@@ -64,14 +75,20 @@ def has_prior(config: Config, inputs: Inputs) -> bool:
 def build_prior(config: Config, inputs: Inputs, pool: EnginePool, reward: Any, console: Console) -> None:
     """Samples, scores and saves, a chunk of prompts at a time. The engines must serve the reference."""
     writer = PriorWriter(inputs.paths.prior, prior_stamp(config, inputs))
+    constrained = [*config.reward.at_least, *config.reward.at_most]
+    warm = warm_prompts(config, inputs.rows)
+    cold = np.setdiff1d(inputs.rows, np.union1d(warm, writer.done()))
+    if len(cold):
+        unknown = np.full((len(cold), config.prior.size), np.nan)
+        writer.add(cold, unknown, dict.fromkeys(constrained, unknown))
     prompter = Prompter(inputs.data.train, inputs.data.codec, config.run.seed)
-    missing = np.setdiff1d(inputs.rows, writer.done())
+    missing = np.setdiff1d(warm, writer.done())
     with Progress(*Progress.get_default_columns()[:-1], TimeRemainingColumn(), console=console) as progress:
-        task = progress.add_task("prior", total=len(inputs.rows), completed=len(inputs.rows) - len(missing))
+        task = progress.add_task("prior", total=len(warm), completed=len(warm) - len(missing))
         for start in range(0, len(missing), CHUNK):
             rows = missing[start : start + CHUNK]
             request = prompter.request(rows, config.prior.size, config.rollout.temperature, "prior")
             rewards = ray.get(reward.score.remote(pool.generate(request)))
-            writer.add(rewards.prompt, rewards.total)
+            writer.add(rewards.prompt, rewards.total, {name: rewards.parts[name] for name in constrained})
             progress.advance(task, len(rows))
     writer.finish()

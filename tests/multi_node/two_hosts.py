@@ -22,6 +22,8 @@ from tests.multi_node.hosts import Host, make_hosts
 from tests.multi_node.jobs import Job
 
 STEPS = 40
+FEW_STEPS = 12
+"""With ``--quick``."""
 DOWN_S = 20.0
 SLOWER = 1.3
 SAY = Console(highlight=False, markup=False, soft_wrap=True).print
@@ -40,7 +42,7 @@ SETTINGS = {
     "evaluate": {"metrics": ["ndcg@3"]},
     "rollout": {"group_size": 8, "max_num_seqs": 192},
     "prior": {"size": 4},
-    "train": {"steps": STEPS, "prompts": 96, "prompts_per_step": 24, "checkpoint_every": 4},
+    "train": {"prompts": 96, "prompts_per_step": 24, "checkpoint_every": 4},
     "tracking": {"tensorboard": False},
 }
 CLIENTS = {
@@ -51,8 +53,9 @@ CLIENTS = {
 """Ways to hand work to a cluster."""
 
 
-def prepare(folder: Path, host: Host) -> None:
+def prepare(folder: Path, host: Host, steps: int) -> None:
     """Data, reference and prior, which all jobs start from."""
+    SETTINGS["train"]["steps"] = steps
     (folder / "config.yaml").write_text(json.dumps(SETTINGS))
     program = str(Path(sys.executable).with_name("blade-dist"))
     own = {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": secrets.token_hex(32), "RAY_ADDRESS": ""}
@@ -63,17 +66,24 @@ def prepare(folder: Path, host: Host) -> None:
 
 
 def doors(job: Job) -> dict[str, bool]:
-    """Which ways in are open to a client with the cluster's token, with another, with none (all tried at once)."""
-    tried = {}
-    for name, code in CLIENTS.items():
-        # the dashboard is on the head's loopback: its door is tried from there
-        host = job.hosts[0] if name == "job" else job.hosts[-1]
-        for kind, token in (("the token", job.token), ("wrong token", "b" * 64), ("no token", "")):
-            environment = {**os.environ, "RAY_AUTH_MODE": "token" if token else "disabled", "RAY_AUTH_TOKEN": token}
-            command = host.command(sys.executable, "-c", code.format(head=job.hosts[0].address))
-            output = subprocess.DEVNULL
-            tried[f"{name}, {kind}"] = subprocess.Popen(command, env=environment, stdout=output, stderr=output)
-    return {door: client.wait(120) == 0 for door, client in tried.items()}
+    """Which ways in are open to a client with the cluster's token, with another, with none.
+
+    All that must stay shut are tried at once; those that must open by themselves, as a busy machine is slow to.
+    """
+    tokens = {"the token": job.token, "wrong token": "b" * 64, "no token": ""}
+    shut = {(name, kind): knock(job, name, tokens[kind]) for name in CLIENTS for kind in ("wrong token", "no token")}
+    found = {door: client.wait(120) == 0 for door, client in shut.items()}
+    found |= {(name, "the token"): knock(job, name, job.token).wait(120) == 0 for name in CLIENTS}
+    return {f"{name}, {kind}": is_open for (name, kind), is_open in found.items()}
+
+
+def knock(job: Job, name: str, token: str) -> subprocess.Popen[bytes]:
+    """A client that tries one way in, and ends with 0 if it is let."""
+    # the dashboard is on the head's loopback: its door is tried from there
+    host = job.hosts[0] if name == "job" else job.hosts[-1]
+    environment = {**os.environ, "RAY_AUTH_MODE": "token" if token else "disabled", "RAY_AUTH_TOKEN": token}
+    command = host.command(sys.executable, "-c", CLIENTS[name].format(head=job.hosts[0].address))
+    return subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
 
 
 def two_hosts(folder: Path, hosts: list[Host], result: dict[str, Any]) -> None:
@@ -172,7 +182,7 @@ def verdicts(result: dict[str, Any]) -> dict[str, bool]:
     holds = {
         "jobs ended well": result["exit_one_host"] == 0 and result["exit_two_hosts"] == 0,
         "rollouts on one host, learners on the other": result["hosts"] == {"engines": [other], "learners": [head]},
-        "the same rewards on one and on two hosts": one == result["rewards_two_hosts"] and len(one) == STEPS,
+        "the same rewards on one and on two hosts": one == result["rewards_two_hosts"] and len(one) >= FEW_STEPS,
         f"a first step within {SLOWER} of one host's time": soon,
         "a wrong token is refused": 0 not in result["bad_token"]["exit"] and "token" in result["bad_token"]["other"],
         "doors open to the token alone": token_alone,
@@ -215,7 +225,7 @@ def run_all(result: dict[str, Any], quick: bool) -> None:
     parts = [one_host, two_hosts, wrong_token, foreign_node, doctor, *([] if quick else [partition, host_lost])]
     with tempfile.TemporaryDirectory(prefix="bd") as name:
         folder = Path(name)
-        prepare(folder, hosts[0])
+        prepare(folder, hosts[0], FEW_STEPS if quick else STEPS)
         for part in parts:
             began = time.monotonic()
             try:

@@ -1,0 +1,91 @@
+"""Set target distributions over groups: what a list should show of each provider, category, or of the long tail."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from blade_dist.catalog.catalog import Catalog
+from blade_dist.errors import UserError
+from blade_dist.rewards.items import tail_items
+from blade_dist.rewards.lists import Lists
+
+Scores = NDArray[np.float64]
+
+BY_POPULARITY = ("head", "tail")
+"""Groups that every catalog has: the items that make up 80 % of the training interactions, and the others."""
+
+ROUNDING = 1e-6
+"""How far the shares may be from a sum of 1."""
+
+
+@dataclass(frozen=True)
+class Distribution:
+    """Wanted shares of some groups, and what each item adds to them."""
+
+    wanted: Scores
+    """``[groups]``, sum 1."""
+    mass: Scores
+    """``[I + 1, groups]``: an item's mass of 1, split evenly over its groups among these; a miss has none."""
+
+    def mgu(self, lists: Lists, k: int) -> Scores:
+        """``mean_g |share of g in the list - wanted share|``; less is better. A miss is one group more, not wanted.
+
+        List all in A, wanted half A half B: 0.5.
+        """
+        difference, missing = self._differences(lists, k)
+        return (np.abs(difference).sum(axis=1) + missing) / len(self.wanted)
+
+    def dgu(self, lists: Lists, k: int) -> Scores:
+        """``max_g d_g - min_g d_g`` of the signed differences d, plus the share of misses; less is better.
+
+        List all in A, wanted half A half B: 1.
+        """
+        difference, missing = self._differences(lists, k)
+        return np.ptp(difference, axis=1) + missing
+
+    def _differences(self, lists: Lists, k: int) -> tuple[Scores, Scores]:
+        shares = self.mass[lists.items[:, :k]].mean(axis=1)
+        return shares - self.wanted, 1 - lists.valid[:, :k].mean(axis=1)
+
+
+def make_distribution(name: str, wanted: Mapping[str, float], catalog: Catalog) -> Distribution:
+    """The distribution ``reward.distributions.<name>`` over a catalog's groups, or over head and tail.
+
+    Raises:
+        UserError: shares that do not sum to 1, a group that is not there, items in none of the groups.
+    """
+    setting = f"reward.distributions.{name}"
+    if abs(sum(wanted.values()) - 1) > ROUNDING:
+        raise UserError(f"{setting}: the shares sum to {sum(wanted.values()):g}; they must sum to 1")
+    member = _members(setting, list(wanted), catalog)
+    outside = np.flatnonzero(~member.any(axis=1))
+    if len(outside):
+        first = outside[0]
+        raise UserError(
+            f"{setting}: {len(outside)} of {len(catalog)} items are in none of its groups, the first is "
+            f"{catalog.item_ids[first]!r} ({catalog.titles[first]!r}); name a group for each"
+        )
+    mass = np.append(member / member.sum(axis=1, keepdims=True), np.zeros((1, len(wanted))), axis=0)
+    return Distribution(np.array(list(wanted.values()), dtype=np.float64), mass)
+
+
+def _members(setting: str, groups: list[str], catalog: Catalog) -> NDArray[np.bool_]:
+    """``[I, groups]`` whether an item is in a group."""
+    if set(groups) <= set(BY_POPULARITY) and not set(groups) & set(catalog.group_names):
+        tail = tail_items(catalog)[:-1]
+        return np.stack([tail if group == "tail" else ~tail for group in groups], axis=1)
+    for group in groups:
+        if group not in catalog.group_names:
+            near = difflib.get_close_matches(group, catalog.group_names, n=1, cutoff=0.0)
+            hint = f"did you mean {near[0]!r}?" if near else "the catalog has no groups (data.columns.groups)"
+            raise UserError(f"{setting}: there is no group {group!r}; {hint} ('head' and 'tail' stand alone)")
+    place = {name: column for column, name in enumerate(catalog.group_names)}
+    owners = np.repeat(np.arange(len(catalog)), catalog.groups.lengths)
+    member = np.zeros((len(catalog), catalog.n_groups), dtype=bool)
+    member[owners, catalog.groups.flat] = True
+    return member[:, [place[group] for group in groups]]

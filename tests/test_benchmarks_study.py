@@ -1,0 +1,106 @@
+"""The synthetic study: its truth is how the log was generated, its ratios are by hand."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from blade_dist.batches import MISS
+from blade_dist.data import synthetic
+from blade_dist.data.bundle import DataBundle
+from blade_dist.rewards.lists import Lists
+from blade_dist.settings import Config
+
+FOLDER = Path(__file__).parent.parent / "benchmarks"
+
+
+@pytest.fixture(autouse=True)
+def benchmarks(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(str(FOLDER))
+
+
+def test_the_truth_is_how_the_log_was_generated(tiny_config: Config, tiny_data: DataBundle) -> None:
+    from truth import load_truth
+
+    catalog = tiny_data.catalog
+    truth = load_truth(tiny_config.run.dir, catalog)
+    user = next(iter(truth.tastes))
+    chances = np.tile(truth.attraction @ truth.tastes[user], (40_000, 1))
+    follow = [np.argsort(-row)[: len(synthetic.SUCCESSORS)] for row in truth.successors]
+    walks = synthetic._walks(
+        np.random.default_rng(0), chances, np.full(len(chances), 2), np.array(follow), truth.strength
+    )
+    first = np.bincount(walks[:, 0]).argmax()
+    second = walks[walks[:, 0] == first, 1]
+    seen = np.bincount(second, minlength=len(catalog)) / len(second)
+    expected = truth.next_item(user, np.array([first], np.int32))
+    assert expected.sum() == pytest.approx(1)
+    assert expected[first] == 0
+    assert np.abs(seen - expected).sum() / 2 < 3 * np.sqrt(len(catalog) / len(second))
+
+
+def test_expected_ndcg_is_one_for_the_likeliest_items(
+    tiny_config: Config, tiny_data: DataBundle, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import truth
+
+    monkeypatch.setenv(truth.FOLDER, str(tiny_config.run.dir))
+    prompts = tiny_data.test.rows(np.arange(3))
+    known = truth.load_truth(tiny_config.run.dir, tiny_data.catalog)
+    gains = [known.next_item(user, prompts.history[row]) for row, user in enumerate(prompts.user)]
+    best = np.stack([np.argsort(-gain, kind="stable")[:3] for gain in gains]).astype(np.int32)
+    half = np.where(np.arange(3) == 0, best, MISS).astype(np.int32)
+
+    def score(items: np.ndarray) -> np.ndarray:
+        lists = Lists(items, prompts.targets, prompts.history, tiny_data.catalog, prompts.user)
+        return truth.expected_ndcg(lists)
+
+    np.testing.assert_allclose(score(best), 1)
+    top = np.stack([np.sort(gain)[::-1][:3] for gain in gains])
+    np.testing.assert_allclose(score(half), top[:, 0] / (top / np.log2([2, 3, 4])).sum(axis=1))
+    assert (score(best[:, ::-1].copy()) <= 1).all()
+
+
+def test_expected_gain_by_hand() -> None:
+    from truth import expected_dcg
+
+    found = expected_dcg(np.array([[0.5, 0.3, 0.2]] * 2), np.array([[1, 0], [2, MISS]], np.int32))
+    np.testing.assert_allclose(found, [0.3 + 0.5 / np.log2(3), 0.2])
+
+
+def test_ratios_by_hand() -> None:
+    from study import numbers, summary, tau_summary
+
+    rows = [{"reward": float(step), "informative_groups": 1.0, "kl": 0.0, "posterior/pit_0": 1.0} for step in range(20)]
+    found = numbers(rows)
+    assert (found["reward"], found["informative"]) == (18.5, 1.0)
+    assert found["curves"]["reward"] == [float(step) for step in range(20)]
+    assert "posterior/pit_0" not in found
+
+    def cell(target: str, reward: float, informative: float) -> dict:
+        return {"target": target, "reward": reward, "informative": informative, "kl": 0.0}
+
+    cells = [cell("blade", 0.9, 0.5), cell("blade", 0.7, 0.3), cell("static", 0.4, 0.0), cell("static", 0.6, 0.0)]
+    cells += [cell("grpo", 1, 1), cell("best_of_n_sft", 1, 1)]
+    whole = summary(cells, floor=0.1)
+    assert whole["reward_ratio_blade_static"] == pytest.approx(1.6)
+    assert whole["informative_ratio"] == pytest.approx(4)
+    taus = [{"tau": tau, "reward": reward} for tau, reward in ((0.1, 0.8), (0.3, 1.0), ("auto", 0.99))]
+    assert tau_summary(taus) == pytest.approx({"tau_spread": 0.2, "auto_tau_gap": 0.01})
+
+
+def test_no_history_and_used_up_successors_leave_taste_alone(tiny_config: Config, tiny_data: DataBundle) -> None:
+    from truth import load_truth
+
+    truth = load_truth(tiny_config.run.dir, tiny_data.catalog)
+    user = next(iter(truth.tastes))
+    nothing = truth.next_item(user, np.zeros(0, np.int32))
+    taste = truth.attraction @ truth.tastes[user]
+    np.testing.assert_allclose(nothing, taste / taste.sum())
+    last = 0
+    followers = np.flatnonzero(truth.successors[last])
+    used = truth.next_item(user, np.array([*followers, last], np.int32))
+    assert used[followers].sum() == 0
+    assert used.sum() == pytest.approx(1)

@@ -234,9 +234,14 @@ class RewardSettings(Section):
     """How fast the weights of missed floors and ceilings rise, per step and unit that is missed."""
 
     @property
+    def constrained(self) -> list[str]:
+        """Metrics with a floor or a ceiling."""
+        return [*self.at_least, *self.at_most]
+
+    @property
     def scored(self) -> dict[str, float]:
         """``weights``, and 0 for metrics that are only constrained."""
-        return {**dict.fromkeys([*self.at_least, *self.at_most], 0.0), **self.weights}
+        return {**dict.fromkeys(self.constrained, 0.0), **self.weights}
 
 
 class PosteriorSettings(Section):
@@ -387,7 +392,7 @@ class Config(Section):
     def _consistent(self) -> Config:
         if not self.reward.weights or not any(self.reward.weights.values()):
             raise ValueError("reward.weights: every weight is 0; give at least one metric a weight")
-        if self.posterior.carry and (self.reward.at_least or self.reward.at_most):
+        if self.posterior.carry and self.reward.constrained:
             raise ValueError("posterior.carry: earlier evidence has no place beside reward.at_least or reward.at_most")
         if self.evaluate.beam_width and self.lists.constrain == "none":
             raise ValueError("evaluate.beam_width: beam search needs lists.constrain = catalog")

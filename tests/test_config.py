@@ -97,3 +97,10 @@ def test_files_that_cannot_be_read_are_named(tmp_path: Path) -> None:
     (tmp_path / "list.yaml").write_text("- 1\n")
     with pytest.raises(UserError, match="must be a mapping"):
         load_config(tmp_path / "list.yaml")
+
+
+def test_constrained_metrics_are_scored_and_carry_has_no_place_beside_them() -> None:
+    reward = load_config(None, ["reward.at_least={ndcg@5: 0.2}", "reward.weights={ild@5: 1.0}"]).reward
+    assert reward.scored == {"ndcg@5": 0.0, "ild@5": 1.0}
+    with pytest.raises(UserError, match=r"posterior\.carry: earlier evidence has no place beside reward\.at_least"):
+        load_config(None, ["reward.at_most={mgu@5: 0.1}", "posterior.carry=0.5"])

@@ -13,6 +13,7 @@ from rich.console import Console
 from blade_dist.artifacts import RunPaths
 from blade_dist.checkpoint import read_policy
 from blade_dist.data.bundle import DataBundle
+from blade_dist.errors import UserError
 from blade_dist.settings import Config
 from blade_dist.stages.align import align_stage
 from tests.conftest import TRAIN_PROMPTS, with_settings
@@ -159,3 +160,12 @@ def test_the_belief_is_recorded(adapted: tuple[RunPaths, list[dict]]) -> None:
     table = pa.ipc.open_file(pa.memory_map(str(paths.prior))).read_all()
     assert table.column_names == ["prompt", "rewards", "part:recall@3"]
     assert np.isnan(np.array(table["rewards"].to_pylist())).all(axis=1).sum() == 4
+
+
+def test_a_floor_needs_a_prior_that_knows_its_metric(
+    trained: dict[int, RunPaths], tiny_config: Config, tmp_path: Path
+) -> None:
+    config = with_settings(tiny_config, tmp_path / "run", reward={"at_least": {"ndcg@3": 0.01}}, train={"prompts": 16})
+    (tmp_path / "run" / "prior.arrow").write_bytes(trained[1].prior.read_bytes())
+    with pytest.raises(UserError, match=r"another constrained None instead of \['ndcg@3'\]: delete it"):
+        align_stage(config, Console(quiet=True))

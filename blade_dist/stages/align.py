@@ -100,7 +100,9 @@ def _rests(config: Config, placement: Placement) -> bool:
 def _stamp(config: Config, inputs: Inputs) -> str:
     """All that the aligned weights depend on; not where and how fast they are made."""
     how_fast = {"workers", "cpus_per_worker", "tokens_per_microbatch", "shared_prefix"}
+    limits = {"at_least", "at_most", "multiplier_lr"} if config.reward.constrained else set()
     own = {
+        "reward": config.reward.model_dump(include=limits),
         "rollout": config.rollout.model_dump(include={"group_size", "temperature"}),
         "learner": config.learner.model_dump(exclude=how_fast),
         "train": config.train.model_dump(include={"steps", "prompts", "prompts_per_step"}),

@@ -49,6 +49,7 @@ def prior_stamp(config: Config, inputs: Inputs) -> dict[str, Any]:
         "constraint": f"{config.lists.constrain}, history {'excluded' if config.lists.exclude_history else 'allowed'}",
         "size": config.prior.size,
         "prompts": config.prior.prompts,
+        "constrained": sorted(config.reward.constrained) or None,
     }
 
 
@@ -75,7 +76,7 @@ def has_prior(config: Config, inputs: Inputs) -> bool:
 def build_prior(config: Config, inputs: Inputs, pool: EnginePool, reward: Any, console: Console) -> None:
     """Samples, scores and saves, a chunk of prompts at a time. The engines must serve the reference."""
     writer = PriorWriter(inputs.paths.prior, prior_stamp(config, inputs))
-    constrained = [*config.reward.at_least, *config.reward.at_most]
+    constrained = config.reward.constrained
     warm = warm_prompts(config, inputs.rows)
     cold = np.setdiff1d(inputs.rows, np.union1d(warm, writer.done()))
     if len(cold):

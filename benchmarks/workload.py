@@ -110,7 +110,7 @@ def make_config(work: Workload, run: Path, steps: int) -> Config:
             "engines": work.engines,
             "group_size": work.group,
             "max_staleness": work.max_staleness,
-            "max_num_seqs": max(256, work.prompts * work.group),
+            "max_num_seqs": min(1024, max(256, work.prompts * work.group)),
             "cpus_per_engine": max(1, cores // work.engines),
         },
         "reward": {"weights": {f"ndcg@{work.k}": 1.0, f"ild@{work.k}": 0.3, f"mgu@{work.k}": -0.5}},

@@ -5,9 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
+import ray
 import torch
 
 from blade_dist.artifacts import RunPaths
@@ -186,3 +188,31 @@ def test_a_corrupted_adapter_is_named(adapted: Setup) -> None:
     assert gap > TOLERANCE
     pusher._buckets = adapted.buckets
     assert f"parameter {name} arrived changed at engine 0" in str(pusher.diagnose(gap, TOLERANCE))
+
+
+def load_layer_by_layer(worker: Any) -> None:
+    from blade_dist.weights.load import LayerwiseLoader
+
+    worker._blade_loader = LayerwiseLoader(worker.model_runner.model, worker.vllm_config, worker.device)
+
+
+@pytest.mark.parametrize("tied", [True, False])
+def test_the_loader_of_all_other_engines_serves_what_arrived(
+    tiny_config: Config, tiny_data: DataBundle, tmp_path: Path, tied: bool
+) -> None:
+    """GPUs and quantized models take vLLM's layer-wise reload; from a stream whose buffers are used again."""
+    with running(tiny_config, tiny_data, tmp_path, tied) as setup:
+        (engine,) = setup.pool.engines
+        ray.get(engine.__ray_call__.remote(lambda self: self._llm.collective_rpc(load_layer_by_layer)))
+        pusher = setup.pusher()
+        for version in (1, 2):
+            with torch.no_grad():
+                for parameter in setup.policy.model.parameters():
+                    parameter.mul_(1.1)
+            pusher.push((0, version))
+            assert setup.gap() < TOLERANCE
+        assert engine_digests(setup) == {n for n, _ in setup.policy.model.named_parameters()}
+
+
+def engine_digests(setup: Setup) -> set[str]:
+    return set(ray.get(setup.pool.engines[0].digests.remote()))

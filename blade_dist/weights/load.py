@@ -94,11 +94,12 @@ class LayerwiseLoader:
             initialize_layerwise_reload(self._model)
 
     def load(self, weights: Bucket) -> None:
-        """Layers are processed as they become whole; until then vLLM keeps their pieces, here copies of them."""
+        """Layers are processed as they become whole; until then vLLM keeps their pieces."""
         self._digests.update(digests(weights))
-        own = [(name, tensor.clone()) for name, tensor in weights] if self._device.type == "cpu" else weights
+        # what arrives in the memory of the host is a buffer that the next piece overwrites
+        arrived = [(name, tensor.to(self._device, copy=True) if tensor.is_cpu else tensor) for name, tensor in weights]
         with self._device:
-            self._model.load_weights(own)
+            self._model.load_weights(arrived)
         if self._device.type == "cuda":
             torch.cuda.synchronize(self._device)
 

@@ -35,7 +35,7 @@ def test_an_unknown_setting(program: Program) -> None:
 @pytest.mark.parametrize(
     ("setting", "message"),
     [
-        ("posterior.tau=1.5", "posterior.tau: Input should be less than 1 (got 1.5)"),
+        ("posterior.tau=1.5", "posterior.tau: write a number that is at least 0 and less than 1, or auto; got 1.5"),
         ("reward.weights={ndcg@3: .nan}", "reward.weights.ndcg@3: Input should be a finite number (got nan)"),
         ("learner.lr", "--set learner.lr: write section.key=value"),
         ("lists.k=7", "data.targets: 3 held-out items per prompt cannot teach lists of lists.k = 7"),

@@ -121,7 +121,7 @@ def _numbers(seconds: float, sequences: Sequences, whole_head: bool) -> dict[str
     head_width = build.hidden_size // build.heads
     attention = 2 * build.hidden_size**2 + 2 * build.hidden_size * head_width * build.kv_heads
     layers = build.layers * (attention + 3 * build.hidden_size * build.ffn_size)
-    prompt, lists = (rows.lengths.astype(np.int64) for rows in (sequences.prompts, sequences.tokens))
+    prompt, lists = (rows.lengths.astype(np.int64) for rows in (sequences.prompt, sequences.tokens))
     tokens = int(prompt.sum() + lists.sum())
     pairs = int((prompt * (prompt + 1) // 2).sum() + (lists * (prompt[sequences.owner] + (lists + 1) // 2)).sum())
     head = build.hidden_size * WORK.vocab if whole_head else 0

@@ -223,6 +223,9 @@ class RewardSettings(Section):
     """The composite: metric name (``ndcg@5``, ``ild@5``, ``mgu@5``, ...) or ``package.module:function`` to its weight.
     Metrics where less is better (``mgu``, ``dgu``, ``calibration``) take a negative weight. ``mgu/name@5`` and
     ``dgu/name@5`` measure against a distribution of that name instead of the user's own history."""
+    normalise: bool = False
+    """Whether each metric is divided by its spread among the reference's lists for a prompt before it is weighed, so
+    that equal weights mean an equal say. Measured once, when the prior is made, and kept with it."""
     distributions: dict[str, dict[str, Annotated[float, Field(ge=0)]]] = {}
     """Wanted shares of the positions, by name: group to share, sum 1; of the catalog's groups, or of ``head`` and
     ``tail`` (by popularity). Several stakeholders (providers, categories, the long tail) take several."""

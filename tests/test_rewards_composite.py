@@ -12,7 +12,7 @@ import pytest
 from blade_dist.batches import Ragged, Rollouts
 from blade_dist.errors import UserError
 from blade_dist.rewards.actor import Scorer
-from blade_dist.rewards.composite import Composite
+from blade_dist.rewards.composite import Composite, spreads
 from blade_dist.rewards.lists import Lists
 from tests.test_rewards_metrics import make_catalog
 
@@ -147,3 +147,28 @@ def test_rollouts_are_scored_against_their_own_prompt() -> None:
     )
     scorer = Scorer(make_catalog(), Table(), Composite({"mrr@2": 1.0}, make_catalog(), 2))  # type: ignore[arg-type]
     np.testing.assert_allclose(scorer.score(rollouts).total, [[1, 0.5], [0, 1]])
+
+
+def test_normalised_weights_are_an_equal_say() -> None:
+    def wide(values: np.ndarray) -> np.ndarray:
+        return 100 * values + np.array([[5.0], [-7.0]])  # a prompt's own level is not a difference between its lists
+
+    narrow = np.array([[0.0, 1.0, 2.0], [0.0, 0.0, 3.0]])
+    found = spreads({"narrow": narrow, "wide": wide(narrow)})
+    assert found["narrow"] == pytest.approx(np.sqrt((2 / 3 + 2) / 2))
+    assert found["wide"] == pytest.approx(100 * found["narrow"])
+
+
+def test_scales_divide_before_the_weights() -> None:
+    lists = Lists(np.array([[0, 1, 2]], np.int32), Ragged.of([[0, 5]]), Ragged.of([[3]]), make_catalog())
+    composite = Composite({"ndcg@3": 2.0, "mgu@3": -0.5}, make_catalog(), 3)
+    composite.rescale({"ndcg@3": 0.1, "mgu@3": 0.2})
+    total, parts = composite.score(lists)
+    np.testing.assert_allclose(total, 2 / 0.1 * parts["ndcg@3"] - 0.5 / 0.2 * parts["mgu@3"])
+
+
+def test_a_metric_without_spread_is_named() -> None:
+    with pytest.raises(
+        UserError, match=r"reward.normalise: ild@3 is the same in all 4 reference lists of each of 2 prompts"
+    ):
+        spreads({"hr@3": np.arange(8.0).reshape(2, 4), "ild@3": np.ones((2, 4))})

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import numpy as np
@@ -14,6 +15,7 @@ from blade_dist.artifacts import RunPaths
 from blade_dist.checkpoint import read_policy
 from blade_dist.data.bundle import DataBundle
 from blade_dist.errors import UserError
+from blade_dist.posterior.prior import SCALES_KEY
 from blade_dist.settings import Config
 from blade_dist.stages.align import align_stage
 from tests.conftest import TRAIN_PROMPTS, with_settings
@@ -113,7 +115,7 @@ def test_generation_runs_ahead_by_max_staleness(
 def adapted(
     tiny_config: Config, tiny_data: DataBundle, tiny_reference: Path, tmp_path_factory: pytest.TempPathFactory
 ) -> tuple[RunPaths, list[dict]]:
-    """Two steps with adapters, tau: auto, a floor, and four cold prompts."""
+    """Two steps with adapters, tau: auto, a normalised reward, a floor, and four cold prompts."""
     assert tiny_reference.is_dir()
     config = with_settings(
         tiny_config,
@@ -122,7 +124,7 @@ def adapted(
         learner={"workers": 2, "zero_stage": 3, "lr": 1e-2, "lora": {"rank": 8}},
         posterior={"tau": "auto"},
         prior={"prompts": 12},
-        reward={"at_least": {"recall@3": 0.2}},
+        reward={"at_least": {"recall@3": 0.2}, "normalise": True},
     )
     align_stage(config, Console(quiet=True))
     paths = RunPaths(config.run.dir)
@@ -160,6 +162,21 @@ def test_the_belief_is_recorded(adapted: tuple[RunPaths, list[dict]]) -> None:
     table = pa.ipc.open_file(pa.memory_map(str(paths.prior))).read_all()
     assert table.column_names == ["prompt", "rewards", "part:recall@3"]
     assert np.isnan(np.array(table["rewards"].to_pylist())).all(axis=1).sum() == 4
+
+
+def test_a_normalised_reward_is_in_units_of_the_prior_s_spread(
+    adapted: tuple[RunPaths, list[dict]], tiny_config: Config
+) -> None:
+    import pyarrow as pa
+
+    paths, rows = adapted
+    stored = pa.ipc.open_file(pa.memory_map(str(paths.prior))).schema.metadata
+    scales = json.loads(stored[SCALES_KEY])
+    assert set(scales) == {*tiny_config.reward.weights, "recall@3"}
+    assert all(0 < scale < 1 for scale in scales.values())
+    for row in rows:
+        weighed = (weight / scales[n] * row[f"reward/{n}"] for n, weight in tiny_config.reward.weights.items())
+        assert row["reward"] == pytest.approx(sum(weighed))
 
 
 def test_a_floor_needs_a_prior_that_knows_its_metric(

@@ -17,6 +17,8 @@ from blade_dist.errors import UserError
 
 STAMP_KEY = b"stamp"
 
+SCALES_KEY = b"scales"
+
 POOLED = 4096
 """Lists that stand for the pooled distribution of all prompts at most."""
 
@@ -34,6 +36,8 @@ class Prior:
     """``[P, M]`` reference rewards, each row ascending; not a number where a (cold) prompt has fewer lists."""
     parts: dict[str, NDArray[np.float64]] = field(default_factory=dict)
     """``[P, M]`` of the same lists, by name: metrics that are constrained."""
+    scales: dict[str, float] = field(default_factory=dict)
+    """What each metric was divided by before it was weighed; empty where none was."""
 
     @cached_property
     def pool(self) -> NDArray[np.int64] | None:
@@ -54,7 +58,7 @@ class Prior:
         _check(path, json.loads(table.schema.metadata[STAMP_KEY]), stamp)
         prompts, columns = _columns(table)
         parts = {name.removeprefix(PART): values for name, values in columns.items() if name.startswith(PART)}
-        return cls(prompts, columns["rewards"], parts)
+        return cls(prompts, columns["rewards"], parts, _scales(table))
 
     def rows(self, prompts: NDArray[np.int64]) -> NDArray[np.float64]:
         """``[B, M]`` reference rewards of the given prompts.
@@ -91,8 +95,12 @@ class PriorWriter:
         self._stamp = stamp
         self._folder = path.with_name(path.name + ".parts")
         self._folder.mkdir(parents=True, exist_ok=True)
+        self.scales: dict[str, float] = {}
+        """See :attr:`Prior.scales`; those of the parts that are there."""
         for part in self._parts():
-            _check(self._folder, json.loads(_map(part).schema.metadata[STAMP_KEY]), stamp)
+            table = _map(part)
+            _check(self._folder, json.loads(table.schema.metadata[STAMP_KEY]), stamp)
+            self.scales = _scales(table)
 
     def done(self) -> NDArray[np.int64]:
         """Prompts that are already there."""
@@ -112,7 +120,7 @@ class PriorWriter:
         order = np.argsort(rewards, axis=1, kind="stable")
         columns = {"rewards": rewards, **{PART + name: values for name, values in (parts or {}).items()}}
         ordered = {name: np.take_along_axis(values, order, axis=1) for name, values in columns.items()}
-        _write(self._folder / f"{int(prompts[0]):012d}.arrow", prompts, ordered, self._stamp)
+        _write(self._folder / f"{int(prompts[0]):012d}.arrow", prompts, ordered, self._metadata())
 
     def finish(self) -> None:
         """Merges the parts into the prior and removes them."""
@@ -120,8 +128,11 @@ class PriorWriter:
         prompts = np.concatenate([p for p, _ in files])
         order = np.argsort(prompts, kind="stable")
         columns = {name: np.concatenate([c[name] for _, c in files])[order] for name in files[0][1]}
-        _write(self._path, prompts[order], columns, self._stamp)
+        _write(self._path, prompts[order], columns, self._metadata())
         shutil.rmtree(self._folder)
+
+    def _metadata(self) -> dict[bytes, str]:
+        return {STAMP_KEY: json.dumps(self._stamp), SCALES_KEY: json.dumps(self.scales)}
 
     def _parts(self) -> list[Path]:
         return sorted(self._folder.glob("*.arrow"))
@@ -147,6 +158,11 @@ def _map(path: Path) -> pa.Table:
     return table
 
 
+def _scales(table: pa.Table) -> dict[str, float]:
+    found: dict[str, float] = json.loads(table.schema.metadata.get(SCALES_KEY, "{}"))
+    return found
+
+
 def _columns(table: pa.Table) -> tuple[NDArray[np.int64], dict[str, NDArray[np.float64]]]:
     columns = {}
     for name in table.column_names:
@@ -157,7 +173,7 @@ def _columns(table: pa.Table) -> tuple[NDArray[np.int64], dict[str, NDArray[np.f
 
 
 def _write(
-    path: Path, prompts: NDArray[np.int64], columns: dict[str, NDArray[np.float64]], stamp: dict[str, Any]
+    path: Path, prompts: NDArray[np.int64], columns: dict[str, NDArray[np.float64]], metadata: dict[bytes, str]
 ) -> None:
     def rows(values: NDArray[np.float64]) -> pa.Array:
         flat = pa.array(np.ascontiguousarray(values, dtype=np.float64).reshape(-1))
@@ -165,7 +181,7 @@ def _write(
 
     table = pa.table(
         {"prompt": pa.array(prompts), **{name: rows(values) for name, values in columns.items()}}
-    ).replace_schema_metadata({STAMP_KEY: json.dumps(stamp)})
+    ).replace_schema_metadata(metadata)
     temporary = path.with_name(path.name + ".tmp")
     with pa.OSFile(str(temporary), "wb") as sink, pa.ipc.new_file(sink, table.schema) as writer:
         writer.write_table(table.combine_chunks())

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +24,10 @@ class Scorer:
         self._catalog = catalog
         self._table = table
         self._composite = composite
+
+    def rescale(self, scales: Mapping[str, float]) -> None:
+        """See :meth:`~blade_dist.rewards.composite.Composite.rescale`."""
+        self._composite.rescale(scales)
 
     def score(self, *parts: Rollouts) -> Rewards:
         """Rewards of all lists of all parts, in order, ``[B, G]``."""

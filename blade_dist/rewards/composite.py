@@ -55,6 +55,7 @@ class Composite:
             if not math.isfinite(weight):
                 raise UserError(f"{setting} {name}: the weight is {weight}; give a finite number")
         self._weights = weights
+        self._scales: Mapping[str, float] = {}
         self._catalog = catalog
         self._k = k
         self._setting = setting
@@ -73,6 +74,10 @@ class Composite:
         known = Ragged.of([[0], [len(self._catalog) - 1]])
         self.score(Lists(items, targets=known, history=known, catalog=self._catalog, users=np.array(["a user"] * 2)))
 
+    def rescale(self, scales: Mapping[str, float]) -> None:
+        """From now on each metric is divided by its scale, see :func:`spreads`, before it is weighed."""
+        self._scales = scales
+
     def score(self, lists: Lists) -> tuple[Scores, dict[str, Scores]]:
         """(total ``[n]``, each part ``[n]`` unweighted).
 
@@ -85,7 +90,7 @@ class Composite:
         parts = {name: _checked(name, part, lists, self._setting) for name, part in self._parts.items()}
         total = np.zeros(len(lists))
         for name, values in parts.items():
-            total += self._weights[name] * values
+            total += self._weights[name] / self._scales.get(name, 1.0) * values
         return _settled(total), parts
 
     def fingerprint(self) -> str:
@@ -94,6 +99,25 @@ class Composite:
             name: shares for name, shares in self._distributions.items() if any(f"/{name}@" in w for w in self._weights)
         }
         return fingerprint(dict(sorted(self._weights.items())), self._k, DEFINITIONS, *([used] if used else []))
+
+
+def spreads(parts: Mapping[str, Scores]) -> dict[str, float]:
+    """How much each metric differs between lists for the same prompt: what one unit of a normalised weight means.
+
+    The root of the mean, over prompts, of the variance (ddof 0) within the prompt's ``[B, M]`` lists.
+
+    Raises:
+        UserError: a metric that is the same in all lists of every prompt.
+    """
+    found = {name: float(np.sqrt(values.var(axis=1).mean())) for name, values in parts.items()}
+    for name, spread in found.items():
+        if not spread > 0:
+            lists = parts[name].shape
+            raise UserError(
+                f"reward.normalise: {name} is the same in all {lists[1]} reference lists of each of {lists[0]} "
+                "prompts, so it has no spread to be divided by: leave it out, or set reward.normalise to false"
+            )
+    return found
 
 
 def _part(name: str, k: int, setting: str, distributions: dict[str, Distribution]) -> Callable[[Lists], Scores]:

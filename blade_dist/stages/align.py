@@ -21,7 +21,7 @@ from blade_dist.runtime import beside_driver, ray_runtime
 from blade_dist.settings import Config
 from blade_dist.stages.fit import fit
 from blade_dist.stages.parts import Inputs, check_inputs, engines, scorer, tracker
-from blade_dist.stages.prior import build_prior, has_prior, prior_stamp
+from blade_dist.stages.prior import build_prior, has_prior, prior_stamp, reward_scales
 from blade_dist.tracking.progress import ProgressPrinter
 from blade_dist.trainer import AlignJob, align
 from blade_dist.weights.transports import choose_transport
@@ -53,6 +53,7 @@ def align_stage(config: Config, console: Console) -> None:
         ):
             if not ready:
                 build_prior(config, inputs, pool, reward, console)
+            ray.get(reward.rescale.remote(reward_scales(config, inputs)))
             _run(config, inputs, placement, pool, reward, folder, console)
     mark(folder, stamp, done=True)
 

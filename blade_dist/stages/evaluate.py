@@ -30,6 +30,7 @@ from blade_dist.rollouts.pool import EnginePool
 from blade_dist.runtime import ray_runtime
 from blade_dist.settings import Config
 from blade_dist.stages.parts import Inputs, check_inputs, engines
+from blade_dist.stages.prior import reward_scales
 from blade_dist.weights.gather import source
 from blade_dist.weights.push import WeightPusher
 
@@ -46,6 +47,7 @@ def evaluate_stage(config: Config, checkpoint: Path, against: list[Path], consol
     Differences are the first checkpoint minus the first of ``against``, per user, greedy and sampled.
     """
     inputs = check_inputs(config)
+    inputs.composite.rescale(reward_scales(config, inputs))
     paths = [checkpoint, *against]
     names = _names([read_policy(path, inputs.data.codec) for path in paths])
     prompts = inputs.data.test.rows(_chosen(config, len(inputs.data.test)))

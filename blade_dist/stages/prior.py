@@ -10,9 +10,11 @@ from numpy.typing import NDArray
 from rich.console import Console
 from rich.progress import Progress, TimeRemainingColumn
 
+from blade_dist.errors import UserError
 from blade_dist.pipeline import Prompter
 from blade_dist.placement import place_here
 from blade_dist.posterior.prior import Prior, PriorWriter
+from blade_dist.rewards.composite import spreads
 from blade_dist.rollouts.pool import EnginePool
 from blade_dist.runtime import ray_runtime
 from blade_dist.seeds import stable_seed
@@ -21,6 +23,9 @@ from blade_dist.stages.parts import Inputs, check_inputs, engines, scorer
 
 CHUNK = 256
 """Prompts between two saves."""
+
+PILOT = 64
+"""Prompts whose lists say how much each metric differs, where the reward is normalised."""
 
 
 def prior_stage(config: Config, console: Console) -> None:
@@ -49,6 +54,7 @@ def prior_stamp(config: Config, inputs: Inputs) -> dict[str, Any]:
         "constraint": f"{config.lists.constrain}, history {'excluded' if config.lists.exclude_history else 'allowed'}",
         "size": config.prior.size,
         "prompts": config.prior.prompts,
+        "normalise": config.reward.normalise or None,
         "constrained": sorted(config.reward.constrained) or None,
     }
 
@@ -73,23 +79,48 @@ def has_prior(config: Config, inputs: Inputs) -> bool:
     return not len(np.setdiff1d(inputs.rows, prior.prompts))
 
 
+def reward_scales(config: Config, inputs: Inputs) -> dict[str, float]:
+    """What each metric is divided by before it is weighed; empty without ``reward.normalise``.
+
+    Raises:
+        UserError: no prior says so yet.
+    """
+    if not config.reward.normalise:
+        return {}
+    if not has_prior(config, inputs):
+        raise UserError(f"reward.normalise: {inputs.paths.prior} would say the scales; run `blade-dist prior` first")
+    return Prior.load(inputs.paths.prior, prior_stamp(config, inputs)).scales
+
+
 def build_prior(config: Config, inputs: Inputs, pool: EnginePool, reward: Any, console: Console) -> None:
-    """Samples, scores and saves, a chunk of prompts at a time. The engines must serve the reference."""
+    """Samples, scores and saves, a chunk of prompts at a time. The engines must serve the reference.
+
+    Raises:
+        UserError: a metric that is to be normalised and is the same in all of a pilot's lists.
+    """
     writer = PriorWriter(inputs.paths.prior, prior_stamp(config, inputs))
     constrained = config.reward.constrained
     warm = warm_prompts(config, inputs.rows)
+    prompter = Prompter(inputs.data.train, inputs.data.codec, config.run.seed)
+
+    def lists(rows: NDArray[np.int64]) -> Any:
+        return reward.score.remote(
+            pool.generate(prompter.request(rows, config.prior.size, config.rollout.temperature, "prior"))
+        )
+
+    if config.reward.normalise and not writer.scales:
+        writer.scales = spreads(ray.get(lists(warm[:PILOT])).parts)
+    ray.get(reward.rescale.remote(writer.scales))
     cold = np.setdiff1d(inputs.rows, np.union1d(warm, writer.done()))
     if len(cold):
         unknown = np.full((len(cold), config.prior.size), np.nan)
         writer.add(cold, unknown, dict.fromkeys(constrained, unknown))
-    prompter = Prompter(inputs.data.train, inputs.data.codec, config.run.seed)
     missing = np.setdiff1d(warm, writer.done())
     with Progress(*Progress.get_default_columns()[:-1], TimeRemainingColumn(), console=console) as progress:
         task = progress.add_task("prior", total=len(warm), completed=len(warm) - len(missing))
         for start in range(0, len(missing), CHUNK):
             rows = missing[start : start + CHUNK]
-            request = prompter.request(rows, config.prior.size, config.rollout.temperature, "prior")
-            rewards = ray.get(reward.score.remote(pool.generate(request)))
+            rewards = ray.get(lists(rows))
             writer.add(rewards.prompt, rewards.total, {name: rewards.parts[name] for name in constrained})
             progress.advance(task, len(rows))
     writer.finish()

@@ -1,0 +1,74 @@
+"""The method: reward, prior, posterior, advantage."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import BeforeValidator, Field
+
+from blade_dist.settings.section import Fraction, Positive, Rate, Section
+
+
+class RewardSettings(Section):
+    weights: dict[str, float] = {"ndcg@5": 1.0}
+    """The composite: metric name (``ndcg@5``, ``ild@5``, ``mgu@5``, ...) or ``package.module:function`` to its weight.
+    Metrics where less is better (``mgu``, ``dgu``, ``calibration``) take a negative weight. ``mgu/name@5`` and
+    ``dgu/name@5`` measure against a distribution of that name instead of the user's own history."""
+    normalise: bool = False
+    """Whether each metric is divided by its spread among the reference's lists for a prompt before it is weighed, so
+    that equal weights mean an equal say. Measured once, when the prior is made, and kept with it."""
+    distributions: dict[str, dict[str, Annotated[float, Field(ge=0)]]] = {}
+    """Wanted shares of the positions, by name: group to share, sum 1; of the catalog's groups, or of ``head`` and
+    ``tail`` (by popularity). Several stakeholders (providers, categories, the long tail) take several."""
+    at_least: dict[str, float] = {}
+    """Floors: metric to the mean that the sampled lists must have; the loop weighs it up until they do."""
+    at_most: dict[str, float] = {}
+    """Ceilings, likewise, for metrics where less is better."""
+    multiplier_lr: Rate = 0.5
+    """How fast the weights of missed floors and ceilings rise, per step and unit that is missed."""
+
+    @property
+    def constrained(self) -> list[str]:
+        """Metrics with a floor or a ceiling."""
+        return [*self.at_least, *self.at_most]
+
+    @property
+    def scored(self) -> dict[str, float]:
+        """``weights``, and 0 for metrics that are only constrained."""
+        return {**dict.fromkeys(self.constrained, 0.0), **self.weights}
+
+
+class PriorSettings(Section):
+    size: Annotated[int, Field(ge=2)] = 32
+    """M: reference lists per training prompt."""
+    prompts: Positive | None = None
+    """Training prompts that get reference lists, drawn with ``run.seed``; the others are cold and share the pooled
+    distribution of these. None is all of them."""
+
+
+def _tau(given: object) -> float | str:
+    """One message for both kinds of values."""
+    if given == "auto" or (isinstance(given, int | float) and 0 <= given < 1):
+        return "auto" if given == "auto" else float(given)
+    raise ValueError(f"posterior.tau: write a number that is at least 0 and less than 1, or auto; got {given!r}")
+
+
+class PosteriorSettings(Section):
+    tau: Annotated[float | Literal["auto"], BeforeValidator(_tau)] = 0.3
+    """The evidence's share of the posterior mean; 0 is the static baseline. auto: read off the groups at every step,
+    with the prior's strength."""
+    strength: Rate | None = None
+    """m, the prior's pseudo-count; default ``prior.size``. Not read with ``tau: auto``, which estimates it."""
+    smoothing: Rate = 0.5
+    """s, added to both sides of the Beta (1/2 is Jeffreys)."""
+    ties: Literal["le", "mid", "lt", "exact"] = "le"
+    """How equal rewards count: all, half, none, or Best-of-N's exact density ratio."""
+    proxy: Literal["log_mean", "mean_log"] = "log_mean"
+    """R = log E[F], or E[log F]."""
+    carry: Fraction = 0.0
+    """How much of a prompt's earlier evidence returns at its next visit."""
+
+
+class AdvantageSettings(Section):
+    scale: Literal["std", "none"] = "std"
+    """std divides by the group's standard deviation (GRPO); none does not."""

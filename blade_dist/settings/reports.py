@@ -1,0 +1,25 @@
+"""What is measured and written down."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from pydantic import Field
+
+from blade_dist.settings.section import Positive, Section
+
+
+class EvaluateSettings(Section):
+    metrics: list[str] = ["ndcg@5", "recall@5", "hr@5", "mrr@5", "ild@5", "mgu@5", "dgu@5"]
+    """Columns of the table, besides the reward."""
+    beam_width: Annotated[int, Field(ge=0, le=20)] = 0
+    """Lists that beam search keeps per prompt; 0: lists are only decoded greedily and sampled."""
+    max_prompts: Positive | None = None
+    """Test prompts, drawn with ``run.seed``; none is all of them."""
+    bootstrap: Positive = 2000
+    """Resamples of the paired bootstrap over users."""
+
+
+class TrackingSettings(Section):
+    tensorboard: bool = True
+    """Whether every step's numbers also go to TensorBoard."""

@@ -1,0 +1,86 @@
+"""The whole tree of settings, and what must hold between its branches."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Literal
+
+from pydantic import model_validator
+
+from blade_dist.settings.inputs import CodecSettings, DataSettings, ListSettings, ModelSettings, SftSettings
+from blade_dist.settings.method import AdvantageSettings, PosteriorSettings, PriorSettings, RewardSettings
+from blade_dist.settings.reports import EvaluateSettings, TrackingSettings
+from blade_dist.settings.section import NonNegative, Section
+from blade_dist.settings.workers import LearnerSettings, RaySettings, RolloutSettings, TrainSettings, WeightSettings
+
+
+class RunSettings(Section):
+    dir: Path = Path("runs/default")
+    """Folder of every result; each stage writes its own folder below it and skips what is already whole."""
+    seed: NonNegative = 0
+    """Seed of everything: data, initialisation, sampling, bootstrap."""
+    compare: list[Literal["static", "grpo", "best_of_n_sft"]] = []
+    """Targets that ``blade-dist run`` also trains, on the same seed and budget, for its table."""
+
+
+class Config(Section):
+    """The whole tree."""
+
+    target: Literal["blade", "static", "grpo", "best_of_n_sft"] = "blade"
+    """What the policy is aligned to; everything else is the same code."""
+    colocate: bool | None = None
+    """GPU only: whether engines and learners share GPUs in pairs; none: only where there are too few for both."""
+    run: RunSettings = RunSettings()
+    data: DataSettings = DataSettings()
+    codec: CodecSettings = CodecSettings()
+    lists: ListSettings = ListSettings()
+    model: ModelSettings = ModelSettings()
+    sft: SftSettings = SftSettings()
+    prior: PriorSettings = PriorSettings()
+    rollout: RolloutSettings = RolloutSettings()
+    reward: RewardSettings = RewardSettings()
+    posterior: PosteriorSettings = PosteriorSettings()
+    advantage: AdvantageSettings = AdvantageSettings()
+    learner: LearnerSettings = LearnerSettings()
+    weights: WeightSettings = WeightSettings()
+    train: TrainSettings = TrainSettings()
+    evaluate: EvaluateSettings = EvaluateSettings()
+    tracking: TrackingSettings = TrackingSettings()
+    ray: RaySettings = RaySettings()
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Config:
+        if not self.reward.weights or not any(self.reward.weights.values()):
+            raise ValueError("reward.weights: every weight is 0; give at least one metric a weight")
+        if self.posterior.carry and self.reward.constrained:
+            raise ValueError("posterior.carry: earlier evidence has no place beside reward.at_least or reward.at_most")
+        if self.evaluate.beam_width and self.lists.constrain == "none":
+            raise ValueError("evaluate.beam_width: beam search needs lists.constrain = catalog")
+        if "{history}" not in self.codec.prompt:
+            raise ValueError("codec.prompt: the text has no {history}")
+        if self.data.targets < self.lists.k:
+            raise ValueError(
+                f"data.targets: {self.data.targets} held-out items per prompt cannot teach lists of lists.k = "
+                f"{self.lists.k} items; raise data.targets or lower lists.k"
+            )
+        if self.data.source in ("movielens", "amazon", "table") and self.data.path is None:
+            raise ValueError(f"data.path: needed where data.source is {self.data.source}")
+        if self.data.source in ("amazon", "table") and self.data.items is None:
+            raise ValueError(f"data.items: needed where data.source is {self.data.source}")
+        return self
+
+    @property
+    def kl_coef(self) -> float:
+        """Weight of the KL to the reference: ``learner.kl_coef``, or ``1 / (bon_n - 1)``."""
+        given = self.learner.kl_coef
+        return 1.0 / (self.learner.bon_n - 1) if given is None else given
+
+    @property
+    def prior_strength(self) -> float:
+        """m: ``posterior.strength``, or M."""
+        return float(self.posterior.strength or self.prior.size)
+
+    @property
+    def logprob_tolerance(self) -> float:
+        """Largest log-prob gap after a push."""
+        return self.weights.tolerance or (1e-4 if self.model.dtype == "float32" else 0.1)

@@ -22,8 +22,21 @@ from blade_dist.rollouts.request import RolloutRequest
 from blade_dist.seeds import prompts_of_step, stable_seed
 from blade_dist.settings import Config
 
+VALIDATION = "validation"
+"""Name of the mean reward of held-out prompts; those of its parts begin with it."""
+
 PIT = "posterior/pit"
 """The one number of a belief that is a histogram."""
+
+
+@dataclass(frozen=True)
+class HeldOut:
+    """Validation prompts, and who scores their lists."""
+
+    rows: NDArray[np.int64]
+    """Of the validation table."""
+    scorer: Any
+    """Handle of a reward actor."""
 
 
 @dataclass(frozen=True)
@@ -81,7 +94,14 @@ class StepPipeline:
     """
 
     def __init__(
-        self, config: Config, rows: NDArray[np.int64], pool: EnginePool, scorer: Any, estimator: Any, run: Path
+        self,
+        config: Config,
+        rows: NDArray[np.int64],
+        pool: EnginePool,
+        scorer: Any,
+        estimator: Any,
+        run: Path,
+        held_out: HeldOut | None,
     ) -> None:
         """Opens the training table.
 
@@ -92,6 +112,7 @@ class StepPipeline:
             scorer: handle of the reward actor.
             estimator: handle of the estimator actor.
             run: the run's folder.
+            held_out: None where nothing is validated.
         """
         paths = RunPaths(run)
         self._config = config
@@ -99,8 +120,10 @@ class StepPipeline:
         self._pool = pool
         self._scorer = scorer
         self._estimator = estimator
-        table = PromptTable.load(paths.data / "train.arrow")
-        self._prompter = Prompter(table, Codec.load(paths.codec), config.run.seed)
+        codec, seed = Codec.load(paths.codec), config.run.seed
+        self._prompter = Prompter(PromptTable.load(paths.data / "train.arrow"), codec, seed)
+        self._validation = Prompter(PromptTable.load(paths.data / "validation.arrow"), codec, seed)
+        self._held_out = held_out
         self._lock = threading.Lock()
         self._attempt = 0
         self._steps: dict[int, Step] = {}
@@ -128,6 +151,16 @@ class StepPipeline:
                     self._steps[ahead] = self._start(attempt, ahead)
             chain = self._steps[step]
         return chain, self._finish(chain)
+
+    def validate(self) -> dict[str, float]:
+        """Mean reward, and mean of its parts, of the weights that were pushed last, decoded greedily; or nothing."""
+        if self._held_out is None:
+            return {}
+        request = self._validation.request(self._held_out.rows, 1, 0.0, "validation")
+        rewards: Rewards = ray.get(self._held_out.scorer.score.remote(self._pool.generate(request)))
+        return {VALIDATION: float(rewards.total.mean())} | {
+            f"{VALIDATION}/{name}": float(values.mean()) for name, values in rewards.parts.items()
+        }
 
     def _start(self, attempt: int, step: int) -> Step:
         """generate -> score -> estimate; nothing is waited for."""

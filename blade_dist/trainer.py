@@ -29,7 +29,8 @@ from blade_dist.learners.engine import DeepSpeedLearner
 from blade_dist.learners.objective import learning_rate
 from blade_dist.learners.policy import Policy, choose_attention, load_model
 from blade_dist.learners.sequences import Sequences
-from blade_dist.pipeline import Prompter
+from blade_dist.patience import Patience
+from blade_dist.pipeline import VALIDATION, Prompter
 from blade_dist.probe import ask_engines, probe_gap, probe_request
 from blade_dist.settings import Config
 from blade_dist.weights.gather import full_state, source, trained_state
@@ -62,6 +63,8 @@ def align(job: AlignJob) -> None:
     rank.record_hosts()
     rank.push((attempt, start))
     for step in range(start, job.config.train.steps):
+        if rank.patience.over(job.config.train.patience):
+            break
         began = time.perf_counter()
         batch, numbers = rank.take(attempt, step)
         taken = time.perf_counter()
@@ -70,9 +73,11 @@ def align(job: AlignJob) -> None:
         learned = time.perf_counter()
         pushed, gap = rank.push((attempt, step + 1))
         seconds = {"take": taken - began, "learn": learned - taken, "step": time.perf_counter() - began}
-        rank.report(step, numbers, stats, pushed, gap, seconds)
-        if (step + 1) % job.config.train.checkpoint_every == 0 or step + 1 == job.config.train.steps:
-            rank.save(attempt, step + 1)
+        due = (step + 1) % job.config.train.checkpoint_every == 0 or step + 1 == job.config.train.steps
+        validation = rank.validate() if due else {}
+        rank.report(step, numbers | validation, stats, pushed, gap, seconds)
+        if due:
+            rank.save(attempt, step + 1, validation)
     rank.close()
 
 
@@ -103,6 +108,7 @@ class Rank:
         )
         prompter = Prompter(PromptTable.load(paths.data / "train.arrow"), self._codec, config.run.seed)
         self._probe = probe_request(prompter, job.rows[: config.weights.probe_prompts], temperature)
+        self.patience = Patience()
 
     def _load_reference(self) -> Callable[[Sequences], torch.Tensor]:
         """The log-probs of a reference with weights of its own."""
@@ -114,7 +120,7 @@ class Rank:
 
     def restore(self) -> tuple[int, int]:
         """State of the last checkpoint, if there is one; the number of this attempt and the step to start from."""
-        saved = {"attempt": 0, "step": 0}
+        saved: dict[str, Any] = {"attempt": 0, "step": 0, "patience": {}}
         checkpoint = ray.train.get_checkpoint()
         if checkpoint is not None:
             with checkpoint.as_directory() as folder:
@@ -122,6 +128,7 @@ class Rank:
                 self.learner.load_state(Path(folder) / "deepspeed")
                 state = (Path(folder) / "estimator.arrow").read_bytes()
                 torch.set_rng_state(torch.from_numpy(np.load(Path(folder) / f"rng-{self.learner.rank}.npy")))
+        self.patience = Patience(**saved["patience"])
         attempt = 0
         if self.learner.rank == 0:
             ray.get(self._job.estimator.restore.remote(None if checkpoint is None else state))
@@ -194,6 +201,14 @@ class Rank:
             )
         return batch, {**numbers, "staleness": float(staleness.mean()) if len(staleness) else 0.0}
 
+    def validate(self) -> dict[str, float]:
+        """What the weights that were pushed last are worth on held-out prompts; empty where nothing is validated."""
+        found = [ray.get(self._job.pipeline.validate.remote()) if self.learner.rank == 0 else {}]
+        dist.broadcast_object_list(found, src=0)
+        if found[0]:
+            self.patience.see(found[0][VALIDATION])
+        return found[0]
+
     def report(
         self,
         step: int,
@@ -218,7 +233,7 @@ class Rank:
         }
         self._job.tracker.record.remote(step, row)
 
-    def save(self, attempt: int, step: int) -> None:
+    def save(self, attempt: int, step: int, validation: dict[str, float]) -> None:
         """One unit: weights, optimizer, estimator, cursor, random state; the rows so far are on disk before it is."""
         first, lora = self.learner.rank == 0, self._config.learner.lora
         state = full_state(self.learner.model, self._config.weights.bucket_mb * 2**20, keep=first)
@@ -234,9 +249,11 @@ class Rank:
                 if lora is not None:
                     save_adapter(folder / "policy" / "adapter", adapter, lora, RunPaths(self._job.run).reference)
                 (folder / "estimator.arrow").write_bytes(ray.get(self._job.estimator.state.remote(step)))
-                write_json(folder / "progress.json", {"attempt": attempt, "step": step})
+                progress = {"attempt": attempt, "step": step, "patience": asdict(self.patience)}
+                write_json(folder / "progress.json", progress)
                 ray.get(self._job.tracker.flush.remote())
-            ray.train.report({"step": step}, checkpoint=ray.train.Checkpoint.from_directory(folder))
+            numbers = {"step": step} | {name: validation[name] for name in validation if name == VALIDATION}
+            ray.train.report(numbers, checkpoint=ray.train.Checkpoint.from_directory(folder))
 
     def close(self) -> None:
         """Lets go of the transport."""

@@ -56,6 +56,21 @@ def test_leave_last_holds_out_the_ends(rows: list[list[int]], targets: int, leas
     _check_training(sequences, split, targets, least, latest, most)
 
 
+@given(ROWS, SIZE, SIZE, SIZE)
+def test_windows_of_the_test_part_follow_each_other(rows: list[list[int]], targets: int, least: int, most: int) -> None:
+    """They end with the user's last item; no training or validation item is among them."""
+    sequences = _sequences(rows)
+    split = leave_last(sequences.items.lengths, targets, least, most)
+    assert split.test.count.tolist() == [targets] * len(split.test)
+    for row, items in enumerate(rows):
+        length, at = len(items), split.test.at[split.test.user == row].tolist()
+        fits = [n for n in range(1, most + 1) if length - (n + 1) * targets >= least]
+        windows = max(fits, default=int(length >= least + targets))
+        assert at == [length - n * targets for n in range(windows, 0, -1)]
+    assert len(split.validation) == (sequences.items.lengths >= least + 2 * targets).sum()
+    _check_no_held_out_item_in_training(sequences, split)
+
+
 @given(ROWS, SIZE, SIZE, st.integers(0, 4), SIZE, st.integers(0, 20), st.integers(0, 20))
 def test_global_time_never_looks_ahead(
     rows: list[list[int]], targets: int, least: int, latest: int, most: int, first: int, second: int

@@ -36,7 +36,7 @@ print("ANSWER", json.dumps(list(answer[0].outputs[0].token_ids)))
 def settings(tiny_config: Config, trained: dict[int, RunPaths]) -> Config:
     values = tiny_config.model_dump()
     values["run"]["dir"] = trained[1].root
-    values["evaluate"].update(bootstrap=200, beam_width=2)
+    values["evaluate"].update(bootstrap=200, beam_width=2, best_of=[2, 4], select_by={"ild@3": 1.0})
     return Config.model_validate(values)
 
 
@@ -45,6 +45,8 @@ def test_checkpoints_are_compared(settings: Config) -> None:
     console = Console(record=True, width=140)
     summary = evaluate_stage(settings, paths.policy("blade"), [paths.reference], console)
     rows = pq.read_table(paths.evaluation / "per_user.parquet").to_pandas()
+    searches = rows[rows["policy"].str.contains("best of")]
+    rows = rows.drop(searches.index)
     assert set(rows["policy"]) == POLICIES
     assert set(rows["decode"]) == {"greedy", "sampled", "beam"}
     greedy = rows[rows["decode"] == "greedy"].pivot(index="prompt", columns="policy", values="reward")
@@ -57,6 +59,17 @@ def test_checkpoints_are_compared(settings: Config) -> None:
     assert summary["blade"]["invalid"] == summary["beam"]["sft"]["duplicate"] == 0
     assert json.loads((paths.evaluation / "summary.json").read_text()) == summary
     assert "blade minus sft" in console.export_text()
+
+
+def test_best_of_n_is_the_best_of_what_the_reference_samples(settings: Config) -> None:
+    """It goes up with N by what it chooses by; a choice by the held-out items is an oracle."""
+    rows = pq.read_table(RunPaths(settings.run.dir).evaluation / "per_user.parquet").to_pandas()
+    means = rows[rows["decode"] == "sampled"].groupby("policy")[["reward", "ild@3"]].mean()
+    blind, oracle = ([f"sft best of {n}{mark}" for n in (2, 4)] for mark in ("", " (oracle)"))
+    assert set(means.index) == {*POLICIES, *blind, *oracle}
+    assert means["ild@3"]["sft"] < means["ild@3"][blind[0]] < means["ild@3"][blind[1]]
+    assert means["reward"]["sft"] < means["reward"][oracle[0]] < means["reward"][oracle[1]]
+    assert all(len(items) == settings.lists.k for items in rows["items"])
 
 
 def test_an_export_serves(settings: Config, tiny_data: DataBundle, tmp_path: Path) -> None:

@@ -82,7 +82,7 @@ def test_the_table_is_recomputed_from_its_rows() -> None:
         for name, items in (("a", [[4, 7], [5, 8], [0, 1]]), ("b", [[4, 7], [0, 1], [0, 1]]))
     }
     rows = pa.concat_tables(per_user_rows(name, d, asked, batch, reward, reward) for (name, d), batch in lists.items())
-    assert rows.column_names[:5] == ["user", "prompt", "policy", "decode", "reward"]
+    assert rows.column_names[:6] == ["user", "prompt", "policy", "decode", "items", "reward"]
     summary = summarise(rows, lists, "greedy")
     np.testing.assert_allclose(summary["a"]["hr@2"], 2 / 3)
     np.testing.assert_allclose(summary["b"]["hr@2"], 1 / 3)

@@ -93,22 +93,43 @@ def test_the_prior_is_sorted_and_whole(trained: dict[int, RunPaths]) -> None:
 def test_generation_runs_ahead_by_max_staleness(
     trained: dict[int, RunPaths], tiny_config: Config, tmp_path: Path
 ) -> None:
-    rows = {}
-    for staleness in (0, 2):
-        config = with_settings(
-            tiny_config,
-            tmp_path / str(staleness),
-            train={"steps": 5, "prompts": 16, "prompts_per_step": TRAIN_PROMPTS, "checkpoint_every": 5},
-            rollout={"max_staleness": staleness},
-        )
-        (tmp_path / str(staleness) / "prior.arrow").write_bytes(trained[1].prior.read_bytes())
-        align_stage(config, Console(quiet=True))
-        rows[staleness] = pq.read_table(RunPaths(config.run.dir).target("blade") / "metrics.parquet").to_pylist()
-    assert [row["staleness"] for row in rows[0]] == [0] * 5
-    assert [row["staleness"] for row in rows[2]] == [0, 1, 2, 2, 2]
-    assert [row["rollout_gap"] < 1e-4 for row in rows[2]] == [True, False, False, False, False]
-    assert rows[0][0]["reward"] == rows[2][0]["reward"]
-    assert max(row["logprob_gap"] for row in rows[2]) < 1e-4
+    config = with_settings(
+        tiny_config,
+        tmp_path / "run",
+        train={"steps": 5, "prompts": 16, "prompts_per_step": TRAIN_PROMPTS, "checkpoint_every": 5},
+        rollout={"max_staleness": 2},
+    )
+    (tmp_path / "run" / "prior.arrow").write_bytes(trained[1].prior.read_bytes())
+    align_stage(config, Console(quiet=True))
+    rows = pq.read_table(RunPaths(config.run.dir).target("blade") / "metrics.parquet").to_pylist()
+    assert [row["staleness"] for row in rows] == [0, 1, 2, 2, 2]
+    assert [row["rollout_gap"] < 1e-4 for row in rows] == [True, False, False, False, False]
+    (first,) = pq.read_table(trained[1].target("blade") / "metrics.parquet").to_pylist()
+    assert rows[0]["reward"] == first["reward"]
+
+
+def test_validation_chooses_the_checkpoint_and_stops_the_run(
+    trained: dict[int, RunPaths], tiny_config: Config, tiny_data: DataBundle, tmp_path: Path
+) -> None:
+    """With a learning rate that ruins the policy."""
+    config = with_settings(
+        tiny_config,
+        tmp_path / "run",
+        train={"steps": 40, "prompts": 16, "prompts_per_step": TRAIN_PROMPTS, "checkpoint_every": 1}
+        | {"validation_prompts": 24, "patience": 3, "keep_checkpoints": 1},
+        learner={"lr": 0.1},
+    )
+    (tmp_path / "run" / "prior.arrow").write_bytes(trained[1].prior.read_bytes())
+    align_stage(config, Console(quiet=True))
+    paths = RunPaths(config.run.dir)
+    rows = pq.read_table(paths.target("blade") / "metrics.parquet").to_pylist()
+    seen = [row["validation"] for row in rows]
+    best = int(np.argmax(seen))
+    assert len(rows) == best + 1 + 3 < 40
+    assert read_policy(paths.policy("blade"), tiny_data.codec).step == best + 1
+    for row in rows:
+        weighed = (weight * row[f"validation/{name}"] for name, weight in config.reward.weights.items())
+        assert row["validation"] == pytest.approx(sum(weighed))
 
 
 @pytest.fixture(scope="module")

@@ -79,7 +79,8 @@ class Assembler:
         for partition in range(len(self._store)):
             sequences = self._store.load(partition)
             if self.times is None:
-                yield sequences, leave_last(sequences.items.lengths, given.targets, given.min_history)
+                lengths = sequences.items.lengths
+                yield sequences, leave_last(lengths, given.targets, given.min_history, given.test_windows)
             else:
                 yield (
                     sequences,

@@ -41,17 +41,21 @@ class Split:
     test: Positions
 
 
-def leave_last(lengths: NDArray[np.int64], targets: int, min_history: int) -> Split:
-    """Each user's last ``targets`` items are test, the ``targets`` before those validation.
+def leave_last(lengths: NDArray[np.int64], targets: int, min_history: int, held_out: int = 1) -> Split:
+    """Each user's last ``held_out * targets`` items are test, in windows of ``targets``; those before are validation.
 
-    A user who is too short for both has a test prompt only; one too short for that trains only.
+    A window's history is all that comes before it, earlier windows' items too, as it is at serving time; a window is
+    nobody's training. A user who is too short for so many windows has fewer; one too short for a test and a
+    validation window has a test window only, and one too short for that trains only.
     """
-    test_at = lengths - targets
+    windows = np.clip((lengths - min_history) // targets - 1, 1, held_out)
+    test_at = lengths - windows * targets
     tested = test_at >= min_history
     validation_at = test_at - targets
     validated = validation_at >= min_history
     train_end = np.where(validated, validation_at, np.where(tested, test_at, lengths))
-    return Split(train_end, _one_each(validated, validation_at, targets), _one_each(tested, test_at, targets))
+    first = _one_each(tested, test_at, targets)
+    return Split(train_end, _one_each(validated, validation_at, targets), _follow(first, windows[tested], targets))
 
 
 def global_time(items: Ragged, times: NDArray[np.int64], t1: int, t2: int, targets: int, min_history: int) -> Split:
@@ -104,6 +108,13 @@ def slices(flat: NDArray, starts: NDArray[np.int64], lengths: NDArray[np.int64])
 def _one_each(chosen: NDArray[np.bool_], at: NDArray[np.int64], count: NDArray[np.int64] | int) -> Positions:
     user = np.flatnonzero(chosen)
     return Positions(user, at[user], np.broadcast_to(count, chosen.shape)[user].astype(np.int64))
+
+
+def _follow(first: Positions, windows: NDArray[np.int64], targets: int) -> Positions:
+    """Each prompt, and the windows that follow it without a gap."""
+    user = np.repeat(first.user, windows)
+    number = np.arange(len(user)) - np.repeat(np.cumsum(windows) - windows, windows)
+    return Positions(user, np.repeat(first.at, windows) + number * targets, np.repeat(first.count, windows))
 
 
 def _before(items: Ragged, times: NDArray[np.int64], limit: int) -> NDArray[np.int64]:

@@ -15,18 +15,19 @@ from blade_dist.evaluation.corpus import corpus_metrics
 from blade_dist.rewards.composite import Composite
 from blade_dist.rewards.lists import Lists
 
-KEYS = ("user", "prompt", "policy", "decode")
+KEYS = ("user", "prompt", "policy", "decode", "items")
 
 
 def per_user_rows(
     policy: str, decode: str, prompts: Prompts, lists: Lists, metrics: Composite, reward: Composite
 ) -> pa.Table:
-    """One row per prompt: user, prompt, policy, decode, reward and every metric."""
+    """One row per prompt: user, prompt, policy, decode, the list's items, reward and every metric."""
     columns = {
         "user": pa.array(prompts.user.astype(str)),
         "prompt": pa.array(prompts.index),
         "policy": pa.array([policy] * len(prompts)),
         "decode": pa.array([decode] * len(prompts)),
+        "items": pa.array(list(lists.items), pa.list_(pa.int32())),
         "reward": pa.array(reward.score(lists)[0]),
     }
     return pa.table({**columns, **{name: pa.array(v) for name, v in metrics.score(lists)[1].items()}})
@@ -93,5 +94,7 @@ def _by_policy(rows: pa.Table, decode: str) -> dict[str, dict[str, Any]]:
     parts = {}
     for policy in dict.fromkeys(chosen["policy"].to_pylist()):
         part = chosen.filter(pc.equal(chosen["policy"], policy)).sort_by("prompt")
-        parts[policy] = {name: part[name].to_numpy(zero_copy_only=False) for name in part.column_names}
+        parts[policy] = {
+            name: part[name].to_numpy(zero_copy_only=False) for name in part.column_names if name != "items"
+        }
     return parts

@@ -61,6 +61,9 @@ class DataSettings(Section):
     """Users and items with fewer interactions are dropped, until none is left to drop."""
     split: Literal["leave_last", "global_time"] = "leave_last"
     """leave_last: each user's last ``targets`` are test, those before validation. global_time: two points in time."""
+    test_windows: Positive = 1
+    """leave_last: test prompts per user at most, of ``targets`` items each, one after another; a later one's history
+    holds the earlier one's items."""
     validation_fraction: Fraction = 0.1
     """global_time: share of interactions between the two points."""
     test_fraction: Fraction = 0.1

@@ -14,6 +14,12 @@ class EvaluateSettings(Section):
     """Columns of the table, besides the reward."""
     beam_width: Annotated[int, Field(ge=0, le=20)] = 0
     """Lists that beam search keeps per prompt; 0: lists are only decoded greedily and sampled."""
+    best_of: list[Annotated[int, Field(ge=2)]] = []
+    """N of the Best-of-N searches that are shown too: N lists sampled from the first policy that is compared with (the
+    reference, say), of which the best one is taken."""
+    select_by: dict[str, float] = {}
+    """How such a search chooses: metric to weight. None: by the reward. One that looks at held-out items is called an
+    oracle."""
     max_prompts: Positive | None = None
     """Test prompts, drawn with ``run.seed``; none is all of them."""
     bootstrap: Positive = 2000

@@ -54,6 +54,13 @@ class Config(Section):
             raise ValueError("reward.weights: every weight is 0; give at least one metric a weight")
         if self.posterior.carry and self.reward.constrained:
             raise ValueError("posterior.carry: earlier evidence has no place beside reward.at_least or reward.at_most")
+        if self.train.patience and not self.train.validation_prompts:
+            raise ValueError("train.patience: needs train.validation_prompts, whose reward it watches")
+        if self.train.validation_prompts and self.reward.constrained:
+            raise ValueError(
+                "train.validation_prompts: the best reward alone would be kept, whether reward.at_least and at_most "
+                "hold or not; leave one of the two out"
+            )
         if self.evaluate.beam_width and self.lists.constrain == "none":
             raise ValueError("evaluate.beam_width: beam search needs lists.constrain = catalog")
         if "{history}" not in self.codec.prompt:

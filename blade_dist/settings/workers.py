@@ -105,6 +105,11 @@ class TrainSettings(Section):
     """B: prompts per step, over all ranks."""
     checkpoint_every: Positive = 20
     """Steps between checkpoints."""
+    validation_prompts: NonNegative = 0
+    """Validation prompts, drawn with ``run.seed``, whose greedy lists are scored at every checkpoint; the checkpoint
+    with the best mean reward becomes the policy. 0: the last one does."""
+    patience: Positive | None = None
+    """Checkpoints in a row without a better validation reward after which it stops; none: it never stops early."""
     keep_checkpoints: Positive = 2
     """Checkpoints kept; an older one goes only after a newer one is whole."""
     max_failures: NonNegative = 2

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import shutil
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import ray
 from ray.train import CheckpointConfig
 from rich.console import Console
@@ -13,7 +15,7 @@ from rich.console import Console
 from blade_dist.artifacts import is_done, mark, whole_folder
 from blade_dist.config import fingerprint, save_config
 from blade_dist.learners.adapter import check_modules
-from blade_dist.pipeline import Pipeline
+from blade_dist.pipeline import VALIDATION, HeldOut, Pipeline
 from blade_dist.placement import Placement, cluster_nodes, place_here, placement_table
 from blade_dist.posterior.actor import EstimatorActor
 from blade_dist.rollouts.pool import EnginePool
@@ -46,15 +48,18 @@ def align_stage(config: Config, console: Console) -> None:
     with ray_runtime(config):
         placement = place_here(config)
         console.print(placement_table(placement, cluster_nodes()))
+        validates = config.train.validation_prompts > 0
         start, rests = inputs.paths.reference, _rests(config, placement)
         with (
             engines(config, inputs.paths, start, placement.engines, rests, config.learner.lora) as pool,
             scorer(config, inputs.paths, "train") as reward,
+            scorer(config, inputs.paths, "validation") if validates else nullcontext() as validator,
         ):
             if not ready:
                 build_prior(config, inputs, pool, reward, console)
-            ray.get(reward.rescale.remote(reward_scales(config, inputs)))
-            _run(config, inputs, placement, pool, reward, folder, console)
+            scales = reward_scales(config, inputs)
+            ray.get([actor.rescale.remote(scales) for actor in (reward, validator) if actor is not None])
+            _run(config, inputs, placement, pool, (reward, validator), folder, console)
     mark(folder, stamp, done=True)
 
 
@@ -63,19 +68,20 @@ def _run(
     inputs: Inputs,
     placement: Placement,
     pool: EnginePool,
-    reward: Any,
+    scorers: tuple[Any, Any | None],
     folder: Path,
     console: Console,
 ) -> None:
+    """``scorers``: handles of the reward actors for training prompts and, or None, for validation prompts."""
     paths, run = inputs.paths, config.run.dir.absolute()
     estimator = EstimatorActor.options(**beside_driver()).remote(
         paths.prior.absolute(), prior_stamp(config, inputs), config
     )
     pipeline = Pipeline.options(**beside_driver(), max_concurrency=PIPELINE_CALLS).remote(
-        config, inputs.rows, pool, reward, estimator, run
+        config, inputs.rows, pool, scorers[0], estimator, run, _held_out(config, inputs, scorers[1])
     )
     transport = choose_transport(config.weights.transport, placement.on_gpus, placement.colocated)
-    kept = CheckpointConfig(num_to_keep=config.train.keep_checkpoints)
+    kept = CheckpointConfig(num_to_keep=config.train.keep_checkpoints, **_best(config))
     try:
         with tracker(config, folder) as log:
             if (folder / "learners").exists():
@@ -87,10 +93,26 @@ def _run(
     finally:
         for actor in (pipeline, estimator):
             ray.kill(actor)
-    if result.checkpoint is None:
+    chosen = result.get_best_checkpoint(VALIDATION, "max") if config.train.validation_prompts else result.checkpoint
+    if chosen is None:
         raise RuntimeError(f"{folder}: the learners left no checkpoint")
-    with result.checkpoint.as_directory() as last, whole_folder(folder / "policy") as policy:
-        shutil.copytree(Path(last) / "policy", policy, dirs_exist_ok=True)
+    with chosen.as_directory() as kept_one, whole_folder(folder / "policy") as policy:
+        shutil.copytree(Path(kept_one) / "policy", policy, dirs_exist_ok=True)
+
+
+def _held_out(config: Config, inputs: Inputs, scorer: Any | None) -> HeldOut | None:
+    """The validation prompts; none without somebody who scores them."""
+    if scorer is None:
+        return None
+    rows = np.random.default_rng(config.run.seed).permutation(len(inputs.data.validation))
+    return HeldOut(np.sort(rows[: config.train.validation_prompts]), scorer)
+
+
+def _best(config: Config) -> dict[str, str]:
+    """By what Ray Train keeps checkpoints, beside the last one."""
+    if not config.train.validation_prompts:
+        return {}
+    return {"checkpoint_score_attribute": VALIDATION, "checkpoint_score_order": "max"}
 
 
 def _rests(config: Config, placement: Placement) -> bool:
@@ -102,11 +124,12 @@ def _stamp(config: Config, inputs: Inputs) -> str:
     """All that the aligned weights depend on; not where and how fast they are made."""
     how_fast = {"workers", "cpus_per_worker", "tokens_per_microbatch", "shared_prefix"}
     limits = {"at_least", "at_most", "multiplier_lr"} if config.reward.constrained else set()
+    chooses = {"validation_prompts", "patience", "checkpoint_every"} if config.train.validation_prompts else set()
     own = {
         "reward": config.reward.model_dump(include=limits),
         "rollout": config.rollout.model_dump(include={"group_size", "temperature"}),
         "learner": config.learner.model_dump(exclude=how_fast),
-        "train": config.train.model_dump(include={"steps", "prompts", "prompts_per_step"}),
+        "train": config.train.model_dump(include={"steps", "prompts", "prompts_per_step"} | chooses),
     }
     return fingerprint(
         config.target,

@@ -18,6 +18,7 @@ from blade_dist.catalog.legality import Legality
 from blade_dist.checkpoint import PolicyStamp, read_policy
 from blade_dist.evaluation.baselines import cooccurrence_lists, popularity_lists
 from blade_dist.evaluation.corpus import illegal_rates
+from blade_dist.evaluation.search import best_of, is_oracle, repeated
 from blade_dist.evaluation.table import differences, per_user_rows, render, render_differences, summarise
 from blade_dist.learners.policy import Policy, load_model, sequence_logprobs
 from blade_dist.learners.sequences import Sequences
@@ -29,7 +30,7 @@ from blade_dist.rewards.lists import Lists
 from blade_dist.rollouts.pool import EnginePool
 from blade_dist.runtime import ray_runtime
 from blade_dist.settings import Config
-from blade_dist.stages.parts import Inputs, check_inputs, engines
+from blade_dist.stages.parts import Inputs, check_inputs, engines, search_choice
 from blade_dist.stages.prior import reward_scales
 from blade_dist.weights.gather import source
 from blade_dist.weights.push import WeightPusher
@@ -75,6 +76,9 @@ def evaluate_stage(config: Config, checkpoint: Path, against: list[Path], consol
                 written = served.write(prompts.index, decode)
                 lists[name, decode] = as_lists(written.items[:, 0])
                 illegal[name, decode] = illegal_rates(written.invalid, written.duplicate, config.lists.k)
+            if config.evaluate.best_of and name == names[:2][-1]:
+                for search, items in _searches(config, inputs, prompts, served.sample(prompts.index)).items():
+                    lists[f"{name} {search}", "sampled"] = as_lists(items)
             console.print(f"evaluate: {name}, {len(prompts)} prompts")
     rows = pa.concat_tables(
         per_user_rows(name, decode, prompts, batch, reported, inputs.composite)
@@ -119,6 +123,25 @@ class _Served:
         if decode == "beam":
             return self._pool.beam_search(request, self._config.evaluate.beam_width)
         return self._pool.generate(request)
+
+    def sample(self, rows: NDArray[np.int64]) -> NDArray[np.int32]:
+        """As many lists per prompt as the largest search takes, ``[B, N, K]``."""
+        size = max(self._config.evaluate.best_of)
+        return self._pool.generate(self._prompter.request(rows, size, TEMPERATURES["sampled"], "evaluate")).items
+
+
+def _searches(
+    config: Config, inputs: Inputs, prompts: Prompts, sampled: NDArray[np.int32]
+) -> dict[str, NDArray[np.int32]]:
+    """The best of the first N lists of each prompt, for every N and by every choice."""
+    everything = repeated(prompts, sampled, inputs.data.catalog)
+    found: dict[str, NDArray[np.int32]] = {}
+    for select in filter(None, (search_choice(config, inputs.data), inputs.composite)):
+        oracle = " (oracle)" if is_oracle(select, everything) else ""
+        scores = select.score(everything)[0].reshape(sampled.shape[:2])
+        for n in config.evaluate.best_of:
+            found.setdefault(f"best of {n}{oracle}", best_of(sampled[:, :n], scores[:, :n]))
+    return found
 
 
 def _baselines(config: Config, inputs: Inputs, prompts: Prompts) -> dict[str, NDArray[np.int32]]:

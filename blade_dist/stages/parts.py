@@ -52,6 +52,11 @@ def check_inputs(config: Config) -> Inputs:
     reference = read_policy(paths.reference, data.codec)
     composite = check_metrics(config, data)
     check_lists(config, data)
+    if config.train.validation_prompts and not len(data.validation):
+        raise UserError(
+            "train.validation_prompts: the data have no validation prompts; set it to 0, or change data.split (see "
+            f"{paths.data / 'card.json'})"
+        )
     rows = np.arange(len(data.train))
     if config.train.prompts is not None and config.train.prompts < len(rows):
         chosen = np.random.default_rng(config.run.seed).choice(len(rows), config.train.prompts, replace=False)
@@ -68,9 +73,20 @@ def check_metrics(config: Config, data: DataBundle) -> Composite:
     catalog, k, wanted = data.catalog, config.lists.k, config.reward.distributions
     reward = Composite(config.reward.scored, catalog, k, distributions=wanted)
     report = Composite(dict.fromkeys(config.evaluate.metrics, 1.0), catalog, k, "evaluate.metrics", wanted)
-    for metrics in (reward, report):
+    select = search_choice(config, data)
+    for metrics in (reward, report, *([select] if select else [])):
         metrics.check()
     return reward
+
+
+def search_choice(config: Config, data: DataBundle) -> Composite | None:
+    """What ``evaluate.best_of`` chooses by, where it is not the reward.
+
+    Raises:
+        UserError: an unknown metric.
+    """
+    given, wanted = config.evaluate.select_by, config.reward.distributions
+    return Composite(given, data.catalog, config.lists.k, "evaluate.select_by", wanted) if given else None
 
 
 def check_lists(config: Config, data: DataBundle) -> None:

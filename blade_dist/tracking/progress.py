@@ -7,7 +7,16 @@ import time
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-SHOWN = ("reward", "informative_groups", "kl", "logprob_gap", "lists_per_second", "loss", "validation_loss")
+SHOWN = (
+    "reward",
+    "informative_groups",
+    "kl",
+    "logprob_gap",
+    "lists_per_second",
+    "loss",
+    "validation_loss",
+    "validation",
+)
 """Numbers of a row that are shown, where it has them."""
 
 LINE_EVERY_S = 2.0

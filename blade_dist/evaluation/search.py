@@ -1,0 +1,38 @@
+"""Best-of-N at serving time: what a search over a policy's sampled lists would show. Pure."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+from numpy.typing import NDArray
+
+from blade_dist.batches import Prompts, Ragged
+from blade_dist.catalog.catalog import Catalog
+from blade_dist.rewards.composite import Composite
+from blade_dist.rewards.lists import Lists
+
+
+def best_of(items: NDArray[np.int32], scores: NDArray[np.float64]) -> NDArray[np.int32]:
+    """``[B, K]``: of each prompt's ``[B, N, K]`` lists the one with the highest of its ``[B, N]`` scores.
+
+    The first one among equals.
+    """
+    best: NDArray[np.int32] = items[np.arange(len(items)), scores.argmax(axis=1)]
+    return best
+
+
+def repeated(prompts: Prompts, items: NDArray[np.int32], catalog: Catalog) -> Lists:
+    """All ``[B, N, K]`` lists of the prompts, a prompt's N one after another."""
+    owner = np.repeat(np.arange(len(prompts)), items.shape[1])
+    targets, history = prompts.targets.take(owner), prompts.history.take(owner)
+    return Lists(items.reshape(-1, items.shape[2]), targets, history, catalog, prompts.user[owner])
+
+
+def is_oracle(select: Composite, lists: Lists) -> bool:
+    """Whether the choice looks at held-out items, which nobody has at serving time.
+
+    Found by trying: the lists are scored as if all of their own items were held out, and as if the history's were.
+    """
+    own, none = replace(lists, targets=Ragged.of(list(lists.items))), replace(lists, targets=lists.history)
+    return not np.array_equal(select.score(own)[0], select.score(none)[0])

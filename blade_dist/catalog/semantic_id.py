@@ -6,14 +6,12 @@ Residual k-means: level 1 clusters the items' features, each next level clusters
 
 from __future__ import annotations
 
-import warnings
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 from sklearn.cluster import KMeans, MiniBatchKMeans
 from sklearn.decomposition import TruncatedSVD
-from sklearn.exceptions import ConvergenceWarning
 from sklearn.feature_extraction.text import TfidfVectorizer
 from tokenizers import AddedToken
 from transformers import PreTrainedTokenizerBase
@@ -72,16 +70,24 @@ def item_features(catalog: Catalog, seed: int) -> NDArray[np.float32]:
 def residual_codes(features: NDArray[np.float32], levels: int, codes: int, seed: int) -> NDArray[np.int64]:
     """int64 ``[I, levels]`` with values below ``codes``; the same for the same seed."""
     residual = np.array(features, dtype=np.float32)
-    kind = KMeans if len(features) <= _EXACT_ITEMS else MiniBatchKMeans
     columns = []
     for level in range(levels):
-        model = kind(min(codes, len(features)), random_state=seed + level, n_init=2)
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", ConvergenceWarning)  # fewer distinct items than codes: some stay unused
-            labels = model.fit_predict(residual)
-        columns.append(labels.astype(np.int64))
-        residual -= model.cluster_centers_[labels].astype(np.float32)
+        labels, centers = _clusters(residual, codes, seed + level)
+        columns.append(labels)
+        residual -= centers[labels]
     return np.stack(columns, axis=1)
+
+
+def _clusters(points: NDArray[np.float32], codes: int, seed: int) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
+    """Each point's cluster, int64 ``[I]``, and the clusters' centers. With codes enough, each point is its own center,
+    which is what k-means would find after many minutes."""
+    distinct, labels = np.unique(points, axis=0, return_inverse=True)
+    if len(distinct) <= codes:
+        return labels.reshape(-1).astype(np.int64), distinct
+    kind = KMeans if len(points) <= _EXACT_ITEMS else MiniBatchKMeans
+    model = kind(codes, random_state=seed, n_init=2)
+    labels = model.fit_predict(points)
+    return labels.astype(np.int64), model.cluster_centers_.astype(np.float32)
 
 
 def _last_codes(codes: NDArray[np.int64]) -> NDArray[np.int64]:

@@ -31,19 +31,27 @@ def cooccurrence_lists(
 ) -> NDArray[np.int32]:
     """Items that occur with the history's items in the same users' training sequences: int32 ``[n, k]``.
 
-    Score of item j: ``sum_(i in history, i != j) C_ij / sqrt(C_ii * C_jj)``, C_ij = users with both. A user's training
-    sequence is the history and targets of the latest window (the last of the user's rows), so it reaches as far back
-    as ``data.max_history``. Equal scores, 0 among them, go by popularity; misses as in :func:`popularity_lists`.
+    Score of item j: the sum of its :func:`similarities` to the history's items. Equal scores, 0 among them, go by
+    popularity; misses as in :func:`popularity_lists`.
+    """
+    return _most_similar(catalog, similarities(catalog, train), prompts, k, exclude_history)
+
+
+def similarities(catalog: Catalog, train: Prompts) -> csr_matrix:
+    """``[I, I]``: ``C_ij / sqrt(C_ii * C_jj)``, C_ij = users with both items; 0 for an item and itself.
+
+    A user's training sequence is the history and targets of the latest window (the last of the user's rows), so it
+    reaches as far back as ``data.max_history``.
     """
     last = len(train) - 1 - np.unique(train.user[::-1], return_index=True)[1]
     users = np.arange(len(last))
     windows = train.take(last)
-    seen = _occurrence(Ragged.concat([windows.history, windows.targets]), np.tile(users, 2), len(last), len(catalog))
+    seen = occurrence(Ragged.concat([windows.history, windows.targets]), np.tile(users, 2), len(last), len(catalog))
     together = (seen.T @ seen).tocsr()
     scale = diags(1 / np.sqrt(np.maximum(together.diagonal(), 1.0)))
     similar = (scale @ together @ scale).tocsr()
     similar.setdiag(0)
-    return _most_similar(catalog, similar, prompts, k, exclude_history)
+    return similar
 
 
 def _most_similar(
@@ -56,7 +64,7 @@ def _most_similar(
     for start in range(0, len(prompts), size):
         rows = np.arange(start, min(start + size, len(prompts)))
         history = prompts.history.take(rows)
-        known = _occurrence(history, np.arange(len(rows)), len(rows), len(catalog))
+        known = occurrence(history, np.arange(len(rows)), len(rows), len(catalog))
         scores = (known @ similar).toarray().round(DECIMALS)
         if exclude_history:
             scores[known.nonzero()] = -np.inf
@@ -76,7 +84,7 @@ def _first_largest(scores: NDArray[np.float64], items: NDArray[np.int64], k: int
     return lists
 
 
-def _occurrence(rows: Ragged, owners: NDArray[np.int64], n: int, items: int) -> csr_matrix:
+def occurrence(rows: Ragged, owners: NDArray[np.int64], n: int, items: int) -> csr_matrix:
     """0/1 matrix ``[n, items]``; ``owners`` says whose each ragged row is."""
     pairs = (np.repeat(owners, rows.lengths), rows.flat)
     matrix = csr_matrix((np.ones(len(rows.flat)), pairs), shape=(n, items))

@@ -1,0 +1,54 @@
+"""How a search at inference chooses among its samples when it has no held-out items, as nobody has at serving time.
+
+By the reward without its held-out part; where nothing is left, by co-occurrence with the history. Evaluation finds the
+function by its name, ``blind:cooccurrence``, with this folder on ``PYTHONPATH`` and a run's data in :data:`FOLDER`.
+"""
+
+from __future__ import annotations
+
+import os
+from functools import cache
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.sparse import csr_matrix
+
+from blade_dist.batches import MISS
+from blade_dist.catalog.catalog import Catalog
+from blade_dist.data.bundle import load_data
+from blade_dist.evaluation.baselines import occurrence, similarities
+from blade_dist.rewards.lists import Lists
+
+FOLDER = "BLADE_QUALITY_DATA"
+"""Environment variable: the run whose training prompts are counted."""
+HELD_OUT = ("ndcg@", "recall@", "hr@", "mrr@")
+"""How the metrics begin that look at held-out items."""
+CHUNK = 1024
+"""Lists that are scored at once."""
+
+
+def choice(weights: dict[str, float]) -> dict[str, float]:
+    """What to select by, as ``evaluate.select_by``; functions of the user's are taken to look at held-out items."""
+    seen = {name: weight for name, weight in weights.items() if not name.startswith(HELD_OUT) and ":" not in name}
+    return seen or {"blind:cooccurrence": 1.0}
+
+
+def cooccurrence(lists: Lists) -> NDArray[np.float64]:
+    """``sum_i s(item i) / log2(i + 1)``, s = the sum of an item's similarities to the history's, ``[n]``; a miss is 0.
+
+    The similarity is that of the co-occurrence baseline.
+    """
+    found = np.zeros(lists.items.shape)
+    for start in range(0, len(lists), CHUNK):
+        rows = np.arange(start, min(start + CHUNK, len(lists)))
+        known = occurrence(lists.history.take(rows), np.arange(len(rows)), len(rows), len(lists.catalog))
+        scores = (known @ _similar(lists.catalog)).toarray()
+        found[rows] = np.take_along_axis(scores, np.maximum(lists.items[rows], 0).astype(np.int64), axis=1)
+    return np.where(lists.items == MISS, 0.0, found) @ (1 / np.log2(np.arange(2, lists.items.shape[1] + 2)))
+
+
+@cache
+def _similar(catalog: Catalog) -> csr_matrix:
+    train = load_data(Path(os.environ[FOLDER])).train
+    return similarities(catalog, train.rows(np.arange(len(train))))

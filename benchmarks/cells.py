@@ -1,0 +1,95 @@
+"""Cells of the quality table: one alignment each, of one seed."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from dataclasses import dataclass
+from typing import Any
+
+TARGETS: dict[str, dict[str, Any]] = {
+    "static": {"target": "static"},
+    "static, refreshed": {"target": "static", "prior.refresh_every": 20},
+    "blade": {"target": "blade"},
+    "blade, refreshed": {"target": "blade", "prior.refresh_every": 20},
+    "bond": {"target": "bond"},
+    "grpo": {"target": "grpo"},
+    "best_of_n_sft": {"target": "best_of_n_sft"},
+}
+"""Rows of the main table, and the settings that make them."""
+RATES = (5e-4, 1e-3, 2e-3)
+"""Learning rates that every target is tried with, by validation reward on the first seed."""
+PARETO_TARGETS = ("static", "blade", "grpo")
+PARETO: tuple[dict[str, float], ...] = (
+    *({"ndcg@5": 1.0, "ild@5": weight} for weight in (0.1, 0.3, 1.0)),
+    *({"ndcg@5": 1.0, "mgu@5": -weight} for weight in (0.3, 1.0, 3.0)),
+)
+"""Rewards of the Pareto front, besides the preset's own."""
+SENSITIVITY: dict[str, tuple[Any, ...]] = {
+    "posterior.tau": (0.05, 0.3, 0.6, 0.9, "auto"),
+    "prior.size": (8, 16, 32, 64),
+    "rollout.group_size": (4, 8, 16, 32),
+    "learner.bon_n": (4, 16, 64),
+}
+"""BLADE with one setting changed at a time: tau, M, G, N."""
+PRIOR = ("reward.", "prior.size", "prior.prompts", "rollout.temperature")
+"""How the settings begin that the prior depends on."""
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One alignment of one seed."""
+
+    seed: int
+    name: str
+    """Of the table's row; cells of several seeds share it."""
+    lr: float
+    changes: dict[str, Any]
+    """Settings that are not the preset's, by their full names."""
+
+    @property
+    def target(self) -> str:
+        return str(self.changes.get("target", "blade"))
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """All that this cell sets, by full names."""
+        return {"run.seed": self.seed, "learner.lr": self.lr, **self.changes}
+
+    @property
+    def of_prior(self) -> dict[str, Any]:
+        """The changes that its prior depends on."""
+        return {name: value for name, value in self.changes.items() if name.startswith(PRIOR)}
+
+    @property
+    def folder(self) -> str:
+        return folder_name(f"{self.name} lr {self.lr:g}")
+
+
+def pareto_cells(seed: int, rates: dict[str, float]) -> list[Cell]:
+    """A cell for each target and reward, at the target's own learning rate."""
+    return [
+        Cell(seed, f"{target} {_written(weights)}", rates[target], {"target": target, "reward.weights": weights})
+        for target in PARETO_TARGETS
+        for weights in PARETO
+    ]
+
+
+def sensitivity_cells(seed: int, lr: float) -> dict[str, dict[str, Cell]]:
+    """Setting -> value -> cell."""
+    return {
+        name: {
+            str(value): Cell(seed, f"blade {name} {value}", lr, {"target": "blade", name: value}) for value in values
+        }
+        for name, values in SENSITIVITY.items()
+    }
+
+
+def folder_name(label: str) -> str:
+    """The label without what a folder's name should not hold; a digest tells apart what then looks the same."""
+    plain = re.sub(r"[^A-Za-z0-9._-]+", "-", label).strip("-")
+    return f"{plain}-{hashlib.sha256(label.encode()).hexdigest()[:4]}"
+
+
+def _written(weights: dict[str, float]) -> str:
+    return " ".join(f"{weight:+g} {name}" for name, weight in weights.items())

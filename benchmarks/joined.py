@@ -1,0 +1,90 @@
+"""Every list that any policy of any seed wrote, in one table, and the numbers that are read off it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
+from slices import slice_scores
+
+from blade_dist.batches import Ragged
+from blade_dist.data.bundle import DataBundle
+from blade_dist.evaluation.corpus import corpus_metrics
+from blade_dist.evaluation.table import KEYS
+from blade_dist.rewards.lists import Lists
+
+DECODES = ("greedy", "beam", "sampled")
+CORPUS = ("coverage", "gini", "miss")
+"""Numbers of all lists of a seed together; miss: the share of positions that are invalid or repeated."""
+
+
+class Joined:
+    """Rows of policies and seeds: seed, policy, decode, user, prompt, items, reward, metrics, slices."""
+
+    def __init__(self, data: DataBundle, slices: Mapping[str, Ragged]) -> None:
+        self._data, self._slices = data, slices
+        self._parts: dict[tuple[int, str, str], pd.DataFrame] = {}
+        self._corpus: dict[tuple[int, str, str], dict[str, float]] = {}
+
+    def add(self, rows: Path, seed: int, names: Mapping[str, str] | None = None) -> None:
+        """An evaluation's rows; with ``names``, only those policies, by their new names."""
+        table = pq.read_table(rows).to_pandas()
+        for (policy, decode), part in table.groupby(["policy", "decode"], sort=False):
+            if names is None or policy in names:
+                self._add(seed, names[policy] if names else policy, decode, part.sort_values("prompt"))
+
+    def save(self, path: Path) -> None:
+        """One Parquet file, atomically."""
+        temporary = path.with_name(path.name + ".tmp")
+        pq.write_table(pa.Table.from_pandas(pd.concat(self._parts.values()), preserve_index=False), temporary)
+        temporary.replace(path)
+
+    def policies(self, decode: str) -> list[str]:
+        """In the order in which they came."""
+        return list(dict.fromkeys(policy for _, policy, of in self._parts if of == decode))
+
+    def rows(self, policy: str, decode: str) -> pd.DataFrame:
+        """All seeds, ordered by seed and prompt."""
+        chosen = [self._parts[key] for key in sorted(key for key in self._parts if key[1:] == (policy, decode))]
+        return pd.concat(chosen, ignore_index=True)
+
+    def corpus(self, policy: str, decode: str) -> dict[str, float]:
+        """Means over seeds of :data:`CORPUS`."""
+        found = [numbers for key, numbers in self._corpus.items() if key[1:] == (policy, decode)]
+        return {name: float(np.mean([numbers[name] for numbers in found])) for name in CORPUS}
+
+    def by_seed(self) -> list[dict[str, Any]]:
+        """A row of means for every seed, policy and decode."""
+        return [
+            {
+                **dict(zip(("seed", "policy", "decode"), key, strict=True)),
+                **{name: _number(part[name].mean()) for name in columns(part)},
+                **self._corpus[key],
+            }
+            for key, part in self._parts.items()
+        ]
+
+    def _add(self, seed: int, policy: str, decode: str, part: pd.DataFrame) -> None:
+        index = part["prompt"].to_numpy()
+        prompts = self._data.test.rows(index)
+        items = np.stack(part["items"].to_numpy())
+        lists = Lists(items, prompts.targets, prompts.history, self._data.catalog, prompts.user)
+        found = {f"ndcg@5, {name}": slice_scores(lists, targets.take(index)) for name, targets in self._slices.items()}
+        key = (seed, policy, decode)
+        self._parts[key] = part.assign(seed=seed, policy=policy, decode=decode, **found)
+        self._corpus[key] = {name: corpus_metrics(lists)[name] for name in CORPUS}
+
+
+def columns(rows: pd.DataFrame) -> list[str]:
+    """Reward, metrics and slices."""
+    return [name for name in rows.columns if name not in (*KEYS, "seed")]
+
+
+def _number(value: float) -> float | None:
+    """None for the mean of nothing, which JSON has no number for."""
+    return None if np.isnan(value) else float(value)

@@ -1,0 +1,122 @@
+"""The parts of the quality table: main, Pareto front, sensitivity. Runs cells, joins their rows, draws pictures."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+from cells import PARETO_TARGETS, TARGETS, Cell, pareto_cells, sensitivity_cells
+from compare import MAIN, Numbers, headline
+from joined import Joined
+from pictures import draw_curves, draw_pareto, draw_search, draw_sensitivity
+from runner import BEST_OF, Runner
+from slices import make_slices, read_log
+
+from blade_dist.artifacts import RunPaths
+from blade_dist.data.bundle import load_data
+
+Found = dict[str, Any]
+FIRST = 0
+"""The seed that learning rates are chosen on, and that the Pareto front and the sensitivity are of."""
+ROWS = "per_user.parquet"
+
+
+class Quality:
+    """What is measured on one log."""
+
+    def __init__(self, runner: Runner, log: Path, rates: Sequence[float], out: Path) -> None:
+        """
+        Args:
+            runner: of the cells.
+            log: folder in MovieLens format.
+            rates: learning rates that every target is tried with.
+            out: the result file; the joined rows and the pictures lie beside it.
+        """
+        self._runner, self._log, self._rates, self._out = runner, log, rates, out
+
+    def main(self, targets: Sequence[str], seeds: int, family: Sequence[str]) -> Found:
+        """Every target at its own learning rate on every seed, beside references, searches and baselines."""
+        trials = {name: self._runner.tuned(FIRST, name, TARGETS[name], self._rates) for name in targets}
+        cells = [Cell(seed, name, trials[name][0]["lr"], TARGETS[name]) for seed in range(seeds) for name in targets]
+        joined = self._joined(cells, range(seeds))
+        joined.save(self._out.with_suffix(".parquet"))
+        numbers = Numbers(joined)
+        rows, tables = numbers.comparisons(targets, family), numbers.table()
+        summaries = [self._runner.summary(cell) for cell in cells]
+        draw_curves(summaries, self._picture("curves"))
+        greedy = {name: tables["greedy"][name][MAIN] for name in ("sft", "blade") if name in tables["greedy"]}
+        draw_search(searches(tables["sampled"]), greedy, self._picture("search"))
+        return {
+            "tables": tables,
+            "comparisons": rows,
+            "held_out_ndcg5": headline(numbers, rows),
+            "by_seed": joined.by_seed(),
+            "cells": summaries,
+            "trials": trials,
+        }
+
+    def pareto(self) -> Found:
+        """Greedy numbers for several weights of diversity and of fairness, at each target's own learning rate."""
+        rates = {target: self._rate(target) for target in PARETO_TARGETS}
+        plain = [Cell(FIRST, target, rates[target], TARGETS[target]) for target in PARETO_TARGETS]
+        cells = [*plain, *pareto_cells(FIRST, rates)]
+        table = Numbers(self._joined(cells, [FIRST])).table()["greedy"]
+        fronts = {
+            metric: {
+                "sft": [front_point(table["sft"], metric)],
+                **{
+                    target: [
+                        front_point(table[cell.name], metric)
+                        for cell in cells
+                        if cell.target == target and metric in cell.changes.get("reward.weights", {metric: 0.0})
+                    ]
+                    for target in PARETO_TARGETS
+                },
+            }
+            for metric in ("ild@5", "mgu@5")
+        }
+        draw_pareto(fronts, self._picture("pareto"))
+        return {"greedy": table, "cells": [self._runner.summary(cell) for cell in cells]}
+
+    def sensitivity(self) -> Found:
+        """Greedy numbers of BLADE with one setting changed at a time, at its own learning rate."""
+        cells = sensitivity_cells(FIRST, self._rate("blade"))
+        every = [cell for values in cells.values() for cell in values.values()]
+        table = Numbers(self._joined(every, [FIRST])).table()["greedy"]
+        found = {name: {value: table[cell.name][MAIN] for value, cell in of.items()} for name, of in cells.items()}
+        draw_sensitivity(found, self._picture("sensitivity"))
+        return {"ndcg@5": found, "greedy": table, "cells": [self._runner.summary(cell) for cell in every]}
+
+    def _rate(self, target: str) -> float:
+        return float(self._runner.tuned(FIRST, target, TARGETS[target], self._rates)[0]["lr"])
+
+    def _joined(self, cells: Sequence[Cell], seeds: Iterable[int]) -> Joined:
+        """Rows of the seeds' references with all that is compared with them, and of the cells."""
+        data = load_data(self._runner.data())
+        joined = Joined(data, make_slices(data, read_log(self._log, data.catalog)))
+        for seed in seeds:
+            for run in (self._runner.searched(seed), self._runner.next_item(seed)):
+                joined.add(RunPaths(run).evaluation / ROWS, seed)
+            for cell in (cell for cell in cells if cell.seed == seed):
+                run = self._runner.evaluated(cell)
+                joined.add(RunPaths(run).evaluation / ROWS, seed, {cell.target: cell.name})
+        return joined
+
+    def _picture(self, name: str) -> Path:
+        return self._out.with_name(f"{self._out.stem}-{name}.png")
+
+
+def front_point(numbers: Found, metric: str) -> tuple[Found, Found]:
+    """What a policy has of the metric, and of NDCG."""
+    return numbers[metric], numbers[MAIN]
+
+
+def searches(sampled: Found) -> dict[str, dict[int, Found]]:
+    """How a search chooses -> N -> NDCG, N = 1 first: one sample of the reference."""
+    found: dict[str, dict[int, Found]] = {}
+    for choice, mark in (("blind", ""), ("oracle", " (oracle)")):
+        names = {n: f"sft best of {n}{mark}" for n in BEST_OF}
+        known = {n: sampled[name][MAIN] for n, name in names.items() if name in sampled}
+        found[f"SFT, best of N, {choice}"] = {1: sampled["sft"][MAIN], **known}
+    return found

@@ -1,0 +1,100 @@
+"""The quality table: every target, searches and baselines on a real log, with intervals over users pooled over seeds.
+
+README.md says how to read it. Every run is kept in a folder, and each of its commands is run once.
+"""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from cells import RATES, TARGETS
+from compare import MAIN
+from parts import Quality
+from render import show
+from report import write_result
+from rich.console import Console
+from runner import Runner
+
+from blade_dist.config import load_config
+
+PRESETS = Path(__file__).parent / "presets"
+
+
+class Part(StrEnum):
+    """What is measured."""
+
+    main = "main"
+    pareto = "pareto"
+    sensitivity = "sensitivity"
+
+
+def main(
+    data: Annotated[
+        Path | None, typer.Option(help="Log in MovieLens format: a folder with ratings.csv, movies.csv.")
+    ] = None,
+    synthetic: Annotated[bool, typer.Option(help="The synthetic study instead, where the truth is known.")] = False,
+    preset: Annotated[str, typer.Option(help="Settings: a name in benchmarks/presets, or a YAML file.")] = "cpu",
+    folder: Annotated[Path, typer.Option(help="Where runs are kept; what is done there is not done again.")] = Path(
+        "runs/quality"
+    ),
+    seeds: Annotated[int, typer.Option(min=1, help="Seeds of the main part.")] = 3,
+    part: Annotated[list[Part] | None, typer.Option(help="What is measured; may be repeated. Default: main.")] = None,
+    target: Annotated[
+        list[str] | None, typer.Option(help="Rows of the main part; may be repeated. Default: all.")
+    ] = None,
+    rate: Annotated[list[float] | None, typer.Option(help="Learning rates that are tried; may be repeated.")] = None,
+    json: Annotated[Path | None, typer.Option(help="The result file. Default: quality.json in the folder.")] = None,
+) -> None:
+    """Runs what is missing, prints the tables, and writes the result with rows (Parquet) and pictures (PNG) beside it.
+
+    Examples:
+
+      python benchmarks/quality.py --data ../shared/data/ml-latest-small --preset cpu --json out.json
+
+      python benchmarks/quality.py --data ../shared/data/ml-latest-small --part pareto --part sensitivity
+
+      python benchmarks/quality.py --synthetic --json out.json
+    """
+    out = json or folder / "quality.json"
+    if synthetic:
+        from study import run_study
+
+        run_study(folder / "synthetic", seeds, out)
+        return
+    known = list(TARGETS)
+    if data is None or not (data / "ratings.csv").is_file():
+        raise typer.BadParameter(
+            f"{data or 'nothing'}: no ratings.csv there; give a folder in MovieLens format", param_hint="--data"
+        )
+    chosen = target or known
+    if unknown := sorted(set(chosen) - set(known)):
+        raise typer.BadParameter(f"{', '.join(unknown)}: unknown; one of: {'; '.join(known)}", param_hint="--target")
+    path = PRESETS / f"{preset}.yaml" if (PRESETS / f"{preset}.yaml").is_file() else Path(preset)
+    config = load_config(path, [f"data.path={data}"])
+    if not config.train.validation_prompts:
+        raise typer.BadParameter(
+            f"{path}: train.validation_prompts is 0, and learning rates are chosen by it", param_hint="--preset"
+        )
+    console = Console()
+    out.parent.mkdir(parents=True, exist_ok=True)
+    quality = Quality(Runner(folder, path, data, console), data, rate or list(RATES), out)
+    results: dict[str, Any] = {}
+    for name in part or [Part.main]:
+        if name is Part.main:
+            family = [MAIN] if config.reward.weights == {MAIN: 1.0} else [MAIN, "reward"]
+            found = quality.main(chosen, seeds, family)
+            show(found, family, config.evaluate.beam_width, console)
+            results |= found
+        else:
+            results[name] = getattr(quality, name)()
+    write_result(
+        out, "quality", {"preset": config.model_dump(mode="json"), "seeds": seeds, "rates": rate or RATES}, results
+    )
+    console.print(f"result: {out}", highlight=False, soft_wrap=True)
+
+
+if __name__ == "__main__":
+    typer.run(main)

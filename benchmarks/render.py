@@ -1,0 +1,97 @@
+"""The quality tables as a person sees them."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+from compare import AGAINST, found, verdict
+from rich.console import Console
+from rich.table import Table
+
+WIDTH = 250
+"""Characters of a line where no terminal says how many it has."""
+MARKS = {"sft": "*", "static": "†"}
+"""Beside a greedy number: it differs from this policy's, by Holm's rule over the family."""
+TITLES = {
+    "greedy": "greedy decoding; * differs from SFT, † from static (Holm over the family, 5 %)",
+    "beam": "beam search",
+    "sampled": "one sample at T = 1, and searches over more",
+}
+SLICE = "ndcg@5, "
+"""How the columns of slices begin."""
+Found = dict[str, Any]
+
+
+def show(result: Found, family: Sequence[str], beam_width: int, console: Console) -> None:
+    """Every table of the main part."""
+    wide = console if console.is_terminal else Console(file=console.file, width=WIDTH)
+    rows = result["comparisons"]
+    for decode, policies in result["tables"].items():
+        if policies:
+            names = [name for name in columns_of(policies) if not name.startswith(SLICE)]
+            wide.print(_table(TITLES[decode], policies, names, decode, rows, family, beam_width))
+    greedy = result["tables"]["greedy"]
+    slices = [name for name in columns_of(greedy) if name.startswith(SLICE)]
+    wide.print(_table("slices, greedy NDCG@5", greedy, slices, "greedy", rows, (), beam_width))
+    wide.print(gains(rows, family))
+    for name, interval in result["held_out_ndcg5"].items():
+        console.print(f"held_out_ndcg5.{name}: {written(interval, 4).replace(chr(10), ' ')}", highlight=False)
+
+
+def columns_of(policies: dict[str, Found]) -> list[str]:
+    """Every column that any policy has, in order."""
+    return list(dict.fromkeys(name for found_of in policies.values() for name in found_of))
+
+
+def samples(policy: str, decode: str, beam_width: int) -> str:
+    """Lists that are written, or kept, for the one that is served."""
+    search = re.search(r"best of (\d+)", policy)
+    return search[1] if search else str(beam_width if decode == "beam" else 1)
+
+
+def marks(rows: Sequence[Found], policy: str, column: str) -> str:
+    """A mark for each policy that this one's greedy number differs from."""
+    compared = ((against, found(rows, policy, against, "greedy", column)) for against in AGAINST)
+    return "".join(MARKS[against] for against, row in compared if row and row.get("significant"))
+
+
+def written(interval: Found, digits: int = 3) -> str:
+    """Mean, and the interval below it where there is one."""
+    mean = f"{interval['mean']:.{digits}f}"
+    return f"{mean}\n[{interval['low']:.{digits}f}, {interval['high']:.{digits}f}]" if "low" in interval else mean
+
+
+def gains(rows: Sequence[Found], family: Sequence[str]) -> Table:
+    """What each target gained over SFT, greedily and by one sample."""
+    table = Table("target", "column", "greedy", "Holm's p", "one sample", "so", title="minus SFT, pooled over seeds")
+    for policy in dict.fromkeys(row["policy"] for row in rows):
+        for name in family:
+            greedy, sampled = (found(rows, policy, "sft", decode, name) for decode in ("greedy", "sampled"))
+            if greedy and sampled:
+                numbers = [written(greedy), f"{greedy['p_holm']:.4f}", written(sampled)]
+                table.add_row(policy, name, *numbers, verdict(rows, policy, name))
+    return table
+
+
+def _table(
+    title: str,
+    policies: dict[str, Found],
+    names: Sequence[str],
+    decode: str,
+    rows: Sequence[Found],
+    family: Sequence[str],
+    beam_width: int,
+) -> Table:
+    table = Table("", "samples", *(name.removeprefix(SLICE) for name in names), title=title, show_lines=True)
+
+    def cells(policy: str, numbers: Found) -> Iterator[str]:
+        for name in names:
+            shown = written(numbers[name]) if name in numbers else ""
+            mark = marks(rows, policy, name) if decode == "greedy" and name in family else ""
+            yield shown.replace("\n", f" {mark}\n", 1) if mark else shown
+
+    for policy, numbers in policies.items():
+        table.add_row(policy, samples(policy, decode, beam_width), *cells(policy, numbers))
+    return table

@@ -1,0 +1,191 @@
+"""Runs the cells of the quality table, each command of `blade-dist` once, and keeps what it took.
+
+Cells of a seed share what is equal: the data (all seeds do), the reference and, where nothing that it depends on
+differs, the prior.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import blind
+import pyarrow.parquet as pq
+import yaml
+from cells import Cell, folder_name
+from nextitem import write_rows
+from rich.console import Console
+
+from blade_dist.artifacts import RunPaths, read_json, write_json
+from blade_dist.config import load_config
+from blade_dist.settings import Config
+
+BEST_OF = (2, 4, 8, 16)
+"""N of the searches over the reference's samples."""
+RECORD = "cell.json"
+
+
+@dataclass
+class Record:
+    """What a run folder was made with, what is finished there, and how long that took."""
+
+    settings: dict[str, Any]
+    finished: list[str] = field(default_factory=list)
+    seconds: dict[str, float] = field(default_factory=dict)
+    """Of each piece of work, attempts that were cut off included."""
+
+
+class Runner:
+    """Run folders below one folder: ``data``, and for each seed the reference, priors and cells."""
+
+    def __init__(self, folder: Path, preset: Path, data: Path, console: Console) -> None:
+        self._folder, self._preset, self._console = folder.absolute(), preset, console
+        self._log = {"data.source": "movielens", "data.path": str(data.absolute())}
+        self._given = yaml.safe_load(preset.read_text())
+
+    def config(self, run: Path, seed: int) -> Config:
+        """The preset's settings in a run folder."""
+        return load_config(self._preset, _overrides({"run.dir": str(run), "run.seed": seed, **self._log}))
+
+    def data(self) -> Path:
+        """The run whose data all seeds share: the same catalog, split and test prompts."""
+        return self._blade(self._folder / "data", {"run.seed": 0}, "data")
+
+    def reference(self, seed: int) -> Path:
+        """The run with the seed's fine-tuned reference."""
+        run = self._linked(self._folder / f"seed{seed}" / "reference", {"data": self.data()})
+        return self._blade(run, {"run.seed": seed}, "sft")
+
+    def searched(self, seed: int) -> Path:
+        """The reference's run, evaluated beside popularity, co-occurrence and the searches over its samples."""
+        run = self._prior(seed, {})
+        choice = blind.choice(self.config(run, seed).reward.weights)
+        more = {"evaluate.best_of": BEST_OF, "evaluate.select_by": choice}
+        return self._blade(run, {"run.seed": seed}, "evaluate", RunPaths(run).reference, more)
+
+    def aligned(self, cell: Cell) -> Path:
+        """The cell's run, trained."""
+        reference = self.reference(cell.seed)
+        prior = self._prior(cell.seed, cell.of_prior)
+        shared = {"data": reference, "sft": reference, "prior.arrow": prior}
+        return self._blade(self._linked(self._place(cell), shared), cell.settings, "train")
+
+    def evaluated(self, cell: Cell) -> Path:
+        """The cell's run, trained and evaluated."""
+        run = self.aligned(cell)
+        return self._blade(run, cell.settings, "evaluate", RunPaths(run).policy(cell.target))
+
+    def next_item(self, seed: int) -> Path:
+        """The run with the next-item model's lists."""
+        config = self.config(self._prior(seed, {}), seed)
+        run = self._folder / f"seed{seed}" / "next-item"
+        decodes = ("greedy", "sampled", *(("beam",) if config.evaluate.beam_width else ()))
+        out = RunPaths(run).evaluation / "per_user.parquet"
+        return self.once(run, {"run.seed": seed}, "next item", lambda: write_rows(config, decodes, out))
+
+    def tuned(self, seed: int, name: str, changes: dict[str, Any], rates: Sequence[float]) -> list[dict[str, Any]]:
+        """A seed's trials of every learning rate, the one with the best validation reward first."""
+        cells = [Cell(seed, name, lr, changes) for lr in rates]
+        for cell in cells:
+            self.aligned(cell)
+        return sorted((self.summary(cell) for cell in cells), key=lambda trial: -trial["validation"])
+
+    def summary(self, cell: Cell) -> dict[str, Any]:
+        """What the result file says of a trained cell."""
+        run = self._place(cell)
+        rows = pq.read_table(RunPaths(run).target(cell.target) / "metrics.parquet").to_pylist()
+        looks = [row["validation"] for row in rows if row.get("validation") is not None]
+        return {
+            **asdict(cell),
+            "validation": max(looks),
+            "seconds": json.loads((run / RECORD).read_text())["seconds"],
+            "curves": {name: [row[name] for row in rows] for name in ("reward", "informative_groups")},
+        }
+
+    def once(self, run: Path, settings: dict[str, Any], name: str, work: Callable[[], None]) -> Path:
+        """Does a piece of work in a run folder, unless it is done; returns the folder.
+
+        Raises:
+            SystemExit: the folder was made with other settings.
+        """
+        path = run / RECORD
+        now = {"preset": self._given, "log": self._log, "changes": json.loads(json.dumps(settings))}
+        record = Record(**(read_json(path) or {"settings": now}))
+        if record.settings != now:
+            raise SystemExit(f"{run}: was made with another preset or --data; delete it or choose another --folder")
+        if name in record.finished:
+            return run
+        write_json(path, asdict(record))
+        began = time.monotonic()
+        try:
+            work()
+            record.finished.append(name)
+        finally:
+            record.seconds[name] = record.seconds.get(name, 0.0) + time.monotonic() - began
+            write_json(path, asdict(record))
+        place = run.relative_to(self._folder)
+        self._console.print(f"{place}: {name}, {record.seconds[name]:.0f} s", highlight=False, soft_wrap=True)
+        return run
+
+    def _place(self, cell: Cell) -> Path:
+        return self._folder / f"seed{cell.seed}" / cell.folder
+
+    def _prior(self, seed: int, changes: dict[str, Any]) -> Path:
+        """The run with the prior that belongs to these changes."""
+        reference = self.reference(seed)
+        if not changes:
+            return self._blade(reference, {"run.seed": seed}, "prior")
+        label = " ".join(["prior", *(f"{name} {value}" for name, value in changes.items())])
+        run = self._linked(self._folder / f"seed{seed}" / folder_name(label), {"data": reference, "sft": reference})
+        return self._blade(run, {"run.seed": seed, **changes}, "prior")
+
+    @staticmethod
+    def _linked(run: Path, shared: dict[str, Path]) -> Path:
+        run.mkdir(parents=True, exist_ok=True)
+        for name, source in shared.items():
+            if not (run / name).exists():
+                (run / name).symlink_to(source / name)
+        return run
+
+    def _blade(
+        self,
+        run: Path,
+        changes: dict[str, Any],
+        stage: str,
+        checkpoint: Path | None = None,
+        more: dict[str, Any] | None = None,
+    ) -> Path:
+        """One command in a run folder, unless it is done; ``more``: settings of this command alone."""
+        command = [sys.executable, "-m", "blade_dist", stage, str(self._preset)]
+        command += ["--checkpoint", str(checkpoint)] if checkpoint else []
+        given = {"run.dir": str(run), **self._log, **changes, **(more or {})}
+        command += [part for override in _overrides(given) for part in ("--set", override)]
+        known = os.environ.get("PYTHONPATH")
+        path = os.pathsep.join([str(Path(__file__).parent), *([known] if known else [])])
+        environment = os.environ | {"PYTHONPATH": path, blind.FOLDER: str(self._folder / "data")}
+        return self.once(run, changes, stage, lambda: _call(command, environment, run / f"{stage}.log"))
+
+
+def _overrides(changes: dict[str, Any]) -> list[str]:
+    return [f"{name}={json.dumps(value)}" for name, value in changes.items()]
+
+
+def _call(command: list[str], environment: dict[str, str], log: Path) -> None:
+    """Runs the command; what it says goes to a file.
+
+    Raises:
+        SystemExit: it failed; with the end of what it said.
+    """
+    log.parent.mkdir(parents=True, exist_ok=True)
+    with log.open("w") as file:
+        done = subprocess.run(command, env=environment, stdout=file, stderr=subprocess.STDOUT, check=False)
+    if done.returncode:
+        said = log.read_text()[-2000:]
+        raise SystemExit(f"{' '.join(command)}\nended with {done.returncode}; the end of {log}:\n{said}")

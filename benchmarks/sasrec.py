@@ -1,0 +1,172 @@
+"""A next-item model to compare with: SASRec (Kang & McAuley, ICDM 2018) with a full softmax, as wide as the policy.
+
+A causal transformer over item ids; a position's output, times the item embeddings, scores the item that comes next.
+The K best-scored items that are not in the history are the list.
+"""
+
+from __future__ import annotations
+
+import copy
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import nn
+from torch.nn import functional
+
+from blade_dist.batches import Prompts, Ragged
+from blade_dist.catalog.catalog import Catalog
+from blade_dist.patience import Patience
+from blade_dist.rewards.lists import Lists
+from blade_dist.rewards.metrics import ndcg
+from blade_dist.settings import BuildSettings
+
+RATES = (5e-4, 1e-3, 2e-3)
+"""Learning rates; the one with the best validation NDCG is taken, as for the policies."""
+DROPOUT = 0.3
+BATCH = 256
+EPOCHS = 200
+PATIENCE = 8
+"""Epochs without a better validation NDCG after which it stops."""
+PROMPTS = 1024
+"""Prompts that are scored at once."""
+
+
+class SasRec(nn.Module):
+    """Item and position embeddings, causal pre-norm layers, the item embeddings again as output."""
+
+    def __init__(self, items: int, context: int, build: BuildSettings) -> None:
+        super().__init__()
+        self.context, self.padding = context, items
+        self.items = nn.Embedding(items + 1, build.hidden_size, padding_idx=items)
+        self.positions = nn.Embedding(context, build.hidden_size)
+        layer = nn.TransformerEncoderLayer(
+            *(build.hidden_size, build.heads, build.ffn_size, DROPOUT), "gelu", batch_first=True, norm_first=True
+        )
+        self.layers = nn.TransformerEncoder(layer, build.layers, enable_nested_tensor=False)
+        self.norm, self.dropout = nn.LayerNorm(build.hidden_size), nn.Dropout(DROPOUT)
+        for embedding in (self.items, self.positions):
+            nn.init.normal_(embedding.weight, std=0.02)
+
+    def forward(self, rows: torch.Tensor) -> torch.Tensor:
+        """``[B, L]`` item ids, padded at the end, to ``[B, L, hidden]``."""
+        places = torch.arange(rows.shape[1])
+        inputs = self.dropout(self.items(rows) * math.sqrt(self.items.embedding_dim) + self.positions(places))
+        later = torch.ones(len(places), len(places), dtype=torch.bool).triu(1)
+        return self.norm(self.layers(inputs, mask=later))
+
+    def scores(self, hidden: torch.Tensor) -> torch.Tensor:
+        """``[..., hidden]`` to ``[..., items]``."""
+        return hidden @ self.items.weight[: self.padding].T
+
+
+@dataclass(frozen=True)
+class Fitted:
+    """The model that did best on the validation prompts."""
+
+    model: SasRec
+    validation: float
+    """NDCG of its lists there."""
+    lr: float
+
+    def lists(self, prompts: Prompts, k: int, exclude_history: bool) -> NDArray[np.int32]:
+        """``[n, k]`` catalog indices, the best first."""
+        return top_lists(self.model, prompts, k, exclude_history)
+
+
+def fit(
+    data: tuple[Catalog, Ragged, Prompts], build: BuildSettings, context: int, k: int, cut: int, seed: int
+) -> Fitted:
+    """Trains with every learning rate, each until validation NDCG stops improving; the best model.
+
+    Args:
+        data: the items, the users' training sequences, the validation prompts.
+        build: width, layers, heads, feed-forward width.
+        context: longest input; a longer sequence is cut to windows.
+        k: items per list.
+        cut: of the NDCG.
+        seed: of initialisation, order and dropout.
+    """
+    return max((_fit(data, build, context, k, cut, seed, lr) for lr in RATES), key=lambda fitted: fitted.validation)
+
+
+def _fit(
+    data: tuple[Catalog, Ragged, Prompts], build: BuildSettings, context: int, k: int, cut: int, seed: int, lr: float
+) -> Fitted:
+    catalog, sequences, validation = data
+    torch.manual_seed(seed)
+    rng = np.random.default_rng(seed)
+    model = SasRec(len(catalog), context, build)
+    optimizer = torch.optim.AdamW(model.parameters(), lr, weight_decay=0.01)
+    patience, best = Patience(), copy.deepcopy(model.state_dict())
+    for _ in range(EPOCHS):
+        model.train()
+        for rows in _batches(sequences, context, model.padding, rng):
+            inputs, wanted = rows[:, :-1], rows[:, 1:]
+            real = wanted != model.padding
+            loss = functional.cross_entropy(model.scores(model(inputs)[real]), wanted[real])
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+        items = top_lists(model, validation, k, True)
+        found = float(ndcg(Lists(items, validation.targets, validation.history, catalog), cut).mean())
+        if found > patience.best:
+            best = copy.deepcopy(model.state_dict())
+        patience.see(found)
+        if patience.over(PATIENCE):
+            break
+    model.load_state_dict(best)
+    return Fitted(model, patience.best, lr)
+
+
+def _batches(sequences: Ragged, context: int, padding: int, rng: np.random.Generator) -> Iterator[torch.Tensor]:
+    """``[B, context + 1]`` windows in random order, cut anew in every epoch so that contexts differ."""
+    windows = [window for row in range(len(sequences)) for window in cut_windows(sequences[row], context, rng)]
+    order = rng.permutation(len(windows))
+    for start in range(0, len(order), BATCH):
+        chosen = [windows[number] for number in order[start : start + BATCH]]
+        rows = np.full((len(chosen), context + 1), padding)
+        for row, window in zip(rows, chosen, strict=True):
+            row[: len(window)] = window
+        yield torch.from_numpy(rows)
+
+
+def cut_windows(sequence: NDArray[np.int32], context: int, rng: np.random.Generator) -> list[NDArray[np.int32]]:
+    """Pieces of at most ``context + 1`` items, each beginning with the last of the one before: every item but the first
+    is predicted once. The first piece has a random length."""
+    cuts = np.arange(rng.integers(1, context + 1), len(sequence) - 1, context)
+    return [sequence[a : b + 1] for a, b in zip([0, *cuts], [*cuts, len(sequence) - 1], strict=True) if b > a]
+
+
+@torch.no_grad()
+def top_lists(model: SasRec, prompts: Prompts, k: int, exclude_history: bool) -> NDArray[np.int32]:
+    """``[n, k]``: the items with the highest scores after the history's last ``context`` items."""
+    model.eval()
+    lists = np.zeros((len(prompts), k), dtype=np.int32)
+    for start in range(0, len(prompts), PROMPTS):
+        histories = [prompts.history[row] for row in range(start, min(start + PROMPTS, len(prompts)))]
+        rows = np.full((len(histories), model.context), model.padding)
+        for row, history in zip(rows, histories, strict=True):
+            row[: min(len(history), model.context)] = history[-model.context :]
+        last = torch.tensor([min(len(history), model.context) - 1 for history in histories])
+        scores = model.scores(model(torch.from_numpy(rows))[torch.arange(len(rows)), last])
+        if exclude_history:
+            for row, history in zip(scores, histories, strict=True):
+                row[torch.from_numpy(history.astype(np.int64))] = -torch.inf
+        lists[start : start + len(rows)] = scores.topk(k).indices.numpy()
+    return lists
+
+
+def training_sequences(train: Prompts) -> Ragged:
+    """Each user's training items in order, read off the prompts, whose windows move on by one item."""
+    order = np.argsort(train.user.astype(str), kind="stable")
+    first = np.unique(train.user[order].astype(str), return_index=True)[1]
+    rows = []
+    for windows in np.split(order, first[1:]):
+        start = windows[0]
+        later = [train.targets[row][-1] for row in windows[1:]]
+        rows.append(np.concatenate([train.history[start], train.targets[start], np.array(later, dtype=np.int32)]))
+    return Ragged.of(rows)

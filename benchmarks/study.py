@@ -1,57 +1,56 @@
-"""The targets against each other on a synthetic catalog, where the truth is known: every cell is a real training run.
+"""The targets on a synthetic catalog, where the truth is known: every cell is a real training run.
 
-One catalog for all seeds; a seed has its own reference, prior and alignments. Each target's learning rate is tuned on
-the first seed with as many trials as any other's, by the mean reward of the last tenth of its steps.
+One catalog for all seeds; a seed has its own reference, training prompts, prior and alignments. Each target's learning
+rate is tuned on the first seed with as many trials as any other's, by the mean reward of the last tenth of its steps.
 """
 
 from __future__ import annotations
 
+import json
 import os
 import statistics
-import subprocess
-import sys
 from dataclasses import dataclass
+from io import StringIO
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Any
 
 import pyarrow.parquet as pq
 import truth
-import typer
-import yaml
+from pictures import draw_curves
+from regimes import LEVELS, MAIN, NOISE, RATES, SEARCHED, TARGETS, TAU, TAUS, Regime, search
 from report import write_result
 from rich.console import Console
 from rich.table import Table
+from supervision import supervision
 
 from blade_dist.artifacts import RunPaths
+from blade_dist.config import load_config
+from blade_dist.evaluation.bootstrap import paired_bootstrap
+from blade_dist.posterior.prior import Prior
+from blade_dist.runtime import ray_runtime
+from blade_dist.settings import Config
+from blade_dist.stages.align import align_stage
+from blade_dist.stages.data import data_stage
+from blade_dist.stages.evaluate import evaluate_stage
+from blade_dist.stages.parts import check_inputs
+from blade_dist.stages.prior import prior_stage, prior_stamp
+from blade_dist.stages.sft import sft_stage
 
-RATES = (1e-3, 2e-3, 4e-3)
-"""Learning rates that every target is tried with."""
-TAUS = (0.05, 0.1, 0.3, 0.6, 0.9, "auto")
-TARGETS = ("static", "blade", "grpo", "best_of_n_sft")
+FIRST = 0
+"""The seed that learning rates are chosen on, and that the smaller regimes are of."""
 LAST = 0.1
 """Share of the steps, at the end, that values are means of."""
-SETTINGS: dict[str, Any] = {
-    "codec": {"prompt": "{history}", "kind": "semantic_id", "levels": 1, "codes": 16},
-    "model": {
-        "build": {"hidden_size": 64, "layers": 2, "heads": 2, "kv_heads": 1, "ffn_size": 192, "context": 96},
-    },
-    "sft": {"lr": 5e-3, "epochs": 20, "batch_size": 128, "patience": 2},
-    "reward": {"weights": {"truth:expected_ndcg": 1.0, "ild@5": 0.3}},
-    "prior": {"size": 32},
-    "rollout": {"temperature": 1.0, "group_size": 16, "max_num_seqs": 512},
-    "learner": {"bon_n": 16, "schedule": "constant"},
-    "train": {"prompts": 256, "prompts_per_step": 32},
-    "evaluate": {"metrics": ["ndcg@5", "ild@5", "mgu@5"]},
-    "tracking": {"tensorboard": False},
-}
-DATA = {"max_history": 10, "windows": 2}
-SYNTHETIC = {"users": 600, "items": 100, "groups": 8, "interactions": 30}
+TRUE_LISTS = 2048
+"""Reference lists per prompt that stand for the true distribution of rewards."""
+PRESET = Path(__file__).parent / "presets" / "synthetic.yaml"
 
 
 @dataclass(frozen=True)
 class Cell:
     """One alignment of one seed."""
 
+    regime: Regime
+    seed: int
     target: str
     lr: float
     tau: float | str = 0.3
@@ -63,64 +62,103 @@ class Cell:
 
 
 class Study:
-    """Cells in a folder, each run once."""
+    """Cells in a folder, each run once, all of them in one Ray."""
 
-    def __init__(self, folder: Path, steps: int, console: Console) -> None:
-        self._folder, self._steps, self._console = folder.absolute(), steps, console
-        cores = len(os.sched_getaffinity(0))
-        self._settings = SETTINGS | {
-            "rollout": SETTINGS["rollout"] | {"cpus_per_engine": cores},
-            "learner": SETTINGS["learner"] | {"cpus_per_worker": cores},
-            "train": SETTINGS["train"] | {"steps": steps, "checkpoint_every": steps},
-        }
+    def __init__(self, folder: Path, preset: Path, console: Console) -> None:
+        self._folder, self._preset, self._console = folder.absolute(), preset, console
 
-    def prepare(self, seed: int) -> Path:
-        """The seed's run with data, reference and prior; the catalog of all seeds first."""
-        catalog, run = self._folder / "catalog", self._folder / f"seed{seed}" / "base"
-        made = {"data": DATA | {"source": "synthetic", "synthetic": SYNTHETIC}, "run": {"dir": str(catalog)}}
-        self._blade("data", self._write(catalog.with_suffix(".yaml"), made))
-        log = catalog / "data" / "synthetic"
-        table = {"source": "table", "path": str(log / "log.parquet"), "items": str(log / "items.parquet")}
-        given = {"data": DATA | table | {"columns": {"groups": "groups"}}, "run": {"dir": str(run), "seed": seed}}
-        config = self._write(run.parent / "base.yaml", given)
-        for stage in ("data", "sft", "prior"):
-            self._blade(stage, config)
-        return config
+    def start(self) -> Any:
+        """Ray, whose processes find the truth; a context manager."""
+        os.environ[truth.FOLDER] = str(self._folder / "catalog")
+        here = [str(Path(__file__).parent), *filter(None, [os.environ.get("PYTHONPATH")])]
+        os.environ["PYTHONPATH"] = os.pathsep.join(here)
+        return ray_runtime(self._config(self._folder / "catalog", MAIN, FIRST))
 
-    def run(self, cell: Cell, seed: int) -> dict[str, Any]:
+    def run(self, cell: Cell) -> dict[str, Any]:
         """Numbers of a cell; trained where that is not done."""
-        config = self.prepare(seed)
-        base, run = config.parent / "base", config.parent / cell.name
-        run.mkdir(exist_ok=True)
-        for part in ("data", "sft", "prior.arrow"):
-            if not (run / part).exists():
-                (run / part).symlink_to(base / part)
-        changes = {"run.dir": run, "target": cell.target, "learner.lr": cell.lr, "posterior.tau": cell.tau}
-        self._blade("train", config, *(f"{name}={value}" for name, value in changes.items()))
+        run = self._aligned(cell)
         rows = pq.read_table(RunPaths(run).target(cell.target) / "metrics.parquet").to_pylist()
         found = numbers(rows)
-        self._console.print(
-            f"seed {seed} {cell.name}: reward {found['reward']:.4f}, informative {found['informative']:.3f}"
-        )
-        return {"seed": seed, "target": cell.target, "lr": cell.lr, "tau": cell.tau, **found}
+        self._say(f"reward {found['reward']:.4f}, informative {found['informative']:.3f}", cell)
+        known = {"regime": cell.regime.name, "name": cell.target, "seed": cell.seed, "target": cell.target}
+        return {**known, "lr": cell.lr, "tau": cell.tau, **found}
 
-    def tuned(self, target: str, seed: int, tau: float | str = 0.3) -> list[dict[str, Any]]:
+    def tuned(self, regime: Regime, target: str) -> list[dict[str, Any]]:
         """The target with every learning rate, the best one first."""
-        cells = [self.run(Cell(target, lr, tau), seed) for lr in RATES]
+        cells = [self.run(Cell(regime, FIRST, target, lr)) for lr in RATES]
         return sorted(cells, key=lambda cell: -cell["reward"])
 
-    def _write(self, path: Path, given: dict[str, Any]) -> Path:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(yaml.safe_dump(self._settings | given))
-        return path
+    def searched(self, metric: str, lr: float) -> dict[str, Any]:
+        """BLADE's greedy list against the reference's Best-of-16 on held-out users, by the metric of both."""
+        cell = Cell(search(metric), FIRST, "blade", lr)
+        run = self._aligned(cell)
+        paths = RunPaths(run)
+        if not (paths.evaluation / "per_user.parquet").is_file():
+            evaluate_stage(self._settings(cell, run), paths.policy("blade"), [paths.reference], self._quiet())
+        rows = pq.read_table(paths.evaluation / "per_user.parquet").to_pandas()
+        found = against_search(rows, next(iter(SEARCHED[metric])))
+        self._say(f"{metric}: {found['mean']:+.4f} against the search", cell)
+        return found
 
-    def _blade(self, stage: str, config: Path, *settings: str) -> None:
-        command = [sys.executable, "-m", "blade_dist", stage, str(config)]
-        command += [part for setting in settings for part in ("--set", setting)]
-        known = {truth.FOLDER: str(self._folder / "catalog"), "PYTHONPATH": str(Path(__file__).parent)}
-        done = subprocess.run(command, env=os.environ | known, capture_output=True, text=True, check=False)
-        if done.returncode:
-            raise SystemExit(f"{' '.join(command)} ended with {done.returncode}: {done.stderr[-2000:]}")
+    def supervised(self, seed: int) -> list[dict[str, float]]:
+        """How well the proxies of a seed's prompts know the true F, see :mod:`supervision`."""
+        config = self._config(self._folder / f"seed{seed}" / "truth", MAIN, seed, {"prior.size": TRUE_LISTS})
+        self._link(config.run.dir, {"data": self._folder / "catalog", "sft": self._base(MAIN, seed)})
+        prior_stage(config, self._quiet())
+        found = Prior.load(RunPaths(config.run.dir).prior, prior_stamp(config, check_inputs(config)))
+        return supervision(found.rewards, config.learner.bon_n)
+
+    def floor(self) -> float:
+        """Share of informative groups that a ratio is taken of at least: one group of a step."""
+        return 1 / self._config(self._folder, MAIN, FIRST).train.prompts_per_step
+
+    def settings(self) -> dict[str, Any]:
+        """The main regime's."""
+        return self._config(Path("runs"), MAIN, FIRST).model_dump(mode="json")
+
+    def _aligned(self, cell: Cell) -> Path:
+        base = self._base(cell.regime, cell.seed)
+        run = base.parent / cell.name
+        self._link(run, {"data": base, "sft": base, "prior.arrow": base})
+        align_stage(self._settings(cell, run), self._quiet())
+        return run
+
+    def _base(self, regime: Regime, seed: int) -> Path:
+        """The run with the regime's data, reference and prior."""
+        run = self._folder / f"seed{seed}" / regime.name / "base"
+        reference = self._folder / f"seed{seed}" / f"reference-{regime.reference}"
+        self._link(reference, {"data": self._catalog()})
+        sft_stage(self._config(reference, regime, seed), self._quiet())
+        self._link(run, {"data": self._catalog(), "sft": reference})
+        prior_stage(self._config(run, regime, seed), self._quiet())
+        return run
+
+    def _catalog(self) -> Path:
+        run = self._folder / "catalog"
+        data_stage(self._config(run, MAIN, FIRST), self._quiet())
+        return run
+
+    def _settings(self, cell: Cell, run: Path) -> Config:
+        own = {"target": cell.target, "learner.lr": cell.lr, "posterior.tau": cell.tau}
+        return self._config(run, cell.regime, cell.seed, own)
+
+    def _config(self, run: Path, regime: Regime, seed: int, more: dict[str, Any] | None = None) -> Config:
+        given = {"run.dir": str(run), "run.seed": seed, **regime.changes, **(more or {})}
+        return load_config(self._preset, [f"{name}={json.dumps(value)}" for name, value in given.items()])
+
+    def _say(self, what: str, cell: Cell) -> None:
+        self._console.print(f"{cell.regime.name}, seed {cell.seed}, {cell.name}: {what}", highlight=False)
+
+    @staticmethod
+    def _quiet() -> Console:
+        return Console(file=StringIO())
+
+    @staticmethod
+    def _link(run: Path, shared: dict[str, Path]) -> None:
+        run.mkdir(parents=True, exist_ok=True)
+        for name, source in shared.items():
+            if not (run / name).exists():
+                (run / name).symlink_to(source / name)
 
 
 def numbers(rows: list[dict[str, float]]) -> dict[str, Any]:
@@ -133,7 +171,8 @@ def numbers(rows: list[dict[str, float]]) -> dict[str, Any]:
     found = {"reward": mean("reward"), "informative": mean("informative_groups"), "kl": mean("kl")}
     found |= {name: mean(name) for name in rows[0] if name.startswith(("reward/", "posterior/")) and "pit_" not in name}
     curves = {name: [row[name] for row in rows] for name in ("reward", "informative_groups")}
-    return found | {"curves": curves}
+    taus = {"tau": [row["posterior/tau"] for row in rows]} if "posterior/tau" in rows[0] else {}
+    return found | {"curves": curves | taus}
 
 
 def summary(cells: list[dict[str, Any]], floor: float) -> dict[str, Any]:
@@ -147,10 +186,11 @@ def summary(cells: list[dict[str, Any]], floor: float) -> dict[str, Any]:
     def mean(target: str, name: str) -> float:
         return statistics.fmean(cell[name] for cell in cells if cell["target"] == target)
 
+    targets = dict.fromkeys(cell["target"] for cell in cells)
     return {
         "reward_ratio_blade_static": mean("blade", "reward") / mean("static", "reward"),
         "informative_ratio": mean("blade", "informative") / max(floor, mean("static", "informative")),
-        "by_target": {t: {n: mean(t, n) for n in ("reward", "informative", "kl")} for t in TARGETS},
+        "by_target": {t: {n: mean(t, n) for n in ("reward", "informative", "kl")} for t in targets},
     }
 
 
@@ -162,44 +202,67 @@ def tau_summary(cells: list[dict[str, Any]]) -> dict[str, float]:
     return {"tau_spread": (best - min(fixed)) / best, "auto_tau_gap": (best - auto) / best}
 
 
-def main(
-    folder: Annotated[Path, typer.Option(help="Where runs are kept; what is done there is not done again.")],
-    seeds: Annotated[int, typer.Option(min=1, help="Seeds.")] = 3,
-    steps: Annotated[int, typer.Option(min=10, help="Steps of each alignment.")] = 200,
-    json: Annotated[Path | None, typer.Option(help="Where the result is written.")] = None,
-) -> None:
-    """Trains every target at its own learning rate on every seed, and BLADE over tau on the first.
+def against_search(rows: Any, metric: str) -> dict[str, float]:
+    """BLADE's greedy list minus the best of 16 of the reference, per held-out user: mean and 95 % interval.
 
-    Examples:
-
-      python benchmarks/study.py --folder runs/study --json study.json
-
-      python benchmarks/study.py --folder runs/short --seeds 1 --steps 20
+    Args:
+        rows: per-user rows of an evaluation (pandas).
+        metric: its column.
     """
+    one = rows[(rows["policy"] == "blade") & (rows["decode"] == "greedy")].sort_values("prompt")
+    best = rows[(rows["policy"] == "sft best of 16") & (rows["decode"] == "sampled")].sort_values("prompt")
+    a, b = one[metric].to_numpy(), best[metric].to_numpy()
+    difference = paired_bootstrap(a, b, one["user"].to_numpy(), 2000, FIRST).as_dict()
+    reference = rows[(rows["policy"] == "sft") & (rows["decode"] == "greedy")][metric].mean()
+    means = {"blade": float(a.mean()), "best_of_16": float(b.mean()), "sft_greedy": float(reference)}
+    return {**difference, **means, "less_is_better": metric.startswith(("mgu", "dgu"))}
+
+
+def run_study(folder: Path, seeds: int, out: Path | None, preset: Path = PRESET) -> None:
+    """Runs what is missing below ``folder``, prints the tables, writes the result and its picture."""
     console = Console()
-    study = Study(folder, steps, console)
-    trials = {target: study.tuned(target, 0) for target in TARGETS}
-    best = {target: tried[0]["lr"] for target, tried in trials.items()}
-    cells = [tried[0] for tried in trials.values()]
-    cells += [study.run(Cell(target, best[target]), seed) for seed in range(1, seeds) for target in TARGETS]
-    taus = [study.run(Cell("blade", best["blade"], tau), 0) for tau in TAUS]
-    found = summary(cells, floor=1 / SETTINGS["train"]["prompts_per_step"]) | tau_summary(taus)
-    show(found, taus, console)
-    settings = {"seeds": seeds, "steps": steps, "rates": RATES, "synthetic": SYNTHETIC, "config": SETTINGS}
-    write_result(json, "study", settings, found | {"cells": cells, "trials": trials, "taus": taus})
+    study = Study(folder, preset, console)
+    with study.start():
+        trials = {target: study.tuned(MAIN, target) for target in TARGETS}
+        best = {target: tried[0]["lr"] for target, tried in trials.items()}
+        cells = [tried[0] for tried in trials.values()]
+        cells += [study.run(Cell(MAIN, s, t, best[t])) for s in range(1, seeds) for t in TARGETS]
+        taus = [study.run(Cell(TAU, FIRST, "blade", best["blade"], tau)) for tau in TAUS]
+        noise = [study.run(Cell(NOISE, FIRST, t, best[t])) for t in ("static", "blade", "grpo")]
+        levels = [study.run(Cell(LEVELS, FIRST, t, best["blade"])) for t in ("blade", "grpo")]
+        searches = {metric: study.searched(metric, best["blade"]) for metric in SEARCHED}
+        known = study.supervised(FIRST)
+    found = summary(cells, study.floor()) | tau_summary(taus)
+    show(found, {"main": cells, "tau": taus, "noise": noise, "levels": levels}, searches, known, console)
+    regimes = {"taus": taus, "noise": noise, "levels": levels, "supervision": known}
+    results = found | {"blade_vs_bon16": searches, "cells": cells, "trials": trials, **regimes}
+    write_result(out, "study", {"seeds": seeds, "rates": RATES, "config": study.settings()}, results)
+    if out is not None:
+        draw_curves(cells, out.with_name(f"{out.stem}-curves.png"))
 
 
-def show(found: dict[str, Any], taus: list[dict[str, Any]], console: Console) -> None:
-    """A row per target, then per tau."""
-    table = Table("", "reward", "informative", "KL", title="mean of the last tenth of the steps")
-    for target, values in found["by_target"].items():
-        table.add_row(target, *(f"{values[name]:.4f}" for name in ("reward", "informative", "kl")))
-    for cell in taus:
-        table.add_row(f"blade, tau {cell['tau']}", *(f"{cell[name]:.4f}" for name in ("reward", "informative", "kl")))
+def show(
+    found: dict[str, Any],
+    regimes: dict[str, list[dict[str, Any]]],
+    searches: dict[str, dict[str, float]],
+    known: list[dict[str, float]],
+    console: Console,
+) -> None:
+    """A table of the cells, one of the searches, one of what the proxies know."""
+    table = Table("regime", "target", "tau", "seed", "reward", "informative", "KL", title="means of the last tenth")
+    for regime, cells in regimes.items():
+        for cell in cells:
+            values = (f"{cell[name]:.4f}" for name in ("reward", "informative", "kl"))
+            table.add_row(regime, cell["target"], str(cell["tau"]), str(cell["seed"]), *values)
+    console.print(table)
+    table = Table("metric", "BLADE, greedy", "SFT, best of 16", "difference", "95 % interval", title="held-out users")
+    for metric, of in searches.items():
+        interval = f"[{of['low']:+.4f}, {of['high']:+.4f}]"
+        table.add_row(metric, f"{of['blade']:.4f}", f"{of['best_of_16']:.4f}", f"{of['mean']:+.4f}", interval)
+    console.print(table)
+    table = Table(*known[0], title="a group of the best of n of the reference: what a target knows of its true F")
+    for row in known:
+        table.add_row(*(f"{value:.3g}" for value in row.values()))
     console.print(table)
     for name in ("reward_ratio_blade_static", "informative_ratio", "tau_spread", "auto_tau_gap"):
         console.print(f"{name}: {found[name]:.3f}")
-
-
-if __name__ == "__main__":
-    typer.run(main)

@@ -1,6 +1,6 @@
-"""A reward that knows the truth of a synthetic catalog: NDCG in expectation, under the user's known taste.
+"""Rewards that know the truth of a synthetic catalog: NDCG in expectation, under the user's known taste.
 
-It never sees a held-out item, so that a search which selects by it could serve. Ray's workers find it by its name,
+They never see a held-out item, so that a search which selects by them could serve. Ray's workers find them by name,
 ``truth:expected_ndcg``, with this folder on ``PYTHONPATH`` and the run's data in :data:`FOLDER`.
 """
 
@@ -23,6 +23,9 @@ from blade_dist.rewards.lists import Lists
 
 FOLDER = "BLADE_TRUTH"
 """Environment variable: the run's folder."""
+
+OUTLIERS, OUTLIER_SIZE = 0.03, 20.0
+"""How often a measurement is wrong, and by how much, up or down."""
 
 Scores = NDArray[np.float64]
 
@@ -96,17 +99,35 @@ def expected_dcg(gains: Scores, items: NDArray[np.int32]) -> Scores:
 
 def expected_ndcg(lists: Lists) -> Scores:
     """Expected DCG under the known taste, over that of the K likeliest items, ``[n]``."""
+    gains, k = _gains(lists), lists.items.shape[1]
+    best = -np.sort(-gains, axis=1)[:, :k] @ (1 / np.log2(np.arange(2, k + 2)))
+    return expected_dcg(gains, lists.items) / np.where(best > 0, best, 1.0)
+
+
+def likeliest_is_in(lists: Lists) -> Scores:
+    """1 where the list holds the item that is likeliest to be next, else 0: two levels, ``[n]``."""
+    return np.asarray((lists.items == _gains(lists).argmax(axis=1)[:, None]).any(axis=1), dtype=np.float64)
+
+
+def outliers(lists: Lists) -> Scores:
+    """Rare errors of the measurement, 0 else, ``[n]``: each list's is drawn anew whenever it is scored."""
+    rng = np.random.default_rng()
+    hit = rng.random(len(lists)) < OUTLIERS
+    return np.where(hit, OUTLIER_SIZE * rng.choice([-1.0, 1.0], len(lists)), 0.0)
+
+
+def _gains(lists: Lists) -> Scores:
+    """``[n, I]`` chance of each item to be the next one of the list's user; 0 for users that nobody generated."""
     truth = _truth(lists.catalog)
     users = np.zeros(len(lists), str) if lists.users is None else lists.users
-    if len(users) and users[0] not in truth.tastes:
-        return np.zeros(len(lists))  # the check before a run has a user of its own
-    keys = list(zip(users, (lists.history[row].tobytes() for row in range(len(lists))), strict=True))
-    distinct = {key: row for row, key in enumerate(keys)}
-    gains = {key: truth.next_item(key[0], lists.history[row]) for key, row in distinct.items()}
-    k = lists.items.shape[1]
-    best = {key: np.sort(values)[::-1][:k] @ (1 / np.log2(np.arange(2, k + 2))) for key, values in gains.items()}
-    found = expected_dcg(np.stack([gains[key] for key in keys]), lists.items)
-    return found / np.array([best[key] for key in keys])
+    found = np.zeros((len(lists), len(lists.catalog)))
+    known: dict[tuple[str, bytes], Scores] = {}
+    for row in (row for row, user in enumerate(users) if user in truth.tastes):
+        key = (users[row], lists.history[row].tobytes())
+        if key not in known:
+            known[key] = truth.next_item(users[row], lists.history[row])
+        found[row] = known[key]
+    return found
 
 
 @cache

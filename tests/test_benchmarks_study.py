@@ -104,3 +104,63 @@ def test_no_history_and_used_up_successors_leave_taste_alone(tiny_config: Config
     used = truth.next_item(user, np.array([*followers, last], np.int32))
     assert used[followers].sum() == 0
     assert used.sum() == pytest.approx(1)
+
+
+def test_two_levels_and_outliers(tiny_config: Config, tiny_data: DataBundle, monkeypatch: pytest.MonkeyPatch) -> None:
+    import truth
+
+    monkeypatch.setenv(truth.FOLDER, str(tiny_config.run.dir))
+    prompts = tiny_data.test.rows(np.arange(3))
+    known = truth.load_truth(tiny_config.run.dir, tiny_data.catalog)
+    gains = [known.next_item(user, prompts.history[row]) for row, user in enumerate(prompts.user)]
+    order = np.stack([np.argsort(-gain, kind="stable") for gain in gains]).astype(np.int32)
+
+    def lists(items: np.ndarray, rows: np.ndarray) -> Lists:
+        history, targets = prompts.history.take(rows), prompts.targets.take(rows)
+        return Lists(items, targets, history, tiny_data.catalog, prompts.user[rows])
+
+    np.testing.assert_array_equal(truth.likeliest_is_in(lists(order[:, :3], np.arange(3))), 1)
+    np.testing.assert_array_equal(truth.likeliest_is_in(lists(order[:, 1:4], np.arange(3))), 0)
+    found = truth.outliers(lists(order[np.zeros(4000, int), :3], np.zeros(4000, np.int64)))
+    assert set(np.unique(found)) == {-truth.OUTLIER_SIZE, 0.0, truth.OUTLIER_SIZE}
+    assert (found != 0).mean() == pytest.approx(truth.OUTLIERS, rel=0.3)
+
+
+def test_static_loses_sight_of_lists_beyond_its_references() -> None:
+    from supervision import supervision
+
+    rows = supervision(np.random.default_rng(0).random((4, 2048)), bon_n=100)
+    first, last = rows[0], rows[-1]
+    assert first["above"] == pytest.approx(1 / 33, rel=0.3)
+    assert last["above"] > 0.8
+    assert last["informative, static"] < 0.7 < 0.999 < last["informative, blade"]
+    assert last["order, static"] < 0.6 < 0.99 < last["order, blade"]
+    assert all(row["order, grpo"] > 0.99 for row in rows)
+
+
+def test_rank_correlation_is_scipys() -> None:
+    from scipy.stats import spearmanr
+    from supervision import rank_correlation
+
+    rng = np.random.default_rng(1)
+    a, b = rng.integers(0, 4, (6, 9)).astype(float), rng.random((6, 9))
+    a[5] = 1.0
+    expected = [spearmanr(x, y).statistic for x, y in zip(a[:5], b[:5], strict=True)]
+    np.testing.assert_allclose(rank_correlation(a, b), [*expected, 0])
+
+
+def test_one_list_against_a_search_by_hand() -> None:
+    import pandas as pd
+    from study import against_search
+
+    def rows(policy: str, decode: str, values: list[float]) -> pd.DataFrame:
+        users = {"user": ["a", "a", "b"], "prompt": [0, 1, 2]}
+        return pd.DataFrame(users | {"policy": policy, "decode": decode, "mgu@5": values})
+
+    parts = [rows("blade", "greedy", [0.1, 0.2, 0.3]), rows("sft best of 16", "sampled", [0.2, 0.2, 0.5])]
+    parts += [rows("sft", "greedy", [0.4, 0.4, 0.4]), rows("blade", "sampled", [9.0, 9.0, 9.0])]
+    found = against_search(pd.concat(parts), "mgu@5")
+    assert found["mean"] == pytest.approx(-0.1)
+    assert (found["low"], found["high"]) == pytest.approx((-0.2, -0.05))
+    assert (found["blade"], found["best_of_16"], found["sft_greedy"]) == pytest.approx((0.2, 0.3, 0.4))
+    assert found["less_is_better"] is True

@@ -18,6 +18,7 @@ MARKED = re.compile(r"(<!-- table (\S+) -->\n).*?(<!-- end -->)", re.DOTALL)
 SHOWN = {
     "sft": "SFT",
     "static": "static (tau = 0)",
+    "bond": "J-BOND",
     "grpo": "GRPO (raw reward)",
     "best_of_n_sft": "SFT on the best of each group",
     "blade": "BLADE",

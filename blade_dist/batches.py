@@ -120,6 +120,19 @@ class Rollouts:
         picked = {name: getattr(self, name)[rows] for name in ("prompt", "items", "version", "invalid", "duplicate")}
         return replace(self, tokens=tokens, logprobs=logprobs, decision=decision, **picked)
 
+    def pick(self, chosen: NDArray[np.int64]) -> Rollouts:
+        """One list of each group, by its number in the group (``[B]``): groups of one."""
+        prompts, group, k = self.items.shape
+        single = replace(
+            self,
+            prompt=np.repeat(self.prompt, group),
+            items=self.items.reshape(-1, 1, k),
+            version=np.repeat(self.version, group, axis=0),
+            invalid=self.invalid.reshape(-1, 1),
+            duplicate=self.duplicate.reshape(-1, 1),
+        )
+        return single.take(np.arange(prompts) * group + chosen)
+
     def digests(self) -> NDArray[np.uint64]:
         """``[B]`` a digest of each group's tokens: what makes two groups the same rollouts."""
         group = self.items.shape[1]
@@ -163,16 +176,21 @@ class Estimates:
     """``[B]`` whether the group's proxy rewards differ at all."""
     belief: dict[str, NDArray[np.float64]] = field(default_factory=dict)
     """What to report of the posterior by name, ``[B]`` or ``[B, bins]``; not a number where it was not looked at."""
+    taught: NDArray[np.int64] | None = None
+    """``[B]`` number, among an anchor's lists for the prompt, of the one to be imitated; None without an anchor."""
 
     def take(self, rows: NDArray[np.int64]) -> Estimates:
         """The given groups."""
         belief = {name: values[rows] for name, values in self.belief.items()}
-        return Estimates(self.prompt[rows], self.proxy[rows], self.advantage[rows], self.informative[rows], belief)
+        taught = None if self.taught is None else self.taught[rows]
+        return Estimates(
+            self.prompt[rows], self.proxy[rows], self.advantage[rows], self.informative[rows], belief, taught
+        )
 
     @classmethod
     def concat(cls, parts: Sequence[Estimates]) -> Estimates:
         """All groups of all parts, in order."""
-        names = ("prompt", "proxy", "advantage", "informative")
+        names = ["prompt", "proxy", "advantage", "informative", *([] if parts[0].taught is None else ["taught"])]
         belief = {name: np.concatenate([part.belief[name] for part in parts]) for name in parts[0].belief}
         return cls(**{name: np.concatenate([getattr(part, name) for part in parts]) for name in names}, belief=belief)
 
@@ -189,6 +207,8 @@ class LearnBatch:
     estimates: Estimates
     decision_tokens: int
     """Decision tokens of *all* groups on *all* ranks: the loss's denominator."""
+    taught: Rollouts | None = None
+    """Lists to imitate, one per prompt (``G`` of 1), that another policy wrote; None where there are none."""
 
     @property
     def group_size(self) -> int:

@@ -17,6 +17,7 @@ from blade_dist.batches import Estimates, LearnBatch, Prompts, Rewards, Rollouts
 from blade_dist.catalog.codec import Codec
 from blade_dist.data.prompts import PromptTable
 from blade_dist.posterior.belief import miscalibration
+from blade_dist.posterior.bond import LISTS
 from blade_dist.rollouts.pool import EnginePool
 from blade_dist.rollouts.request import RolloutRequest
 from blade_dist.seeds import prompts_of_step, stable_seed
@@ -40,20 +41,31 @@ class HeldOut:
 
 
 @dataclass(frozen=True)
+class Scored:
+    """Lists that were asked for, and what they are worth: references."""
+
+    rollouts: list[Any]
+    """An engine's share each."""
+    rewards: Any
+
+
+@dataclass(frozen=True)
 class Step:
     """A step's batch in the object store: whoever holds this can read it, without another copy."""
 
     prompts: Any
     """Reference to the :class:`RolloutRequest`."""
-    rollouts: list[Any]
-    """References to its :class:`Rollouts`, an engine's share each."""
-    rewards: Any
+    groups: Scored
+    """Its lists."""
     estimates: Any
+    anchor: Scored | None
+    """Lists of the same prompts by the anchor; None without one."""
 
     def shard(self, rank: int, world: int) -> LearnBatch:
         """Rank ``rank``'s contiguous share of the prompts; waits for the step."""
-        request, estimates, *parts = ray.get([self.prompts, self.estimates, *self.rollouts])
+        request, estimates, *parts = ray.get([self.prompts, self.estimates, *self.groups.rollouts])
         rollouts = Rollouts.concat(parts)
+        taught = None if self.anchor is None else Rollouts.concat(ray.get(self.anchor.rollouts)).pick(estimates.taught)
         rows = np.array_split(np.arange(len(request)), world)[rank]
         return LearnBatch(
             prompt_tokens=request.tokens.take(rows),
@@ -61,6 +73,7 @@ class Step:
             rollouts=rollouts.take(rows),
             estimates=estimates.take(rows),
             decision_tokens=int(rollouts.decision.sum()),
+            taught=None if taught is None else taught.take(rows),
         )
 
 
@@ -127,12 +140,14 @@ class StepPipeline:
         self._lock = threading.Lock()
         self._attempt = 0
         self._steps: dict[int, Step] = {}
+        self._anchors: dict[int, Scored] = {}
 
     def begin(self, saved_attempt: int) -> int:
         """A new attempt of the learners: forgets the chains of earlier ones; returns the attempt's number."""
         with self._lock:
             self._attempt = max(self._attempt, saved_attempt) + 1
             self._steps.clear()
+            self._anchors.clear()
             return self._attempt
 
     def take(self, attempt: int, step: int) -> tuple[Step, dict[str, float]]:
@@ -142,8 +157,7 @@ class StepPipeline:
             RuntimeError: a newer attempt has begun.
         """
         with self._lock:
-            if attempt != self._attempt:
-                raise RuntimeError(f"attempt {attempt} asks for step {step}, but attempt {self._attempt} is running")
+            self._check(attempt, step)
             for old in [known for known in self._steps if known < step]:
                 del self._steps[old]
             for ahead in range(step, min(step + self._config.rollout.max_staleness + 1, self._config.train.steps)):
@@ -151,6 +165,18 @@ class StepPipeline:
                     self._steps[ahead] = self._start(attempt, ahead)
             chain = self._steps[step]
         return chain, self._finish(chain)
+
+    def write_anchor(self, attempt: int, step: int) -> None:
+        """Lists for the step's prompts by the weights that were pushed last, the anchor's; returns once written.
+
+        Raises:
+            RuntimeError: a newer attempt has begun.
+        """
+        lists = self._pool.submit(self._request(step, LISTS, "anchor"))
+        self._pool.collect(lists)
+        with self._lock:
+            self._check(attempt, step)
+            self._anchors = {step: Scored(lists, self._scorer.score.remote(*lists))}
 
     def validate(self) -> dict[str, float]:
         """Mean reward, and mean of its parts, of the weights that were pushed last, decoded greedily; or nothing."""
@@ -164,27 +190,38 @@ class StepPipeline:
 
     def _start(self, attempt: int, step: int) -> Step:
         """generate -> score -> estimate; nothing is waited for."""
+        request = self._request(step, self._config.rollout.group_size, "step")
+        rollouts = self._pool.submit(request)
+        groups = Scored(rollouts, self._scorer.score.remote(*rollouts))
+        anchor = self._anchors[step] if self._config.target == "bond" else None
+        judged_by = None if anchor is None else anchor.rewards
+        estimates = self._estimator.estimate.remote(attempt, step, groups.rewards, judged_by)
+        return Step(ray.put(request), groups, estimates, anchor)
+
+    def _request(self, step: int, lists: int, purpose: str) -> RolloutRequest:
+        """``lists`` lists for each prompt of the step."""
         config = self._config
         chosen = prompts_of_step(config.run.seed, step, len(self._rows), config.train.prompts_per_step)
-        request = self._prompter.request(
-            self._rows[chosen], config.rollout.group_size, config.rollout.temperature, ("step", step)
-        )
-        rollouts = self._pool.submit(request)
-        rewards = self._scorer.score.remote(*rollouts)
-        estimates = self._estimator.estimate.remote(attempt, step, rewards)
-        return Step(ray.put(request), rollouts, rewards, estimates)
+        return self._prompter.request(self._rows[chosen], lists, config.rollout.temperature, (purpose, step))
+
+    def _check(self, attempt: int, step: int) -> None:
+        if attempt != self._attempt:
+            raise RuntimeError(f"attempt {attempt} asks for step {step}, but attempt {self._attempt} is running")
 
     def _finish(self, chain: Step) -> dict[str, float]:
         """Waits for the chain; the step's means, and how long each phase took or was waited for."""
-        rollouts = self._pool.collect(chain.rollouts)
+        rollouts = self._pool.collect(chain.groups.rollouts)
         clock = [time.perf_counter()]
-        rewards: Rewards = ray.get(chain.rewards)
+        rewards: Rewards = ray.get(chain.groups.rewards)
         clock.append(time.perf_counter())
         estimates: Estimates = ray.get(chain.estimates)
         clock.append(time.perf_counter())
         score, estimate = np.diff(clock).tolist()
         seconds = {"generate": float(rollouts.seconds.max()), "score": score, "estimate": estimate}
-        return _numbers(rollouts, rewards, estimates, seconds)
+        numbers = _numbers(rollouts, rewards, estimates, seconds)
+        if chain.anchor is None:
+            return numbers
+        return numbers | {"anchor_reward": float(ray.get(chain.anchor.rewards).total.mean())}
 
 
 def _numbers(rollouts: Rollouts, rewards: Rewards, estimates: Estimates, seconds: dict[str, float]) -> dict[str, float]:

@@ -25,6 +25,7 @@ from blade_dist.checkpoint import save_policy
 from blade_dist.data.prompts import PromptTable
 from blade_dist.learners.adapter import add_adapter, save_adapter
 from blade_dist.learners.align import Aligner, StepStats
+from blade_dist.learners.anchor import Anchor
 from blade_dist.learners.engine import DeepSpeedLearner
 from blade_dist.learners.objective import learning_rate
 from blade_dist.learners.policy import Policy, choose_attention, load_model
@@ -35,6 +36,9 @@ from blade_dist.probe import ask_engines, probe_gap, probe_request
 from blade_dist.settings import Config
 from blade_dist.weights.gather import full_state, source, trained_state
 from blade_dist.weights.push import PushReport, WeightPusher
+
+ANCHOR = "anchor.safetensors"
+"""Its weights, in a checkpoint."""
 
 
 @dataclass(frozen=True)
@@ -69,7 +73,7 @@ def align(job: AlignJob) -> None:
         batch, numbers = rank.take(attempt, step)
         taken = time.perf_counter()
         rank.rest_engines()
-        stats = rank.aligner.learn(batch, rank.learning_rate(step))
+        stats = rank.learn(batch, step)
         learned = time.perf_counter()
         pushed, gap = rank.push((attempt, step + 1))
         seconds = {"take": taken - began, "learn": learned - taken, "step": time.perf_counter() - began}
@@ -96,27 +100,26 @@ class Rank:
         if config.learner.lora is not None:
             add_adapter(policy.model, config.learner.lora)
         self.learner = DeepSpeedLearner(policy, config.learner, config.model.dtype, self._codec.pad)
-        reference = self.learner.base_logprobs if config.learner.lora is not None else self._load_reference()
+        own = None if config.learner.lora is not None else self._load_reference()
+        reference = self.learner.base_logprobs if own is None else partial(self.learner.logprobs, policy=own)
         self._legality = Legality.load(config.lists, self._codec, paths.trie)
-        self.aligner = Aligner(self.learner, reference, config.learner, config.kl_coef, self._legality)
-        self._pusher = WeightPusher(
-            job.engines,
-            job.transport,
-            source(self.learner.model, config.weights.bucket_mb),
-            self.learner.rank,
-            dist.barrier,
+        self._aligner = Aligner(
+            self.learner, reference, config.learner, config.kl_coef, self._legality, config.own_share
         )
+        self._source = source(self.learner.model, config.weights.bucket_mb)
+        self._pusher = WeightPusher(job.engines, job.transport, self._source, self.learner.rank, dist.barrier)
+        self._anchor = Anchor(own, config.bond.eta) if own is not None and config.target == "bond" else None
         prompter = Prompter(PromptTable.load(paths.data / "train.arrow"), self._codec, config.run.seed)
         self._probe = probe_request(prompter, job.rows[: config.weights.probe_prompts], temperature)
         self.patience = Patience()
 
-    def _load_reference(self) -> Callable[[Sequences], torch.Tensor]:
-        """The log-probs of a reference with weights of its own."""
+    def _load_reference(self) -> Policy:
+        """The reference with weights of its own."""
         model = load_model(RunPaths(self._job.run).reference, self._config.model)
         policy = Policy(model, self._config.rollout.temperature).to(self.learner.device).requires_grad_(False)
         if self.learner.shares_prefix:
             choose_attention(policy)
-        return partial(self.learner.logprobs, policy=policy)
+        return policy
 
     def restore(self) -> tuple[int, int]:
         """State of the last checkpoint, if there is one; the number of this attempt and the step to start from."""
@@ -126,6 +129,8 @@ class Rank:
             with checkpoint.as_directory() as folder:
                 saved = read_json(Path(folder) / "progress.json") or saved
                 self.learner.load_state(Path(folder) / "deepspeed")
+                if self._anchor is not None:
+                    self._anchor.load(Path(folder) / ANCHOR)
                 state = (Path(folder) / "estimator.arrow").read_bytes()
                 torch.set_rng_state(torch.from_numpy(np.load(Path(folder) / f"rng-{self.learner.rank}.npy")))
         self.patience = Patience(**saved["patience"])
@@ -155,8 +160,31 @@ class Rank:
             ray.get([getattr(engine, verb).remote(*arguments) for engine in self._job.engines])
         dist.barrier()
 
+    def learn(self, batch: LearnBatch, step: int) -> StepStats:
+        """The step's update of the policy, which the anchor (where there is one) follows."""
+        stats = self._aligner.learn(batch, self.learning_rate(step))
+        if self._anchor is not None:
+            self._anchor.follow(self._source())
+        return stats
+
     def push(self, version: tuple[int, int]) -> tuple[PushReport, float]:
-        """Sends the weights and proves that they arrived; returns the report and the probe's log-prob gap.
+        """Makes the engines serve the policy; where there is an anchor, it writes its lists of the coming step first.
+
+        Raises:
+            WeightPushError: see :meth:`_serve`.
+        """
+        if self._anchor is not None and version[1] < self._config.train.steps:
+            weights = source(self._anchor.policy.model, self._config.weights.bucket_mb)
+            self._serve(version, self._pusher.of(weights), partial(self.learner.logprobs, policy=self._anchor.policy))
+            if self.learner.rank == 0:
+                ray.get(self._job.pipeline.write_anchor.remote(*version))
+            dist.barrier()
+        return self._serve(version, self._pusher, self.learner.logprobs)
+
+    def _serve(
+        self, version: tuple[int, int], pusher: WeightPusher, logprobs: Callable[[Sequences], torch.Tensor]
+    ) -> tuple[PushReport, float]:
+        """Sends weights and proves that they arrived; returns the report and the probe's log-prob gap.
 
         Raises:
             WeightPushError: the engines serve something else; it names the first parameter that differs.
@@ -164,14 +192,14 @@ class Rank:
         began = time.perf_counter()
         if self._job.rests:
             self._tell_engines("wake", "weights")
-        report = self._pusher.push(version)
+        report = pusher.push(version)
         if self._job.rests:
             self._tell_engines("wake", "kv_cache")
         answers = [ask_engines(self._job.engines, self._probe) if self.learner.rank == 0 else None]
         dist.broadcast_object_list(answers, src=0)
-        gap = probe_gap(answers[0] or [], self._probe, self.learner.logprobs, self._legality)
+        gap = probe_gap(answers[0] or [], self._probe, logprobs, self._legality)
         if gap > self._config.logprob_tolerance:
-            raise self._pusher.diagnose(gap, self._config.logprob_tolerance)
+            raise pusher.diagnose(gap, self._config.logprob_tolerance)
         return PushReport(time.perf_counter() - began, report.bytes), gap
 
     def learning_rate(self, step: int) -> float:
@@ -189,10 +217,13 @@ class Rank:
         """This rank's share of the step, and the numbers of the whole.
 
         Raises:
-            RuntimeError: lists came that were written by older weights than ``rollout.max_staleness`` allows.
+            RuntimeError: lists came that were written by older weights than ``rollout.max_staleness`` allows, or by
+                another step's anchor.
         """
         whole, numbers = ray.get(self._job.pipeline.take.remote(attempt, step))
         batch = whole.shard(self.learner.rank, self.learner.world_size)
+        if batch.taught is not None and (batch.taught.version != (attempt, step)).any():
+            raise RuntimeError(f"an anchor's lists arrived that were not written for step {step} of attempt {attempt}")
         staleness = step - batch.rollouts.version[:, 1]
         allowed = (batch.rollouts.version[:, 0] == attempt) & (staleness >= 0)
         if not (allowed & (staleness <= self._config.rollout.max_staleness)).all():
@@ -248,6 +279,8 @@ class Rank:
                 save_policy(folder / "policy", self.learner.model, state, self._codec, self._config.target, step)
                 if lora is not None:
                     save_adapter(folder / "policy" / "adapter", adapter, lora, RunPaths(self._job.run).reference)
+                if self._anchor is not None:
+                    self._anchor.save(folder / ANCHOR)
                 (folder / "estimator.arrow").write_bytes(ray.get(self._job.estimator.state.remote(step)))
                 progress = {"attempt": attempt, "step": step, "patience": asdict(self.patience)}
                 write_json(folder / "progress.json", progress)

@@ -40,6 +40,23 @@ def make_batch(prompts: int = 6, seed: int = 0) -> LearnBatch:
     return LearnBatch(prompt_tokens, no_history(prompts), rollouts, estimates, decision_tokens=len(tokens.flat))
 
 
+def make_taught(prompts: int = 6, seed: int = 3) -> Rollouts:
+    """One list to imitate per prompt, by nobody we know."""
+    rng = np.random.default_rng(seed)
+    tokens = Ragged.of([rng.integers(2, VOCAB, rng.integers(2, 7)) for _ in range(prompts)])
+    return Rollouts(
+        prompt=np.arange(prompts),
+        items=np.zeros((prompts, 1, K), np.int32),
+        tokens=tokens,
+        logprobs=rng.normal(-9, 3, len(tokens.flat)).astype(np.float32),
+        decision=np.ones(len(tokens.flat), bool),
+        version=np.zeros((prompts, 2), np.int64),
+        invalid=np.zeros((prompts, 1), np.int32),
+        duplicate=np.zeros((prompts, 1), np.int32),
+        seconds=np.ones(1),
+    )
+
+
 def no_history(prompts: int) -> Ragged:
     return Ragged(np.zeros(0, np.int32), np.zeros(prompts + 1, np.int64))
 
@@ -51,13 +68,14 @@ def shard(batch: LearnBatch, rank: int, world: int) -> LearnBatch:
         if world == 2
         else np.arange(len(batch.prompt_tokens))
     )
-    e = batch.estimates
+    e, taught = batch.estimates, batch.taught
     return LearnBatch(
         batch.prompt_tokens.take(rows),
         batch.history.take(rows),
         batch.rollouts.take(rows),
         Estimates(e.prompt[rows], e.proxy[rows], e.advantage[rows], e.informative[rows]),
         batch.decision_tokens,
+        None if taught is None else taught.take(rows),
     )
 
 
@@ -96,6 +114,59 @@ def first_step(
     result["stats"] = torch.tensor([stats.loss, stats.kl, stats.grad_norm, stats.rollout_gap], dtype=torch.float64)
     deepspeed.comm.barrier()
     return result
+
+
+def taught_step(zero_stage: int, budget: int, shared: bool, own_share: float) -> dict[str, torch.Tensor]:
+    """The gradient of a step with lists to imitate, and what it is by the formula, from a model of its own."""
+    from dataclasses import replace
+
+    from deepspeed.utils import safe_get_full_optimizer_state
+
+    from blade_dist.learners.align import Aligner
+    from blade_dist.learners.engine import DeepSpeedLearner
+    from blade_dist.learners.policy import Policy, build_model
+
+    model = ModelSettings(build=BuildSettings(hidden_size=64, layers=2, heads=2, kv_heads=1, ffn_size=48, context=64))
+    torch.manual_seed(0)
+    policy = Policy(build_model(model, VOCAB, PAD, END), temperature=1.0)
+    torch.manual_seed(0)
+    plain = build_model(model, VOCAB, PAD, END)
+    settings = LearnerSettings(zero_stage=zero_stage, tokens_per_microbatch=budget, clip_grad=0.0, shared_prefix=shared)
+    learner = DeepSpeedLearner(policy, settings, "float32", PAD)
+    whole = make_batch()
+    # on-policy lists, so that no importance weight is truncated
+    prompts = np.repeat(np.arange(6), GROUP)
+    with torch.no_grad():
+        own = torch.cat([_logprobs(plain, whole, whole.rollouts, row, p) for row, p in enumerate(prompts)])
+    rollouts = replace(whole.rollouts, logprobs=own.numpy())
+    batch = replace(whole, rollouts=rollouts, taught=make_taught())
+    aligner = Aligner(learner, learner.logprobs, settings, 0.0, None, own_share)
+    stats = aligner.learn(shard(batch, learner.rank, learner.world_size), 1e-3)
+
+    mean_length = batch.decision_tokens / len(prompts)
+    advantage = torch.from_numpy(batch.estimates.advantage.reshape(-1))
+    of_group = [_logprobs(plain, batch, rollouts, row, p).sum() for row, p in enumerate(prompts)]
+    imitated = [_logprobs(plain, batch, make_taught(), row, row).sum() for row in range(6)]
+    policy_loss, imitation = -(torch.stack(of_group) * advantage).mean(), -torch.stack(imitated).mean()
+    ((own_share * policy_loss + (1 - own_share) * imitation) / mean_length).backward()
+    result = {f"expected/{name}": parameter.grad for name, parameter in plain.named_parameters()}
+    for name, parameter in learner.model.named_parameters():
+        if zero_stage == 0:
+            moment = learner._engine.optimizer.state[parameter]["exp_avg"]
+        else:
+            moment = safe_get_full_optimizer_state(parameter, "exp_avg")
+        result[f"gradient/{name}"] = moment.detach().clone().float() / (1 - settings.betas[0])
+    result["stats"] = torch.tensor([stats.kl, stats.rollout_gap, stats.importance_weight], dtype=torch.float64)
+    dist.barrier()
+    return result
+
+
+def _logprobs(model: torch.nn.Module, batch: LearnBatch, lists: Rollouts, row: int, prompt: int) -> torch.Tensor:
+    """Of the tokens of one list, from the whole sequence by itself."""
+    tokens = torch.from_numpy(lists.tokens[row].astype(np.int64))
+    before = torch.from_numpy(batch.prompt_tokens[prompt].astype(np.int64))
+    logits = model(torch.cat([before, tokens])[None]).logits[0, len(before) - 1 : -1]
+    return torch.log_softmax(logits, dim=-1).gather(1, tokens[:, None])[:, 0]
 
 
 def adapted_steps(zero_stage: int) -> dict[str, torch.Tensor]:

@@ -59,6 +59,21 @@ def test_derived_defaults() -> None:
     assert load_config(None, ["model.dtype=bfloat16"]).logprob_tolerance == 0.1
 
 
+def test_the_anchor_is_the_reference_of_bond() -> None:
+    config = load_config(None, ["target=bond", "bond={beta: 0.25, gamma: 0.5}", "learner.kl_coef=3"])
+    assert (config.kl_coef, config.own_share) == (0.75, 0.25)
+    other = config.model_copy(update={"target": "static"})
+    assert (other.kl_coef, other.own_share) == (3, 1)
+
+
+@pytest.mark.parametrize("how", ["target=bond", "run.compare=[bond]"])
+def test_bond_needs_fresh_lists_and_all_weights(how: str) -> None:
+    with pytest.raises(UserError, match=r"rollout\.max_staleness: target bond needs 0"):
+        load_config(None, [how, "rollout.max_staleness=1"])
+    with pytest.raises(UserError, match=r"learner\.lora: target bond averages all weights"):
+        load_config(None, [how, "learner.lora={}"])
+
+
 @pytest.mark.parametrize(
     ("override", "message"),
     [
@@ -69,7 +84,7 @@ def test_derived_defaults() -> None:
         ("posterior.tau=automatic", "posterior.tau: write a number that is at least 0 and less than 1, or auto"),
         ("learner.lr=.inf", "learner.lr: Input should be a finite number (got inf)"),
         ("learner.zero_stage=4", "learner.zero_stage: Input should be less than or equal to 3"),
-        ("target=dpo", "target: Input should be 'blade', 'static', 'grpo' or 'best_of_n_sft'"),
+        ("target=dpo", "target: Input should be 'blade', 'static', 'bond', 'grpo' or 'best_of_n_sft'"),
         ("reward.weights={ndcg@5: 0}", "reward.weights: every weight is 0"),
         ("data.targets=2", "data.targets: 2 held-out items per prompt cannot teach lists of lists.k = 5"),
         ("data.source=movielens", "data.path: needed where data.source is movielens"),

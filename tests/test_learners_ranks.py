@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from tests.ranks import run_ranks
+from tests.ranks import run_ranks, taught_step
 
 WHOLE, SMALL = 100_000, 40
 ONE = {
@@ -59,6 +59,23 @@ def test_gradient_is_the_same(steps: dict, case: str, same_as: str) -> None:
     assert whole.norm() > 0
     assert float((whole - cut).norm() / whole.norm()) < 1e-5
     torch.testing.assert_close(other["stats"], reference["stats"], rtol=1e-4, atol=1e-6)
+
+
+def test_what_is_imitated_weighs_as_the_formula_says(tmp_path: Path) -> None:
+    half = dict(zero_stage=0, budget=WHOLE, shared=True, own_share=0.5)
+    cases = {"half": half, "most": {**half, "own_share": 0.25, "budget": SMALL}, "nothing": {**half, "own_share": 1.0}}
+    parted = {"parted": dict(zero_stage=3, budget=SMALL, shared=False, own_share=0.5)}
+    found = run_ranks(1, cases, tmp_path, free_port(), taught_step)
+    found |= run_ranks(2, parted, tmp_path, free_port(), taught_step)
+    for step in found.values():
+        names = [name for name in step if name.startswith("gradient/")]
+        gradient = torch.cat([step[name].reshape(-1) for name in names])
+        expected = torch.cat([step[name.replace("gradient", "expected")].reshape(-1) for name in names])
+        assert float((gradient - expected).norm() / expected.norm()) < 1e-4
+        kl, gap, weight = step["stats"].tolist()  # of the policy's own lists alone
+        assert kl == pytest.approx(0, abs=1e-9)
+        assert gap < 1e-4
+        assert weight == pytest.approx(1, abs=1e-4)
 
 
 def test_bfloat16_points_the_same_way(steps: dict) -> None:

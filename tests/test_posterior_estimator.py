@@ -11,6 +11,7 @@ import pytest
 from blade_dist.batches import Rewards
 from blade_dist.errors import UserError
 from blade_dist.posterior.beta import BetaSettings, proxy_reward
+from blade_dist.posterior.constraint import Constraints
 from blade_dist.posterior.estimator import Estimator
 from blade_dist.posterior.prior import Prior, PriorWriter
 
@@ -196,6 +197,34 @@ def test_a_cold_prompt_shares_the_pooled_prior(tmp_path: Path) -> None:
 
 def test_without_cold_prompts_nothing_is_pooled(prior: Prior) -> None:
     assert prior.pool is None
+
+
+def test_bond_judges_by_the_anchor_s_lists_and_teaches_the_better_one(prior: Prior) -> None:
+    rewards = replace(batch([5, 9]), total=np.array([[0.1, 0.7, 0.3, 0.2], [0.5, 0.6, 0.9, 0.8]]))
+    anchor = replace(rewards, total=np.array([[0.3, 0.6], [0.4, 0.2]]), digests=np.array([8, 9], dtype=np.uint64))
+    estimator = Estimator(prior, SETTINGS, "bond", "std", carry=0.0)
+    found = estimator.estimate(0, 0, rewards, anchor)
+    worse = -np.log(16)
+    assert found.proxy.tolist() == [[worse, 0, 0, worse], [0, 0, 0, 0]]
+    np.testing.assert_allclose(found.advantage, [[worse / 2, -worse / 2, -worse / 2, worse / 2], [0] * 4], rtol=1e-6)
+    assert found.informative.tolist() == [True, False]
+    assert found.taught is not None
+    assert found.taught.tolist() == [1, 0]
+    again = estimator.estimate(0, 0, replace(rewards, digests=np.array([1, 7], dtype=np.uint64)), anchor)
+    assert again.taught is not None
+    assert again.taught.tolist() == [1, 0]
+
+
+def test_bond_s_multipliers_weigh_the_anchor_s_lists_too(prior: Prior) -> None:
+    limits = Constraints.of({"diversity": 1.0}, {}, lr=2.0)
+    known = replace(prior, parts={"diversity": np.ones(prior.rewards.shape)})
+    estimator = Estimator(known, SETTINGS, "bond", "std", carry=0.0, constraints=limits)
+    rewards = replace(batch([5]), parts={"diversity": np.zeros((1, 4))})
+    anchor = replace(batch([5]), total=np.array([[0.3, 0.6]]), parts={"diversity": np.array([[0.5, 0.0]])})
+    first, second = (estimator.estimate(0, step, rewards, anchor) for step in range(2))
+    assert first.taught is not None
+    assert second.taught is not None
+    assert (first.taught.tolist(), second.taught.tolist()) == ([1], [0])  # the multiplier is 2 by then
 
 
 def test_fine_tuning_on_the_best_list_of_each_group(prior: Prior) -> None:

@@ -7,9 +7,10 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
-from blade_dist.batches import LearnBatch
+from blade_dist.batches import LearnBatch, Ragged
 from blade_dist.catalog.legality import Legality
 from blade_dist.learners.engine import DeepSpeedLearner
 from blade_dist.learners.objective import TokenTerms, policy_terms
@@ -31,6 +32,43 @@ class StepStats:
     """Largest |learner - engine| log-prob over all tokens, before the step."""
 
 
+@dataclass(frozen=True)
+class StepTokens:
+    """All lists of a step, ``n`` with ``T`` tokens: each prompt's group, and the list that it is taught, if any."""
+
+    lists: Ragged
+    """int32, ``n`` rows."""
+    owner: NDArray[np.int64]
+    """``[n]`` each list's prompt, ascending."""
+    rollout: Tensor
+    """``[T]`` log-prob (nats) as the engine reported it."""
+    advantage: Tensor
+    """``[T]`` of the token's list; 0 in a list that is taught."""
+    own: Tensor
+    """``[T]`` whether the policy wrote the list."""
+
+
+def joined(batch: LearnBatch) -> StepTokens:
+    """The tokens of the batch, group after group, each followed by the taught list."""
+    prompts = np.arange(len(batch.prompt_tokens))
+    parts = [(batch.rollouts, np.repeat(prompts, batch.group_size), batch.estimates.advantage.reshape(-1))]
+    if batch.taught is not None:
+        parts.append((batch.taught, prompts, np.zeros(len(prompts), np.float32)))
+    owner = np.concatenate([of_list for _, of_list, _ in parts])
+    order = np.argsort(owner, kind="stable")
+    lists = Ragged.concat([lists.tokens for lists, _, _ in parts]).take(order)
+    logprobs = Ragged.concat([Ragged(lists.logprobs, lists.tokens.offsets) for lists, _, _ in parts]).take(order)
+    advantage = np.concatenate([of_list for _, _, of_list in parts])[order]
+    own = order < len(batch.rollouts.tokens)
+    return StepTokens(
+        lists,
+        owner[order],
+        torch.from_numpy(logprobs.flat),
+        torch.from_numpy(np.repeat(advantage, lists.lengths).astype(np.float32)),
+        torch.from_numpy(np.repeat(own, lists.lengths)),
+    )
+
+
 class Aligner:
     """Policy, reference and the objective between them."""
 
@@ -41,6 +79,7 @@ class Aligner:
         settings: LearnerSettings,
         kl_coef: float,
         legality: Legality | None,
+        own_share: float = 1.0,
     ) -> None:
         """Joins them.
 
@@ -50,18 +89,31 @@ class Aligner:
             settings: of the objective.
             kl_coef: weight of the KL to the reference.
             legality: of constrained lists, None where they are free text.
+            own_share: of the objective, that the policy's own lists have; lists to imitate have the rest.
         """
         self._legality = legality
         self._learner = learner
         self._reference = reference
         self._settings = settings
         self._kl_coef = kl_coef
+        self._own_share = own_share
 
     def learn(self, batch: LearnBatch, lr: float) -> StepStats:
-        """``learner.epochs`` optimizer steps on one batch (collective)."""
-        sequences = self._sequences(batch)
-        rollout = torch.from_numpy(batch.rollouts.logprobs)
-        advantage = _per_token(batch)
+        """``learner.epochs`` optimizer steps on one batch (collective).
+
+        With D decision tokens of all B groups of G lists, hence ``L = D / (B G)`` per list, the loss is
+
+            ``(1 / D) (sum over the groups' tokens of own_share * surrogate + kl_coef * kl
+            + G (1 - own_share) * sum over the taught lists' tokens of -log pi)``,
+
+        which is ``1 / L`` times: the mean over the groups' lists of what they sum to, plus ``1 - own_share`` times the
+        mean over the B taught lists of ``-log pi(list)``. Without taught lists it is the mean over decision tokens.
+        """
+        tokens = joined(batch)
+        sequences = self._sequences(batch, tokens)
+        rollout, own = tokens.rollout, tokens.own
+        advantage = self._own_share * tokens.advantage
+        imitation = batch.group_size * (1 - self._own_share)
         reference = self._reference(sequences)
         prox = torch.zeros_like(rollout)
         totals = torch.zeros(4, dtype=torch.float64)
@@ -72,33 +124,29 @@ class Aligner:
                 where = micro.flat
                 if first:  # the policy at the start of the step is the one that is differentiated
                     prox[where] = logprob.detach().float().cpu()
+                written = own[where]
                 terms = policy_terms(
-                    logprob,
-                    *(values[where].to(logprob.device) for values in (prox, rollout, reference, advantage)),
+                    logprob[written],
+                    *(v[where[written]].to(logprob.device) for v in (prox, rollout, reference, advantage)),
                     clip_ratio=self._settings.clip_ratio,
                     truncation=self._settings.truncation,
                     kl_coef=self._kl_coef,
                 )
-                totals.add_(_sums(terms))
-                return terms.loss / batch.decision_tokens
+                imitated = -imitation * logprob[~written]
+                totals.add_(_sums(terms, imitated))
+                return torch.cat([terms.loss, imitated]) / batch.decision_tokens
 
             grad_norm = self._learner.update(sequences, loss, lr)
-        gap = float((prox - rollout).abs().max()) if len(prox) else 0.0
+        gap = float((prox - rollout)[own].abs().max()) if own.any() else 0.0
         means = self._learner.sum_over_ranks(totals) / (batch.decision_tokens * self._settings.epochs)
         loss_mean, kl, clip_fraction, weight = means.tolist()
         return StepStats(loss_mean, kl, clip_fraction, weight, grad_norm, self._learner.max_over_ranks(gap))
 
-    def _sequences(self, batch: LearnBatch) -> Sequences:
-        owner = np.repeat(np.arange(len(batch.prompt_tokens)), batch.group_size)
-        legal = legal_tokens(self._legality, batch.rollouts.tokens, batch.history.take(owner))
-        return Sequences(batch.prompt_tokens, batch.rollouts.tokens, owner, legal)
+    def _sequences(self, batch: LearnBatch, tokens: StepTokens) -> Sequences:
+        legal = legal_tokens(self._legality, tokens.lists, batch.history.take(tokens.owner))
+        return Sequences(batch.prompt_tokens, tokens.lists, tokens.owner, legal)
 
 
-def _sums(terms: TokenTerms) -> Tensor:
-    columns = (terms.loss, terms.kl, terms.clipped, terms.weight)
+def _sums(terms: TokenTerms, imitated: Tensor) -> Tensor:
+    columns = (torch.cat([terms.loss, imitated]), terms.kl, terms.clipped, terms.weight)
     return torch.stack([column.detach().double().sum().cpu() for column in columns])
-
-
-def _per_token(batch: LearnBatch) -> Tensor:
-    lengths = batch.rollouts.tokens.lengths
-    return torch.from_numpy(np.repeat(batch.estimates.advantage.reshape(-1), lengths).astype(np.float32))

@@ -31,6 +31,11 @@ def best_of_group(proxy: NDArray[np.float64], _scale: Literal["std", "none"]) ->
     return (proxy.shape[1] * best / best.sum(axis=1, keepdims=True)).astype(np.float32)
 
 
+def centred_advantage(proxy: NDArray[np.float64], _scale: Literal["std", "none"]) -> NDArray[np.float32]:
+    """``R - mean(R)``, whatever the scale: for objectives that say how large an advantage is."""
+    return group_advantage(proxy, "none")
+
+
 def group_advantage(proxy: NDArray[np.float64], scale: Literal["std", "none"]) -> NDArray[np.float32]:
     """``R - mean(R)``, divided by ``std(R) + 1e-6`` (ddof 0) with ``std``; 0 in a group without differences.
 

@@ -106,7 +106,7 @@ class Estimator:
         self._attempt = self._closed = -1
         self._steps: dict[int, _Answered] = {}
 
-    def estimate(self, attempt: int, step: int, rewards: Rewards) -> Estimates:
+    def estimate(self, attempt: int, step: int, rewards: Rewards, anchor: Rewards | None = None) -> Estimates:
         """Proxy rewards and advantages of the step's groups.
 
         Idempotent per (attempt, step, prompt, digest): a retry with the same rollouts gets the same answer and adds
@@ -116,6 +116,8 @@ class Estimator:
             attempt: of the learners.
             step: counted from 0.
             rewards: the groups' rewards, ``[B, G]``, and digests of their rollouts.
+            anchor: of lists by the anchor for the same prompts, ``[B, A]``, which stand in for the prior's; None
+                without an anchor.
 
         Raises:
             RuntimeError: a later attempt has begun, or the step's answers are forgotten (:data:`WINDOW`): what comes
@@ -124,10 +126,10 @@ class Estimator:
         self._check(attempt, step)
         answered = self._steps.get(step)
         if answered is None:
-            return self._answer(step, rewards, np.arange(len(rewards.prompt)))
+            return self._answer(step, rewards, np.arange(len(rewards.prompt)), anchor)
         known = answered.find(rewards.prompt, rewards.digests)
         if (known < 0).any():
-            self._answer(step, rewards, np.flatnonzero(known < 0))
+            self._answer(step, rewards, np.flatnonzero(known < 0), anchor)
             answered = self._steps[step]
             known = answered.find(rewards.prompt, rewards.digests)
         return answered.estimates.take(known)
@@ -190,7 +192,7 @@ class Estimator:
             raise RuntimeError(f"estimates of step {step} were asked for after step {newest}")
         self._steps = {kept: answered for kept, answered in self._steps.items() if kept > newest - WINDOW}
 
-    def _answer(self, step: int, rewards: Rewards, asked: NDArray[np.int64]) -> Estimates:
+    def _answer(self, step: int, rewards: Rewards, asked: NDArray[np.int64], anchor: Rewards | None) -> Estimates:
         """Estimates of the rows ``asked``, which are noted."""
         prompt = rewards.prompt[asked]
         rows = self._prior.where(prompt)
@@ -198,10 +200,11 @@ class Estimator:
         weighed = multipliers if earlier is None else earlier.multipliers
         parts = {name: rewards.parts[name][asked] for name in self._constraints.names}
         total = rewards.total[asked] + self._constraints.added(weighed, parts)
+        anchored = None if anchor is None else (anchor.total + self._constraints.added(weighed, anchor.parts))[asked]
         if likelihood is not None:
             fading = MEMORY if earlier is None else 1.0
             self._likelihood = seen(fading * likelihood, total, self._reference(rows, weighed), self._settings)
-        fresh = self._estimates(prompt, rows, total, weighed)
+        fresh = self._estimates(prompt, rows, total, weighed, anchored)
         if earlier is None:
             self._multipliers = self._constraints.updated(multipliers, parts)
         noted = _Answered(prompt, rewards.digests[asked], fresh, self._remember(rows, total), likelihood, multipliers)
@@ -232,7 +235,7 @@ class Estimator:
         return np.sort(self._prior.rewards.flat[pool] + self._constraints.added(multipliers, parts))
 
     def _estimates(
-        self, prompt: NDArray[np.int64], rows: NDArray[np.int64], total: NDArray[np.float64], multipliers: Array
+        self, prompt: NDArray[np.int64], rows: NDArray[np.int64], total: Array, multipliers: Array, anchor: Array | None
     ) -> Estimates:
         proxy, advantage = np.empty(total.shape), np.empty(total.shape, dtype=np.float32)
         differ = np.empty(len(total), dtype=bool)
@@ -241,7 +244,7 @@ class Estimator:
             settings = with_likeliest(settings, self._likelihood, total.shape[1])
         for start in range(0, len(total), CHUNK):
             part = slice(start, start + CHUNK)
-            reference = self._reference(rows[part], multipliers)
+            reference = self._reference(rows[part], multipliers) if anchor is None else anchor[part]
             found = self._target.proxy(total[part], reference, settings, self._carried(rows[part]), pooled)
             proxy[part], advantage[part] = found, self._target.advantage(found, self._scale)
             differ[part] = informative(found)
@@ -253,7 +256,8 @@ class Estimator:
             belief = believe(total[looked], self._reference(rows[looked], multipliers), settings, pooled)
         report = {name: np.full(len(rows), value) for name, value in numbers.items()}
         report |= {f"posterior/{name}": _padded(values, len(rows)) for name, values in belief.items()}
-        return Estimates(prompt, proxy, advantage, differ, report)
+        taught = None if anchor is None else anchor.argmax(axis=1)
+        return Estimates(prompt, proxy, advantage, differ, report, taught)
 
     def _carried(self, rows: NDArray[np.int64]) -> Evidence | None:
         if not self._carry:

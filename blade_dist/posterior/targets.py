@@ -9,8 +9,9 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from blade_dist.posterior.advantage import best_of_group, group_advantage
+from blade_dist.posterior.advantage import best_of_group, centred_advantage, group_advantage
 from blade_dist.posterior.beta import Array, BetaSettings, Evidence, proxy_reward
+from blade_dist.posterior.bond import jbond_reward
 
 ProxyFunction = Callable[[Array, Array, BetaSettings, Evidence | None, Array | None], Array]
 """(rewards ``[B, G]``, reference rewards ``[B, M]``, settings, carried evidence, pooled reference rewards) -> proxy
@@ -44,6 +45,13 @@ def static(
     return proxy_reward(rewards, reference, replace(settings, tau=0.0), pooled=pooled)
 
 
+def bond(
+    rewards: Array, anchor: Array, _settings: BetaSettings, _carried: Evidence | None, _pooled: Array | None
+) -> Array:
+    """J-BOND's, with the anchor's lists in the reference's place."""
+    return jbond_reward(rewards, anchor)
+
+
 def raw(
     rewards: Array, _reference: Array, _settings: BetaSettings, _carried: Evidence | None, _pooled: Array | None
 ) -> Array:
@@ -54,6 +62,7 @@ def raw(
 TARGETS = {
     "blade": Target(blade, uses_evidence=True),
     "static": Target(static),
+    "bond": Target(bond, advantage=centred_advantage),
     # GRPO (Shao et al., 2024)
     "grpo": Target(raw),
     # fine-tuning on the best list of each group: expert iteration, or RAFT (Dong et al., TMLR 2023)

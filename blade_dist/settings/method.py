@@ -71,4 +71,13 @@ class PosteriorSettings(Section):
 
 class AdvantageSettings(Section):
     scale: Literal["std", "none"] = "std"
-    """std divides by the group's standard deviation (GRPO); none does not."""
+    """std divides by the group's standard deviation (GRPO); none does not, nor does ``target: bond`` ever."""
+
+
+class BondSettings(Section):
+    beta: Annotated[float, Field(ge=0, le=1)] = 0.5
+    """The backward KL's share of the objective; the best of the anchor's two lists has the rest."""
+    eta: Annotated[float, Field(gt=0, le=1)] = 0.02
+    """How far the anchor moves towards the policy after each step."""
+    gamma: Annotated[float, Field(ge=0)] = 0.0
+    """Weight of a further KL to the anchor; with ``beta`` it stands in for ``learner.kl_coef``."""

@@ -8,7 +8,7 @@ from typing import Literal
 from pydantic import model_validator
 
 from blade_dist.settings.inputs import CodecSettings, DataSettings, ListSettings, ModelSettings, SftSettings
-from blade_dist.settings.method import AdvantageSettings, PosteriorSettings, PriorSettings, RewardSettings
+from blade_dist.settings.method import AdvantageSettings, BondSettings, PosteriorSettings, PriorSettings, RewardSettings
 from blade_dist.settings.reports import EvaluateSettings, TrackingSettings
 from blade_dist.settings.section import NonNegative, Section
 from blade_dist.settings.workers import LearnerSettings, RaySettings, RolloutSettings, TrainSettings, WeightSettings
@@ -19,14 +19,14 @@ class RunSettings(Section):
     """Folder of every result; each stage writes its own folder below it and skips what is already whole."""
     seed: NonNegative = 0
     """Seed of everything: data, initialisation, sampling, bootstrap."""
-    compare: list[Literal["static", "grpo", "best_of_n_sft"]] = []
+    compare: list[Literal["static", "bond", "grpo", "best_of_n_sft"]] = []
     """Targets that ``blade-dist run`` also trains, on the same seed and budget, for its table."""
 
 
 class Config(Section):
     """The whole tree."""
 
-    target: Literal["blade", "static", "grpo", "best_of_n_sft"] = "blade"
+    target: Literal["blade", "static", "bond", "grpo", "best_of_n_sft"] = "blade"
     """What the policy is aligned to; everything else is the same code."""
     colocate: bool | None = None
     """GPU only: whether engines and learners share GPUs in pairs; none: only where there are too few for both."""
@@ -41,6 +41,7 @@ class Config(Section):
     reward: RewardSettings = RewardSettings()
     posterior: PosteriorSettings = PosteriorSettings()
     advantage: AdvantageSettings = AdvantageSettings()
+    bond: BondSettings = BondSettings()
     learner: LearnerSettings = LearnerSettings()
     weights: WeightSettings = WeightSettings()
     train: TrainSettings = TrainSettings()
@@ -76,11 +77,33 @@ class Config(Section):
             raise ValueError(f"data.items: needed where data.source is {self.data.source}")
         return self
 
+    @model_validator(mode="after")
+    def _anchored(self) -> Config:
+        if "bond" not in (self.target, *self.run.compare):
+            return self
+        if self.rollout.max_staleness:
+            raise ValueError(
+                "rollout.max_staleness: target bond needs 0, as its anchor writes lists for the very next step"
+            )
+        if self.learner.lora is not None:
+            raise ValueError("learner.lora: target bond averages all weights into its anchor; leave learner.lora out")
+        return self
+
     @property
     def kl_coef(self) -> float:
-        """Weight of the KL to the reference: ``learner.kl_coef``, or ``1 / (bon_n - 1)``."""
+        """Weight of the KL to the reference: ``learner.kl_coef``, or ``1 / (bon_n - 1)``.
+
+        With ``target: bond`` (where the anchor is the reference) ``bond.beta + bond.gamma``.
+        """
+        if self.target == "bond":
+            return self.bond.beta + self.bond.gamma
         given = self.learner.kl_coef
         return 1.0 / (self.learner.bon_n - 1) if given is None else given
+
+    @property
+    def own_share(self) -> float:
+        """Share of the objective that the policy's own lists have; lists that it is to imitate have the rest."""
+        return self.bond.beta if self.target == "bond" else 1.0
 
     @property
     def prior_strength(self) -> float:

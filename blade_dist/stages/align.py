@@ -131,6 +131,8 @@ def _stamp(config: Config, inputs: Inputs) -> str:
         "learner": config.learner.model_dump(exclude=how_fast),
         "train": config.train.model_dump(include={"steps", "prompts", "prompts_per_step"} | chooses),
     }
+    if config.target == "bond":
+        own["bond"] = config.bond.model_dump()
     return fingerprint(
         config.target,
         config.run.seed,

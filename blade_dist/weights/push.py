@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator
+from copy import copy
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -83,6 +84,12 @@ class WeightPusher:
         parts = {"start": begun - started, **passed, "finish": ended - marked}
         parts |= {"cpu": time.process_time() - cpu, **_slowest(engines)}
         return PushReport(ended - started, sent, parts)
+
+    def of(self, buckets: Callable[[], Iterator[Bucket]]) -> WeightPusher:
+        """Over the same connection, the parameters of another model of the same kind."""
+        other = copy(self)
+        other._buckets = buckets
+        return other
 
     def diagnose(self, gap: float, tolerance: float) -> WeightPushError:
         """Why the log-probs differ: the first parameter that did not arrive as the learner holds it."""

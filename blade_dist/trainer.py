@@ -97,7 +97,7 @@ class Rank:
             add_adapter(policy.model, config.learner.lora)
         self.learner = DeepSpeedLearner(policy, config.learner, config.model.dtype, self._codec.pad)
         reference = self.learner.base_logprobs if config.learner.lora is not None else self._load_reference()
-        self._legality = Legality.load(config.lists, self._codec, paths.trie)
+        self._legality = Legality.load(config.lists, self._codec, paths.trie, paths.catalog)
         self.aligner = Aligner(self.learner, reference, config.learner, config.kl_coef, self._legality)
         self._pusher = WeightPusher(
             job.engines,

@@ -97,14 +97,23 @@ class CodecSettings(Section):
     """semantic_id: codes per level."""
 
 
+Name = Annotated[str, Field(coerce_numbers_to_str=True)]
+"""An item's id or a group, which a log may number."""
+
+
 class ListSettings(Section):
     k: Positive = 5
     """Items per list."""
     exclude_history: bool = True
     """An item of the user's history is not legal in a list (with ``constrain: none`` it counts as a repeated one)."""
+    exclude: list[Name] = []
+    """Items that no list may hold, though a history may: item ids, and ``group:NAME`` for all items of a group."""
+    at_most: dict[Name, NonNegative] = {}
+    """How many items of a group a list may hold at most, by group; ``*`` is every group that is not named. An item in
+    several groups counts in each."""
     constrain: Literal["catalog", "none"] = "catalog"
     """catalog: only lists of K different items can be written, and log-probs are over what is legal; none: free text,
-    matched to the catalog afterwards."""
+    matched to the catalog afterwards, where a position that breaks ``exclude`` or ``at_most`` is a miss."""
 
 
 class BuildSettings(Section):

@@ -15,6 +15,7 @@ from rich.console import Console
 from blade_dist.artifacts import write_json
 from blade_dist.batches import Prompts, Rollouts
 from blade_dist.catalog.legality import Legality
+from blade_dist.catalog.rules import make_rules
 from blade_dist.checkpoint import PolicyStamp, read_policy
 from blade_dist.evaluation.baselines import cooccurrence_lists, popularity_lists
 from blade_dist.evaluation.corpus import illegal_rates
@@ -97,7 +98,7 @@ class _Served:
         self._config = config
         self._pool = pool
         self._pad = inputs.data.codec.pad
-        self._legality = Legality.load(config.lists, inputs.data.codec, inputs.paths.trie)
+        self._legality = Legality.load(config.lists, inputs.data.codec, inputs.paths.trie, inputs.paths.catalog)
         self._prompter = Prompter(inputs.data.test, inputs.data.codec, config.run.seed)
         rows = np.arange(min(config.weights.probe_prompts, len(inputs.data.test)))
         self._probe = probe_request(self._prompter, rows, 1.0)
@@ -148,9 +149,10 @@ def _baselines(config: Config, inputs: Inputs, prompts: Prompts) -> dict[str, ND
     """Lists of the recommenders without a model; they do not sample, so both ways of decoding show the same."""
     catalog, k, excluded = inputs.data.catalog, config.lists.k, config.lists.exclude_history
     train = inputs.data.train.rows(np.arange(len(inputs.data.train)))
+    rules = make_rules(config.lists, catalog)
     return {
-        "popularity": popularity_lists(catalog, prompts, k, excluded),
-        "co-occurrence": cooccurrence_lists(catalog, train, prompts, k, excluded),
+        "popularity": popularity_lists(catalog, prompts, k, excluded, rules),
+        "co-occurrence": cooccurrence_lists(catalog, train, prompts, k, excluded, rules),
     }
 
 

@@ -13,7 +13,8 @@ import ray
 from numpy.typing import NDArray
 
 from blade_dist.artifacts import RunPaths
-from blade_dist.catalog.legality import check_free_items, load_trie
+from blade_dist.catalog.legality import check_free_items, load_trie, room_for_all
+from blade_dist.catalog.rules import make_rules
 from blade_dist.checkpoint import PolicyStamp, context_length, read_policy
 from blade_dist.data.bundle import DataBundle, load_own_data
 from blade_dist.errors import UserError
@@ -93,16 +94,18 @@ def check_lists(config: Config, data: DataBundle) -> None:
     """Whether legal lists can be written for everybody.
 
     Raises:
-        UserError: a user with fewer free items than ``lists.k``; no trie, or one of other tokens.
+        UserError: a rule about an item or a group that is not there; rules, or a user's history, that leave fewer
+            items than ``lists.k``; no trie, or one of other tokens.
     """
+    rules, items, k = make_rules(config.lists, data.catalog), len(data.catalog), config.lists.k
     if config.lists.constrain == "none":
         return
     load_trie(data.codec, RunPaths(config.run.dir).trie)
-    if len(data.catalog) - config.data.max_history >= config.lists.k:
+    if room_for_all(items, k, rules) - config.data.max_history >= k:
         return  # nobody's history is long enough
     for table in (data.train, data.test):
         prompts = table.rows(np.arange(len(table)))
-        check_free_items(prompts, len(data.catalog), config.lists.k, config.lists.exclude_history)
+        check_free_items(prompts, items, k, config.lists.exclude_history, rules)
 
 
 @contextmanager

@@ -64,13 +64,13 @@ class BlockedRanks:
     def edges(self, slots: NDArray[np.int64], node: NDArray[np.int32]) -> Ragged:
         """A row per slot: the edges of the node beside it below which every rank is blocked."""
         keys, place = np.unique(self._set[slots] << _NODE_BITS | node, return_inverse=True)
-        sets, nodes = keys >> _NODE_BITS, keys & ((1 << _NODE_BITS) - 1)
+        sets, nodes = keys >> _NODE_BITS, (keys & ((1 << _NODE_BITS) - 1)).astype(np.int32)
         pieces = np.cumsum(self._trie.node_edge[nodes + 1] - self._trie.node_edge[nodes]) // EDGES
         cuts = np.flatnonzero(np.diff(pieces)) + 1
         parts = [self._edges(*piece) for piece in zip(np.split(sets, cuts), np.split(nodes, cuts), strict=True)]
         return Ragged.concat(parts).take(place)
 
-    def _edges(self, sets: NDArray[np.int64], nodes: NDArray[np.int64]) -> Ragged:
+    def _edges(self, sets: NDArray[np.int64], nodes: NDArray[np.int32]) -> Ragged:
         trie = self._trie
         edges = trie.edges_of(nodes)
         row = np.repeat(np.arange(len(nodes)), edges.lengths)

@@ -42,12 +42,12 @@ class Rules:
 
     def ranked(self, trie: Trie) -> Rules:
         """The same rules over the trie's ranks."""
-        return Rules(self.excluded[trie.item], self.groups.take(trie.item), self.limit)
+        return Rules(self.excluded[trie.item], self.groups.take(trie.item.astype(np.int64)), self.limit)
 
     def full(self, items: NDArray[np.int32]) -> Ragged:
         """Limited groups, ascending, that lists of these items (``[n, j]``, misses aside) may hold no more of."""
         row, column = np.nonzero(items != MISS)
-        groups = self.groups.take(items[row, column])
+        groups = self.groups.take(items[row, column].astype(np.int64))
         pairs, counts = np.unique(_pairs(row, groups), return_counts=True)
         row, group = pairs >> _GROUP_BITS, pairs & ((1 << _GROUP_BITS) - 1)
         full = counts >= self.limit[group]
@@ -59,7 +59,7 @@ class Rules:
         for position in range(1, kept.shape[1]):
             full = self.full(kept[:, :position])
             row = np.flatnonzero(kept[:, position] != MISS)
-            pairs = _pairs(row, self.groups.take(kept[row, position]))
+            pairs = _pairs(row, self.groups.take(kept[row, position].astype(np.int64)))
             many = np.isin(pairs, _pairs(np.arange(len(full)), full))
             kept[pairs[many] >> _GROUP_BITS, position] = MISS
         return kept

@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
-from blade_dist.settings.section import Fraction, NonNegative, Positive, Rate, Section
+from blade_dist.settings.section import Fraction, Name, NonNegative, Positive, Rate, Section
 
 
 class SyntheticSettings(Section):
@@ -95,10 +95,6 @@ class CodecSettings(Section):
     """semantic_id: residual k-means levels; a last code that tells equal items apart is added where needed."""
     codes: Positive = 32
     """semantic_id: codes per level."""
-
-
-Name = Annotated[str, Field(coerce_numbers_to_str=True)]
-"""An item's id or a group, which a log may number."""
 
 
 class ListSettings(Section):

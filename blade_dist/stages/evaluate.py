@@ -26,12 +26,11 @@ from blade_dist.learners.sequences import Sequences
 from blade_dist.pipeline import Prompter
 from blade_dist.placement import place_here
 from blade_dist.probe import ask_engines, probe_gap, probe_request
-from blade_dist.rewards.composite import Composite
 from blade_dist.rewards.lists import Lists
 from blade_dist.rollouts.pool import EnginePool
 from blade_dist.runtime import ray_runtime
 from blade_dist.settings import Config
-from blade_dist.stages.parts import Inputs, check_inputs, engines, search_choice
+from blade_dist.stages.parts import Inputs, check_inputs, engines, make_composite, search_choice
 from blade_dist.stages.prior import reward_scales
 from blade_dist.weights.gather import source
 from blade_dist.weights.push import WeightPusher
@@ -53,8 +52,7 @@ def evaluate_stage(config: Config, checkpoint: Path, against: list[Path], consol
     paths = [checkpoint, *against]
     names = _names([read_policy(path, inputs.data.codec) for path in paths])
     prompts = inputs.data.test.rows(_chosen(config, len(inputs.data.test)))
-    wanted = config.reward.distributions
-    reported = Composite(_reported(config), inputs.data.catalog, config.lists.k, distributions=wanted)
+    reported = make_composite(config, inputs.data, _reported(config))
 
     def as_lists(items: NDArray[np.int32]) -> Lists:
         return Lists(items, prompts.targets, prompts.history, inputs.data.catalog, prompts.user)

@@ -71,9 +71,8 @@ def check_metrics(config: Config, data: DataBundle) -> Composite:
     Raises:
         UserError: an unknown metric, or a function of the user's that fails.
     """
-    catalog, k, wanted = data.catalog, config.lists.k, config.reward.distributions
-    reward = Composite(config.reward.scored, catalog, k, distributions=wanted)
-    report = Composite(dict.fromkeys(config.evaluate.metrics, 1.0), catalog, k, "evaluate.metrics", wanted)
+    reward = make_composite(config, data, config.reward.scored)
+    report = make_composite(config, data, dict.fromkeys(config.evaluate.metrics, 1.0), "evaluate.metrics")
     select = search_choice(config, data)
     for metrics in (reward, report, *([select] if select else [])):
         metrics.check()
@@ -86,8 +85,20 @@ def search_choice(config: Config, data: DataBundle) -> Composite | None:
     Raises:
         UserError: an unknown metric.
     """
-    given, wanted = config.evaluate.select_by, config.reward.distributions
-    return Composite(given, data.catalog, config.lists.k, "evaluate.select_by", wanted) if given else None
+    given = config.evaluate.select_by
+    return make_composite(config, data, given, "evaluate.select_by") if given else None
+
+
+def make_composite(
+    config: Config, data: DataBundle, weights: dict[str, float], setting: str = "reward.weights"
+) -> Composite:
+    """The metrics of some weights, which stand in ``setting``, with what ``reward`` says of named ones.
+
+    Raises:
+        UserError: an unknown metric.
+    """
+    reward = config.reward
+    return Composite(weights, data.catalog, config.lists.k, setting, reward.distributions, reward.boosts)
 
 
 def check_lists(config: Config, data: DataBundle) -> None:

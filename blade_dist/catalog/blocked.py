@@ -33,6 +33,8 @@ class BlockedRanks:
         words = len(trie) // WORD + 1
         self._bits = np.zeros((SETS, words), dtype=np.uint64)
         self._before = np.zeros((SETS, words), dtype=np.int32)
+        self._excluded = _packed(rules.excluded, words)
+        self._large: dict[int, NDArray[np.uint64]] = {}
         self._number: dict[bytes, int] = {}
         """Full groups to their set, in the order of the sets."""
         self._set_of(np.zeros(0, np.int64))
@@ -76,7 +78,10 @@ class BlockedRanks:
         row = np.repeat(np.arange(len(nodes)), edges.lengths)
         first = self._has(sets[row], trie.edge_low[edges.flat])
         row, edge = row[first], edges.flat[first]
-        whole = self._below(sets[row], edge) == trie.edge_high[edge] - trie.edge_low[edge]
+        size = trie.edge_high[edge] - trie.edge_low[edge]
+        whole = size == 1
+        several = np.flatnonzero(~whole)
+        whole[several] = self._below(sets[row[several]], edge[several]) == size[several]
         return Ragged.of_pairs(row[whole], edge[whole], len(nodes))
 
     def _has(self, sets: NDArray[np.int64], rank: NDArray[np.int32]) -> NDArray[np.bool_]:
@@ -100,14 +105,26 @@ class BlockedRanks:
         if len(self._number) == len(self._bits):
             self._make_room()
         number = len(self._number)
-        blocked = np.zeros(self._bits.shape[1] * WORD, dtype=bool)
-        blocked[: len(self._trie)] = self._rules.excluded
-        blocked[self._rules.members.take(full).flat] = True
-        self._bits[number] = np.packbits(blocked, bitorder="little").view("<u8")
-        counts = np.bitwise_count(self._bits[number])
+        bits = self._bits[number]
+        bits[:] = self._excluded
+        for group in full.tolist():
+            members = self._rules.members[group]
+            if len(members) > len(bits):
+                bits |= self._large_group(group)
+            else:
+                np.bitwise_or.at(bits, members // WORD, np.uint64(1) << (members % WORD).astype(np.uint64))
+        counts = np.bitwise_count(bits)
         self._before[number] = np.cumsum(counts, dtype=np.int32) - counts
         self._number[key] = number
         return number
+
+    def _large_group(self, group: int) -> NDArray[np.uint64]:
+        """The bits of a group that has more ranks than a set has words: there are few of those."""
+        if group not in self._large:
+            members = np.zeros(len(self._trie), dtype=bool)
+            members[self._rules.members[group]] = True
+            self._large[group] = _packed(members, self._bits.shape[1])
+        return self._large[group]
 
     def _make_room(self) -> None:
         """Only the sets of lists stay, with room for as many again."""
@@ -120,3 +137,11 @@ class BlockedRanks:
             new = np.zeros((max(SETS, 2 * len(used)), old.shape[1]), dtype=old.dtype)
             new[: len(used)] = old[used]
             setattr(self, name, new)
+
+
+def _packed(ranks: NDArray[np.bool_], words: int) -> NDArray[np.uint64]:
+    """``[words]`` bits, the first rank's the lowest of the first word."""
+    packed = np.zeros(words * WORD // 8, dtype=np.uint8)
+    octets = np.packbits(ranks, bitorder="little")
+    packed[: len(octets)] = octets
+    return packed.view("<u8")

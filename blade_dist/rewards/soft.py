@@ -58,7 +58,7 @@ class Excess:
 
         Groups a, a, b, a with ``most`` 2: the last one, 0.25. A miss is one too many.
         """
-        items = lists.items[:, :k].reshape(-1)
+        items = lists.items[:, :k].reshape(-1).astype(np.int64)
         valid = lists.valid[:, :k].reshape(-1)
         place = np.flatnonzero(valid)
         groups = lists.catalog.groups.take(items[place])

@@ -23,6 +23,10 @@ class RunPaths:
         return self.root / "data"
 
     @property
+    def catalog(self) -> Path:
+        return self.data / "catalog"
+
+    @property
     def codec(self) -> Path:
         return self.data / "codec"
 

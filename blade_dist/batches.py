@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 MISS = -1
-"""Item index of a list position that is invalid, repeated, in the history, or missing."""
+"""Item index of a list position that is invalid, repeated, in the history, against a rule, or missing."""
 
 
 @dataclass(frozen=True)
@@ -49,6 +49,13 @@ class Ragged:
         offsets = np.concatenate([[0], np.cumsum([len(row) for row in rows])]).astype(np.int64)
         flat = np.concatenate([np.asarray(row, dtype=dtype) for row in rows]) if rows else np.zeros(0, dtype)
         return cls(flat.astype(dtype, copy=False), offsets)
+
+    @classmethod
+    def of_pairs(cls, row: NDArray, value: NDArray, rows: int) -> Ragged:
+        """``rows`` rows: each one's values, in the order given."""
+        counts = np.bincount(row, minlength=rows)
+        offsets = np.concatenate([[0], np.cumsum(counts)]).astype(np.int64)
+        return cls(value[np.argsort(row, kind="stable")], offsets)
 
     @classmethod
     def concat(cls, parts: Sequence[Ragged]) -> Ragged:
@@ -97,7 +104,7 @@ class Rollouts:
     invalid: NDArray[np.int32]
     """``[B, G]`` positions that name no catalog item, or that are missing."""
     duplicate: NDArray[np.int32]
-    """``[B, G]`` positions that repeat an earlier one or (where excluded) the history."""
+    """``[B, G]`` positions that repeat an earlier one or (where excluded) the history, or break a rule."""
     seconds: NDArray[np.float64]
     """``[engines]`` how long each engine wrote."""
 

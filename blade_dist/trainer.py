@@ -102,7 +102,7 @@ class Rank:
         self.learner = DeepSpeedLearner(policy, config.learner, config.model.dtype, self._codec.pad)
         own = None if config.learner.lora is not None else self._load_reference()
         reference = self.learner.base_logprobs if own is None else partial(self.learner.logprobs, policy=own)
-        self._legality = Legality.load(config.lists, self._codec, paths.trie)
+        self._legality = Legality.load(config.lists, self._codec, paths.trie, paths.catalog)
         self._aligner = Aligner(
             self.learner, reference, config.learner, config.kl_coef, self._legality, config.own_share
         )

@@ -68,6 +68,32 @@ def test_a_wrong_metric(ready: Program, command: str, setting: str, message: str
     assert message in ready.fails(command, *ready.needs(command), "--set", setting)
 
 
+@pytest.mark.parametrize("command", ["prior", "train", "evaluate", "run"])
+@pytest.mark.parametrize(
+    ("setting", "message"),
+    [
+        ("lists.exclude=[nothing]", "lists.exclude: there is no item 'nothing'; did you mean"),
+        ("lists.at_most={group_9: 1}", "lists.at_most: there is no group 'group_9'; did you mean"),
+        ("lists.at_most={'*': 0}", "lists.exclude, lists.at_most: they leave room for 0 of"),
+        ("reward.weights={boost/own@3: 1.0}", "reward.weights 'boost/own@3': reward.boosts has no 'own'"),
+    ],
+)
+def test_a_wrong_rule(ready: Program, command: str, setting: str, message: str) -> None:
+    assert message in ready.fails(command, *ready.needs(command), "--set", setting)
+
+
+def test_the_stamp_of_a_prior_knows_the_rules(ready: Program) -> None:
+    inputs = check_inputs(ready.config)
+
+    def constraint(**rules: object) -> str:
+        lists = ready.config.lists.model_copy(update=rules)
+        return prior_stamp(ready.config.model_copy(update={"lists": lists}), inputs)["constraint"]
+
+    assert constraint() == "catalog, history excluded"  # as it was before there were rules
+    assert constraint(exclude=["a", "b"]) == constraint(exclude=["b", "a"]) != constraint(exclude=["a"])
+    assert constraint(at_most={"a": 1}) != constraint(at_most={"a": 2})
+
+
 def nan_reward(lists: Lists) -> np.ndarray:
     return np.full(len(lists), np.nan)
 

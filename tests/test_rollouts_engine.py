@@ -33,7 +33,8 @@ from tests.conftest import random_policy
 class Setup:
     def __init__(self, config: Config, data: DataBundle, model: Path, pool: EnginePool) -> None:
         self.config, self.data, self.model, self.pool = config, data, model, pool
-        self.legality = Legality.load(config.lists, data.codec, RunPaths(config.run.dir).trie)
+        paths = RunPaths(config.run.dir)
+        self.legality = Legality.load(config.lists, data.codec, paths.trie, paths.catalog)
 
     def request(self, prompts: int, group: int, temperature: float) -> RolloutRequest:
         rows = np.arange(prompts)

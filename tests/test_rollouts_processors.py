@@ -38,7 +38,8 @@ class Request:
 
 @pytest.fixture
 def legality(tiny_config: Config, tiny_data: DataBundle) -> Legality:
-    found = Legality.load(tiny_config.lists, tiny_data.codec, RunPaths(tiny_config.run.dir).trie)
+    paths = RunPaths(tiny_config.run.dir)
+    found = Legality.load(tiny_config.lists, tiny_data.codec, paths.trie, paths.catalog)
     assert found is not None
     return found
 
@@ -46,7 +47,7 @@ def legality(tiny_config: Config, tiny_data: DataBundle) -> Legality:
 @pytest.fixture
 def vllm_config(tiny_config: Config, tiny_data: DataBundle) -> Any:
     paths = RunPaths(tiny_config.run.dir)
-    options = constraint_options(tiny_config.lists, paths.codec, paths.trie)
+    options = constraint_options(tiny_config.lists, paths.codec, paths.trie, paths.catalog)
     return SimpleNamespace(additional_config={OPTION: options}, scheduler_config=SimpleNamespace(max_num_seqs=SLOTS))
 
 

@@ -71,7 +71,7 @@ def running(
                 torch.nn.init.normal_(parameter, 0, 0.1)
     spec = EngineSpec.of(config, start, paths, context_length(start), lora=lora)
     with RunningPool(config, spec, place_here(config, learners=False).engines) as pool:
-        legality = Legality.load(config.lists, data.codec, paths.trie)
+        legality = Legality.load(config.lists, data.codec, paths.trie, paths.catalog)
         yield Setup(pool, policy, data.codec.pad, probe, legality)
 
 

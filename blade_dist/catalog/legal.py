@@ -1,8 +1,8 @@
 """Legal lists: what may be written next, for many lists at once. Pure numpy over the trie.
 
-A list is ``item separator item separator ... end`` with K different items, none of them excluded (the history). The
-legal next tokens are: those that lead to an item which is still free; the separator where a free item ends; the end
-after K items. Sampling renormalises over them, and so does the learner.
+A list is ``item separator item separator ... end`` with K different items, none of them excluded (the history) or
+blocked by a rule. The legal next tokens are: those that lead to an item which is still free; the separator where a
+free item ends; the end after K items. Sampling renormalises over them, and so does the learner.
 """
 
 from __future__ import annotations
@@ -13,7 +13,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from blade_dist.batches import MISS, Ragged
+from blade_dist.catalog.blocked import BlockedRanks
+from blade_dist.catalog.rules import Rules
 from blade_dist.catalog.trie import ONE_ITEM, ROOT, Trie
+from blade_dist.errors import UserError
 
 OVER = -2
 """Instead of a node: all K items are written."""
@@ -61,10 +64,20 @@ class LegalSets:
 class ListWriters:
     """``slots`` lists that are being written side by side."""
 
-    def __init__(self, trie: Trie, k: int, separator: int, end: int, slots: int, early: bool = False) -> None:
+    def __init__(
+        self,
+        trie: Trie,
+        k: int,
+        separator: int,
+        end: int,
+        slots: int,
+        early: bool = False,
+        rules: Rules | None = None,
+    ) -> None:
         """All slots at the beginning of a list, nothing excluded.
 
         ``early``: a list ends as soon as its last item is settled; the tokens that would follow are no decisions.
+        ``rules``: over the trie's ranks.
         """
         self._early = early
         self._trie = trie
@@ -77,6 +90,7 @@ class ListWriters:
         self._written = np.zeros(slots, dtype=np.int32)
         # ranks that may not be written (again): the list's own items in the first k columns, then the excluded ones
         self._taken = np.full((slots, k), _NOBODY, dtype=np.int32)
+        self._blocked = None if rules is None else BlockedRanks(rules, trie, slots)
 
     def start(self, slots: NDArray[np.int64], excluded: Ragged) -> None:
         """New lists; ``excluded``: catalog indices, a row per slot."""
@@ -89,11 +103,15 @@ class ListWriters:
         row = np.repeat(np.arange(len(slots)), excluded.lengths)
         column = self._k + np.arange(len(excluded.flat)) - np.repeat(excluded.offsets[:-1], excluded.lengths)
         self._taken[np.asarray(slots)[row], column] = self._trie.rank[excluded.flat]
+        if self._blocked is not None:
+            self._blocked.start(slots)
 
     def copy(self, source: NDArray[np.int64], target: NDArray[np.int64]) -> None:
         """Each target slot gets the list of its source slot, all at the same time."""
         for state in (self._node, self._rank, self._depth, self._written, self._taken):
             state[target] = state[source]
+        if self._blocked is not None:
+            self._blocked.copy(source, target)
 
     def write(self, slots: NDArray[np.int64], tokens: NDArray[np.int32]) -> None:
         """One more token for each of the given slots.
@@ -123,6 +141,7 @@ class ListWriters:
 
         Raises:
             ValueError: nothing may, in one of them: fewer than K items are free.
+            UserError: likewise, under rules, which what was written before may have left no item.
         """
         node = self._node[slots]
         only = np.full(len(slots), self._end, dtype=np.int32)
@@ -138,13 +157,21 @@ class ListWriters:
         offsets = np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64)
         sets = LegalSets(node, only, ends, Ragged(gone.flat, offsets))
         if not sets.sizes(self._trie).all():
-            raise ValueError("no item is left for a list: lists.k is larger than the number of items that it may hold")
+            raise self._nothing_left()
         return sets
 
     def items(self, slots: NDArray[np.int64]) -> NDArray[np.int32]:
         """``[n, K]`` catalog indices of the items that are written so far, then :data:`MISS`."""
         rank = self._taken[slots, : self._k]
         return np.where(rank == _NOBODY, MISS, self._trie.item[rank]).astype(np.int32)
+
+    def _nothing_left(self) -> ValueError:
+        if self._blocked is None:
+            return ValueError("no item is left for a list: lists.k is larger than the number of items that it may hold")
+        return UserError(
+            "lists.at_most, lists.exclude: no item is left for a list, its items have filled too many groups; raise "
+            "the limits, exclude less, or lower lists.k"
+        )
 
     def _finish_items(self, slots: NDArray[np.int64]) -> None:
         trie, node = self._trie, self._node[slots]
@@ -162,6 +189,8 @@ class ListWriters:
         self._written[slots] += 1
         self._node[slots] = np.where(self._written[slots] == self._k, OVER, ROOT)
         self._depth[slots] = 0
+        if self._blocked is not None:
+            self._blocked.hold(slots, self._taken[slots, : self._k])
 
     def _next_of_one(self, slots: NDArray[np.int64]) -> NDArray[np.int32]:
         """The next token of slots whose item is settled."""
@@ -172,20 +201,28 @@ class ListWriters:
 
     def _inside(self, slots: NDArray[np.int64]) -> tuple[NDArray[np.bool_], Ragged]:
         """For slots at a node: whether a free item ends there, and the edges below which none is free."""
-        trie, node, taken = self._trie, self._node[slots], self._taken[slots]
+        trie, node, taken, blocked = self._trie, self._node[slots], self._taken[slots], self._blocked
         below = (taken >= trie.node_low[node, None]) & (taken < trie.node_high[node, None])
         row, _ = np.nonzero(below)
-        rank, depth = taken[below], self._depth[slots][row]
+        rank, ends = taken[below], trie.node_ends[node]
+        if blocked is not None:  # a blocked rank is counted as such, taken or not
+            ends &= ~blocked.has(slots, trie.node_low[node])
+            free = ~blocked.has(slots[row], rank)
+            row, rank = row[free], rank[free]
+        depth = self._depth[slots][row]
         ended = trie.lengths(rank) == depth
-        ends = trie.node_ends[node]
         ends[row[ended]] = False
         row, rank, depth = row[~ended], rank[~ended], depth[~ended]
         edge, _ = trie.find_edge(node[row], trie.token[trie.offset[rank] + depth])
         pairs, taken_below = np.unique((row << _EDGE_BITS) | edge, return_counts=True)
         row, edge = pairs >> _EDGE_BITS, pairs & ((1 << _EDGE_BITS) - 1)
-        empty = taken_below == trie.edge_high[edge] - trie.edge_low[edge]
-        counts = np.bincount(row[empty], minlength=len(slots))
-        return ends, Ragged(edge[empty], np.concatenate([[0], np.cumsum(counts)]).astype(np.int64))
+        left = trie.edge_high[edge] - trie.edge_low[edge]
+        if blocked is None:
+            return ends, Ragged.of_pairs(row[left == taken_below], edge[left == taken_below], len(slots))
+        empty = left - blocked.below(slots[row], edge) == taken_below
+        whole = blocked.edges(slots, node)
+        rows = np.concatenate([row[empty], np.repeat(np.arange(len(slots)), whole.lengths)])
+        return ends, Ragged.of_pairs(rows, np.concatenate([edge[empty], whole.flat]), len(slots))
 
 
 def replay(writers: ListWriters, tokens: Ragged, excluded: Ragged) -> tuple[LegalSets, NDArray[np.int32]]:

@@ -1,4 +1,4 @@
-"""What engine and learner share to know the legal lists: the trie on disk, K, the codec's marks, the history rule."""
+"""What engine and learner share to know the legal lists: the trie on disk, K, the codec's marks, the rules."""
 
 from __future__ import annotations
 
@@ -12,9 +12,12 @@ from blade_dist.artifacts import read_json, whole_folder, write_json
 from blade_dist.batches import Prompts, Ragged
 from blade_dist.catalog.codec import Codec
 from blade_dist.catalog.legal import LegalSets, ListWriters, excluded_items, replay
+from blade_dist.catalog.rules import Rules, load_rules
 from blade_dist.catalog.trie import Trie, build_trie
 from blade_dist.errors import UserError
 from blade_dist.settings import ListSettings
+
+_NO_ITEMS = Ragged.of([[]])
 
 
 def write_trie(codec: Codec, folder: Path) -> None:
@@ -52,13 +55,20 @@ class Legality:
     end: int
     exclude_history: bool
     """Whether an item of the history may not be in the list."""
+    rules: Rules | None = None
+    """Over the trie's ranks."""
 
     @classmethod
-    def load(cls, lists: ListSettings, codec: Codec, folder: Path) -> Legality | None:
-        """With the trie in ``folder`` (see :func:`load_trie`); None where lists are free text."""
+    def load(cls, lists: ListSettings, codec: Codec, folder: Path, catalog: Path) -> Legality | None:
+        """With the trie in ``folder`` (see :func:`load_trie`) and the folder of the catalog, which has the groups.
+
+        None where lists are free text.
+        """
         if lists.constrain == "none":
             return None
-        return cls(load_trie(codec, folder), lists.k, codec.separator, codec.end, lists.exclude_history)
+        trie, rules = load_trie(codec, folder), load_rules(lists, catalog)
+        ranked = None if rules is None else rules.ranked(trie)
+        return cls(trie, lists.k, codec.separator, codec.end, lists.exclude_history, ranked)
 
     def excluded(self, histories: Ragged) -> Ragged:
         """Items that a list for each of the histories may not hold, without repeats (int32 catalog indices)."""
@@ -68,7 +78,7 @@ class Legality:
 
     def writers(self, slots: int, early: bool = False) -> ListWriters:
         """``slots`` empty lists; ``early``: as engines write them, to the last decision only."""
-        return ListWriters(self.trie, self.k, self.separator, self.end, slots, early)
+        return ListWriters(self.trie, self.k, self.separator, self.end, slots, early, self.rules)
 
     def sets(self, tokens: Ragged, histories: Ragged) -> LegalSets:
         """The legal set at every token of finished lists; ``tokens`` and ``histories`` have a row per list."""
@@ -80,14 +90,34 @@ class Legality:
         return items, sets.sizes(self.trie) > 1
 
 
-def check_free_items(prompts: Prompts, items: int, k: int, exclude_history: bool) -> None:
-    """Raises UserError where a user has fewer than ``k`` items that a list may hold."""
-    if not exclude_history or not len(prompts) or items - int(prompts.history.lengths.max()) >= k:
+def room_for_all(items: int, k: int, rules: Rules | None) -> int:
+    """How many of the catalog's items fit a list at most, whatever the history.
+
+    Raises:
+        UserError: fewer than ``k``.
+    """
+    if rules is None:
+        return items
+    room = int(rules.room(_NO_ITEMS)[0])
+    if room < k:
+        raise UserError(
+            f"lists.exclude, lists.at_most: they leave room for {room} of {items} items in a list, fewer than lists.k "
+            f"= {k}; exclude less, raise the limits, or lower lists.k"
+        )
+    return room
+
+
+def check_free_items(prompts: Prompts, items: int, k: int, exclude_history: bool, rules: Rules | None = None) -> None:
+    """Raises UserError where a user has fewer than ``k`` items that a list may hold (as far as it can be known)."""
+    room = room_for_all(items, k, rules)
+    if not exclude_history or not len(prompts) or room - int(prompts.history.lengths.max()) >= k:
         return
-    free = items - excluded_items(prompts.history).lengths
+    known = excluded_items(prompts.history)
+    free = items - known.lengths if rules is None else rules.room(known)
     if (short := np.flatnonzero(free < k)).size:
         row = short[0]
         raise UserError(
-            f"lists.k: user {prompts.user[row]!r} has {free[row]} of {items} items outside the history, fewer than "
+            f"lists.k: user {prompts.user[row]!r} has {free[row]} of {items} items outside the history"
+            f"{'' if rules is None else ' that fit a list under lists.exclude and lists.at_most'}, fewer than "
             f"the {k} of a list; lower lists.k or data.max_history, or set lists.exclude_history=false"
         )

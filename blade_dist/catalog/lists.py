@@ -6,21 +6,23 @@ import numpy as np
 from numpy.typing import NDArray
 
 from blade_dist.batches import MISS, Ragged
+from blade_dist.catalog.rules import Rules
 
 
 def mask_illegal(
-    items: NDArray[np.int32], histories: Ragged, exclude_history: bool
+    items: NDArray[np.int32], histories: Ragged, exclude_history: bool, rules: Rules | None = None
 ) -> tuple[NDArray[np.int32], NDArray[np.int32], NDArray[np.int32]]:
-    """Turns repeated items (and, where excluded, those of the history) into misses.
+    """Turns repeated items (and, where excluded, those of the history, and what breaks a rule) into misses.
 
     Args:
         items: int32 ``[n, K]`` catalog indices or :data:`MISS`.
         histories: int32 item indices, ``n`` rows.
         exclude_history: whether an item of the history counts as a repeated one.
+        rules: over catalog indices.
 
     Returns:
         The masked items int32 ``[n, K]``; positions that were a miss on input, int32 ``[n]``; positions that repeat
-        an earlier one or the history, int32 ``[n]``.
+        an earlier one or the history, or break a rule, int32 ``[n]``.
     """
     n, k = items.shape
     written = items != MISS
@@ -31,6 +33,8 @@ def mask_illegal(
         rows = np.arange(n, dtype=np.int64)
         seen = np.repeat(rows, histories.lengths) * width + histories.flat
         repeated |= np.isin(rows[:, None] * width + items, seen)
-    repeated &= written
     masked = np.where(repeated, MISS, items).astype(np.int32)
-    return masked, (~written).sum(axis=1, dtype=np.int32), repeated.sum(axis=1, dtype=np.int32)
+    if rules is not None:
+        masked = rules.keep(masked)
+    lost = written & (masked == MISS)
+    return masked, (~written).sum(axis=1, dtype=np.int32), lost.sum(axis=1, dtype=np.int32)

@@ -75,7 +75,8 @@ class Trie:
 
     def edges_of(self, node: NDArray[np.int32]) -> Ragged:
         """All edges of each of the given nodes: int64 edge numbers."""
-        first, count = self.node_edge[node], np.diff(self.node_edge)[node]
+        first = self.node_edge[node]
+        count = self.node_edge[node + 1] - first
         offsets = np.concatenate([[0], np.cumsum(count)]).astype(np.int64)
         return Ragged(np.arange(offsets[-1]) + np.repeat(first - offsets[:-1], count), offsets)
 

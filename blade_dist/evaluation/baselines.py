@@ -8,6 +8,7 @@ from scipy.sparse import csr_matrix, diags
 
 from blade_dist.batches import MISS, Prompts, Ragged
 from blade_dist.catalog.catalog import Catalog
+from blade_dist.catalog.rules import Rules
 
 CELLS = 2**24
 """Scores (prompt x item) that are held at once."""
@@ -16,25 +17,27 @@ DECIMALS = 9
 """Of a score; what differs by rounding errors only is equal."""
 
 
-def popularity_lists(catalog: Catalog, prompts: Prompts, k: int, exclude_history: bool) -> NDArray[np.int32]:
+def popularity_lists(
+    catalog: Catalog, prompts: Prompts, k: int, exclude_history: bool, rules: Rules | None = None
+) -> NDArray[np.int32]:
     """The k most popular items of the training part, for everybody: int32 ``[n, k]``.
 
     Equally popular items come in catalog order. With ``exclude_history`` the items of the prompt's history are left
-    out; where fewer than k items remain, the last positions are misses.
+    out; an item that would break a rule is passed over; where fewer than k items remain, the last positions are misses.
     """
     nothing = csr_matrix((len(catalog), len(catalog)))
-    return _most_similar(catalog, nothing, prompts, k, exclude_history)
+    return _most_similar(catalog, nothing, prompts, k, exclude_history, rules)
 
 
 def cooccurrence_lists(
-    catalog: Catalog, train: Prompts, prompts: Prompts, k: int, exclude_history: bool
+    catalog: Catalog, train: Prompts, prompts: Prompts, k: int, exclude_history: bool, rules: Rules | None = None
 ) -> NDArray[np.int32]:
     """Items that occur with the history's items in the same users' training sequences: int32 ``[n, k]``.
 
     Score of item j: the sum of its :func:`similarities` to the history's items. Equal scores, 0 among them, go by
-    popularity; misses as in :func:`popularity_lists`.
+    popularity; rules and misses as in :func:`popularity_lists`.
     """
-    return _most_similar(catalog, similarities(catalog, train), prompts, k, exclude_history)
+    return _most_similar(catalog, similarities(catalog, train), prompts, k, exclude_history, rules)
 
 
 def similarities(catalog: Catalog, train: Prompts) -> csr_matrix:
@@ -55,7 +58,7 @@ def similarities(catalog: Catalog, train: Prompts) -> csr_matrix:
 
 
 def _most_similar(
-    catalog: Catalog, similar: csr_matrix, prompts: Prompts, k: int, exclude_history: bool
+    catalog: Catalog, similar: csr_matrix, prompts: Prompts, k: int, exclude_history: bool, rules: Rules | None
 ) -> NDArray[np.int32]:
     """The k items with the largest sum of similarities ``[I, I]`` to the history, equals by popularity."""
     lists = np.full((len(prompts), k), MISS, dtype=np.int32)
@@ -68,19 +71,29 @@ def _most_similar(
         scores = (known @ similar).toarray().round(DECIMALS)
         if exclude_history:
             scores[known.nonzero()] = -np.inf
-        lists[rows] = _first_largest(scores[:, by_popularity], by_popularity, k)
+        lists[rows] = _first_largest(scores[:, by_popularity], by_popularity, k, rules)
     return lists
 
 
-def _first_largest(scores: NDArray[np.float64], items: NDArray[np.int64], k: int) -> NDArray[np.int32]:
+def _first_largest(
+    scores: NDArray[np.float64], items: NDArray[np.int64], k: int, rules: Rules | None
+) -> NDArray[np.int32]:
     """The k items of the largest scores in each row, the earlier column among equals; overwrites ``scores``."""
     lists = np.full((len(scores), k), MISS, dtype=np.int32)
     rows = np.arange(len(scores))
+    if rules is not None:
+        scores[:, rules.excluded[items]] = -np.inf
+        column_of = np.argsort(items)
     for position in range(min(k, scores.shape[1])):
         best = scores.argmax(axis=1)
         left = scores[rows, best] > -np.inf
         lists[left, position] = items[best[left]]
         scores[rows, best] = -np.inf
+        if rules is not None:
+            full = rules.full(lists[:, : position + 1])
+            over = rules.members.take(full.flat)
+            owner = np.repeat(np.repeat(rows, full.lengths), over.lengths)
+            scores[owner, column_of[over.flat]] = -np.inf
     return lists
 
 

@@ -52,7 +52,7 @@ class _StoredScorer(Scorer):
 
     def __init__(self, data: Path, split: str, settings: RewardSettings, k: int) -> None:
         catalog = Catalog.load(data / "catalog")
-        composite = Composite(settings.scored, catalog, k, distributions=settings.distributions)
+        composite = Composite(settings.scored, catalog, k, distributions=settings.distributions, boosts=settings.boosts)
         super().__init__(catalog, PromptTable.load(data / f"{split}.arrow"), composite)
 
 

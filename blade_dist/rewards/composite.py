@@ -13,9 +13,8 @@ from blade_dist.batches import MISS, Ragged
 from blade_dist.catalog.catalog import Catalog
 from blade_dist.config import fingerprint
 from blade_dist.errors import UserError
-from blade_dist.rewards.distribution import Distribution, make_distribution
 from blade_dist.rewards.lists import Lists
-from blade_dist.rewards.metrics import metric
+from blade_dist.rewards.named import NamedMetrics, Weights
 
 Scores = NDArray[np.float64]
 
@@ -36,7 +35,8 @@ class Composite:
         catalog: Catalog,
         k: int,
         setting: str = "reward.weights",
-        distributions: Mapping[str, Mapping[str, float]] | None = None,
+        distributions: Weights | None = None,
+        boosts: Weights | None = None,
     ) -> None:
         """Looks every name up; ``setting`` is where the names stand.
 
@@ -46,10 +46,11 @@ class Composite:
             k: longest cut-off.
             setting: where the names stand.
             distributions: those of ``reward.distributions``, for ``mgu/name@k`` and ``dgu/name@k``.
+            boosts: those of ``reward.boosts``, for ``boost/name@k``.
 
         Raises:
-            UserError: unknown metric or distribution, cut-off beyond k, a function that can't be imported, or a weight
-                that isn't finite.
+            UserError: unknown metric, distribution or boost, cut-off beyond k, a function that can't be imported, or a
+                weight that isn't finite.
         """
         for name, weight in weights.items():
             if not math.isfinite(weight):
@@ -59,9 +60,8 @@ class Composite:
         self._catalog = catalog
         self._k = k
         self._setting = setting
-        self._distributions = {name: dict(shares) for name, shares in (distributions or {}).items()}
-        made = {name: make_distribution(name, shares, catalog) for name, shares in self._distributions.items()}
-        self._parts: dict[str, Callable[[Lists], Scores]] = {name: _part(name, k, setting, made) for name in weights}
+        self._named = NamedMetrics(catalog, distributions, boosts)
+        self._parts = {name: _part(name, k, setting, self._named) for name in weights}
 
     def check(self) -> None:
         """Scores two small lists, so that a faulty function is found before anything starts.
@@ -95,10 +95,8 @@ class Composite:
 
     def fingerprint(self) -> str:
         """Equal names, weights and definitions of the metrics, equal fingerprint. A user's code is not looked at."""
-        used = {
-            name: shares for name, shares in self._distributions.items() if any(f"/{name}@" in w for w in self._weights)
-        }
-        return fingerprint(dict(sorted(self._weights.items())), self._k, DEFINITIONS, *([used] if used else []))
+        weights = dict(sorted(self._weights.items()))
+        return fingerprint(weights, self._k, DEFINITIONS, *self._named.used(weights))
 
 
 def spreads(parts: Mapping[str, Scores]) -> dict[str, float]:
@@ -120,13 +118,9 @@ def spreads(parts: Mapping[str, Scores]) -> dict[str, float]:
     return found
 
 
-def _part(name: str, k: int, setting: str, distributions: dict[str, Distribution]) -> Callable[[Lists], Scores]:
+def _part(name: str, k: int, setting: str, named: NamedMetrics) -> Callable[[Lists], Scores]:
     if ":" not in name:
-        base, _, against = name.partition("/")
-        against, _, after = against.partition("@")
-        function, cut = metric(f"{base}@{after}" if against else name, k, setting)
-        if against:
-            function = _against(name, base, against, setting, distributions)
+        function, cut = named.find(name, k, setting)
         return lambda lists: function(lists, cut)
     module, _, attribute = name.partition(":")
     try:
@@ -134,18 +128,6 @@ def _part(name: str, k: int, setting: str, distributions: dict[str, Distribution
     except Exception as error:  # a module may raise anything while it is imported
         raise UserError(f"{setting} {name}: cannot be imported: {_one_line(error)}") from error
     return own
-
-
-def _against(
-    name: str, base: str, against: str, setting: str, distributions: dict[str, Distribution]
-) -> Callable[[Lists, int], Scores]:
-    if against not in distributions:
-        known = ", ".join(distributions) or "none"
-        raise UserError(f"{setting} {name!r}: reward.distributions has no {against!r}; it has {known}")
-    if base not in ("mgu", "dgu"):
-        raise UserError(f"{setting} {name!r}: only mgu and dgu are measured against a distribution")
-    function: Callable[[Lists, int], Scores] = getattr(distributions[against], base)
-    return function
 
 
 def _checked(name: str, part: Callable[[Lists], Scores], lists: Lists, setting: str) -> Scores:

@@ -169,9 +169,14 @@ def metric(name: str, k: int, setting: str = "reward.weights") -> tuple[Metric, 
     if base not in METRICS:
         near = difflib.get_close_matches(base, METRICS, n=1, cutoff=0.0)[0]
         raise UserError(f"{setting} {name!r}: unknown metric; did you mean {near}@{k}?")
+    return METRICS[base], cut_off(name, base, cut, k, setting)
+
+
+def cut_off(name: str, base: str, cut: str, k: int, setting: str) -> int:
+    """The number that ``cut``, which stands behind ``base@`` in ``name``, says; UserError unless it is 1 to ``k``."""
     if not cut.isdecimal() or not 1 <= int(cut) <= k:
         raise UserError(f"{setting} {name!r}: write {base}@N with N from 1 to lists.k = {k}")
-    return METRICS[base], int(cut)
+    return int(cut)
 
 
 def _differences(lists: Lists, k: int) -> tuple[Scores, Scores]:

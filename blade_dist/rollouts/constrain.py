@@ -32,9 +32,9 @@ WIDE = 256
 KEPT_MASKS = 64
 
 
-def constraint_options(lists: ListSettings, codec: Path, trie: Path) -> dict[str, Any]:
+def constraint_options(lists: ListSettings, codec: Path, trie: Path, catalog: Path) -> dict[str, Any]:
     """What an adapter needs to find the catalog, as plain values."""
-    return {"lists": lists.model_dump(), "codec": str(codec), "trie": str(trie)}
+    return {"lists": lists.model_dump(), "codec": str(codec), "trie": str(trie), "catalog": str(catalog)}
 
 
 class ConstrainedLists:
@@ -52,7 +52,8 @@ class ConstrainedLists:
         """As an engine's ``additional_config`` describes it."""
         options = vllm_config.additional_config[OPTION]
         codec = Codec.load(Path(options["codec"]))
-        legality = Legality.load(ListSettings(**options["lists"]), codec, Path(options["trie"]))
+        lists = ListSettings(**options["lists"])
+        legality = Legality.load(lists, codec, Path(options["trie"]), Path(options["catalog"]))
         if legality is None:
             raise ValueError("lists.constrain is none, and an engine was started with the catalog's logits processor")
         return cls(legality, vllm_config.scheduler_config.max_num_seqs, device)

@@ -15,6 +15,7 @@ from blade_dist.artifacts import RunPaths
 from blade_dist.batches import Rollouts
 from blade_dist.catalog.codec import Codec
 from blade_dist.catalog.legality import Legality
+from blade_dist.catalog.rules import load_rules
 from blade_dist.rollouts.beam import Beams
 from blade_dist.rollouts.constrain import EXCLUDED, OPTION, WRITTEN, constraint_options
 from blade_dist.rollouts.request import RolloutRequest, to_rollouts
@@ -41,6 +42,8 @@ class EngineSpec:
     """Folder of the saved codec."""
     trie: Path
     """Folder of the trie of legal lists."""
+    catalog: Path
+    """Folder of the catalog, whose groups the rules of ``lists`` may name."""
     lists: ListSettings
     seed: int
     dtype: str
@@ -71,6 +74,7 @@ class EngineSpec:
             model=model.absolute(),
             codec=paths.codec.absolute(),
             trie=paths.trie.absolute(),
+            catalog=paths.catalog.absolute(),
             lists=config.lists,
             seed=config.run.seed,
             dtype=config.model.dtype,
@@ -109,7 +113,8 @@ class Engine:
         gpu = torch.cuda.is_available()
         self._spec = spec
         self._codec = Codec.load(spec.codec)
-        self._legality = Legality.load(spec.lists, self._codec, spec.trie)
+        self._legality = Legality.load(spec.lists, self._codec, spec.trie, spec.catalog)
+        self._rules = load_rules(spec.lists, spec.catalog)
         self._longest_list = self._codec.max_list_tokens(spec.lists.k)
         self._version = (0, 0)
         self._asleep: set[str] = set()
@@ -143,16 +148,8 @@ class Engine:
         """``group_size`` lists per prompt."""
         began = time.perf_counter()
         samples = self.sample(request)
-        return to_rollouts(
-            request,
-            [sample.token_ids for sample in samples],
-            [sample.logprobs.logprobs for sample in samples],
-            self._version,
-            self._codec,
-            self._spec.lists,
-            self._legality,
-            time.perf_counter() - began,
-        )
+        tokens, logprobs = zip(*((sample.token_ids, sample.logprobs.logprobs) for sample in samples), strict=True)
+        return self._rollouts(request, list(tokens), list(logprobs), began)
 
     def beam_search(self, request: RolloutRequest, width: int) -> Rollouts:
         """The best list of each prompt (``group_size`` 1) by beam search over legal tokens, at temperature 1.
@@ -177,10 +174,7 @@ class Engine:
             outputs = self._write(prompts, params)
             beams.extend(slots, [{t: p.logprob for t, p in o.outputs[0].logprobs[0].items()} for o in outputs])
         tokens, logprobs = beams.best()
-        seconds = time.perf_counter() - began
-        return to_rollouts(
-            request, tokens, logprobs, self._version, self._codec, self._spec.lists, self._legality, seconds
-        )
+        return self._rollouts(request, tokens, logprobs, began)
 
     def sample(self, request: RolloutRequest) -> list[Any]:
         """vLLM's completions, group after group: one request per prompt, so that the prompt's cache is shared."""
@@ -207,6 +201,19 @@ class Engine:
         prompts = [{"prompt_token_ids": request.tokens[row].tolist()} for row in range(len(request))]
         outputs = self._write(prompts, params)
         return [sample for output in outputs for sample in sorted(output.outputs, key=lambda s: s.index)]
+
+    def _rollouts(self, request: RolloutRequest, tokens: list[Any], logprobs: list[Any], began: float) -> Rollouts:
+        return to_rollouts(
+            request,
+            tokens,
+            logprobs,
+            self._version,
+            self._codec,
+            self._spec.lists,
+            self._legality,
+            self._rules,
+            time.perf_counter() - began,
+        )
 
     def _write(self, prompts: list[Any], params: list[Any]) -> list[Any]:
         outputs: list[Any] = self._llm.generate(prompts, params, use_tqdm=False, lora_request=self._adapter)
@@ -290,7 +297,7 @@ def _constraint(spec: EngineSpec, gpu: bool) -> dict[str, Any]:
     if spec.lists.constrain == "none":
         return {}
     runner = 2 if gpu and find_spec("vllm.v1.worker.gpu.sample.logits_processor") else 1
-    options = constraint_options(spec.lists, spec.codec, spec.trie)
+    options = constraint_options(spec.lists, spec.codec, spec.trie, spec.catalog)
     os.environ["VLLM_USE_V2_MODEL_RUNNER"] = str(runner - 1)
     return {
         "logits_processors": [f"blade_dist.rollouts.processor_v{runner}:CatalogProcessor"],

@@ -12,6 +12,7 @@ from blade_dist.batches import MISS, Ragged, Rollouts
 from blade_dist.catalog.codec import Codec
 from blade_dist.catalog.legality import Legality
 from blade_dist.catalog.lists import mask_illegal
+from blade_dist.catalog.rules import Rules
 from blade_dist.errors import UserError
 from blade_dist.settings import ListSettings
 
@@ -70,6 +71,7 @@ def to_rollouts(
     codec: Codec,
     lists: ListSettings,
     legality: Legality | None,
+    rules: Rules | None,
     seconds: float,
 ) -> Rollouts:
     """Token rows and their log-probs, group after group, as one typed batch with the lists read and checked.
@@ -82,6 +84,7 @@ def to_rollouts(
         codec: reads items out of tokens.
         lists: items per list, and whether an item of the history counts as repeated.
         legality: of constrained lists; None: every token was a decision.
+        rules: over catalog indices, whether lists are constrained or not.
         seconds: how long the engine wrote.
     """
     shape = (len(request), request.group_size)
@@ -92,7 +95,7 @@ def to_rollouts(
     else:
         read, decision = legality.read(ragged, histories)
         ragged, values, decision = _completed(ragged, values, decision, read, codec)
-    items, invalid, duplicate = mask_illegal(read, histories, lists.exclude_history)
+    items, invalid, duplicate = mask_illegal(read, histories, lists.exclude_history, rules)
     return Rollouts(
         prompt=request.prompt,
         items=items.reshape(*shape, lists.k),

@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
-from blade_dist.settings.section import Fraction, NonNegative, Positive, Rate, Section
+from blade_dist.settings.section import Fraction, Name, NonNegative, Positive, Rate, Section
 
 
 class SyntheticSettings(Section):
@@ -102,9 +102,14 @@ class ListSettings(Section):
     """Items per list."""
     exclude_history: bool = True
     """An item of the user's history is not legal in a list (with ``constrain: none`` it counts as a repeated one)."""
+    exclude: list[Name] = []
+    """Items that no list may hold, though a history may: item ids, and ``group:NAME`` for all items of a group."""
+    at_most: dict[Name, NonNegative] = {}
+    """How many items of a group a list may hold at most, by group; ``*`` is every group that is not named. An item in
+    several groups counts in each."""
     constrain: Literal["catalog", "none"] = "catalog"
     """catalog: only lists of K different items can be written, and log-probs are over what is legal; none: free text,
-    matched to the catalog afterwards."""
+    matched to the catalog afterwards, where a position that breaks ``exclude`` or ``at_most`` is a miss."""
 
 
 class BuildSettings(Section):

@@ -6,20 +6,24 @@ from typing import Annotated, Literal
 
 from pydantic import BeforeValidator, Field
 
-from blade_dist.settings.section import Fraction, Positive, Rate, Section
+from blade_dist.settings.section import Fraction, Name, Positive, Rate, Section
 
 
 class RewardSettings(Section):
     weights: dict[str, float] = {"ndcg@5": 1.0}
     """The composite: metric name (``ndcg@5``, ``ild@5``, ``mgu@5``, ...) or ``package.module:function`` to its weight.
-    Metrics where less is better (``mgu``, ``dgu``, ``calibration``) take a negative weight. ``mgu/name@5`` and
-    ``dgu/name@5`` measure against a distribution of that name instead of the user's own history."""
+    Metrics where less is better (``mgu``, ``dgu``, ``calibration``, ``excess``) take a negative weight. ``mgu/name@5``
+    and ``dgu/name@5`` measure against a distribution of that name instead of the user's own history. ``boost/name@5``
+    is the mean of a boost of that name; ``excess/2@5`` the share of positions beyond 2 items of one of their groups."""
     normalise: bool = False
     """Whether each metric is divided by its spread among the reference's lists for a prompt before it is weighed, so
     that equal weights mean an equal say. Measured once, when the prior is made, and kept with it."""
     distributions: dict[str, dict[str, Annotated[float, Field(ge=0)]]] = {}
     """Wanted shares of the positions, by name: group to share, sum 1; of the catalog's groups, or of ``head`` and
     ``tail`` (by popularity). Several stakeholders (providers, categories, the long tail) take several."""
+    boosts: dict[str, dict[Name, float]] = {}
+    """Wishes for what is shown, by name: item id, or ``group:NAME``, to weight (negative: rather not). Soft, as opposed
+    to ``lists.exclude`` and ``lists.at_most``, which no list breaks."""
     at_least: dict[str, float] = {}
     """Floors: metric to the mean that the sampled lists must have; the loop weighs it up until they do."""
     at_most: dict[str, float] = {}

@@ -10,6 +10,8 @@ Positive = Annotated[int, Field(gt=0)]
 NonNegative = Annotated[int, Field(ge=0)]
 Rate = Annotated[float, Field(gt=0)]
 Fraction = Annotated[float, Field(ge=0, lt=1)]
+Name = Annotated[str, Field(coerce_numbers_to_str=True)]
+"""Of an item or a group, which a log may number."""
 
 
 class Section(BaseModel):

@@ -15,6 +15,7 @@ from rich.console import Console
 from blade_dist.artifacts import write_json
 from blade_dist.batches import Prompts, Rollouts
 from blade_dist.catalog.legality import Legality
+from blade_dist.catalog.rules import make_rules
 from blade_dist.checkpoint import PolicyStamp, read_policy
 from blade_dist.evaluation.baselines import cooccurrence_lists, popularity_lists
 from blade_dist.evaluation.corpus import illegal_rates
@@ -25,12 +26,11 @@ from blade_dist.learners.sequences import Sequences
 from blade_dist.pipeline import Prompter
 from blade_dist.placement import place_here
 from blade_dist.probe import ask_engines, probe_gap, probe_request
-from blade_dist.rewards.composite import Composite
 from blade_dist.rewards.lists import Lists
 from blade_dist.rollouts.pool import EnginePool
 from blade_dist.runtime import ray_runtime
 from blade_dist.settings import Config
-from blade_dist.stages.parts import Inputs, check_inputs, engines, search_choice
+from blade_dist.stages.parts import Inputs, check_inputs, engines, make_composite, search_choice
 from blade_dist.stages.prior import reward_scales
 from blade_dist.weights.gather import source
 from blade_dist.weights.push import WeightPusher
@@ -52,8 +52,7 @@ def evaluate_stage(config: Config, checkpoint: Path, against: list[Path], consol
     paths = [checkpoint, *against]
     names = _names([read_policy(path, inputs.data.codec) for path in paths])
     prompts = inputs.data.test.rows(_chosen(config, len(inputs.data.test)))
-    wanted = config.reward.distributions
-    reported = Composite(_reported(config), inputs.data.catalog, config.lists.k, distributions=wanted)
+    reported = make_composite(config, inputs.data, _reported(config))
 
     def as_lists(items: NDArray[np.int32]) -> Lists:
         return Lists(items, prompts.targets, prompts.history, inputs.data.catalog, prompts.user)
@@ -97,7 +96,7 @@ class _Served:
         self._config = config
         self._pool = pool
         self._pad = inputs.data.codec.pad
-        self._legality = Legality.load(config.lists, inputs.data.codec, inputs.paths.trie)
+        self._legality = Legality.load(config.lists, inputs.data.codec, inputs.paths.trie, inputs.paths.catalog)
         self._prompter = Prompter(inputs.data.test, inputs.data.codec, config.run.seed)
         rows = np.arange(min(config.weights.probe_prompts, len(inputs.data.test)))
         self._probe = probe_request(self._prompter, rows, 1.0)
@@ -148,9 +147,10 @@ def _baselines(config: Config, inputs: Inputs, prompts: Prompts) -> dict[str, ND
     """Lists of the recommenders without a model; they do not sample, so both ways of decoding show the same."""
     catalog, k, excluded = inputs.data.catalog, config.lists.k, config.lists.exclude_history
     train = inputs.data.train.rows(np.arange(len(inputs.data.train)))
+    rules = make_rules(config.lists, catalog)
     return {
-        "popularity": popularity_lists(catalog, prompts, k, excluded),
-        "co-occurrence": cooccurrence_lists(catalog, train, prompts, k, excluded),
+        "popularity": popularity_lists(catalog, prompts, k, excluded, rules),
+        "co-occurrence": cooccurrence_lists(catalog, train, prompts, k, excluded, rules),
     }
 
 

@@ -13,7 +13,8 @@ import ray
 from numpy.typing import NDArray
 
 from blade_dist.artifacts import RunPaths
-from blade_dist.catalog.legality import check_free_items, load_trie
+from blade_dist.catalog.legality import check_free_items, load_trie, room_for_all
+from blade_dist.catalog.rules import make_rules
 from blade_dist.checkpoint import PolicyStamp, context_length, read_policy
 from blade_dist.data.bundle import DataBundle, load_own_data
 from blade_dist.errors import UserError
@@ -70,9 +71,8 @@ def check_metrics(config: Config, data: DataBundle) -> Composite:
     Raises:
         UserError: an unknown metric, or a function of the user's that fails.
     """
-    catalog, k, wanted = data.catalog, config.lists.k, config.reward.distributions
-    reward = Composite(config.reward.scored, catalog, k, distributions=wanted)
-    report = Composite(dict.fromkeys(config.evaluate.metrics, 1.0), catalog, k, "evaluate.metrics", wanted)
+    reward = make_composite(config, data, config.reward.scored)
+    report = make_composite(config, data, dict.fromkeys(config.evaluate.metrics, 1.0), "evaluate.metrics")
     select = search_choice(config, data)
     for metrics in (reward, report, *([select] if select else [])):
         metrics.check()
@@ -85,24 +85,38 @@ def search_choice(config: Config, data: DataBundle) -> Composite | None:
     Raises:
         UserError: an unknown metric.
     """
-    given, wanted = config.evaluate.select_by, config.reward.distributions
-    return Composite(given, data.catalog, config.lists.k, "evaluate.select_by", wanted) if given else None
+    given = config.evaluate.select_by
+    return make_composite(config, data, given, "evaluate.select_by") if given else None
+
+
+def make_composite(
+    config: Config, data: DataBundle, weights: dict[str, float], setting: str = "reward.weights"
+) -> Composite:
+    """The metrics of some weights, which stand in ``setting``, with what ``reward`` says of named ones.
+
+    Raises:
+        UserError: an unknown metric.
+    """
+    reward = config.reward
+    return Composite(weights, data.catalog, config.lists.k, setting, reward.distributions, reward.boosts)
 
 
 def check_lists(config: Config, data: DataBundle) -> None:
     """Whether legal lists can be written for everybody.
 
     Raises:
-        UserError: a user with fewer free items than ``lists.k``; no trie, or one of other tokens.
+        UserError: a rule about an item or a group that is not there; rules, or a user's history, that leave fewer
+            items than ``lists.k``; no trie, or one of other tokens.
     """
+    rules, items, k = make_rules(config.lists, data.catalog), len(data.catalog), config.lists.k
     if config.lists.constrain == "none":
         return
     load_trie(data.codec, RunPaths(config.run.dir).trie)
-    if len(data.catalog) - config.data.max_history >= config.lists.k:
+    if room_for_all(items, k, rules) - config.data.max_history >= k:
         return  # nobody's history is long enough
     for table in (data.train, data.test):
         prompts = table.rows(np.arange(len(table)))
-        check_free_items(prompts, len(data.catalog), config.lists.k, config.lists.exclude_history)
+        check_free_items(prompts, items, k, config.lists.exclude_history, rules)
 
 
 @contextmanager

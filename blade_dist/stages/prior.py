@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from rich.console import Console
 from rich.progress import Progress, TimeRemainingColumn
 
+from blade_dist.config import fingerprint
 from blade_dist.errors import UserError
 from blade_dist.pipeline import Prompter
 from blade_dist.placement import place_here
@@ -18,7 +19,7 @@ from blade_dist.rewards.composite import spreads
 from blade_dist.rollouts.pool import EnginePool
 from blade_dist.runtime import ray_runtime
 from blade_dist.seeds import stable_seed
-from blade_dist.settings import Config
+from blade_dist.settings import Config, ListSettings
 from blade_dist.stages.parts import Inputs, check_inputs, engines, scorer
 
 CHUNK = 256
@@ -51,12 +52,19 @@ def prior_stamp(config: Config, inputs: Inputs) -> dict[str, Any]:
         "reward": inputs.composite.fingerprint(),
         "k": config.lists.k,
         "temperature": config.rollout.temperature,
-        "constraint": f"{config.lists.constrain}, history {'excluded' if config.lists.exclude_history else 'allowed'}",
+        "constraint": _constraint(config.lists),
         "size": config.prior.size,
         "prompts": config.prior.prompts,
         "normalise": config.reward.normalise or None,
         "constrained": sorted(config.reward.constrained) or None,
     }
+
+
+def _constraint(lists: ListSettings) -> str:
+    """Which lists are legal, in words; rules by a digest, as they may name many items."""
+    rules = fingerprint(sorted(set(lists.exclude)), lists.at_most) if lists.exclude or lists.at_most else None
+    history = "excluded" if lists.exclude_history else "allowed"
+    return f"{lists.constrain}, history {history}" + (f", rules {rules}" if rules else "")
 
 
 def warm_prompts(config: Config, rows: NDArray[np.int64]) -> NDArray[np.int64]:

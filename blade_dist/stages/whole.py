@@ -21,7 +21,7 @@ from blade_dist.stages.align import align_stage
 from blade_dist.stages.data import data_stage
 from blade_dist.stages.evaluate import evaluate_stage
 from blade_dist.stages.export import export_stage
-from blade_dist.stages.parts import check_metrics
+from blade_dist.stages.parts import check_lists, check_metrics
 from blade_dist.stages.sft import sft_stage
 
 SAMPLE_S = 1.0
@@ -45,7 +45,9 @@ def run_stages(config: Config, console: Console) -> None:
             return result
 
         timed("data", data_stage, config, console)
-        check_metrics(config, load_data(config.run.dir))
+        data = load_data(config.run.dir)
+        check_metrics(config, data)
+        check_lists(config, data)
         timed("sft", sft_stage, config, console)
         for target in targets:
             timed(f"train {target}", align_stage, config.model_copy(update={"target": target}), console)

@@ -80,7 +80,8 @@ def main(
         )
     console = Console()
     out.parent.mkdir(parents=True, exist_ok=True)
-    quality = Quality(Runner(folder, path, data, console), data, rate or list(RATES), out)
+    runner = Runner(folder, path, data, console)
+    quality = Quality(runner, data, rate or list(RATES), out)
     results: dict[str, Any] = {}
     for name in part or [Part.main]:
         if name is Part.main:
@@ -90,6 +91,7 @@ def main(
             results |= found
         else:
             results[name] = getattr(quality, name)()
+    results["seconds"] = runner.seconds()
     write_result(
         out, "quality", {"preset": config.model_dump(mode="json"), "seeds": seeds, "rates": rate or RATES}, results
     )

@@ -5,7 +5,9 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from contextlib import suppress
 from pathlib import Path
+from time import sleep
 from typing import Any, cast
 
 import numpy as np
@@ -15,6 +17,7 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 import yaml
+from rich.console import Console
 from scipy import stats
 
 from blade_dist.batches import MISS, Prompts, Ragged
@@ -244,7 +247,7 @@ class TestBlind:
 class TestTable:
     @pytest.fixture
     def joined(self, small: DataBundle, tmp_path: Path) -> object:
-        """Two seeds; BLADE's greedy lists begin with the first target, few of static's do, some of SFT's do."""
+        """Two seeds; BLADE's greedy lists begin with the first target, some of the others do."""
         from joined import Joined
 
         test = small.test.rows(np.arange(len(small.test)))
@@ -255,7 +258,7 @@ class TestTable:
             rng = np.random.default_rng(seed)
             free = [np.setdiff1d(np.arange(12), row) for row in test.targets]
             tables = []
-            for policy, hits in (("sft", 0.3), ("static", 0.1), ("blade", 1.0)):
+            for policy, hits in (("sft", 0.3), ("static", 0.3), ("blade", 1.0)):
                 for decode in ("greedy", "sampled"):
                     items = np.stack([rng.permutation(row)[:5] for row in free]).astype(np.int32)
                     first = np.array([row[0] for row in test.targets])
@@ -344,6 +347,45 @@ class TestCells:
         assert all(set(cell.folder) <= set("abcdefghijklmnopqrstuvwxyz0123456789._-") for cell in cells)
 
 
+class TestRunner:
+    @pytest.fixture
+    def runner(self, tmp_path: Path) -> Any:
+        from runner import Runner
+
+        (tmp_path / "preset.yaml").write_text(yaml.safe_dump(PRESET))
+        return Runner(tmp_path / "runs", tmp_path / "preset.yaml", tmp_path, Console(quiet=True))
+
+    def test_work_is_done_once(self, runner: Any, tmp_path: Path) -> None:
+        done: list[str] = []
+        for _ in range(2):
+            runner.once(tmp_path / "runs" / "a", {"run.seed": 0}, "train", lambda: done.append("train"))
+        runner.once(tmp_path / "runs" / "a", {"run.seed": 0}, "evaluate", lambda: done.append("evaluate"))
+        assert done == ["train", "evaluate"]
+        assert runner.seconds()["a"].keys() == {"train", "evaluate"}
+
+    def test_failed_work_is_tried_again_and_its_time_counts(self, runner: Any, tmp_path: Path) -> None:
+        run = tmp_path / "runs" / "a"
+
+        def fails() -> None:
+            sleep(0.2)
+            raise SystemExit
+
+        with suppress(SystemExit):
+            runner.once(run, {}, "train", fails)
+        runner.once(run, {}, "train", lambda: None)
+        assert 0.2 < runner.seconds()["a"]["train"] < 2
+
+    def test_a_folder_of_other_settings_is_refused(self, runner: Any, tmp_path: Path) -> None:
+        run = tmp_path / "runs" / "a"
+        runner.once(run, {"learner.lr": 1e-3}, "train", lambda: None)
+        with pytest.raises(SystemExit, match="delete it or choose another --folder"):
+            runner.once(run, {"learner.lr": 2e-3}, "train", lambda: None)
+
+    def test_the_preset_says_what_it_has(self, runner: Any) -> None:
+        assert runner.preset_value("prior.size") == 4
+        assert runner.preset_value("posterior.tau") == 0.3
+
+
 def test_pictures_are_small(tmp_path: Path) -> None:
     from pictures import draw_curves, draw_pareto, draw_search, draw_sensitivity, smooth
 
@@ -392,7 +434,7 @@ def movielens(tmp_path: Path) -> Path:
 
 def quality(folder: Path, *options: str) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, str(FOLDER / "quality.py"), "--folder", str(folder), *options]
-    return subprocess.run(command, capture_output=True, text=True, timeout=400, check=False)
+    return subprocess.run(command, capture_output=True, text=True, timeout=900, check=False)
 
 
 def test_the_whole_command_resumes_and_says_what_it_found(movielens: Path, tmp_path: Path) -> None:
@@ -436,6 +478,7 @@ def test_the_whole_command_resumes_and_says_what_it_found(movielens: Path, tmp_p
         (["--data", "nowhere"], "no ratings.csv"),
         (["--data", "{log}", "--target", "nothing"], "nothing: unknown"),
         (["--data", "{log}", "--preset", "{preset}"], "validation_prompts is 0"),
+        (["--data", "{log}", "--preset", "nowhere.yaml"], "No such file"),
     ],
 )
 def test_bad_input_is_said_before_anything_runs(options: list[str], said: str, movielens: Path, tmp_path: Path) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import re
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -75,14 +76,15 @@ def pareto_cells(seed: int, rates: dict[str, float]) -> list[Cell]:
     ]
 
 
-def sensitivity_cells(seed: int, lr: float) -> dict[str, dict[str, Cell]]:
-    """Setting -> value -> cell."""
-    return {
-        name: {
-            str(value): Cell(seed, f"blade {name} {value}", lr, {"target": "blade", name: value}) for value in values
-        }
-        for name, values in SENSITIVITY.items()
-    }
+def sensitivity_cells(seed: int, lr: float, preset: Callable[[str], Any]) -> dict[str, dict[str, Cell]]:
+    """Setting -> value -> cell; the value that the preset has is the main table's BLADE."""
+
+    def cell(name: str, value: Any) -> Cell:
+        if value == preset(name):
+            return Cell(seed, "blade", lr, TARGETS["blade"])
+        return Cell(seed, f"blade {name} {value}", lr, {**TARGETS["blade"], name: value})
+
+    return {name: {str(value): cell(name, value) for value in values} for name, values in SENSITIVITY.items()}
 
 
 def folder_name(label: str) -> str:

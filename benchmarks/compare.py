@@ -49,6 +49,7 @@ class Numbers:
             for against in AGAINST
             if against != policy and against in self._joined.policies("greedy")
             for decode in DECODES
+            if policy in self._joined.policies(decode)
             for name, _ in self._columns(policy, decode)
         ]
         tested = {str(number): row["p"] for number, row in enumerate(found) if "p" in row}

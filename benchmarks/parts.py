@@ -81,8 +81,8 @@ class Quality:
 
     def sensitivity(self) -> Found:
         """Greedy numbers of BLADE with one setting changed at a time, at its own learning rate."""
-        cells = sensitivity_cells(FIRST, self._rate("blade"))
-        every = [cell for values in cells.values() for cell in values.values()]
+        cells = sensitivity_cells(FIRST, self._rate("blade"), self._runner.preset_value)
+        every = list({cell.name: cell for values in cells.values() for cell in values.values()}.values())
         table = Numbers(self._joined(every, [FIRST])).table()["greedy"]
         found = {name: {value: table[cell.name][MAIN] for value, cell in of.items()} for name, of in cells.items()}
         draw_sensitivity(found, self._picture("sensitivity"))

@@ -19,7 +19,11 @@ from rich.console import Console
 from runner import Runner
 
 from blade_dist.config import load_config
+from blade_dist.errors import UserError
+from blade_dist.settings import Config
 
+COLUMNS = {MAIN, "ild@5", "mgu@5"}
+"""Metrics that tables and pictures are about."""
 PRESETS = Path(__file__).parent / "presets"
 
 
@@ -64,36 +68,47 @@ def main(
 
         run_study(folder / "synthetic", seeds, out)
         return
-    known = list(TARGETS)
     if data is None or not (data / "ratings.csv").is_file():
         raise typer.BadParameter(
-            f"{data or 'nothing'}: no ratings.csv there; give a folder in MovieLens format", param_hint="--data"
+            f"{data}: no ratings.csv there; give a folder in MovieLens format", param_hint="--data"
         )
-    chosen = target or known
-    if unknown := sorted(set(chosen) - set(known)):
-        raise typer.BadParameter(f"{', '.join(unknown)}: unknown; one of: {'; '.join(known)}", param_hint="--target")
+    chosen = target or list(TARGETS)
+    if unknown := sorted(set(chosen) - set(TARGETS)):
+        message = f"{', '.join(unknown)}: unknown; one of: {'; '.join(TARGETS)}"
+        raise typer.BadParameter(message, param_hint="--target")
     path = PRESETS / f"{preset}.yaml" if (PRESETS / f"{preset}.yaml").is_file() else Path(preset)
-    config = load_config(path, [f"data.path={data}"])
-    if not config.train.validation_prompts:
-        raise typer.BadParameter(
-            f"{path}: train.validation_prompts is 0, and learning rates are chosen by it", param_hint="--preset"
-        )
-    console = Console()
+    config, console, rates = _read(path, data), Console(), rate or list(RATES)
     out.parent.mkdir(parents=True, exist_ok=True)
-    quality = Quality(Runner(folder, path, data, console), data, rate or list(RATES), out)
+    runner = Runner(folder, path, data, console)
+    quality = Quality(runner, data, rates, out)
     results: dict[str, Any] = {}
     for name in part or [Part.main]:
         if name is Part.main:
             family = [MAIN] if config.reward.weights == {MAIN: 1.0} else [MAIN, "reward"]
-            found = quality.main(chosen, seeds, family)
-            show(found, family, config.evaluate.beam_width, console)
-            results |= found
+            results |= quality.main(chosen, seeds, family)
+            show(results, family, config.evaluate.beam_width, console)
         else:
             results[name] = getattr(quality, name)()
-    write_result(
-        out, "quality", {"preset": config.model_dump(mode="json"), "seeds": seeds, "rates": rate or RATES}, results
-    )
+    results["seconds"] = runner.seconds()
+    settings = {"preset": config.model_dump(mode="json"), "seeds": seeds, "rates": rates}
+    write_result(out, "quality", settings, results)
     console.print(f"result: {out}", highlight=False, soft_wrap=True)
+
+
+def _read(path: Path, data: Path) -> Config:
+    """The preset, if it is one that this table can be made with."""
+    try:
+        config = load_config(path, ["data.source=movielens", f"data.path={data}"])
+    except UserError as error:
+        raise typer.BadParameter(str(error), param_hint="--preset") from None
+    wrong = ""
+    if not config.train.validation_prompts:
+        wrong = "train.validation_prompts is 0, and learning rates are chosen by them"
+    if missing := sorted(COLUMNS - set(config.evaluate.metrics)):
+        wrong = f"evaluate.metrics lacks {', '.join(missing)}"
+    if wrong:
+        raise typer.BadParameter(f"{path}: {wrong}", param_hint="--preset")
+    return config
 
 
 if __name__ == "__main__":

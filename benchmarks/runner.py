@@ -54,6 +54,18 @@ class Runner:
         """The preset's settings in a run folder."""
         return load_config(self._preset, _overrides({"run.dir": str(run), "run.seed": seed, **self._log}))
 
+    def preset_value(self, name: str) -> Any:
+        """A setting of the preset, by its full name."""
+        value: Any = self.config(self._folder, 0).model_dump()
+        for part in name.split("."):
+            value = value[part]
+        return value
+
+    def seconds(self) -> dict[str, dict[str, float]]:
+        """What took how long: run folder -> command -> seconds."""
+        records = sorted(path for depth in ("*", "seed*/*") for path in self._folder.glob(f"{depth}/{RECORD}"))
+        return {str(path.parent.relative_to(self._folder)): (read_json(path) or {})["seconds"] for path in records}
+
     def data(self) -> Path:
         """The run whose data all seeds share: the same catalog, split and test prompts."""
         return self._blade(self._folder / "data", {"run.seed": 0}, "data")

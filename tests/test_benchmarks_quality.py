@@ -5,7 +5,10 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from contextlib import suppress
 from pathlib import Path
+from time import sleep
+from typing import Any, cast
 
 import numpy as np
 import pandas as pd
@@ -14,10 +17,12 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 import yaml
+from rich.console import Console
 from scipy import stats
 
 from blade_dist.batches import MISS, Prompts, Ragged
 from blade_dist.data.bundle import DataBundle
+from blade_dist.data.prompts import PromptTable, write_prompts
 from blade_dist.evaluation.baselines import cooccurrence_lists
 from blade_dist.evaluation.bootstrap import mean_interval
 from blade_dist.evaluation.table import per_user_rows
@@ -36,6 +41,19 @@ def benchmarks(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def prompts_of(users: list[str], histories: list[list[int]], targets: list[list[int]]) -> Prompts:
     return Prompts(np.arange(len(users)), np.array(users, dtype=object), Ragged.of(histories), Ragged.of(targets))
+
+
+@pytest.fixture
+def small(tmp_path: Path) -> DataBundle:
+    """40 users of a catalog of 12 items, a prompt each in every split; there is no codec."""
+    tables, rng = {}, np.random.default_rng(0)
+    for name in ("train", "validation", "test"):
+        orders = [rng.permutation(12) for _ in range(40)]
+        users = pa.array([f"u{number}" for number in range(40)])
+        rows = (users, Ragged.of([order[:3] for order in orders]), Ragged.of([order[3:6] for order in orders]))
+        write_prompts(tmp_path / f"{name}.arrow", [rows])
+        tables[name] = PromptTable.load(tmp_path / f"{name}.arrow")
+    return DataBundle(make_catalog(), cast(Any, None), **tables, card={})
 
 
 class TestIntervals:
@@ -127,26 +145,21 @@ class TestSlices:
         lists = Lists(np.pad(items, ((0, 0), (0, 2)), constant_values=MISS), targets, targets, make_catalog())
         np.testing.assert_allclose(slice_scores(lists, kept), [1 / np.log2(3), np.nan, 1])
 
-    def test_head_and_tail_share_the_hits(self, tiny_config: Config, tiny_data: DataBundle, tmp_path: Path) -> None:
-        """Every target is in one slice of each pair, on prompts that the data stage made."""
+    def test_every_target_is_in_one_slice_of_each_pair(self, small: DataBundle) -> None:
         from slices import Log, make_slices
 
-        sizes: dict[str, int] = {}
-        for table in (tiny_data.validation, tiny_data.test):
-            prompts = table.rows(np.arange(len(table)))
-            for row, user in enumerate(prompts.user):
-                sizes[user] = sizes.get(user, 10) + len(prompts.targets[row])
-        test = tiny_data.test.rows(np.arange(len(tiny_data.test)))
+        test = small.test.rows(np.arange(len(small.test)))
         times = {
             (user, int(item)): 1000 * place
             for row, user in enumerate(test.user)
             for place, item in enumerate([*test.history[row], *test.targets[row]])
         }
-        found = make_slices(tiny_data, Log(times, sizes))
+        found = make_slices(small, Log(times, dict.fromkeys(test.user, 14)))
         whole = len(test.targets.flat)
         for one, other in (("head items", "tail items"), ("short history", "long history"), ("same session", "later")):
             assert len(found[one].flat) + len(found[other].flat) == whole
-        assert len(found["cold"].flat) == whole  # 10 items each are trained on
+        assert 0 < len(found["tail items"].flat) < whole
+        assert len(found["cold"].flat) == whole  # 14 items each, of which 6 are held out
         assert len(found["same session"].flat) == whole  # 1000 s apart
 
 
@@ -233,36 +246,36 @@ class TestBlind:
 
 class TestTable:
     @pytest.fixture
-    def joined(self, tiny_data: DataBundle, tmp_path: Path) -> object:
-        """Two seeds; BLADE's greedy lists begin with the first target, static's hold none, some of SFT's do."""
+    def joined(self, small: DataBundle, tmp_path: Path) -> object:
+        """Two seeds; BLADE's greedy lists begin with the first target, some of the others do."""
         from joined import Joined
 
-        test = tiny_data.test.rows(np.arange(len(tiny_data.test)))
+        test = small.test.rows(np.arange(len(small.test)))
         known = {"ndcg@5": 1.0, "ild@5": 0.0}
-        reward = Composite(known, tiny_data.catalog, 5)
-        joined = Joined(tiny_data, {"all": test.targets})
+        reward = Composite(known, small.catalog, 5)
+        joined = Joined(small, {"all": test.targets})
         for seed in range(2):
             rng = np.random.default_rng(seed)
-            free = [np.setdiff1d(np.arange(len(tiny_data.catalog)), t)[:9] for t in test.targets]
+            free = [np.setdiff1d(np.arange(12), row) for row in test.targets]
             tables = []
-            for policy, hits in (("sft", 0.3), ("static", 0.0), ("blade", 1.0)):
+            for policy, hits in (("sft", 0.3), ("static", 0.3), ("blade", 1.0)):
                 for decode in ("greedy", "sampled"):
                     items = np.stack([rng.permutation(row)[:5] for row in free]).astype(np.int32)
                     first = np.array([row[0] for row in test.targets])
                     items[:, 0] = np.where(
                         rng.random(len(items)) < (hits if decode == "greedy" else 0.3), first, items[:, 0]
                     )
-                    lists = Lists(items, test.targets, test.history, tiny_data.catalog, test.user)
+                    lists = Lists(items, test.targets, test.history, small.catalog, test.user)
                     tables.append(per_user_rows(policy, decode, test, lists, reward, reward))
             path = tmp_path / f"{seed}.parquet"
             pq.write_table(pa.concat_tables(tables), path)
             joined.add(path, seed)
         return joined
 
-    def test_rows_of_all_seeds_lie_in_one_file(self, joined: object, tiny_data: DataBundle, tmp_path: Path) -> None:
+    def test_rows_of_all_seeds_lie_in_one_file(self, joined: object, small: DataBundle, tmp_path: Path) -> None:
         joined.save(tmp_path / "rows.parquet")
         rows = pd.read_parquet(tmp_path / "rows.parquet")
-        assert len(rows) == 2 * 3 * 2 * len(tiny_data.test)
+        assert len(rows) == 2 * 3 * 2 * len(small.test)
         assert {"seed", "policy", "decode", "user", "prompt", "items", "reward", "ndcg@5", "ndcg@5, all"} <= set(rows)
         means = rows.groupby(["seed", "policy", "decode"])["reward"].mean()
         for row in joined.by_seed():
@@ -318,17 +331,59 @@ class TestCells:
         from cells import TARGETS, Cell, sensitivity_cells
 
         assert all(not Cell(0, name, 1e-3, changes).of_prior for name, changes in TARGETS.items())
-        own = {name for name, values in sensitivity_cells(0, 1e-3).items() if all(c.of_prior for c in values.values())}
+        cells = sensitivity_cells(0, 1e-3, {"prior.size": 32, "posterior.tau": 0.3}.get)
+        own = {name for name, values in cells.items() if any(cell.of_prior for cell in values.values())}
         assert own == {"prior.size"}
+        assert [value for value, cell in cells["prior.size"].items() if not cell.of_prior] == ["32"]
+        assert cells["posterior.tau"]["0.3"] == cells["prior.size"]["32"] == Cell(0, "blade", 1e-3, TARGETS["blade"])
 
     def test_every_cell_has_a_folder_of_its_own(self) -> None:
         from cells import PARETO_TARGETS, TARGETS, Cell, pareto_cells, sensitivity_cells
 
         cells = [Cell(0, name, lr, changes) for name, changes in TARGETS.items() for lr in (1e-3, 2e-3)]
         cells += pareto_cells(0, dict.fromkeys(PARETO_TARGETS, 1e-3))
-        cells += [cell for values in sensitivity_cells(0, 1e-3).values() for cell in values.values()]
+        cells += [cell for values in sensitivity_cells(0, 1e-3, {}.get).values() for cell in values.values()]
         assert len({cell.folder for cell in cells}) == len(cells)
         assert all(set(cell.folder) <= set("abcdefghijklmnopqrstuvwxyz0123456789._-") for cell in cells)
+
+
+class TestRunner:
+    @pytest.fixture
+    def runner(self, tmp_path: Path) -> Any:
+        from runner import Runner
+
+        (tmp_path / "preset.yaml").write_text(yaml.safe_dump(PRESET))
+        return Runner(tmp_path / "runs", tmp_path / "preset.yaml", tmp_path, Console(quiet=True))
+
+    def test_work_is_done_once(self, runner: Any, tmp_path: Path) -> None:
+        done: list[str] = []
+        for _ in range(2):
+            runner.once(tmp_path / "runs" / "a", {"run.seed": 0}, "train", lambda: done.append("train"))
+        runner.once(tmp_path / "runs" / "a", {"run.seed": 0}, "evaluate", lambda: done.append("evaluate"))
+        assert done == ["train", "evaluate"]
+        assert runner.seconds()["a"].keys() == {"train", "evaluate"}
+
+    def test_failed_work_is_tried_again_and_its_time_counts(self, runner: Any, tmp_path: Path) -> None:
+        run = tmp_path / "runs" / "a"
+
+        def fails() -> None:
+            sleep(0.2)
+            raise SystemExit
+
+        with suppress(SystemExit):
+            runner.once(run, {}, "train", fails)
+        runner.once(run, {}, "train", lambda: None)
+        assert 0.2 < runner.seconds()["a"]["train"] < 2
+
+    def test_a_folder_of_other_settings_is_refused(self, runner: Any, tmp_path: Path) -> None:
+        run = tmp_path / "runs" / "a"
+        runner.once(run, {"learner.lr": 1e-3}, "train", lambda: None)
+        with pytest.raises(SystemExit, match="delete it or choose another --folder"):
+            runner.once(run, {"learner.lr": 2e-3}, "train", lambda: None)
+
+    def test_the_preset_says_what_it_has(self, runner: Any) -> None:
+        assert runner.preset_value("prior.size") == 4
+        assert runner.preset_value("posterior.tau") == 0.3
 
 
 def test_pictures_are_small(tmp_path: Path) -> None:
@@ -361,22 +416,25 @@ PRESET = {
 
 
 @pytest.fixture
-def movielens(tiny_config: Config, tiny_data: DataBundle, tmp_path: Path) -> Path:
-    """The tiny log in MovieLens' form."""
-    source, folder = tiny_config.run.dir / "data" / "synthetic", tmp_path / "log"
+def movielens(tmp_path: Path) -> Path:
+    """60 users and 30 movies; a movie is mostly followed by the same other one."""
+    folder, rng = tmp_path / "log", np.random.default_rng(0)
     folder.mkdir()
-    log = pd.read_parquet(source / "log.parquet").drop_duplicates(["user", "item"])
-    ratings = {"userId": log["user"].str[1:], "movieId": log["item"].str[1:], "rating": 4.0, "timestamp": log["time"]}
-    pd.DataFrame(ratings).to_csv(folder / "ratings.csv", index=False)
-    items = pd.read_parquet(source / "items.parquet")
-    movies = {"movieId": items["item"].str[1:], "title": items["title"], "genres": items["groups"].str.join("|")}
-    pd.DataFrame(movies).to_csv(folder / "movies.csv", index=False)
+    rows = ["userId,movieId,rating,timestamp"]
+    for user in range(60):
+        order = (rng.integers(30) + 7 * np.arange(24)) % 30
+        late = rng.random(24) < 0.2
+        order[late] = rng.permutation(order[late])
+        rows += [f"{user},{movie},4.0,{86_400 * user + 900 * place}" for place, movie in enumerate(order)]
+    (folder / "ratings.csv").write_text("\n".join(rows) + "\n")
+    movies = [f'{movie},"Film {movie}, the (2001)",{"Drama|War" if movie % 3 else "Comedy"}' for movie in range(30)]
+    (folder / "movies.csv").write_text("\n".join(["movieId,title,genres", *movies]) + "\n")
     return folder
 
 
 def quality(folder: Path, *options: str) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, str(FOLDER / "quality.py"), "--folder", str(folder), *options]
-    return subprocess.run(command, capture_output=True, text=True, timeout=400, check=False)
+    return subprocess.run(command, capture_output=True, text=True, timeout=900, check=False)
 
 
 def test_the_whole_command_resumes_and_says_what_it_found(movielens: Path, tmp_path: Path) -> None:
@@ -397,6 +455,7 @@ def test_the_whole_command_resumes_and_says_what_it_found(movielens: Path, tmp_p
     assert {"ndcg@5", "coverage", "gini", "miss", "ndcg@5, head items"} <= first["tables"]["greedy"]["blade"].keys()
     assert [cell["name"] for cell in first["cells"]] == ["static", "blade"]
     assert all({"train", "evaluate"} <= cell["seconds"].keys() for cell in first["cells"])
+    assert first["seconds"]["seed0/reference"].keys() == {"sft", "prior", "evaluate"}
     rows = pd.read_parquet(out.with_suffix(".parquet"))
     assert len(rows) == (3 * len(policies) + len(searches)) * rows["prompt"].nunique()
     assert {path.name for path in tmp_path.glob("*.png")} == {"out-curves.png", "out-search.png"}
@@ -419,6 +478,7 @@ def test_the_whole_command_resumes_and_says_what_it_found(movielens: Path, tmp_p
         (["--data", "nowhere"], "no ratings.csv"),
         (["--data", "{log}", "--target", "nothing"], "nothing: unknown"),
         (["--data", "{log}", "--preset", "{preset}"], "validation_prompts is 0"),
+        (["--data", "{log}", "--preset", "nowhere.yaml"], "No such file"),
     ],
 )
 def test_bad_input_is_said_before_anything_runs(options: list[str], said: str, movielens: Path, tmp_path: Path) -> None:

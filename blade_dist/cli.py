@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import sys
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 from rich.console import Console
@@ -148,6 +148,38 @@ def train(path: ConfigFile, overrides: Overrides = None) -> None:
     from blade_dist.stages.align import align_stage
 
     align_stage(*_read(path, overrides))
+
+
+@app.command()
+def sweep(
+    path: ConfigFile,
+    over: Annotated[
+        list[str],
+        typer.Option(
+            metavar="SECTION.KEY=VALUE,VALUE", help="Values of a setting; may be repeated.", show_default=False
+        ),
+    ],
+    samples: Annotated[
+        int | None, typer.Option(min=1, help="Points of the grid, drawn with run.seed.", show_default="all")
+    ] = None,
+    by: Annotated[Literal["reward", "validation"], typer.Option(help="What points are compared by.")] = "reward",
+    early_stop: Annotated[bool, typer.Option(help="Whether bad points are stopped early (ASHA).")] = True,
+    overrides: Overrides = None,
+) -> None:
+    """Alignments over a grid of settings, beside each other where the cluster has room, and a table of them.
+
+    Run again to resume; with more values only the new points run. Exit status 1 where one failed.
+
+    Example: blade-dist sweep my.yaml --over posterior.tau=0.1,0.3,auto --over learner.lr=1e-3,2e-3 --samples 4
+
+    Example: blade-dist sweep my.yaml --over 'reward.weights.ild@5=0,0.3,1' --set train.validation_prompts=500
+    """
+    from blade_dist.stages.sweep import sweep_stage
+
+    settings, console = _read(path, overrides)
+    outcomes = sweep_stage(settings, over, samples, by, early_stop, console)
+    if any(outcome.ended == "failed" for outcome in outcomes):
+        raise typer.Exit(1)
 
 
 @app.command()

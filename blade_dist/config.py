@@ -10,10 +10,11 @@ import hashlib
 import json
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args, get_origin
 
 import yaml
 from pydantic import BaseModel, ValidationError
+from pydantic.fields import FieldInfo
 
 from blade_dist.errors import UserError
 from blade_dist.settings import Config
@@ -41,10 +42,54 @@ def load_config(path: Path | str | None, overrides: Sequence[str] = ()) -> Confi
             raise UserError(f"{path}: the top level must be a mapping of sections")
     for override in overrides:
         _apply(tree, override)
+    return check_config(tree, str(path or "settings"))
+
+
+def check_config(tree: dict[str, Any], where: str) -> Config:
+    """The checked settings of a tree of plain values.
+
+    Raises:
+        UserError: unknown key (with the nearest valid one), bad value; it begins with ``where``.
+    """
     try:
         return Config.model_validate(tree)
     except ValidationError as error:
-        raise UserError(f"{path or 'settings'}: " + "; ".join(_explain(e) for e in error.errors())) from None
+        raise UserError(f"{where}: " + "; ".join(_explain(e) for e in error.errors())) from None
+
+
+def change(tree: dict[str, Any], name: str, value: object) -> None:
+    """Sets one setting, given by its full name, in a tree of plain values.
+
+    A mapping that the tree does not have yet, as ``reward.weights``, starts with its default.
+
+    Raises:
+        UserError: a part of the name is a value there, no section.
+    """
+    *sections, key = setting_path(name)
+    node: Any = Config
+    for section in sections:
+        field = _fields(node).get(section)
+        node = None if field is None else field.annotation
+        if tree.get(section) is None:
+            tree[section] = dict(field.default) if field is not None and get_origin(node) is dict else {}
+        tree = tree[section]
+        if not isinstance(tree, dict):
+            raise UserError(f"{name}: {section} is not a section")
+    tree[key] = value
+
+
+def setting_path(name: str) -> list[str]:
+    """The parts of a full name. After a mapping to numbers the rest is one key: ``reward.weights.my.module:margin``."""
+    path: list[str] = []
+    node: Any = Config
+    while "." in name:
+        if get_origin(node) is dict and get_origin(node := get_args(node)[1]) is not dict:
+            break
+        part, _, name = name.partition(".")
+        path.append(part)
+        if part in _fields(node):
+            node = _fields(node)[part].annotation
+    return [*path, name]
 
 
 def save_config(config: Config, path: Path) -> None:
@@ -70,15 +115,17 @@ def _apply(tree: dict[str, Any], override: str) -> None:
     name, equals, value = override.partition("=")
     if not equals:
         raise UserError(f"--set {override}: write section.key=value")
-    *sections, key = name.strip().split(".")
-    for section in sections:
-        tree = tree.setdefault(section, {})
-        if not isinstance(tree, dict):
-            raise UserError(f"--set {override}: {section} is not a section")
     try:
-        tree[key] = yaml.safe_load(value)
+        change(tree, name.strip(), yaml.safe_load(value))
     except yaml.YAMLError:
         raise UserError(f"--set {override}: {value!r} is not a YAML value") from None
+
+
+def _fields(annotation: Any) -> dict[str, FieldInfo]:
+    """Settings of a section by name, also of one that may be left out; none of anything else."""
+    kinds = [annotation, *get_args(annotation)]
+    sections = [kind for kind in kinds if isinstance(kind, type) and issubclass(kind, BaseModel)]
+    return sections[0].model_fields if sections else {}
 
 
 def _explain(error: Any) -> str:
@@ -87,9 +134,8 @@ def _explain(error: Any) -> str:
         *sections, key = [str(part) for part in error["loc"]]
         node: Any = Config
         for section in sections:
-            node = node.model_fields[section].annotation
-        valid = list(node.model_fields)
-        near = difflib.get_close_matches(key, valid, n=1, cutoff=0.0)
+            node = _fields(node)[section].annotation
+        near = difflib.get_close_matches(key, list(_fields(node)), n=1, cutoff=0.0)
         return f"{name}: unknown setting; did you mean {'.'.join([*sections, near[0]])}?"
     message = error["msg"].removeprefix("Value error, ")
     return message if error["type"] == "value_error" else f"{name}: {message} (got {error['input']!r})"

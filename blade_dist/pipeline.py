@@ -141,6 +141,8 @@ class StepPipeline:
         self._attempt = 0
         self._steps: dict[int, Step] = {}
         self._anchors: dict[int, Scored] = {}
+        self._last = config.train.steps - 1
+        self._cut = False
 
     def begin(self, saved_attempt: int) -> int:
         """A new attempt of the learners: forgets the chains of earlier ones; returns the attempt's number."""
@@ -150,17 +152,31 @@ class StepPipeline:
             self._anchors.clear()
             return self._attempt
 
-    def take(self, attempt: int, step: int) -> tuple[Step, dict[str, float]]:
-        """The step's batch, finished, and its numbers; the weights after ``step`` steps must have been pushed.
+    def stop(self) -> None:
+        """No step is begun from now on: the learners end with the one that they are at."""
+        with self._lock:
+            self._last = max(self._steps, default=-1)
+
+    def stopped(self) -> bool:
+        """Whether a step that the learners asked for was not begun."""
+        return self._cut
+
+    def take(self, attempt: int, step: int) -> tuple[Step, dict[str, float]] | None:
+        """The step's batch, finished, and its numbers; None, to every rank, where the run was stopped before it.
+
+        The weights after ``step`` steps must have been pushed.
 
         Raises:
             RuntimeError: a newer attempt has begun.
         """
         with self._lock:
             self._check(attempt, step)
+            if step > self._last:
+                self._cut = True
+                return None
             for old in [known for known in self._steps if known < step]:
                 del self._steps[old]
-            for ahead in range(step, min(step + self._config.rollout.max_staleness + 1, self._config.train.steps)):
+            for ahead in range(step, min(step + self._config.rollout.max_staleness, self._last) + 1):
                 if ahead not in self._steps:
                     self._steps[ahead] = self._start(attempt, ahead)
             chain = self._steps[step]

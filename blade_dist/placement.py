@@ -4,7 +4,7 @@ the look at the cluster."""
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Literal
 
 import ray
@@ -161,6 +161,47 @@ def place(nodes: Sequence[Node], wanted: Demand) -> Placement:
         )
     together = _together(nodes, wanted) if pairs and wanted.colocate is not False else None
     return together or _refuse(nodes, wanted, gpus=True)
+
+
+def place_copies(nodes: Sequence[Node], wanted: Demand, most: int) -> list[Placement]:
+    """As many placements of the same demand as fit beside each other, ``most`` at most.
+
+    Copies that share GPUs between engines and learners have nodes of their own: nothing else keeps pairs together.
+
+    Raises:
+        UserError: as :func:`place`, where not even one fits.
+    """
+    first = place(nodes, wanted)
+    copies = [first]
+    for number in range(2, most + 1):
+        many = replace(
+            wanted, engines=number * wanted.engines, workers=number * wanted.workers, colocate=first.colocated
+        )
+        try:
+            whole = place(nodes, many)
+        except UserError:
+            break
+        copies = [
+            Placement(
+                whole.engines[at * wanted.engines : (at + 1) * wanted.engines],
+                whole.learners[at * wanted.workers : (at + 1) * wanted.workers],
+                whole.colocated,
+            )
+            for at in range(number)
+        ]
+    return _on_own_nodes(copies) if first.colocated else copies
+
+
+def _on_own_nodes(copies: Sequence[Placement]) -> list[Placement]:
+    """Those that share no node with an earlier one."""
+    kept: list[Placement] = []
+    taken: set[str] = set()
+    for copy in copies:
+        own = {role.node.id for role in copy.engines + copy.learners}
+        if not own & taken:
+            kept.append(copy)
+            taken |= own
+    return kept
 
 
 def _apart(nodes: Sequence[Node], wanted: Demand, engine_gpus: float, learner_gpus: float) -> Placement | None:

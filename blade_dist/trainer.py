@@ -70,7 +70,9 @@ def align(job: AlignJob) -> None:
         if rank.patience.over(job.config.train.patience):
             break
         began = time.perf_counter()
-        batch, numbers = rank.take(attempt, step)
+        if (share := rank.take(attempt, step)) is None:
+            break
+        batch, numbers = share
         taken = time.perf_counter()
         rank.rest_engines()
         stats = rank.learn(batch, step)
@@ -213,14 +215,16 @@ class Rank:
             schedule=learner.schedule,
         )
 
-    def take(self, attempt: int, step: int) -> tuple[LearnBatch, dict[str, float]]:
-        """This rank's share of the step, and the numbers of the whole.
+    def take(self, attempt: int, step: int) -> tuple[LearnBatch, dict[str, float]] | None:
+        """This rank's share of the step, and the numbers of the whole; None where the run was stopped.
 
         Raises:
             RuntimeError: lists came that were written by older weights than ``rollout.max_staleness`` allows, or by
                 another step's anchor.
         """
-        whole, numbers = ray.get(self._job.pipeline.take.remote(attempt, step))
+        if (taken := ray.get(self._job.pipeline.take.remote(attempt, step))) is None:
+            return None
+        whole, numbers = taken
         batch = whole.shard(self.learner.rank, self.learner.world_size)
         if batch.taught is not None and (batch.taught.version != (attempt, step)).any():
             raise RuntimeError(f"an anchor's lists arrived that were not written for step {step} of attempt {attempt}")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+from collections.abc import Callable
 from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
@@ -24,7 +25,7 @@ from blade_dist.settings import Config
 from blade_dist.stages.fit import fit
 from blade_dist.stages.parts import Inputs, check_inputs, engines, scorer, tracker
 from blade_dist.stages.prior import build_prior, has_prior, prior_stamp, reward_scales
-from blade_dist.tracking.progress import ProgressPrinter
+from blade_dist.tracking.progress import Onlooker, ProgressPrinter
 from blade_dist.trainer import AlignJob, align
 from blade_dist.weights.transports import choose_transport
 
@@ -32,21 +33,32 @@ PIPELINE_CALLS = 64
 """Calls that the pipeline serves at once: every rank waits in one."""
 
 
-def align_stage(config: Config, console: Console) -> None:
-    """Aligns the reference to ``config.target``; makes a missing prior first; resumes; skipped where done."""
-    inputs = check_inputs(config)
+def align_stage(
+    config: Config,
+    console: Console,
+    placement: Placement | None = None,
+    watching: Callable[[Callable[[], None]], Onlooker] | None = None,
+) -> None:
+    """Aligns the reference to ``config.target``; makes a missing prior first; resumes; skipped where done.
+
+    Args:
+        config: the settings.
+        console: for messages.
+        placement: where engines and learners run; None: planned here, on the whole cluster.
+        watching: makes the one that is shown the steps, given a call that ends the run after the step that it is at;
+            such a run has no policy and goes on when it is started again. None: steps are printed.
+    """
+    inputs = check_alignment(config)
     folder = inputs.paths.target(config.target)
-    stamp = _stamp(config, inputs)
+    stamp = align_stamp(config, inputs)
     if is_done(folder, stamp, "the aligned model"):
         console.print(f"train: {folder / 'policy'} is already there")
         return
     ready = has_prior(config, inputs)
-    if config.learner.lora is not None:
-        check_modules(inputs.paths.reference, config.learner.lora, config.model)
     mark(folder, stamp, done=False)
     save_config(config, folder / "config.yaml")
     with ray_runtime(config):
-        placement = place_here(config)
+        placement = placement or place_here(config)
         console.print(placement_table(placement, cluster_nodes()))
         validates = config.train.validation_prompts > 0
         start, rests = inputs.paths.reference, _rests(config, placement)
@@ -59,8 +71,17 @@ def align_stage(config: Config, console: Console) -> None:
                 build_prior(config, inputs, pool, reward, console)
             scales = reward_scales(config, inputs)
             ray.get([actor.rescale.remote(scales) for actor in (reward, validator) if actor is not None])
-            _run(config, inputs, placement, pool, (reward, validator), folder, console)
-    mark(folder, stamp, done=True)
+            watching = watching or (lambda _: ProgressPrinter(config.train.steps, console))
+            whole = _run(config, inputs, placement, pool, (reward, validator), folder, console, watching)
+    mark(folder, stamp, done=whole)
+
+
+def check_alignment(config: Config) -> Inputs:
+    """As :func:`check_inputs`, of a run that is to be aligned."""
+    inputs = check_inputs(config)
+    if config.learner.lora is not None:
+        check_modules(inputs.paths.reference, config.learner.lora, config.model)
+    return inputs
 
 
 def _run(
@@ -71,8 +92,12 @@ def _run(
     scorers: tuple[Any, Any | None],
     folder: Path,
     console: Console,
-) -> None:
-    """``scorers``: handles of the reward actors for training prompts and, or None, for validation prompts."""
+    watching: Callable[[Callable[[], None]], Onlooker],
+) -> bool:
+    """Whether the learners got to their end.
+
+    ``scorers``: handles of the reward actors for training prompts and, or None, for validation prompts.
+    """
     paths, run = inputs.paths, config.run.dir.absolute()
     estimator = EstimatorActor.options(**beside_driver()).remote(
         paths.prior.absolute(), prior_stamp(config, inputs), config
@@ -88,8 +113,10 @@ def _run(
                 console.print(f"train: going on from the last checkpoint in {folder / 'learners'}")
             rests = _rests(config, placement)
             job = AlignJob(config, run, inputs.rows, pool.engines, transport, rests, pipeline, estimator, log)
-            progress = ProgressPrinter(config.train.steps, console)
-            result = fit(align, job, config, folder / "learners", placement.learners, kept, progress)
+            onlooker = watching(pipeline.stop.remote)
+            result = fit(align, job, config, folder / "learners", placement.learners, kept, onlooker)
+        if ray.get(pipeline.stopped.remote()):
+            return False
     finally:
         for actor in (pipeline, estimator):
             ray.kill(actor)
@@ -98,6 +125,7 @@ def _run(
         raise RuntimeError(f"{folder}: the learners left no checkpoint")
     with chosen.as_directory() as kept_one, whole_folder(folder / "policy") as policy:
         shutil.copytree(Path(kept_one) / "policy", policy, dirs_exist_ok=True)
+    return True
 
 
 def _held_out(config: Config, inputs: Inputs, scorer: Any | None) -> HeldOut | None:
@@ -120,7 +148,7 @@ def _rests(config: Config, placement: Placement) -> bool:
     return placement.colocated and config.rollout.max_staleness == 0
 
 
-def _stamp(config: Config, inputs: Inputs) -> str:
+def align_stamp(config: Config, inputs: Inputs) -> str:
     """All that the aligned weights depend on; not where and how fast they are made."""
     how_fast = {"workers", "cpus_per_worker", "tokens_per_microbatch", "shared_prefix"}
     limits = {"at_least", "at_most", "multiplier_lr"} if config.reward.constrained else set()

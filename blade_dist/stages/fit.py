@@ -15,7 +15,7 @@ from ray.train.torch import TorchConfig, TorchTrainer
 
 from blade_dist.placement import Role
 from blade_dist.settings import Config
-from blade_dist.tracking.progress import ProgressPrinter
+from blade_dist.tracking.progress import Onlooker
 
 POLL_S = 1.0
 """How often the driver asks the tracker for new rows."""
@@ -28,7 +28,7 @@ def fit(
     folder: Path,
     roles: list[Role],
     checkpoints: CheckpointConfig,
-    progress: ProgressPrinter,
+    onlooker: Onlooker,
 ) -> Result:
     """Runs ``loop(job)`` on every rank, resuming from ``folder`` where it holds an unfinished run.
 
@@ -39,7 +39,7 @@ def fit(
         folder: where Ray Train keeps state and checkpoints.
         roles: one per rank, of a placement.
         checkpoints: how many, and which, are kept.
-        progress: shows the tracker's rows while the learners run.
+        onlooker: is shown the tracker's rows while the learners run.
 
     Raises:
         Exception: what a rank raised, after ``train.max_failures`` restarts.
@@ -66,7 +66,7 @@ def fit(
         ),
     )
     stop = threading.Event()
-    watcher = threading.Thread(target=_watch, args=(job.tracker, progress, stop), daemon=True)
+    watcher = threading.Thread(target=_watch, args=(job.tracker, onlooker, stop), daemon=True)
     watcher.start()
     try:
         return trainer.fit()
@@ -86,13 +86,13 @@ def _environment(config: Config, gpus: bool) -> dict[str, str]:
     return {"OMP_NUM_THREADS": threads, **quiet, **({} if gpus else {"DS_ACCELERATOR": "cpu"})}
 
 
-def _watch(tracker: Any, progress: ProgressPrinter, stop: threading.Event) -> None:
+def _watch(tracker: Any, onlooker: Onlooker, stop: threading.Event) -> None:
     shown = -1
-    with progress:
+    with onlooker:
         while True:
             last_look = stop.wait(POLL_S)
             for step, row in ray.get(tracker.rows_after.remote(shown)):
-                progress.update(step, row)
+                onlooker.update(step, row)
                 shown = step
             if last_look:
                 return

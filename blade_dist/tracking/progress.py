@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from typing import Protocol
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
@@ -21,6 +22,17 @@ SHOWN = (
 
 LINE_EVERY_S = 2.0
 """Shortest time between two plain lines."""
+
+
+class Onlooker(Protocol):
+    """Who is shown the rows while learners run: a context manager that is open as long as they do."""
+
+    def __enter__(self) -> object: ...
+
+    def __exit__(self, *_: object) -> None: ...
+
+    def update(self, step: int, row: dict[str, float]) -> None:
+        """The row of ``step`` (counted from 0); steps of an earlier run that is gone on with are shown again."""
 
 
 class ProgressPrinter:

@@ -1,0 +1,224 @@
+"""A sweep: its points, its table, what is refused, and two alignments beside each other on the real stack."""
+
+from __future__ import annotations
+
+import json
+import shlex
+from pathlib import Path
+from typing import Any
+
+import pyarrow.parquet as pq
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from rich.console import Console
+
+from blade_dist.config import load_config
+from blade_dist.errors import UserError
+from blade_dist.placement import Demand, Node, place_copies
+from blade_dist.settings import Config
+from blade_dist.stages.trial import Halving, Trial, first_line
+from blade_dist.sweep.results import Outcome, mean_of_last, ranked, render, value_of, write_results
+from blade_dist.sweep.space import points
+from tests.program import Program
+
+BASE = load_config(None, ["reward.weights={ndcg@5: 1.0}", "run.seed=7"])
+
+
+def test_points_are_the_product_of_the_values() -> None:
+    found = points(BASE, ["posterior.tau=0.05,auto", "learner.lr=1e-3,2e-3", "reward.weights.ild@5=0,0.3"])
+    assert len(found) == 8
+    first, last = found[0], found[-1]
+    assert first.settings == {"posterior.tau": 0.05, "learner.lr": 1e-3, "reward.weights.ild@5": 0}
+    assert last.settings == {"posterior.tau": "auto", "learner.lr": 2e-3, "reward.weights.ild@5": 0.3}
+    assert last.config.reward.weights == {"ndcg@5": 1.0, "ild@5": 0.3}
+    assert (last.config.posterior.tau, last.config.learner.lr) == ("auto", 2e-3)
+    assert BASE.reward.weights == {"ndcg@5": 1.0}
+
+
+@given(st.integers(1, 12), st.integers(1, 12), st.integers(0, 100))
+def test_more_samples_hold_the_fewer_ones(few: int, more: int, seed: int) -> None:
+    few, more = sorted((few, more))
+    config = BASE.model_copy(update={"run": BASE.run.model_copy(update={"seed": seed})})
+    over = ["posterior.tau=0,0.1,0.2", "learner.bon_n=2,4,8,16"]
+    drawn = [[point.folder for point in points(config, over, samples)] for samples in (few, more)]
+    assert [len(set(names)) for names in drawn] == [few, more]
+    assert set(drawn[0]) <= set(drawn[1])
+
+
+def test_a_folder_s_name_does_not_depend_on_the_order() -> None:
+    over = ["posterior.tau=0.1", "learner.lr=1e-5"]
+    (one,), (other,) = points(BASE, over), points(BASE, over[::-1])
+    assert one.folder == other.folder == "learner.lr=1.0e-05,posterior.tau=0.1"
+    assert one.label == "posterior.tau=0.1, learner.lr=1.0e-05"
+
+
+def test_folders_of_names_that_are_no_file_names_differ() -> None:
+    over = ["reward.distributions={reach: {head: 0.6, tail: 0.4}},{reach: {head: 0.5, tail: 0.5}}"]
+    names = [point.folder for point in points(BASE, [*over, "reward.weights.mgu/reach@5=-0.3,-0.4"])]
+    assert len(set(names)) == 4
+    assert all("/" not in name and len(name) < 200 for name in names)
+
+
+@pytest.mark.parametrize(
+    "over",
+    [
+        "posterior.tau=0.3",
+        "posterior.tau=auto",
+        "learner.lr=1e-05",
+        "learner.lora={rank: 8}",
+        "learner.lora.rank=8",
+        "reward.weights.my.module:margin=0.5",
+        "reward.weights={hr@5: 2, ild@5: 1}",
+        "train.patience=null",
+        "learner.betas=[0.9, 0.95]",
+    ],
+)
+def test_a_point_s_arguments_give_its_settings(over: str, tmp_path: Path) -> None:
+    (point,) = points(BASE, [over])
+    _, given = shlex.split(point.arguments)
+    fixed = ["reward.weights={ndcg@5: 1.0}", "run.seed=7"]
+    assert load_config(None, [*fixed, given]) == point.config
+
+
+@pytest.mark.parametrize(
+    ("over", "message"),
+    [
+        (["posterior.tau"], "--over posterior.tau: write section.key=value,value"),
+        (["posterior.tau="], "--over posterior.tau=: write section.key=value,value"),
+        (["posterior.tau=[,"], "are not YAML values"),
+        (["posterior.tua=0.1"], "posterior.tua: unknown setting; did you mean posterior.tau?"),
+        (["lerner.lr=0.1"], "lerner: unknown setting; did you mean learner?"),
+        (["posterior.tau=0.1,1.5"], "--over posterior.tau=1.5: posterior.tau: write a number that is at least 0"),
+        (["reward.weights.ild@5=0.1,x"], "reward.weights.ild@5: Input should be a valid number"),
+        (["posterior.tau=0.1", "posterior.tau=0.2"], "--over posterior.tau: given twice"),
+        (["learner.lr=1e-3,0.001"], "--over: learner.lr=0.001 comes twice"),
+        (["rollout.engines=1,2"], "--over rollout.engines: is the same for all alignments of one sweep"),
+        (["posterior={tau: 0.1}"], "--over posterior: is a section; name a setting of it"),
+        *(
+            ([f"{name}=1"], f"--over {name}: is the same for all alignments of one sweep; what may be swept: target, ")
+            for name in ("data.k_core", "codec.levels", "model.dtype", "sft.lr", "run.dir", "lists.k", "ray.address")
+        ),
+    ],
+)
+def test_what_is_refused_is_named(over: list[str], message: str) -> None:
+    with pytest.raises(UserError) as error:
+        points(BASE, over)
+    assert message in str(error.value)
+
+
+def test_more_samples_than_points_are_refused() -> None:
+    with pytest.raises(UserError, match="--samples 3: the grid has 2 points"):
+        points(BASE, ["posterior.tau=0.1,0.2"], 3)
+
+
+def outcome(tau: float, ended: Any, rewards: list[float], **more: list[float]) -> Outcome:
+    (point,) = points(BASE, [f"posterior.tau={tau}"])
+    rows = [{"step": at, "reward": value, "reward/ndcg@5": value / 2} for at, value in enumerate(rewards)]
+    for name, values in more.items():
+        for row, value in zip(rows, values, strict=True):
+            row[name] = value
+    return Outcome(point, ended, rows, "it broke" if ended == "failed" else None)
+
+
+def test_a_point_is_worth_its_late_reward_or_its_best_validation() -> None:
+    rows = [{"reward": float(at), "validation": value} for at, value in enumerate([None, 3.0, None, 2.0] * 5)]
+    assert value_of("reward", rows) == pytest.approx((18 + 19) / 2)
+    assert value_of("validation", rows) == 3
+    assert value_of("validation", rows[:1]) is None
+    assert value_of("reward", []) is None
+    assert mean_of_last([4.0]) == 4
+
+
+def test_the_table_has_the_best_first_and_failures_last(tmp_path: Path) -> None:
+    nan = float("nan")
+    found = [
+        outcome(0.1, "failed", [9.0]),
+        outcome(0.2, "stopped", [0.5]),
+        outcome(0.3, "whole", [0.0, 0.7]),
+        outcome(0.4, "whole", [nan, nan]),
+    ]
+    order = ranked(found, "reward")
+    assert [entry.point.settings["posterior.tau"] for entry in order] == [0.3, 0.2, 0.4, 0.1]
+    write_results(order, "reward", tmp_path)
+    table = pq.read_table(tmp_path / "results.parquet").to_pylist()
+    assert [row["posterior.tau"] for row in table] == [0.3, 0.2, 0.4, 0.1]
+    assert [row["error"] for row in table] == [None, None, None, "it broke"]
+    written = json.loads((tmp_path / "results.json").read_text())
+    assert written["points"][0]["settings"] == {"posterior.tau": 0.3}
+    assert (written["points"][0]["steps"], written["points"][0]["reward"]) == (2, 0.7)
+    console = Console(record=True, width=200)
+    console.print(render(order, "reward", parts=True))
+    lines = console.export_text().splitlines()
+    assert any("0.3 " in line and "0.7000" in line and "0.3500" in line and "whole" in line for line in lines)
+    assert any("stopped early" in line for line in lines)
+    assert "it broke" in lines[-2]
+
+
+def test_settings_of_mixed_kinds_are_written_as_text(tmp_path: Path) -> None:
+    found = [Outcome(point, "failed", []) for point in points(BASE, ["posterior.tau=0.1,auto"])]
+    write_results(found, "reward", tmp_path)
+    assert pq.read_table(tmp_path / "results.parquet")["posterior.tau"].to_pylist() == ["0.1", "auto"]
+
+
+def trial_of(config: Config, folder: Path) -> Trial:
+    run = config.run.model_copy(update={"dir": folder})
+    return Trial(config.model_copy(update={"run": run}), "reward", shares_prior=True)
+
+
+class Seen:
+    """What the scheduler reads of one of Tune's trials."""
+
+    def __init__(self, name: str) -> None:
+        self.trial_id, self.config = name, {"name": name}
+
+
+def test_a_bad_trial_is_asked_to_stop_also_by_one_of_an_earlier_sweep(tmp_path: Path) -> None:
+    config = load_config(None, ["train.steps=8"])
+    trials = {name: trial_of(config, tmp_path / name) for name in ("earlier", "good", "bad")}
+    scheduler = Halving(trials, "reward")
+    scheduler.recall("earlier", [{"step": step, "reward": 0.5} for step in range(8)])
+    for name, reward in (("good", 0.6), ("bad", 0.4)):
+        seen = Seen(name)
+        scheduler.on_trial_add(None, seen)
+        for step in range(1, 9):
+            assert scheduler.on_trial_result(None, seen, {"step": step, "reward": reward}) == "CONTINUE"
+    assert not trials["good"].stop.exists()
+    assert json.loads(trials["bad"].stop.read_text()) == {"step": 2, "reward": 0.4}
+
+
+def test_the_first_thing_that_went_wrong_is_told() -> None:
+    outer = RuntimeError("the trial failed\nTraceback ...")
+    assert first_line(outer) == "the trial failed"
+    outer.__cause__ = UserError("posterior.tau: no\nmore")
+    assert first_line(outer) == "posterior.tau: no"
+    assert first_line(KeyError()) == "KeyError"
+
+
+def test_copies_of_a_placement_do_not_overlap() -> None:
+    nodes = [Node("a", "a", 16, 4), Node("b", "b", 16, 4)]
+    apart = place_copies(nodes, Demand(engines=1, workers=1), 10)
+    assert len(apart) == 4
+    assert len(place_copies(nodes, Demand(engines=1, workers=1), 2)) == 2
+    used = [role.node.id for copy in apart for role in copy.engines + copy.learners]
+    assert (used.count("a"), used.count("b")) == (4, 4)
+    together = place_copies(nodes, Demand(engines=2, workers=2, colocate=True), 10)
+    assert [{role.node.id for role in copy.engines + copy.learners} for copy in together] == [{"a"}, {"b"}]
+    assert len(place_copies([Node("a", "a", 5)], Demand(engines=1, workers=1), 10)) == 2
+    with pytest.raises(UserError, match="need 12 cores"):
+        place_copies([Node("a", "a", 5)], Demand(engines=6, workers=6), 10)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--over", "posterior.tau=0.1,1.5"], "posterior.tau: write a number"),
+        (["--over", "reward.weights.ndgc@3=0,1"], "reward.weights 'ndgc@3': unknown metric; did you mean ndcg@3?"),
+        (["--over", "learner.lr=1e-3", "--by", "validation"], "--by validation: nothing is validated"),
+        (["--over", "learner.lora.modules=[q_proj],[nothing]"], "learner.lora.modules"),
+    ],
+)
+def test_a_point_that_could_not_run_is_refused_before_any_starts(
+    ready: Program, arguments: list[str], message: str
+) -> None:
+    assert message in ready.fails("sweep", *arguments)

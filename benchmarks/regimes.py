@@ -23,12 +23,12 @@ class Regime:
 
 
 MAIN = Regime("main")
-"""A reference that hardly knows the user, few prompts that are visited at every step, a short leash of KL (N = 100):
-the policy leaves the range of the M = 32 reference lists, where static alignment can't tell lists apart."""
+"""A reference that hardly knows the user, few prompts that are visited at every step, N = M = 32: the policy leaves the
+range of the reference lists, where static alignment can't tell lists apart."""
 
 TAU = Regime(
     "tau",
-    {"reward.weights": {"truth:expected_ndcg": 1.0, "ild@3": 0.3}, "advantage.scale": "none", "learner.bon_n": 16},
+    {"reward.weights": {"truth:expected_ndcg": 1.0, "ild@5": 0.3}, "advantage.scale": "none", "learner.bon_n": 16},
 )
 """Composite reward, advantages without division by their spread, the KL of N = 16. The proxy reward's size then counts
 against the KL, and tau is the share of it that does not end at the best reference list: a small tau stops where static
@@ -42,7 +42,6 @@ LEVELS = Regime("levels", {"reward.weights": {"truth:likeliest_is_in": 1.0}})
 """Two reward levels: all strictly monotone targets have the same advantages, and BLADE is GRPO."""
 
 WIDE = {
-    "lists.k": 5,
     "sft.epochs": 20,
     "sft.lr": 5e-3,
     "prior.size": 16,
@@ -50,7 +49,6 @@ WIDE = {
     "train.prompts_per_step": 32,
     "learner.bon_n": 16,
     "evaluate.best_of": [16],
-    "evaluate.metrics": ["ndcg@5", "ild@5", "mgu@5"],
 }
 SEARCHED: dict[str, dict[str, float]] = {
     "expected_ndcg": {"truth:expected_ndcg": 1.0},

@@ -5,7 +5,10 @@ from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
+from rich.console import Console
 from tokenizers import Tokenizer, models, pre_tokenizers
 from transformers import PreTrainedTokenizerFast
 
@@ -14,6 +17,7 @@ from blade_dist.config import load_config
 from blade_dist.data.prepare import load_data, prepare_data
 from blade_dist.errors import UserError
 from blade_dist.settings import Config
+from blade_dist.stages.data import data_stage
 
 pytestmark = pytest.mark.usefixtures("ray_session")
 
@@ -157,6 +161,21 @@ def test_missing_titles_are_counted_and_all_missing_is_an_error(tmp_path: Path) 
     (tmp_path / "items.csv").write_text("item,title\nother,Title\n")
     with pytest.raises(UserError, match=r"of 81 interactions.*items without a title 81"):
         prepare_data(_config(tmp_path / "none", *table, *short))
+
+
+def test_items_without_a_group_are_counted_and_named(tmp_path: Path) -> None:
+    prepare_data(_config(tmp_path / "whole"))
+    made = tmp_path / "whole" / "data" / "synthetic"
+    items = pq.read_table(made / "items.parquet").to_pylist()
+    bare = [row | {"groups": [] if row["item"] in ("i3", "i20", "i7", "i11") else row["groups"]} for row in items]
+    pq.write_table(pa.Table.from_pylist(bare), tmp_path / "items.parquet")
+    table = [f"data.path={made / 'log.parquet'}", f"data.items={tmp_path / 'items.parquet'}"]
+    config = _config(tmp_path / "bare", "data.source=table", *table, "data.columns.groups=groups")
+    console = Console(record=True, width=400)
+    data_stage(config, console)
+    titles = {row["item"]: row["title"] for row in items}
+    named = ", ".join(f"{item} ({titles[item]})" for item in ("i3", "i7", "i11"))
+    assert f"4 of 30 items have no group: {named}, ...; " in console.export_text()
 
 
 def test_nothing_prepared_says_so(tmp_path: Path) -> None:

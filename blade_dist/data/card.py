@@ -14,6 +14,9 @@ from blade_dist.data.partition import ReadCounts
 from blade_dist.data.sequences import SequenceStore
 from blade_dist.settings import Config, DataSettings
 
+NAMED = 3
+"""Items that a message names."""
+
 
 def settings_of(config: Config) -> dict[str, Any]:
     """The settings that the data depend on; equal ones make equal data."""
@@ -33,12 +36,14 @@ def describe_log(read: ReadCounts, counts: NDArray[np.int64], store: SequenceSto
     return asdict(read) | filtered
 
 
-def describe_catalog(catalog: Catalog) -> dict[str, int]:
+def describe_catalog(catalog: Catalog) -> dict[str, Any]:
     """Items and groups."""
+    bare = np.flatnonzero(catalog.groups.lengths == 0)
     return {
         "items": len(catalog),
         "groups": catalog.n_groups,
-        "items_without_group": int((catalog.groups.lengths == 0).sum()),
+        "items_without_group": len(bare),
+        "first_without_group": [f"{catalog.item_ids[item]} ({catalog.titles[item]})" for item in bare[:NAMED]],
         "items_only_held_out": int((catalog.popularity == 0).sum()),
     }
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from rich.console import Console
 
 from blade_dist.data.bundle import read_card
@@ -23,3 +25,16 @@ def data_stage(config: Config, console: Console) -> None:
         highlight=False,
         soft_wrap=True,
     )
+    _name_items_without_group(card["catalog"], console)
+
+
+def _name_items_without_group(catalog: dict[str, Any], console: Console) -> None:
+    """Says which items no metric of groups knows, where some have a group and some have none."""
+    bare, named = catalog["items_without_group"], catalog.get("first_without_group")
+    if named and catalog["groups"]:
+        console.print(
+            f"data: {bare} of {catalog['items']} items have no group: {', '.join(named)}{', ...' * (bare > len(named))}"
+            "; they count in no group's share (mgu, dgu, calibration), and two of them are alike (ild)",
+            highlight=False,
+            soft_wrap=True,
+        )

@@ -133,6 +133,8 @@ def _stamp(config: Config, inputs: Inputs) -> str:
     }
     if config.target == "bond":
         own["bond"] = config.bond.model_dump()
+    if config.refresh_every is not None:
+        own["prior"] = {"refresh_every": config.refresh_every}
     return fingerprint(
         config.target,
         config.run.seed,

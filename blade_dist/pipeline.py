@@ -26,6 +26,9 @@ from blade_dist.settings import Config
 VALIDATION = "validation"
 """Name of the mean reward of held-out prompts; those of its parts begin with it."""
 
+REFRESHED_AT_ONCE = 256
+"""Prompts whose reference lists are written in one request."""
+
 PIT = "posterior/pit"
 """The one number of a belief that is a histogram."""
 
@@ -205,7 +208,10 @@ class StepPipeline:
         }
 
     def _start(self, attempt: int, step: int) -> Step:
-        """generate -> score -> estimate; nothing is waited for."""
+        """generate -> score -> estimate; only a refresh of the prior, where it is due, is waited for."""
+        every = self._config.refresh_every
+        if every is not None and step and step % every == 0:
+            self._refresh(attempt, step, every)
         request = self._request(step, self._config.rollout.group_size, "step")
         rollouts = self._pool.submit(request)
         groups = Scored(rollouts, self._scorer.score.remote(*rollouts))
@@ -214,11 +220,29 @@ class StepPipeline:
         estimates = self._estimator.estimate.remote(attempt, step, groups.rewards, judged_by)
         return Step(ray.put(request), groups, estimates, anchor)
 
-    def _request(self, step: int, lists: int, purpose: str) -> RolloutRequest:
-        """``lists`` lists for each prompt of the step."""
+    def _refresh(self, attempt: int, step: int, steps: int) -> None:
+        """Lists by the newest weights become the reference of the prompts of the coming ``steps`` steps."""
+        config = self._config
+        coming = [self._prompts(ahead) for ahead in range(step, min(step + steps, config.train.steps))]
+        prompts = np.unique(np.concatenate(coming))
+        totals = []
+        for start in range(0, len(prompts), REFRESHED_AT_ONCE):
+            rows = prompts[start : start + REFRESHED_AT_ONCE]
+            request = self._prompter.request(rows, config.prior.size, config.rollout.temperature, ("refresh", step))
+            rewards: Rewards = ray.get(self._scorer.score.remote(self._pool.generate(request)))
+            totals.append(rewards.total)
+        ray.get(self._estimator.refresh.remote(attempt, step, prompts, np.concatenate(totals)))
+
+    def _prompts(self, step: int) -> NDArray[np.int64]:
         config = self._config
         chosen = prompts_of_step(config.run.seed, step, len(self._rows), config.train.prompts_per_step)
-        return self._prompter.request(self._rows[chosen], lists, config.rollout.temperature, (purpose, step))
+        rows: NDArray[np.int64] = self._rows[chosen]
+        return rows
+
+    def _request(self, step: int, lists: int, purpose: str) -> RolloutRequest:
+        """``lists`` lists for each prompt of the step."""
+        temperature = self._config.rollout.temperature
+        return self._prompter.request(self._prompts(step), lists, temperature, (purpose, step))
 
     def _check(self, attempt: int, step: int) -> None:
         if attempt != self._attempt:

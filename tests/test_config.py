@@ -74,6 +74,15 @@ def test_bond_needs_fresh_lists_and_all_weights(how: str) -> None:
         load_config(None, [how, "learner.lora={}"])
 
 
+def test_a_refreshed_prior_is_for_targets_that_read_it() -> None:
+    assert load_config(None, ["prior.refresh_every=3"]).refresh_every == 3
+    assert load_config(None, ["prior.refresh_every=3", "target=grpo"]).refresh_every is None
+    with pytest.raises(UserError, match=r"prior\.refresh_every: needs rollout\.max_staleness = 0"):
+        load_config(None, ["prior.refresh_every=3", "rollout.max_staleness=1"])
+    with pytest.raises(UserError, match=r"prior\.refresh_every: multipliers of reward\.at_least"):
+        load_config(None, ["prior.refresh_every=3", "reward.at_least={ndcg@5: 0.2}"])
+
+
 @pytest.mark.parametrize(
     ("override", "message"),
     [

@@ -227,6 +227,60 @@ def test_bond_s_multipliers_weigh_the_anchor_s_lists_too(prior: Prior) -> None:
     assert (first.taught.tolist(), second.taught.tolist()) == ([1], [0])  # the multiplier is 2 by then
 
 
+def renewing(prior: Prior, target: str = "blade") -> Estimator:
+    return Estimator(prior, SETTINGS, target, "std", carry=0.0, renews=True)
+
+
+def test_refreshed_rewards_take_the_reference_s_place(prior: Prior) -> None:
+    estimator, rewards = renewing(prior), batch([5, 9, 2])
+    before = estimator.estimate(1, 0, rewards)
+    assert before.belief["prior_refreshed"].tolist() == [0, 0, 0]
+    anew = np.random.default_rng(5).random((2, 6))
+    estimator.refresh(1, 1, np.array([9, 2]), anew)
+    after = estimator.estimate(1, 1, rewards)
+    assert after.belief["prior_refreshed"].tolist() == [0, 1, 1]
+    reference = np.concatenate([prior.rows(np.array([5])), anew])
+    np.testing.assert_array_equal(after.proxy, proxy_reward(rewards.total, reference, SETTINGS))
+    estimator.refresh(1, 1, np.array([5]), anew[:1])  # a retry: the step's first call counts
+    np.testing.assert_array_equal(estimator.estimate(1, 2, rewards).proxy, after.proxy)
+    estimator.refresh(1, 3, np.array([9]), anew[1:])
+    twice = estimator.estimate(1, 3, rewards)
+    np.testing.assert_array_equal(twice.proxy[1], proxy_reward(rewards.total[1:2], anew[1:], SETTINGS)[0])
+    np.testing.assert_array_equal(twice.proxy[2], after.proxy[2])
+
+
+def test_refreshed_rewards_are_part_of_the_state_before_a_step(prior: Prior) -> None:
+    estimator, rewards = renewing(prior, "static"), batch([5, 9, 2])
+    first, second = np.random.default_rng(5).random((2, 2, 6))
+    estimator.refresh(1, 1, np.array([9, 2]), first)
+    expected = estimator.estimate(1, 1, rewards).proxy
+    saved = estimator.state(2)
+    estimator.refresh(1, 2, np.array([2, 5]), second)
+    assert estimator.state(2) == saved
+    assert estimator.state(3) != saved
+    other = renewing(prior, "static")
+    other.restore(saved)
+    np.testing.assert_array_equal(other.estimate(2, 2, rewards).proxy, expected)
+    other.refresh(2, 3, np.array([2, 5]), second)  # a new attempt renews anew
+    assert other.estimate(2, 3, rewards).belief["prior_refreshed"].tolist() == [1, 1, 1]
+    other.restore(None)
+    assert other.state(9) == renewing(prior, "static").state(9)
+    with pytest.raises(RuntimeError, match="a later one has begun"):
+        other.refresh(2, 4, np.array([2]), first[:1])
+
+
+def test_a_refreshed_prompt_is_cold_no_more(tmp_path: Path) -> None:
+    writer = PriorWriter(tmp_path / "cold.arrow", STAMP)
+    writer.add(np.arange(5), np.random.default_rng(0).random((5, 6)))
+    writer.add(np.array([7]), np.full((1, 6), np.nan))
+    writer.finish()
+    estimator, rewards = renewing(Prior.load(tmp_path / "cold.arrow", STAMP), "static"), batch([7])
+    anew = np.random.default_rng(5).random((1, 6))
+    estimator.refresh(1, 1, np.array([7]), anew)
+    expected = proxy_reward(rewards.total, anew, replace(SETTINGS, tau=0))
+    np.testing.assert_array_equal(estimator.estimate(1, 1, rewards).proxy, expected)
+
+
 def test_fine_tuning_on_the_best_list_of_each_group(prior: Prior) -> None:
     rewards = replace(batch([5, 9]), total=np.array([[0.1, 0.7, 0.3, 0.2], [0.5, 0.5, 0.1, 0.0]]))
     found = Estimator(prior, SETTINGS, "best_of_n_sft", "std", carry=0.0).estimate(0, 0, rewards)

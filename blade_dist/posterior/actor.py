@@ -30,7 +30,8 @@ class _StoredEstimator(Estimator):
         prior = Prior.load(path, stamp)
         auto = posterior.tau == "auto" and config.target == "blade"
         limits = Constraints.of(config.reward.at_least, config.reward.at_most, config.reward.multiplier_lr)
-        super().__init__(prior, settings, config.target, config.advantage.scale, posterior.carry, auto, limits)
+        renews = config.refresh_every is not None
+        super().__init__(prior, settings, config.target, config.advantage.scale, posterior.carry, auto, limits, renews)
 
 
 EstimatorActor: Any = ray.remote(_StoredEstimator)

@@ -16,6 +16,7 @@ from blade_dist.posterior.belief import believe
 from blade_dist.posterior.beta import Array, BetaSettings, Evidence
 from blade_dist.posterior.constraint import Constraints
 from blade_dist.posterior.prior import Prior
+from blade_dist.posterior.renewed import Renewals
 from blade_dist.posterior.strength import GRID, MEMORY, seen, with_likeliest
 from blade_dist.posterior.targets import TARGETS
 
@@ -78,6 +79,7 @@ class Estimator:
         carry: float,
         auto: bool = False,
         constraints: Constraints = NO_CONSTRAINTS,
+        renews: bool = False,
     ) -> None:
         """Begins without evidence.
 
@@ -89,6 +91,7 @@ class Estimator:
             carry: how much of a prompt's evidence returns at its next visit, in [0, 1).
             auto: whether tau and the strength are estimated from the groups, see :mod:`~blade_dist.posterior.strength`.
             constraints: floors and ceilings, whose multipliers are part of the reward.
+            renews: whether reference rewards may be renewed, see :meth:`refresh`.
 
         Raises:
             UserError: a limit that the reference's best lists miss.
@@ -103,6 +106,7 @@ class Estimator:
         self._likelihood = np.zeros(len(GRID)) if auto else None
         self._constraints = constraints
         self._multipliers = constraints.start()
+        self._renewals = Renewals(prior.rewards.shape[1]) if renews else None
         self._attempt = self._closed = -1
         self._steps: dict[int, _Answered] = {}
 
@@ -134,8 +138,32 @@ class Estimator:
             known = answered.find(rewards.prompt, rewards.digests)
         return answered.estimates.take(known)
 
+    def refresh(self, attempt: int, step: int, prompts: NDArray[np.int64], rewards: Array) -> None:
+        """From ``step`` on, the prompts are judged by these rewards instead of the prior's (or earlier ones).
+
+        Idempotent: a step's first call counts. The prior itself, and the pooled distribution that cold prompts share,
+        stay as they are.
+
+        Args:
+            attempt: of the learners.
+            step: whose policy wrote the lists.
+            prompts: ``[R]``, each once; they need not be warm.
+            rewards: ``[R, M]``, in any order.
+
+        Raises:
+            RuntimeError: a later attempt has begun, or the estimator was made without ``renews``.
+            UserError: a prompt is not in the prior.
+        """
+        self._check(attempt, step)
+        if self._renewals is None:
+            raise RuntimeError(f"step {step} renews reference rewards, but they were to stay")
+        self._renewals.add(step, self._prior.where(prompts), rewards)
+
     def state(self, step: int) -> bytes:
-        """Carried evidence, likelihoods and multipliers as they were before ``step`` was estimated, as Arrow IPC."""
+        """Everything as it was before ``step`` was estimated, as Arrow IPC.
+
+        A stream of carried evidence, with likelihoods and multipliers; then one of renewed rewards, if there are any.
+        """
         values, weights = self._evidence.values.copy(), self._evidence.weights.copy()
         for _, answered in sorted(((s, a) for s, a in self._steps.items() if s >= step), key=lambda pair: -pair[0]):
             for rows, before in reversed(answered.before):
@@ -152,6 +180,8 @@ class Estimator:
         schema = _STATE.with_metadata({NUMBERS: json.dumps(kept_too | {"multipliers": multipliers.tolist()})})
         with pa.ipc.new_stream(sink, schema) as writer:
             writer.write_table(pa.table([pa.array(self._prior.prompts[kept]), *flat], schema=schema))
+        if self._renewals is not None:
+            self._renewals.write(sink, step, self._prior.prompts)
         return sink.getvalue().to_pybytes()
 
     def restore(self, state: bytes | None) -> None:
@@ -164,11 +194,16 @@ class Estimator:
         self._steps = {}
         self._evidence = self._nothing()
         self._multipliers = self._constraints.start()
+        if self._renewals is not None:
+            self._renewals.forget()
         if self._likelihood is not None:
             self._likelihood = np.zeros(len(GRID))
         if state is None:
             return
-        table = pa.ipc.open_stream(state).read_all()
+        streams = pa.BufferReader(state)
+        table = pa.ipc.open_stream(streams).read_all()
+        if self._renewals is not None:
+            self._renewals.read(streams, self._prior.where)
         numbers = json.loads(table.schema.metadata[NUMBERS])
         self._multipliers = np.array(numbers["multipliers"], dtype=np.float64)
         if self._likelihood is not None:
@@ -223,6 +258,8 @@ class Estimator:
     def _reference(self, rows: NDArray[np.int64], multipliers: Array) -> Array:
         """``[B, M]`` rewards of the reference's lists, under the multipliers."""
         rewards: Array = self._prior.rewards[rows]
+        if self._renewals is not None:
+            rewards = self._renewals.newest.over(rows, rewards)
         if not self._constraints.names:
             return rewards
         return rewards + self._constraints.added(multipliers, {n: p[rows] for n, p in self._prior.parts.items()})
@@ -255,6 +292,8 @@ class Estimator:
             numbers |= {"posterior/tau": settings.tau, "posterior/strength": settings.strength}
             belief = believe(total[looked], self._reference(rows[looked], multipliers), settings, pooled)
         report = {name: np.full(len(rows), value) for name, value in numbers.items()}
+        if self._renewals is not None:
+            report["prior_refreshed"] = self._renewals.newest.covers(rows).astype(np.float64)
         report |= {f"posterior/{name}": _padded(values, len(rows)) for name, values in belief.items()}
         taught = None if anchor is None else anchor.argmax(axis=1)
         return Estimates(prompt, proxy, advantage, differ, report, taught)

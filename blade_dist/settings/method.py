@@ -48,6 +48,9 @@ class PriorSettings(Section):
     prompts: Positive | None = None
     """Training prompts that get reference lists, drawn with ``run.seed``; the others are cold and share the pooled
     distribution of these. None is all of them."""
+    refresh_every: Positive | None = None
+    """Steps after which the policy writes the reference lists of the coming steps' prompts anew, ``size`` each; the
+    file of the reference's own stays as it is. Read by targets blade and static. None: the reference stays."""
 
 
 def _tau(given: object) -> float | str:

@@ -89,6 +89,24 @@ class Config(Section):
             raise ValueError("learner.lora: target bond averages all weights into its anchor; leave learner.lora out")
         return self
 
+    @model_validator(mode="after")
+    def _refreshed(self) -> Config:
+        if self.prior.refresh_every is None:
+            return self
+        if self.rollout.max_staleness:
+            raise ValueError("prior.refresh_every: needs rollout.max_staleness = 0, so that the newest policy writes")
+        if self.reward.constrained:
+            raise ValueError(
+                "prior.refresh_every: multipliers of reward.at_least and at_most weigh the first reference's lists; "
+                "leave one of the two out"
+            )
+        return self
+
+    @property
+    def refresh_every(self) -> int | None:
+        """Steps between two renewals of the reference lists; None where they stay, or where the target reads none."""
+        return self.prior.refresh_every if self.target in ("blade", "static") else None
+
     @property
     def kl_coef(self) -> float:
         """Weight of the KL to the reference: ``learner.kl_coef``, or ``1 / (bon_n - 1)``.

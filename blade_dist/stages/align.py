@@ -161,6 +161,8 @@ def align_stamp(config: Config, inputs: Inputs) -> str:
     }
     if config.target == "bond":
         own["bond"] = config.bond.model_dump()
+    if config.refresh_every is not None:
+        own["prior"] = {"refresh_every": config.refresh_every}
     return fingerprint(
         config.target,
         config.run.seed,

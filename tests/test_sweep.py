@@ -4,22 +4,29 @@ from __future__ import annotations
 
 import json
 import shlex
+import shutil
+import time
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pyarrow.parquet as pq
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from ray.util import placement_group_table
 from rich.console import Console
 
+from blade_dist.artifacts import RunPaths
 from blade_dist.config import load_config
 from blade_dist.errors import UserError
 from blade_dist.placement import Demand, Node, place_copies
 from blade_dist.settings import Config
+from blade_dist.stages.sweep import sweep_stage
 from blade_dist.stages.trial import Halving, Trial, first_line
 from blade_dist.sweep.results import Outcome, mean_of_last, ranked, render, value_of, write_results
 from blade_dist.sweep.space import points
+from tests.conftest import TRAIN_PROMPTS, with_settings
 from tests.program import Program
 
 BASE = load_config(None, ["reward.weights={ndcg@5: 1.0}", "run.seed=7"])
@@ -222,3 +229,71 @@ def test_a_point_that_could_not_run_is_refused_before_any_starts(
     ready: Program, arguments: list[str], message: str
 ) -> None:
     assert message in ready.fails("sweep", *arguments)
+
+
+@pytest.fixture(scope="module")
+def swept(
+    tiny_config: Config,
+    tiny_reference: Path,
+    trained: dict[int, RunPaths],
+    tmp_path_factory: pytest.TempPathFactory,
+) -> tuple[Config, list[Outcome]]:
+    """Two points, one of which its learning rate ruins."""
+    assert tiny_reference.is_dir()
+    config = with_settings(
+        tiny_config,
+        tmp_path_factory.mktemp("swept") / "run",
+        train={"steps": 8, "prompts": 16, "prompts_per_step": TRAIN_PROMPTS, "checkpoint_every": 8, "max_failures": 0},
+    )
+    shutil.copyfile(trained[1].prior, RunPaths(config.run.dir).prior)
+    return config, sweep_stage(config, OVER, None, "reward", True, Console(quiet=True))
+
+
+OVER = ["learner.lr=1e-3,10"]
+
+
+def test_a_sweep_ends_with_a_table(swept: tuple[Config, list[Outcome]]) -> None:
+    config, (best, worst) = swept
+    assert (best.ended, best.point.settings["learner.lr"], len(best.rows)) == ("whole", 1e-3, 8)
+    assert worst.ended in ("stopped", "whole")
+    assert (worst.ended == "stopped") == (len(worst.rows) < 8)
+    folder = config.run.dir / "sweep"
+    assert pq.read_table(folder / "results.parquet")["learner.lr"].to_pylist() == [1e-3, 10]
+    assert (RunPaths(folder / best.point.folder).policy("blade") / "model.safetensors").is_file()
+    assert not (folder / ".tune").exists()
+    assert RunPaths(folder / best.point.folder).prior.is_symlink()
+
+
+def test_a_sweep_leaves_nothing_running(swept: tuple[Config, list[Outcome]]) -> None:
+    deadline = time.monotonic() + 30
+    while running() and time.monotonic() < deadline:
+        time.sleep(0.5)
+    assert running() == []
+
+
+def running() -> list[str]:
+    """Placement groups that hold something, and the names of busy workers and of actors."""
+    groups = [name for name, group in placement_group_table().items() if group["state"] != "REMOVED"]
+    titles = [process.cmdline()[:1] for process in psutil.Process().children(recursive=True) if process.is_running()]
+    return groups + [title for (title,) in filter(None, titles) if title.startswith("ray::") and not idle(title)]
+
+
+def idle(title: str) -> bool:
+    """Workers between two tasks, and Ray's own helpers."""
+    return title.startswith(("ray::IDLE", "ray::Dashboard", "ray::Runtime"))
+
+
+def test_a_second_sweep_runs_nothing(swept: tuple[Config, list[Outcome]], monkeypatch: pytest.MonkeyPatch) -> None:
+    config, first = swept
+
+    def started(*_: Any) -> None:
+        raise AssertionError("a trial was started")
+
+    monkeypatch.setattr("blade_dist.stages.sweep.run_trials", started)
+    console = Console(record=True, width=200)
+    again = sweep_stage(config, OVER, None, "reward", True, console)
+    assert [(o.point, o.ended, o.rows) for o in again] == [(o.point, o.ended, o.rows) for o in first]
+    assert "best: --set learner.lr=0.001" in console.export_text()
+    other = config.model_copy(update={"learner": config.learner.model_copy(update={"bon_n": 3})})
+    with pytest.raises(UserError, match=r"the alignment with learner\.lr=0\.001 there was made with other settings"):
+        sweep_stage(other, OVER, None, "reward", True, console)

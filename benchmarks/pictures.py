@@ -22,7 +22,7 @@ Interval = Mapping[str, float]
 
 def draw_curves(cells: Sequence[Mapping[str, Any]], path: Path) -> None:
     """Reward and informative groups over steps: mean over a target's seeds, the band from the lowest to the highest."""
-    figure, axes = plt.subplots(1, 2, figsize=(10, 4))
+    figure, axes = plt.subplots(1, 2, figsize=(9, 3.5))
     for axis, name in zip(axes, ("reward", "informative_groups"), strict=True):
         for target in dict.fromkeys(cell["name"] for cell in cells):
             curves = [smooth(cell["curves"][name]) for cell in cells if cell["name"] == target]

@@ -7,10 +7,11 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 from compare import AGAINST, found, verdict
+from nextitem import NAME
 from rich.console import Console
 from rich.table import Table
 
-WIDTH = 250
+WIDTH = 280
 """Characters of a line where no terminal says how many it has."""
 MARKS = {"sft": "*", "static": "†"}
 """Beside a greedy number: it differs from this policy's, by Holm's rule over the family."""
@@ -19,6 +20,8 @@ TITLES = {
     "beam": "beam search",
     "sampled": "one sample at T = 1, and searches over more",
 }
+UNWRITTEN = ("popularity", "co-occurrence", NAME)
+"""Policies that rank items; each way of decoding shows the same."""
 SLICE = "ndcg@5, "
 """How the columns of slices begin."""
 Found = dict[str, Any]
@@ -30,14 +33,15 @@ def show(result: Found, family: Sequence[str], beam_width: int, console: Console
     rows = result["comparisons"]
     for decode, policies in result["tables"].items():
         if policies:
-            names = [name for name in columns_of(policies) if not name.startswith(SLICE)]
+            hidden = () if "reward" in family else ("reward",)  # it is NDCG, which has a column
+            names = [name for name in columns_of(policies) if not name.startswith(SLICE) and name not in hidden]
             wide.print(_table(TITLES[decode], policies, names, decode, rows, family, beam_width))
     greedy = result["tables"]["greedy"]
     slices = [name for name in columns_of(greedy) if name.startswith(SLICE)]
     wide.print(_table("slices, greedy NDCG@5", greedy, slices, "greedy", rows, (), beam_width))
     wide.print(gains(rows, family))
     for name, interval in result["held_out_ndcg5"].items():
-        console.print(f"held_out_ndcg5.{name}: {written(interval, 4).replace(chr(10), ' ')}", highlight=False)
+        console.print(f"held_out_ndcg5.{name}: {written(interval).replace(chr(10), ' ')}", highlight=False)
 
 
 def columns_of(policies: dict[str, Found]) -> list[str]:
@@ -46,7 +50,9 @@ def columns_of(policies: dict[str, Found]) -> list[str]:
 
 
 def samples(policy: str, decode: str, beam_width: int) -> str:
-    """Lists that are written, or kept, for the one that is served."""
+    """Lists that are written, or kept, for the one that is served; nothing for a policy that writes none."""
+    if policy in UNWRITTEN:
+        return ""
     search = re.search(r"best of (\d+)", policy)
     return search[1] if search else str(beam_width if decode == "beam" else 1)
 
@@ -57,10 +63,10 @@ def marks(rows: Sequence[Found], policy: str, column: str) -> str:
     return "".join(MARKS[against] for against, row in compared if row and row.get("significant"))
 
 
-def written(interval: Found, digits: int = 3) -> str:
+def written(interval: Found) -> str:
     """Mean, and the interval below it where there is one."""
-    mean = f"{interval['mean']:.{digits}f}"
-    return f"{mean}\n[{interval['low']:.{digits}f}, {interval['high']:.{digits}f}]" if "low" in interval else mean
+    mean = f"{interval['mean']:.4f}"
+    return f"{mean}\n[{interval['low']:.4f}, {interval['high']:.4f}]" if "low" in interval else mean
 
 
 def gains(rows: Sequence[Found], family: Sequence[str]) -> Table:

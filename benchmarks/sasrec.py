@@ -24,7 +24,7 @@ from blade_dist.rewards.lists import Lists
 from blade_dist.rewards.metrics import ndcg
 from blade_dist.settings import BuildSettings
 
-RATES = (5e-4, 1e-3, 2e-3)
+RATES = (1e-3, 2e-3, 4e-3)
 """Learning rates; the one with the best validation NDCG is taken, as for the policies."""
 DROPOUT = 0.3
 BATCH = 256

@@ -323,7 +323,7 @@ class TestTable:
         from render import samples
 
         assert [samples("sft best of 16 (oracle)", "sampled", 4), samples("sft", "beam", 4)] == ["16", "4"]
-        assert samples("blade", "greedy", 4) == "1"
+        assert [samples("blade", "greedy", 4), samples("popularity", "greedy", 4)] == ["1", ""]
 
 
 class TestCells:

@@ -82,13 +82,14 @@ def main(
     runner = Runner(folder, path, data, console)
     quality = Quality(runner, data, rates, out)
     results: dict[str, Any] = {}
-    for name in part or [Part.main]:
-        if name is Part.main:
-            family = [MAIN] if config.reward.weights == {MAIN: 1.0} else [MAIN, "reward"]
-            results |= quality.main(chosen, seeds, family)
-            show(results, family, config.evaluate.beam_width, console)
-        else:
-            results[name] = getattr(quality, name)()
+    with runner.start():
+        for name in part or [Part.main]:
+            if name is Part.main:
+                family = [MAIN] if config.reward.weights == {MAIN: 1.0} else [MAIN, "reward"]
+                results |= quality.main(chosen, seeds, family)
+                show(results, family, config.evaluate.beam_width, console)
+            else:
+                results[name] = getattr(quality, name)()
     results["seconds"] = runner.seconds()
     settings = {"preset": config.model_dump(mode="json"), "seeds": seeds, "rates": rates}
     write_result(out, "quality", settings, results)

@@ -1,4 +1,4 @@
-"""Runs the cells of the quality table, each command of `blade-dist` once, and keeps what it took.
+"""Runs the cells of the quality table, each stage of `blade-dist` once, and keeps what it took.
 
 Cells of a seed share what is equal: the data (all seeds do), the reference and, where nothing that it depends on
 differs, the prior.
@@ -7,11 +7,9 @@ differs, the prior.
 from __future__ import annotations
 
 import json
-import os
-import subprocess
-import sys
 import time
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -20,6 +18,7 @@ import blind
 import pyarrow.parquet as pq
 import yaml
 from cells import Cell, folder_name
+from inside import one_ray, stage
 from nextitem import write_rows
 from rich.console import Console
 
@@ -50,6 +49,10 @@ class Runner:
         self._log = {"data.source": "movielens", "data.path": str(data.absolute())}
         self._given = yaml.safe_load(preset.read_text())
 
+    def start(self) -> AbstractContextManager[None]:
+        """Ray, whose processes find the data that :mod:`blind` counts in."""
+        return one_ray(self.config(self._folder / "data", 0), {blind.FOLDER: str(self._folder / "data")})
+
     def config(self, run: Path, seed: int) -> Config:
         """The preset's settings in a run folder."""
         return load_config(self._preset, _overrides({"run.dir": str(run), "run.seed": seed, **self._log}))
@@ -62,7 +65,7 @@ class Runner:
         return value
 
     def seconds(self) -> dict[str, dict[str, float]]:
-        """What took how long: run folder -> command -> seconds."""
+        """What took how long: run folder -> stage -> seconds."""
         records = sorted(path for depth in ("*", "seed*/*") for path in self._folder.glob(f"{depth}/{RECORD}"))
         return {str(path.parent.relative_to(self._folder)): (read_json(path) or {})["seconds"] for path in records}
 
@@ -80,7 +83,7 @@ class Runner:
         run = self._prior(seed, {})
         choice = blind.choice(self.config(run, seed).reward.weights)
         more = {"evaluate.best_of": BEST_OF, "evaluate.select_by": choice}
-        return self._blade(run, {"run.seed": seed}, "evaluate", RunPaths(run).reference, more)
+        return self._blade(run, {"run.seed": seed}, "evaluate", RunPaths(run).reference, more=more)
 
     def aligned(self, cell: Cell) -> Path:
         """The cell's run, trained."""
@@ -170,34 +173,15 @@ class Runner:
         self,
         run: Path,
         changes: dict[str, Any],
-        stage: str,
-        checkpoint: Path | None = None,
+        name: str,
+        *checkpoints: Path,
         more: dict[str, Any] | None = None,
     ) -> Path:
-        """One command in a run folder, unless it is done; ``more``: settings of this command alone."""
-        command = [sys.executable, "-m", "blade_dist", stage, str(self._preset)]
-        command += ["--checkpoint", str(checkpoint)] if checkpoint else []
+        """One stage in a run folder, unless it is done; ``more``: settings of this stage alone."""
         given = {"run.dir": str(run), **self._log, **changes, **(more or {})}
-        command += [part for override in _overrides(given) for part in ("--set", override)]
-        known = os.environ.get("PYTHONPATH")
-        path = os.pathsep.join([str(Path(__file__).parent), *([known] if known else [])])
-        environment = os.environ | {"PYTHONPATH": path, blind.FOLDER: str(self._folder / "data")}
-        return self.once(run, changes, stage, lambda: _call(command, environment, run / f"{stage}.log"))
+        config = load_config(self._preset, _overrides(given))
+        return self.once(run, changes, name, lambda: stage(name, config, *checkpoints))
 
 
 def _overrides(changes: dict[str, Any]) -> list[str]:
     return [f"{name}={json.dumps(value)}" for name, value in changes.items()]
-
-
-def _call(command: list[str], environment: dict[str, str], log: Path) -> None:
-    """Runs the command; what it says goes to a file.
-
-    Raises:
-        SystemExit: it failed; with the end of what it said.
-    """
-    log.parent.mkdir(parents=True, exist_ok=True)
-    with log.open("w") as file:
-        done = subprocess.run(command, env=environment, stdout=file, stderr=subprocess.STDOUT, check=False)
-    if done.returncode:
-        said = log.read_text()[-2000:]
-        raise SystemExit(f"{' '.join(command)}\nended with {done.returncode}; the end of {log}:\n{said}")

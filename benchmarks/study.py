@@ -7,15 +7,15 @@ rate is tuned on the first seed with as many trials as any other's, by the mean 
 from __future__ import annotations
 
 import json
-import os
 import statistics
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
-from io import StringIO
 from pathlib import Path
 from typing import Any
 
 import pyarrow.parquet as pq
 import truth
+from inside import one_ray, stage
 from pictures import draw_curves
 from regimes import LEVELS, MAIN, NOISE, RATES, SEARCHED, TARGETS, TAU, TAUS, Regime, search
 from report import write_result
@@ -27,14 +27,9 @@ from blade_dist.artifacts import RunPaths
 from blade_dist.config import load_config
 from blade_dist.evaluation.bootstrap import paired_bootstrap
 from blade_dist.posterior.prior import Prior
-from blade_dist.runtime import ray_runtime
 from blade_dist.settings import Config
-from blade_dist.stages.align import align_stage
-from blade_dist.stages.data import data_stage
-from blade_dist.stages.evaluate import evaluate_stage
 from blade_dist.stages.parts import check_inputs
-from blade_dist.stages.prior import prior_stage, prior_stamp
-from blade_dist.stages.sft import sft_stage
+from blade_dist.stages.prior import prior_stamp
 
 FIRST = 0
 """The seed that learning rates are chosen on, and that the smaller regimes are of."""
@@ -67,12 +62,10 @@ class Study:
     def __init__(self, folder: Path, preset: Path, console: Console) -> None:
         self._folder, self._preset, self._console = folder.absolute(), preset, console
 
-    def start(self) -> Any:
-        """Ray, whose processes find the truth; a context manager."""
-        os.environ[truth.FOLDER] = str(self._folder / "catalog")
-        here = [str(Path(__file__).parent), *filter(None, [os.environ.get("PYTHONPATH")])]
-        os.environ["PYTHONPATH"] = os.pathsep.join(here)
-        return ray_runtime(self._config(self._folder / "catalog", MAIN, FIRST))
+    def start(self) -> AbstractContextManager[None]:
+        """Ray, whose processes find the truth."""
+        catalog = self._folder / "catalog"
+        return one_ray(self._config(catalog, MAIN, FIRST), {truth.FOLDER: str(catalog)})
 
     def run(self, cell: Cell) -> dict[str, Any]:
         """Numbers of a cell; trained where that is not done."""
@@ -94,7 +87,7 @@ class Study:
         run = self._aligned(cell)
         paths = RunPaths(run)
         if not (paths.evaluation / "per_user.parquet").is_file():
-            evaluate_stage(self._settings(cell, run), paths.policy("blade"), [paths.reference], self._quiet())
+            stage("evaluate", self._settings(cell, run), paths.policy("blade"), paths.reference)
         rows = pq.read_table(paths.evaluation / "per_user.parquet").to_pandas()
         found = against_search(rows, next(iter(SEARCHED[metric])))
         self._say(f"{metric}: {found['mean']:+.4f} against the search", cell)
@@ -104,7 +97,7 @@ class Study:
         """How well the proxies of a seed's prompts know the true F, see :mod:`supervision`."""
         config = self._config(self._folder / f"seed{seed}" / "truth", MAIN, seed, {"prior.size": TRUE_LISTS})
         self._link(config.run.dir, {"data": self._folder / "catalog", "sft": self._base(MAIN, seed)})
-        prior_stage(config, self._quiet())
+        stage("prior", config)
         found = Prior.load(RunPaths(config.run.dir).prior, prior_stamp(config, check_inputs(config)))
         return supervision(found.rewards, config.learner.bon_n)
 
@@ -120,7 +113,7 @@ class Study:
         base = self._base(cell.regime, cell.seed)
         run = base.parent / cell.name
         self._link(run, {"data": base, "sft": base, "prior.arrow": base})
-        align_stage(self._settings(cell, run), self._quiet())
+        stage("train", self._settings(cell, run))
         return run
 
     def _base(self, regime: Regime, seed: int) -> Path:
@@ -128,14 +121,14 @@ class Study:
         run = self._folder / f"seed{seed}" / regime.name / "base"
         reference = self._folder / f"seed{seed}" / f"reference-{regime.reference}"
         self._link(reference, {"data": self._catalog()})
-        sft_stage(self._config(reference, regime, seed), self._quiet())
+        stage("sft", self._config(reference, regime, seed))
         self._link(run, {"data": self._catalog(), "sft": reference})
-        prior_stage(self._config(run, regime, seed), self._quiet())
+        stage("prior", self._config(run, regime, seed))
         return run
 
     def _catalog(self) -> Path:
         run = self._folder / "catalog"
-        data_stage(self._config(run, MAIN, FIRST), self._quiet())
+        stage("data", self._config(run, MAIN, FIRST))
         return run
 
     def _settings(self, cell: Cell, run: Path) -> Config:
@@ -148,10 +141,6 @@ class Study:
 
     def _say(self, what: str, cell: Cell) -> None:
         self._console.print(f"{cell.regime.name}, seed {cell.seed}, {cell.name}: {what}", highlight=False)
-
-    @staticmethod
-    def _quiet() -> Console:
-        return Console(file=StringIO())
 
     @staticmethod
     def _link(run: Path, shared: dict[str, Path]) -> None:

@@ -1,0 +1,54 @@
+"""Stages of `blade-dist` inside a benchmark's own process: one Ray for all of them, imports paid once."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+
+from rich.console import Console
+
+from blade_dist.errors import UserError
+from blade_dist.runtime import ray_runtime
+from blade_dist.settings import Config
+from blade_dist.stages.align import align_stage
+from blade_dist.stages.data import data_stage
+from blade_dist.stages.evaluate import evaluate_stage
+from blade_dist.stages.prior import prior_stage
+from blade_dist.stages.sft import sft_stage
+
+WIDTH = 160
+"""Characters of a log's line."""
+
+
+@contextmanager
+def one_ray(config: Config, variables: Mapping[str, str]) -> Iterator[None]:
+    """Ray whose processes find the modules of this folder, and ``variables`` in their environment."""
+    path = [str(Path(__file__).parent), *filter(None, [os.environ.get("PYTHONPATH")])]
+    os.environ.update({**variables, "PYTHONPATH": os.pathsep.join(path), "HF_HUB_OFFLINE": "1"})
+    with ray_runtime(config):
+        yield
+
+
+def stage(name: str, config: Config, *checkpoints: Path) -> None:
+    """data, sft, prior, train, or evaluate (the first of ``checkpoints`` against the others), as the command would.
+
+    What it says goes to ``<name>.log`` in the run's folder.
+
+    Raises:
+        SystemExit: the stage refuses its input; with what it says.
+    """
+    config.run.dir.mkdir(parents=True, exist_ok=True)
+    with (config.run.dir / f"{name}.log").open("a") as log:
+        console = Console(file=log, width=WIDTH)
+        try:
+            if name == "evaluate":
+                evaluate_stage(config, checkpoints[0], list(checkpoints[1:]), console)
+            else:
+                STAGES[name](config, console)
+        except UserError as error:
+            raise SystemExit(f"{name}, {config.run.dir}: {error}") from error
+
+
+STAGES = {"data": data_stage, "sft": sft_stage, "prior": prior_stage, "train": align_stage}

@@ -26,6 +26,9 @@ from blade_dist.sweep.results import Criterion, value_of
 PLACE_S = 60.0
 """How long a trial may wait for a place: there are as many as trials at once, unless one was lost with its trial."""
 
+TRIAL_BYTES = 2**20
+"""What Tune reserves for a trial, as it wants something; the trial's engines and learners reserve their own cores."""
+
 HALVING = 2
 """Of those that get as far, one in so many goes on."""
 
@@ -138,7 +141,7 @@ def run_trials(
     run = tune.RunConfig(name="trials", storage_path=str(folder), verbose=0, callbacks=[_Lines(trials, console)])
     try:
         tune.Tuner(
-            tune.with_resources(work, {"cpu": 0}),
+            tune.with_resources(work, {"memory": TRIAL_BYTES}),
             param_space={"name": tune.grid_search(names)},
             tune_config=tune.TuneConfig(scheduler=scheduler, max_concurrent_trials=len(places)),
             run_config=run,

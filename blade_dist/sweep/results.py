@@ -82,12 +82,11 @@ def render(outcomes: Sequence[Outcome], by: Criterion, parts: bool) -> Table:
 
 def write_results(outcomes: Sequence[Outcome], by: Criterion, folder: Path) -> None:
     """``results.json`` and ``results.parquet``, atomically; the latter has settings of mixed kinds as text."""
-    found = [
-        {"settings": dict(outcome.point.settings), "ended": outcome.ended, "error": outcome.error, **outcome.numbers()}
-        for outcome in outcomes
-    ]
-    write_json(folder / "results.json", {"by": by, "points": found})
-    flat = [{**entry.pop("settings"), **entry} for entry in found]
+    found = [{"ended": outcome.ended, "error": outcome.error, **outcome.numbers()} for outcome in outcomes]
+    settings = [dict(outcome.point.settings) for outcome in outcomes]
+    listed = [{"settings": own, **entry} for own, entry in zip(settings, found, strict=True)]
+    write_json(folder / "results.json", {"by": by, "points": listed})
+    flat = [{**own, **entry} for own, entry in zip(settings, found, strict=True)]
     columns = {name: [entry.get(name) for entry in flat] for name in dict.fromkeys(n for entry in flat for n in entry)}
     temporary = folder / "results.parquet.tmp"
     pq.write_table(pa.table({name: _column(values) for name, values in columns.items()}), temporary)

@@ -41,7 +41,8 @@ def show(result: Found, family: Sequence[str], beam_width: int, console: Console
     wide.print(_table("slices, greedy NDCG@5", greedy, slices, "greedy", rows, (), beam_width))
     wide.print(gains(rows, family))
     for name, interval in result["held_out_ndcg5"].items():
-        console.print(f"held_out_ndcg5.{name}: {written(interval).replace(chr(10), ' ')}", highlight=False)
+        shown = " ".join(written(interval).splitlines())
+        console.print(f"held_out_ndcg5.{name}: {shown}", highlight=False)
 
 
 def columns_of(policies: dict[str, Found]) -> list[str]:

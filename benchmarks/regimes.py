@@ -45,7 +45,7 @@ WIDE = {
     "sft.epochs": 20,
     "sft.lr": 5e-3,
     "prior.size": 16,
-    "train.prompts": None,
+    "train.prompts": 400,
     "train.prompts_per_step": 32,
     "learner.bon_n": 16,
     "evaluate.best_of": [16],
@@ -59,5 +59,5 @@ SEARCHED: dict[str, dict[str, float]] = {
 
 
 def search(metric: str) -> Regime:
-    """A good reference, every training prompt, and held-out users: one list of the policy against a search."""
+    """A good reference, many prompts, and held-out users: one list of the policy against a search."""
     return Regime(f"search-{metric}", WIDE | {"reward.weights": SEARCHED[metric]}, "search")

@@ -208,47 +208,45 @@ def against_search(rows: Any, metric: str) -> dict[str, float]:
 
 
 def run_study(folder: Path, seeds: int, out: Path | None, preset: Path = PRESET) -> None:
-    """Runs what is missing below ``folder``, prints the tables, writes the result and its picture."""
+    """Runs what is missing below ``folder``; prints the tables; writes the result, after each part, and its picture."""
     console = Console()
     study = Study(folder, preset, console)
+    found: dict[str, Any] = {}
+
+    def add(**parts: Any) -> None:
+        found.update(parts)
+        write_result(out, "study", {"seeds": seeds, "rates": RATES, "config": study.settings()}, found)
+
     with study.start():
         trials = {target: study.tuned(MAIN, target) for target in TARGETS}
         best = {target: tried[0]["lr"] for target, tried in trials.items()}
         cells = [tried[0] for tried in trials.values()]
         cells += [study.run(Cell(MAIN, s, t, best[t])) for s in range(1, seeds) for t in TARGETS]
+        add(**summary(cells, study.floor()), cells=cells, trials=trials)
         taus = [study.run(Cell(TAU, FIRST, "blade", best["blade"], tau)) for tau in TAUS]
-        noise = [study.run(Cell(NOISE, FIRST, t, best[t])) for t in ("static", "blade", "grpo")]
-        levels = [study.run(Cell(LEVELS, FIRST, t, best["blade"])) for t in ("blade", "grpo")]
-        searches = {metric: study.searched(metric, best["blade"]) for metric in SEARCHED}
-        known = study.supervised(FIRST)
-    found = summary(cells, study.floor()) | tau_summary(taus)
-    show(found, {"main": cells, "tau": taus, "noise": noise, "levels": levels}, searches, known, console)
-    regimes = {"taus": taus, "noise": noise, "levels": levels, "supervision": known}
-    results = found | {"blade_vs_bon16": searches, "cells": cells, "trials": trials, **regimes}
-    write_result(out, "study", {"seeds": seeds, "rates": RATES, "config": study.settings()}, results)
+        add(**tau_summary(taus), taus=taus)
+        add(blade_vs_bon16={metric: study.searched(metric, best["blade"]) for metric in SEARCHED})
+        add(supervision=study.supervised(FIRST))
+        add(noise=[study.run(Cell(NOISE, FIRST, target, best[target])) for target in ("static", "blade", "grpo")])
+        add(levels=[study.run(Cell(LEVELS, FIRST, target, best["blade"])) for target in ("blade", "grpo")])
+    show(found, console)
     if out is not None:
         draw_curves(cells, out.with_name(f"{out.stem}-curves.png"))
 
 
-def show(
-    found: dict[str, Any],
-    regimes: dict[str, list[dict[str, Any]]],
-    searches: dict[str, dict[str, float]],
-    known: list[dict[str, float]],
-    console: Console,
-) -> None:
+def show(found: dict[str, Any], console: Console) -> None:
     """A table of the cells, one of the searches, one of what the proxies know."""
     table = Table("regime", "target", "tau", "seed", "reward", "informative", "KL", title="means of the last tenth")
-    for regime, cells in regimes.items():
-        for cell in cells:
-            values = (f"{cell[name]:.4f}" for name in ("reward", "informative", "kl"))
-            table.add_row(regime, cell["target"], str(cell["tau"]), str(cell["seed"]), *values)
+    for cell in (cell for part in ("cells", "taus", "noise", "levels") for cell in found[part]):
+        values = (f"{cell[name]:.4f}" for name in ("reward", "informative", "kl"))
+        table.add_row(cell["regime"], cell["target"], str(cell["tau"]), str(cell["seed"]), *values)
     console.print(table)
     table = Table("metric", "BLADE, greedy", "SFT, best of 16", "difference", "95 % interval", title="held-out users")
-    for metric, of in searches.items():
+    for metric, of in found["blade_vs_bon16"].items():
         interval = f"[{of['low']:+.4f}, {of['high']:+.4f}]"
         table.add_row(metric, f"{of['blade']:.4f}", f"{of['best_of_16']:.4f}", f"{of['mean']:+.4f}", interval)
     console.print(table)
+    known = found["supervision"]
     table = Table(*known[0], title="a group of the best of n of the reference: what a target knows of its true F")
     for row in known:
         table.add_row(*(f"{value:.3g}" for value in row.values()))

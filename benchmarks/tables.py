@@ -11,6 +11,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any
 
+import study_tables
 import typer
 
 RESULTS = Path(__file__).parent / "results" / "cpu"
@@ -128,6 +129,13 @@ SPEED: list[tuple[str, str, Callable[[Result], float], str, str]] = [
     ("push of 11 MB to two engines over one gloo broadcast", "push", lambda r: r["ratio_to_limit"], "{:.1f}x", "1.5x"),
 ]
 
+
+def study(rows: Callable[..., list[list[str]]], *arguments: Any) -> str:
+    """A table of the synthetic study."""
+    header, *lines = rows(load("synthetic"), *arguments)
+    return markdown(header, lines)
+
+
 WIDE = ["reward", "ndcg@5", "recall@5", "ild@5", "mgu@5"]
 TABLES: dict[str, Callable[[], str]] = {
     "quickstart-greedy": lambda: quality("quickstart", "greedy", WIDE, "mgu@5"),
@@ -135,6 +143,12 @@ TABLES: dict[str, Callable[[], str]] = {
     "quickstart-difference": lambda: difference("quickstart", WIDE),
     "movielens-greedy": lambda: quality("movielens-small", "greedy", WIDE, "mgu@5"),
     "movielens-difference": lambda: difference("movielens-small", WIDE),
+    "study-goals": lambda: study(study_tables.goals),
+    "study-targets": lambda: study(study_tables.targets, SHOWN),
+    "study-taus": lambda: study(study_tables.taus),
+    "study-searches": lambda: study(study_tables.searches),
+    "study-supervision": lambda: study(study_tables.supervision),
+    "study-small": lambda: study(study_tables.small_regimes, SHOWN),
     "speed": speed,
     "seconds": role_seconds,
 }

@@ -41,7 +41,7 @@ def test_a_small_benchmark_writes_its_result(name: str, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "name", ["throughput", "push", "trie", "peer_trl", "record", "tables", "gpu", "study", "quality"]
+    "name", ["throughput", "push", "trie", "peer_trl", "record", "tables", "gpu", "quality"]
 )
 def test_every_benchmark_explains_itself(name: str) -> None:
     done = run(name, "--help")

@@ -1,0 +1,81 @@
+"""The README's tables of the synthetic study, from its result file."""
+
+from __future__ import annotations
+
+import statistics
+from typing import Any
+
+Result = dict[str, Any]
+Rows = list[list[str]]
+
+GOALS = {
+    "reward_ratio_blade_static": ("final mean reward, BLADE over static", "{:.3f}x", "at least 1.08x"),
+    "informative_ratio": ("informative groups, BLADE over static", "{:.1f}x", "at least 3x"),
+    "tau_spread": ("spread of the fixed taus", "{:.1%}", "at least 5 %"),
+    "auto_tau_gap": ("best fixed tau minus `tau: auto`, of the best", "{:+.1%}", "at most 2 %"),
+}
+"""Number -> what it is, how it is written, its goal."""
+
+
+def goals(result: Result) -> Rows:
+    """What must be reached, and what was."""
+    named = {name: GOALS[name] for name in GOALS if name in result}
+    return [["synthetic study", "measured", "goal"]] + [
+        [what, form.format(result[name]), goal] for name, (what, form, goal) in named.items()
+    ]
+
+
+def targets(result: Result, shown: dict[str, str]) -> Rows:
+    """Means over seeds of the main regime, with the seeds' range of the reward."""
+    rows = [["target", "learning rate", "reward (seeds)", "informative groups", "KL"]]
+    for target, means in result["by_target"].items():
+        cells = [cell for cell in result["cells"] if cell["target"] == target]
+        rewards = [cell["reward"] for cell in cells]
+        reward = f"{means['reward']:.3f} [{min(rewards):.3f}, {max(rewards):.3f}]"
+        numbers = [f"{means['informative']:.2f}", f"{means['kl']:.2f}"]
+        rows.append([shown.get(target, target), f"{cells[0]['lr']:g}", reward, *numbers])
+    return rows
+
+
+def taus(result: Result) -> Rows:
+    """The composite reward over tau; ``auto`` with the tau that it came to."""
+    rows = [["tau", "reward", "informative groups", "KL", "tau at the end"]]
+    for cell in result["taus"]:
+        last = statistics.fmean(cell["curves"]["tau"][-len(cell["curves"]["tau"]) // 10 :])
+        numbers = [f"{cell[name]:.3f}" for name in ("reward", "informative", "kl")]
+        rows.append([str(cell["tau"]), *numbers, f"{last:.2f}"])
+    return rows
+
+
+def searches(result: Result) -> Rows:
+    """One greedy list of BLADE against the best of 16 samples of SFT, on held-out users."""
+    rows = [["held-out users", "SFT, greedy", "SFT, best of 16", "BLADE, one greedy list", "BLADE minus best of 16"]]
+    for metric, of in result["blade_vs_bon16"].items():
+        name = f"{metric} (less is better)" if of["less_is_better"] else metric
+        means = [f"{of[policy]:.4f}" for policy in ("sft_greedy", "best_of_16", "blade")]
+        rows.append([name, *means, f"{of['mean']:+.4f} [{of['low']:+.4f}, {of['high']:+.4f}]"])
+    return rows
+
+
+def supervision(result: Result) -> Rows:
+    """What static and BLADE know of groups that are better and better."""
+    rows = [["policy", "lists above all references", "static: informative", "order", "BLADE: informative", "order"]]
+    for row in result["supervision"]:
+        known = [f"{row[f'{what}, {of}']:.2f}" for of in ("static", "blade") for what in ("informative", "order")]
+        rows.append([f"best of {row['n']:.0f}", f"{row['above']:.2f}", *known])
+    return rows
+
+
+def small_regimes(result: Result, shown: dict[str, str]) -> Rows:
+    """Outliers and two levels, one seed: what the lists are worth, without the outliers."""
+    rows = [["regime", "target", "true reward", "informative groups"]]
+    for regime, cells in (("outliers", result["noise"]), ("two levels", result["levels"])):
+        for cell in cells:
+            (true,) = (cell[name] for name in TRUE if name in cell)
+            target = shown.get(cell["target"], cell["target"])
+            rows.append([regime, target, f"{true:.3f}", f"{cell['informative']:.2f}"])
+    return rows
+
+
+TRUE = ("reward/truth:expected_ndcg", "reward/truth:likeliest_is_in")
+"""What the lists are worth, in the one regime and the other."""

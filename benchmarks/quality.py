@@ -5,6 +5,7 @@ README.md says how to read it. Every run is kept in a folder, and each of its co
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Any
@@ -13,6 +14,7 @@ import typer
 from cells import RATES, TARGETS
 from compare import MAIN
 from parts import Quality
+from regimes import TARGETS as STUDIED
 from render import show
 from report import write_result
 from rich.console import Console
@@ -66,16 +68,13 @@ def main(
     if synthetic:
         from study import run_study
 
-        run_study(folder / "synthetic", seeds, out)
+        run_study(folder / "synthetic", seeds, out, _known(target, STUDIED))
         return
     if data is None or not (data / "ratings.csv").is_file():
         raise typer.BadParameter(
             f"{data}: no ratings.csv there; give a folder in MovieLens format", param_hint="--data"
         )
-    chosen = target or list(TARGETS)
-    if unknown := sorted(set(chosen) - set(TARGETS)):
-        message = f"{', '.join(unknown)}: unknown; one of: {'; '.join(TARGETS)}"
-        raise typer.BadParameter(message, param_hint="--target")
+    chosen = _known(target, list(TARGETS))
     path = PRESETS / f"{preset}.yaml" if (PRESETS / f"{preset}.yaml").is_file() else Path(preset)
     config, console, rates = _read(path, data), Console(), rate or list(RATES)
     out.parent.mkdir(parents=True, exist_ok=True)
@@ -94,6 +93,14 @@ def main(
     settings = {"preset": config.model_dump(mode="json"), "seeds": seeds, "rates": rates}
     write_result(out, "quality", settings, results)
     console.print(f"result: {out}", highlight=False, soft_wrap=True)
+
+
+def _known(given: Sequence[str] | None, known: Sequence[str]) -> Sequence[str]:
+    """The targets that are asked for, or all."""
+    if unknown := sorted(set(given or []) - set(known)):
+        message = f"{', '.join(unknown)}: unknown; one of: {'; '.join(known)}"
+        raise typer.BadParameter(message, param_hint="--target")
+    return given or known
 
 
 def _read(path: Path, data: Path) -> Config:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import statistics
+from collections.abc import Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
@@ -207,8 +208,13 @@ def against_search(rows: Any, metric: str) -> dict[str, float]:
     return {**difference, **means, "less_is_better": metric.startswith(("mgu", "dgu"))}
 
 
-def run_study(folder: Path, seeds: int, out: Path | None, preset: Path = PRESET) -> None:
-    """Runs what is missing below ``folder``; prints the tables; writes the result, after each part, and its picture."""
+def run_study(
+    folder: Path, seeds: int, out: Path | None, targets: Sequence[str] = TARGETS, preset: Path = PRESET
+) -> None:
+    """Runs what is missing below ``folder``; prints the tables; writes the result, after each part, and its picture.
+
+    ``targets`` are those of the main regime, static and blade among them.
+    """
     console = Console()
     study = Study(folder, preset, console)
     found: dict[str, Any] = {}
@@ -218,16 +224,16 @@ def run_study(folder: Path, seeds: int, out: Path | None, preset: Path = PRESET)
         write_result(out, "study", {"seeds": seeds, "rates": RATES, "config": study.settings()}, found)
 
     with study.start():
-        trials = {target: study.tuned(MAIN, target) for target in TARGETS}
+        trials = {target: study.tuned(MAIN, target) for target in targets}
         best = {target: tried[0]["lr"] for target, tried in trials.items()}
         cells = [tried[0] for tried in trials.values()]
-        cells += [study.run(Cell(MAIN, s, t, best[t])) for s in range(1, seeds) for t in TARGETS]
+        cells += [study.run(Cell(MAIN, s, t, best[t])) for s in range(1, seeds) for t in targets]
         add(**summary(cells, study.floor()), cells=cells, trials=trials)
         taus = [study.run(Cell(TAU, FIRST, "blade", best["blade"], tau)) for tau in TAUS]
         add(**tau_summary(taus), taus=taus)
         add(blade_vs_bon16={metric: study.searched(metric, best["blade"]) for metric in SEARCHED})
         add(supervision=study.supervised(FIRST))
-        add(noise=[study.run(Cell(NOISE, FIRST, target, best[target])) for target in ("static", "blade", "grpo")])
+        add(noise=[study.run(Cell(NOISE, FIRST, t, best.get(t, best["blade"]))) for t in ("static", "blade", "grpo")])
         add(levels=[study.run(Cell(LEVELS, FIRST, target, best["blade"])) for target in ("blade", "grpo")])
     show(found, console)
     if out is not None:

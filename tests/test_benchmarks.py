@@ -40,9 +40,7 @@ def test_a_small_benchmark_writes_its_result(name: str, tmp_path: Path) -> None:
         assert result["by_items"]["500"]["megabytes"] > 0
 
 
-@pytest.mark.parametrize(
-    "name", ["throughput", "push", "trie", "peer_trl", "record", "tables", "gpu", "quality"]
-)
+@pytest.mark.parametrize("name", ["throughput", "push", "trie", "peer_trl", "record", "tables", "gpu", "quality"])
 def test_every_benchmark_explains_itself(name: str) -> None:
     done = run(name, "--help")
     assert done.returncode == 0, done.stderr[-2000:]

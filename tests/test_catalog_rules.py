@@ -60,6 +60,8 @@ class Case:
         if len(done) == self.lists.k:
             return {END}
         free = [item for i, item in enumerate(self.items) if self.fits(i, row, done)]
+        if not free and self.rules is not None:
+            return {END}
         going_on = [item for item in free if list(item[: len(current)]) == current]
         return {SEPARATOR if len(item) == len(current) else item[len(current)] for item in going_on}
 
@@ -106,7 +108,7 @@ def tokens_of(sets: LegalSets, trie: Trie, row: int) -> set[int]:
 
 
 def write(case: Case, data: Any) -> tuple[list[list[int]], list[list[set[int]]]]:
-    """Lists of three users side by side, every legal set looked at; a user whose list comes to a dead end stops."""
+    """Lists of three users side by side, every legal set looked at; without rules a list may come to a dead end."""
     legality = case.legality
     writers = legality.writers(3)
     writers.start(np.arange(3), legality.excluded(case.histories))
@@ -165,12 +167,15 @@ def test_engines_leave_out_only_what_is_no_decision(case: Case, data: st.DataObj
         return
     logprobs = [[-1.0] * len(tokens) for tokens in given_tokens]
     found = to_rollouts(request, given_tokens, logprobs, (0, 0), Codec(case), case.lists, legality, case.rules, 0.0)
-    assert not found.invalid.any()
+    np.testing.assert_array_equal(found.invalid[:, 0], (found.items[:, 0] == MISS).sum(axis=1))
     assert not found.duplicate.any()
     sets = legality.sets(found.tokens, known)
     np.testing.assert_array_equal(found.decision, sets.sizes(legality.trie) > 1)
     for row, items in zip(whole, found.items[:, 0].tolist(), strict=True):
-        assert all(case.fits(item, row, items[:place]) for place, item in enumerate(items))
+        shown = [item for item in items if item != MISS]
+        assert items == shown + [MISS] * (case.lists.k - len(shown))
+        assert all(case.fits(item, row, shown[:place]) for place, item in enumerate(shown))
+        assert len(shown) == case.lists.k or not any(case.fits(i, row, shown) for i in range(len(case.items)))
 
 
 def fits_on(writers: Any, row: int) -> bool:

@@ -9,10 +9,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from blade_dist.batches import Ragged
+from blade_dist.catalog.catalog import Catalog
 from blade_dist.catalog.legality import Legality
+from blade_dist.catalog.rules import make_rules
 from blade_dist.catalog.trie import build_trie
 from blade_dist.rollouts.beam import Beams
 from blade_dist.rollouts.constrain import LegalMask
+from blade_dist.settings import ListSettings
 
 SEPARATOR, END, VOCAB = 8, 9, 10
 ITEMS = [(0,), (0, 1), (0, 2), (3,), (4, 5), (4, 6)]
@@ -87,3 +90,25 @@ def test_a_beam_of_one_is_greedy() -> None:
         found = next_logprobs(3, 0, written, legal)
         written.append(max(found, key=found.__getitem__))
     assert tokens == [written]
+
+
+def test_a_list_that_rules_leave_no_item_gives_way_to_longer_ones() -> None:
+    """At most one item of each group: after item 0 (both groups) nothing is left, after any other one something is."""
+    groups = [["A", "B"], ["A"], ["A"], ["B"], ["B"], ["B"]]
+    catalog = Catalog.build(list("012345"), list("abcdef"), groups, np.ones(6))
+    trie = build_trie(Ragged.of([list(item) for item in ITEMS]))
+    rules = make_rules(ListSettings(k=2, at_most={"*": 1}), catalog)
+    assert rules is not None
+    rule = Legality(trie, 2, SEPARATOR, END, True, rules.ranked(trie))
+
+    def best(excluded: list[int]) -> list[int]:
+        beams = Beams(rule, Ragged.of([excluded]), 3)
+        while len(slots := beams.undecided()):
+            likely = {0: -0.1, SEPARATOR: -0.1}  # of item 0; every other token is less so
+            writers = [legal_after(rule, excluded, beams.tokens(slot)) for slot in slots.tolist()]
+            beams.extend(slots, [{int(t): likely.get(int(t), -2.0) for t in np.flatnonzero(row)} for row in writers])
+        return beams.best()[0][0]
+
+    assert len(best([])) > 4
+    assert best([])[-1] == END
+    assert best([1, 2, 3, 4, 5]) == [0, SEPARATOR, END]

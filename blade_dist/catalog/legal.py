@@ -16,7 +16,6 @@ from blade_dist.batches import MISS, Ragged
 from blade_dist.catalog.blocked import BlockedRanks
 from blade_dist.catalog.rules import Rules
 from blade_dist.catalog.trie import ONE_ITEM, ROOT, Trie
-from blade_dist.errors import UserError
 
 OVER = -2
 """Instead of a node: all K items are written."""
@@ -123,6 +122,9 @@ class ListWriters:
         if self._early and (stops := self._settled(slots) & (tokens == self._end)).any():
             self._finish(slots[stops], self._rank[slots[stops]])
             slots, tokens, node = slots[~stops], tokens[~stops], node[~stops]
+        if self._blocked is not None and (short := (tokens == self._end) & (node == ROOT)).any():
+            self._end_short(slots[short])
+            slots, tokens, node = slots[~short], tokens[~short], node[~short]
         separates = (tokens == self._separator) & (node != OVER)
         self._finish_items(slots[separates])
         inside = ~separates & (node >= 0)
@@ -139,9 +141,10 @@ class ListWriters:
     def legal(self, slots: NDArray[np.int64]) -> LegalSets:
         """What may follow in each of the given slots.
 
+        Under rules, what a list holds may leave it no further item: it ends there, short of K.
+
         Raises:
-            ValueError: nothing may, in one of them: fewer than K items are free.
-            UserError: likewise, under rules, which what was written before may have left no item.
+            ValueError: without rules, no item is free for one of them.
         """
         node = self._node[slots]
         only = np.full(len(slots), self._end, dtype=np.int32)
@@ -156,22 +159,27 @@ class ListWriters:
         lengths[inside] = gone.lengths
         offsets = np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64)
         sets = LegalSets(node, only, ends, Ragged(gone.flat, offsets))
-        if not sets.sizes(self._trie).all():
-            raise self._nothing_left()
-        return sets
+        return sets if (free := sets.sizes(self._trie) > 0).all() else self._ended(sets, free)
 
     def items(self, slots: NDArray[np.int64]) -> NDArray[np.int32]:
         """``[n, K]`` catalog indices of the items that are written so far, then :data:`MISS`."""
         rank = self._taken[slots, : self._k]
         return np.where(rank == _NOBODY, MISS, self._trie.item[rank]).astype(np.int32)
 
-    def _nothing_left(self) -> ValueError:
+    def _ended(self, sets: LegalSets, free: NDArray[np.bool_]) -> LegalSets:
+        """``sets`` with the end as the one legal token where nothing is ``free`` ``[n]``."""
         if self._blocked is None:
-            return ValueError("no item is left for a list: lists.k is larger than the number of items that it may hold")
-        return UserError(
-            "lists.at_most, lists.exclude: no item is left for a list, its items have filled too many groups; raise "
-            "the limits, exclude less, or lower lists.k"
-        )
+            raise ValueError("no item is left for a list: lists.k is larger than the number of items that it may hold")
+        lengths = np.where(free, sets.gone.lengths, 0)
+        offsets = np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64)
+        gone = Ragged(sets.gone.flat[np.repeat(free, sets.gone.lengths)], offsets)
+        return LegalSets(np.where(free, sets.node, OVER).astype(np.int32), sets.only, sets.ends & free, gone)
+
+    def _end_short(self, slots: NDArray[np.int64]) -> None:
+        """Ends lists at the start of an item, where no item is left for them."""
+        if (self._depth[slots] > 0).any() or (self.legal(slots).node != OVER).any():
+            raise ValueError("a list ends although an item is left for it: it was not written under this trie")
+        self._node[slots] = OVER
 
     def _finish_items(self, slots: NDArray[np.int64]) -> None:
         trie, node = self._trie, self._node[slots]

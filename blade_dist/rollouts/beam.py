@@ -89,7 +89,10 @@ class Beams:
     def best(self) -> tuple[list[list[int]], list[list[float]]]:
         """Tokens and log-probs of each prompt's best list."""
         first = self._score.reshape(self._prompts, -1).argmax(axis=1) + np.arange(self._prompts) * 2 * self._width
-        return [self._written[slot][0] for slot in first], [self._written[slot][1] for slot in first]
+        lengths = [self._written[slot][0].index(self._legality.end) + 1 for slot in first]
+        tokens, logprobs = ([self._written[slot][part] for slot in first] for part in (0, 1))
+        cut = [[row[:size] for row, size in zip(rows, lengths, strict=True)] for rows in (tokens, logprobs)]
+        return cut[0], cut[1]
 
     def _going(self) -> NDArray[np.int64]:
         going = np.arange(len(self._score)) % (2 * self._width) < self._width
@@ -102,6 +105,18 @@ class Beams:
             tokens, logprobs = self._written[slot]
             self._written[slot] = ([*tokens, chosen], [*logprobs, 0.0])
         self._park(slots[token == self._legality.separator])
+        self._stop_short(slots[token == self._legality.end])
+
+    def _stop_short(self, slots: NDArray[np.int64]) -> None:
+        """Lists that rules have left no item wait as they are where their prompt has no others; else they are given up.
+
+        (Short of K they would look likelier than longer ones.)
+        """
+        scores = self._score.copy()
+        scores[slots] = -np.inf
+        others = np.isfinite(scores.reshape(self._prompts, -1)).any(axis=1)[slots // (2 * self._width)]
+        self._score[slots[others]] = -np.inf
+        self._park(slots[~others])
 
     def _only(self, slots: NDArray[np.int64]) -> NDArray[np.int32]:
         """The one legal token of each slot."""

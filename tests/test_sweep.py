@@ -6,6 +6,7 @@ import json
 import shlex
 import shutil
 import time
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -231,6 +232,10 @@ def test_a_point_that_could_not_run_is_refused_before_any_starts(
     assert message in ready.fails("sweep", *arguments)
 
 
+STEPS = 32
+OVER = "learner.lr=1e-3"
+
+
 @pytest.fixture(scope="module")
 def swept(
     tiny_config: Config,
@@ -238,30 +243,31 @@ def swept(
     trained: dict[int, RunPaths],
     tmp_path_factory: pytest.TempPathFactory,
 ) -> tuple[Config, list[Outcome]]:
-    """Two points, one of which its learning rate ruins."""
+    """A sweep of one point, and one with another point beside it, which its learning rate ruins."""
     assert tiny_reference.is_dir()
     config = with_settings(
         tiny_config,
         tmp_path_factory.mktemp("swept") / "run",
-        train={"steps": 8, "prompts": 16, "prompts_per_step": TRAIN_PROMPTS, "checkpoint_every": 8, "max_failures": 0},
+        train={"steps": STEPS, "prompts": 16, "prompts_per_step": TRAIN_PROMPTS, "checkpoint_every": STEPS},
     )
     shutil.copyfile(trained[1].prior, RunPaths(config.run.dir).prior)
-    return config, sweep_stage(config, OVER, None, "reward", True, Console(quiet=True))
-
-
-OVER = ["learner.lr=1e-3,10"]
+    for over in (OVER, f"{OVER},10"):
+        outcomes = sweep_stage(config, [over], None, "reward", True, Console(quiet=True))
+    return config, outcomes
 
 
 def test_a_sweep_ends_with_a_table(swept: tuple[Config, list[Outcome]]) -> None:
     config, (best, worst) = swept
-    assert (best.ended, best.point.settings["learner.lr"], len(best.rows)) == ("whole", 1e-3, 8)
-    assert worst.ended in ("stopped", "whole")
-    assert (worst.ended == "stopped") == (len(worst.rows) < 8)
+    assert (best.ended, best.point.settings, len(best.rows)) == ("whole", {"learner.lr": 1e-3}, STEPS)
+    assert (worst.ended, worst.point.settings) == ("stopped", {"learner.lr": 10})
+    assert STEPS / 4 <= len(worst.rows) < STEPS
     folder = config.run.dir / "sweep"
     assert pq.read_table(folder / "results.parquet")["learner.lr"].to_pylist() == [1e-3, 10]
-    assert (RunPaths(folder / best.point.folder).policy("blade") / "model.safetensors").is_file()
+    own = RunPaths(folder / best.point.folder)
+    assert (own.policy("blade") / "model.safetensors").is_file()
+    assert not RunPaths(folder / worst.point.folder).policy("blade").exists()
+    assert own.prior.is_symlink()
     assert not (folder / ".tune").exists()
-    assert RunPaths(folder / best.point.folder).prior.is_symlink()
 
 
 def test_a_sweep_leaves_nothing_running(swept: tuple[Config, list[Outcome]]) -> None:
@@ -273,14 +279,11 @@ def test_a_sweep_leaves_nothing_running(swept: tuple[Config, list[Outcome]]) -> 
 
 def running() -> list[str]:
     """Placement groups that hold something, and the names of busy workers and of actors."""
-    groups = [name for name, group in placement_group_table().items() if group["state"] != "REMOVED"]
-    titles = [process.cmdline()[:1] for process in psutil.Process().children(recursive=True) if process.is_running()]
-    return groups + [title for (title,) in filter(None, titles) if title.startswith("ray::") and not idle(title)]
-
-
-def idle(title: str) -> bool:
-    """Workers between two tasks, and Ray's own helpers."""
-    return title.startswith(("ray::IDLE", "ray::Dashboard", "ray::Runtime"))
+    found = [name for name, group in placement_group_table().items() if group["state"] != "REMOVED"]
+    for process in psutil.Process().children(recursive=True):
+        with suppress(psutil.NoSuchProcess):
+            found += [title for title in process.cmdline()[:1] if title.startswith("ray::")]
+    return [title for title in found if not title.startswith(("ray::IDLE", "ray::Dashboard", "ray::Runtime"))]
 
 
 def test_a_second_sweep_runs_nothing(swept: tuple[Config, list[Outcome]], monkeypatch: pytest.MonkeyPatch) -> None:
@@ -291,9 +294,9 @@ def test_a_second_sweep_runs_nothing(swept: tuple[Config, list[Outcome]], monkey
 
     monkeypatch.setattr("blade_dist.stages.sweep.run_trials", started)
     console = Console(record=True, width=200)
-    again = sweep_stage(config, OVER, None, "reward", True, console)
-    assert [(o.point, o.ended, o.rows) for o in again] == [(o.point, o.ended, o.rows) for o in first]
+    again = sweep_stage(config, [f"{OVER},10"], None, "reward", True, console)
+    assert [(o.point, o.ended, len(o.rows)) for o in again] == [(o.point, o.ended, len(o.rows)) for o in first]
     assert "best: --set learner.lr=0.001" in console.export_text()
     other = config.model_copy(update={"learner": config.learner.model_copy(update={"bon_n": 3})})
     with pytest.raises(UserError, match=r"the alignment with learner\.lr=0\.001 there was made with other settings"):
-        sweep_stage(other, OVER, None, "reward", True, console)
+        sweep_stage(other, [f"{OVER},10"], None, "reward", True, console)

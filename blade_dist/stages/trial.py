@@ -133,7 +133,7 @@ def run_trials(
     folder = trials[names[0]].config.run.dir.parent / ".tune"
     shutil.rmtree(folder, ignore_errors=True)
     os.environ.update(QUIET)
-    logging.getLogger("ray.tune").setLevel(logging.ERROR)
+    logging.getLogger("ray.tune").setLevel(logging.CRITICAL)  # what fails is a row of the table
     environment = {name: os.environ[name] for name in HANDED_ON if name in os.environ}
     queue = Queue(actor_options={"num_cpus": 0})
     queue.put_nowait_batch(places)
@@ -186,6 +186,10 @@ class _Lines(tune.Callback):
     def __init__(self, trials: Mapping[str, Trial], console: Console) -> None:
         self._trials = trials
         self._console = console
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Nothing: Tune saves its callbacks beside the trials, and a console is no data."""
+        return {}
 
     def on_trial_start(self, *, trial: Any, **_: Any) -> None:
         """Says which."""

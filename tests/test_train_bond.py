@@ -22,7 +22,7 @@ from blade_dist.posterior.prior import Prior
 from blade_dist.posterior.renewed import Renewals
 from blade_dist.seeds import prompts_of_step
 from blade_dist.settings import Config
-from blade_dist.stages.align import _stamp, align_stage
+from blade_dist.stages.align import align_stage, align_stamp
 from blade_dist.stages.parts import check_inputs, engines, scorer
 from blade_dist.stages.prior import prior_stamp
 from tests.conftest import TRAIN_PROMPTS, with_settings
@@ -47,7 +47,7 @@ def anchored(
     align_stage(config, Console(quiet=True))
     paths = RunPaths(config.run.dir)
     longer = config.model_copy(update={"train": config.train.model_copy(update={"steps": STEPS})})
-    mark(paths.target("bond"), _stamp(longer, check_inputs(longer)), done=False)
+    mark(paths.target("bond"), align_stamp(longer, check_inputs(longer)), done=False)
     align_stage(longer, Console(quiet=True))
     return paths
 

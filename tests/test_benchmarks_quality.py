@@ -439,6 +439,7 @@ def quality(folder: Path, *options: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(command, capture_output=True, text=True, timeout=900, check=False, env=alone)
 
 
+@pytest.mark.skipif("BLADE_BENCHMARKS" not in os.environ, reason="takes minutes; BLADE_BENCHMARKS=1 runs it")
 def test_the_whole_command_resumes_and_says_what_it_found(movielens: Path, tmp_path: Path) -> None:
     """One seed, two targets, two steps, one learning rate: every stage is real."""
     preset, out, runs = tmp_path / "tiny.yaml", tmp_path / "out.json", tmp_path / "runs"

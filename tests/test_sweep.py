@@ -11,9 +11,10 @@ from pathlib import Path
 from typing import Any
 
 import psutil
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from ray.util import placement_group_table
 from rich.console import Console
@@ -25,7 +26,7 @@ from blade_dist.placement import Demand, Node, place_copies
 from blade_dist.settings import Config
 from blade_dist.stages.sweep import sweep_stage
 from blade_dist.stages.trial import Halving, Trial, first_line
-from blade_dist.sweep.results import Outcome, mean_of_last, ranked, render, value_of, write_results
+from blade_dist.sweep.results import Outcome, mean_of_last, ranked, render, value_of, value_so_far, write_results
 from blade_dist.sweep.space import points
 from tests.conftest import TRAIN_PROMPTS, with_settings
 from tests.program import Program
@@ -44,6 +45,7 @@ def test_points_are_the_product_of_the_values() -> None:
     assert BASE.reward.weights == {"ndcg@5": 1.0}
 
 
+@settings(deadline=None, max_examples=25)
 @given(st.integers(1, 12), st.integers(1, 12), st.integers(0, 100))
 def test_more_samples_hold_the_fewer_ones(few: int, more: int, seed: int) -> None:
     few, more = sorted((few, more))
@@ -134,7 +136,9 @@ def test_a_point_is_worth_its_late_reward_or_its_best_validation() -> None:
     assert value_of("reward", rows) == pytest.approx((18 + 19) / 2)
     assert value_of("validation", rows) == 3
     assert value_of("validation", rows[:1]) is None
-    assert value_of("reward", []) is None
+    assert value_of("reward", []) is value_so_far("reward", []) is None
+    assert value_so_far("reward", rows) == pytest.approx(14.5)
+    assert value_so_far("validation", rows) == 3
     assert mean_of_last([4.0]) == 4
 
 
@@ -142,15 +146,15 @@ def test_the_table_has_the_best_first_and_failures_last(tmp_path: Path) -> None:
     nan = float("nan")
     found = [
         outcome(0.1, "failed", [9.0]),
-        outcome(0.2, "stopped", [0.5]),
+        outcome(0.2, "stopped", [0.8]),
         outcome(0.3, "whole", [0.0, 0.7]),
         outcome(0.4, "whole", [nan, nan]),
     ]
     order = ranked(found, "reward")
-    assert [entry.point.settings["posterior.tau"] for entry in order] == [0.3, 0.2, 0.4, 0.1]
+    assert [entry.point.settings["posterior.tau"] for entry in order] == [0.3, 0.4, 0.2, 0.1]
     write_results(order, "reward", tmp_path)
     table = pq.read_table(tmp_path / "results.parquet").to_pylist()
-    assert [row["posterior.tau"] for row in table] == [0.3, 0.2, 0.4, 0.1]
+    assert [row["posterior.tau"] for row in table] == [0.3, 0.4, 0.2, 0.1]
     assert [row["error"] for row in table] == [None, None, None, "it broke"]
     written = json.loads((tmp_path / "results.json").read_text())
     assert written["points"][0]["settings"] == {"posterior.tau": 0.3}
@@ -243,7 +247,7 @@ def swept(
     trained: dict[int, RunPaths],
     tmp_path_factory: pytest.TempPathFactory,
 ) -> tuple[Config, list[Outcome]]:
-    """A sweep of one point, and one with another point beside it, which its learning rate ruins."""
+    """A sweep of one point, and, once that has been noted down as a very good one, a sweep with another beside it."""
     assert tiny_reference.is_dir()
     config = with_settings(
         tiny_config,
@@ -251,9 +255,10 @@ def swept(
         train={"steps": STEPS, "prompts": 16, "prompts_per_step": TRAIN_PROMPTS, "checkpoint_every": STEPS},
     )
     shutil.copyfile(trained[1].prior, RunPaths(config.run.dir).prior)
-    for over in (OVER, f"{OVER},10"):
-        outcomes = sweep_stage(config, [over], None, "reward", True, Console(quiet=True))
-    return config, outcomes
+    (first,) = sweep_stage(config, [OVER], None, "reward", True, Console(quiet=True))
+    metrics = RunPaths(config.run.dir / "sweep" / first.point.folder).target("blade") / "metrics.parquet"
+    pq.write_table(pa.Table.from_pylist([{**row, "reward": row["reward"] + 1} for row in first.rows]), metrics)
+    return config, sweep_stage(config, [f"{OVER},10"], None, "reward", True, Console(quiet=True))
 
 
 def test_a_sweep_ends_with_a_table(swept: tuple[Config, list[Outcome]]) -> None:

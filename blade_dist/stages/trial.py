@@ -21,7 +21,7 @@ from blade_dist.artifacts import write_json
 from blade_dist.placement import Placement
 from blade_dist.settings import Config
 from blade_dist.stages.align import align_stage
-from blade_dist.sweep.results import Criterion, value_of
+from blade_dist.sweep.results import Criterion, value_so_far
 
 PLACE_S = 60.0
 """How long a trial may wait for a place: there are as many as trials at once, unless one was lost with its trial."""
@@ -85,7 +85,7 @@ class TrialRows:
     def update(self, step: int, row: dict[str, float]) -> None:
         """Returns when the scheduler has seen the row."""
         self._rows.append(row)
-        value = value_of(self._trial.by, self._rows)
+        value = value_so_far(self._trial.by, self._rows)
         if value is not None:
             tune.report({"step": step + 1, self._trial.by: value})
         if self._trial.stop.is_file():
@@ -110,7 +110,7 @@ class Halving(ASHAScheduler):
         known: Any = SimpleNamespace(trial_id=name)
         self.on_trial_add(None, known)
         for at, row in enumerate(rows, start=1):
-            if (value := value_of(self._by, rows[:at])) is not None:
+            if (value := value_so_far(self._by, rows[:at])) is not None:
                 super().on_trial_result(None, known, {"step": row["step"] + 1, self._by: value})
 
     def on_trial_result(self, tune_controller: Any, trial: Any, result: dict[str, Any]) -> str:

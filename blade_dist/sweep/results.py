@@ -20,7 +20,10 @@ Criterion = Literal["reward", "validation"]
 """What points are compared by; more is better."""
 
 LAST = 0.1
-"""Share of the steps, at the end, that numbers are means of."""
+"""Share of the steps, at the end, that numbers are means of;"""
+
+HALF = 0.5
+"""of those so far, where a point is looked at on its way."""
 
 
 @dataclass(frozen=True)
@@ -42,9 +45,9 @@ class Outcome:
         return {"steps": len(self.rows), **means, **({} if best is None else {"validation": best})}
 
 
-def mean_of_last(values: Sequence[float]) -> float:
-    """Mean of the last tenth."""
-    return statistics.fmean(values[-max(1, round(LAST * len(values))) :])
+def mean_of_last(values: Sequence[float], share: float = LAST) -> float:
+    """Mean of the last ``share`` of the values, of one at least."""
+    return statistics.fmean(values[-max(1, round(share * len(values))) :])
 
 
 def value_of(by: Criterion, rows: Sequence[Mapping[str, Any]]) -> float | None:
@@ -55,13 +58,21 @@ def value_of(by: Criterion, rows: Sequence[Mapping[str, Any]]) -> float | None:
     return max(seen, default=None)
 
 
-def ranked(outcomes: Sequence[Outcome], by: Criterion) -> list[Outcome]:
-    """The best first; those that failed last."""
+def value_so_far(by: Criterion, rows: Sequence[Mapping[str, Any]]) -> float | None:
+    """What a point is compared by on its way: as :func:`value_of`, but the reward's mean over the later half.
 
-    def worth(outcome: Outcome) -> tuple[bool, float]:
+    A tenth of few steps is one or two of them, whose rewards differ more by their prompts than by the settings.
+    """
+    return mean_of_last([row["reward"] for row in rows], HALF) if by == "reward" and rows else value_of(by, rows)
+
+
+def ranked(outcomes: Sequence[Outcome], by: Criterion) -> list[Outcome]:
+    """The best first, those that were stopped early (whose steps are others) after the whole ones, failed ones last."""
+
+    def worth(outcome: Outcome) -> tuple[int, float]:
         value = value_of(by, outcome.rows)
-        known = value is not None and not math.isnan(value)
-        return outcome.ended == "failed", -value if known and value is not None else math.inf
+        rank = ("whole", "stopped", "failed").index(outcome.ended)
+        return rank, math.inf if value is None or math.isnan(value) else -value
 
     return sorted(outcomes, key=worth)
 

@@ -258,16 +258,16 @@ def swept(
     (first,) = sweep_stage(config, [OVER], None, "reward", True, Console(quiet=True))
     metrics = RunPaths(config.run.dir / "sweep" / first.point.folder).target("blade") / "metrics.parquet"
     pq.write_table(pa.Table.from_pylist([{**row, "reward": row["reward"] + 1} for row in first.rows]), metrics)
-    return config, sweep_stage(config, [f"{OVER},10"], None, "reward", True, Console(quiet=True))
+    return config, sweep_stage(config, [f"{OVER},2e-3"], None, "reward", True, Console(quiet=True))
 
 
 def test_a_sweep_ends_with_a_table(swept: tuple[Config, list[Outcome]]) -> None:
     config, (best, worst) = swept
     assert (best.ended, best.point.settings, len(best.rows)) == ("whole", {"learner.lr": 1e-3}, STEPS)
-    assert (worst.ended, worst.point.settings) == ("stopped", {"learner.lr": 10})
+    assert (worst.ended, worst.point.settings) == ("stopped", {"learner.lr": 2e-3})
     assert STEPS / 4 <= len(worst.rows) < STEPS
     folder = config.run.dir / "sweep"
-    assert pq.read_table(folder / "results.parquet")["learner.lr"].to_pylist() == [1e-3, 10]
+    assert pq.read_table(folder / "results.parquet")["learner.lr"].to_pylist() == [1e-3, 2e-3]
     own = RunPaths(folder / best.point.folder)
     assert (own.policy("blade") / "model.safetensors").is_file()
     assert not RunPaths(folder / worst.point.folder).policy("blade").exists()
@@ -299,9 +299,9 @@ def test_a_second_sweep_runs_nothing(swept: tuple[Config, list[Outcome]], monkey
 
     monkeypatch.setattr("blade_dist.stages.sweep.run_trials", started)
     console = Console(record=True, width=200)
-    again = sweep_stage(config, [f"{OVER},10"], None, "reward", True, console)
+    again = sweep_stage(config, [f"{OVER},2e-3"], None, "reward", True, console)
     assert [(o.point, o.ended, len(o.rows)) for o in again] == [(o.point, o.ended, len(o.rows)) for o in first]
     assert "best: --set learner.lr=0.001" in console.export_text()
     other = config.model_copy(update={"learner": config.learner.model_copy(update={"bon_n": 3})})
     with pytest.raises(UserError, match=r"the alignment with learner\.lr=0\.001 there was made with other settings"):
-        sweep_stage(other, [f"{OVER},10"], None, "reward", True, console)
+        sweep_stage(other, [f"{OVER},2e-3"], None, "reward", True, console)

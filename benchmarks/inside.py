@@ -51,4 +51,13 @@ def stage(name: str, config: Config, *checkpoints: Path) -> None:
             raise SystemExit(f"{name}, {config.run.dir}: {error}") from error
 
 
+def link(run: Path, shared: Mapping[str, Path]) -> Path:
+    """A run folder with parts of other runs: name -> the run that has it."""
+    run.mkdir(parents=True, exist_ok=True)
+    for name, source in shared.items():
+        if not (run / name).exists():
+            (run / name).symlink_to(source / name)
+    return run
+
+
 STAGES = {"data": data_stage, "sft": sft_stage, "prior": prior_stage, "train": align_stage}

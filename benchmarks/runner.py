@@ -18,7 +18,7 @@ import blind
 import pyarrow.parquet as pq
 import yaml
 from cells import Cell, folder_name
-from inside import one_ray, stage
+from inside import link, one_ray, stage
 from nextitem import write_rows
 from rich.console import Console
 
@@ -75,7 +75,7 @@ class Runner:
 
     def reference(self, seed: int) -> Path:
         """The run with the seed's fine-tuned reference."""
-        run = self._linked(self._folder / f"seed{seed}" / "reference", {"data": self.data()})
+        run = link(self._folder / f"seed{seed}" / "reference", {"data": self.data()})
         return self._blade(run, {"run.seed": seed}, "sft")
 
     def searched(self, seed: int) -> Path:
@@ -90,7 +90,7 @@ class Runner:
         reference = self.reference(cell.seed)
         prior = self._prior(cell.seed, cell.of_prior)
         shared = {"data": reference, "sft": reference, "prior.arrow": prior}
-        return self._blade(self._linked(self._place(cell), shared), cell.settings, "train")
+        return self._blade(link(self._place(cell), shared), cell.settings, "train")
 
     def evaluated(self, cell: Cell) -> Path:
         """The cell's run, trained and evaluated."""
@@ -158,16 +158,8 @@ class Runner:
         if not changes:
             return self._blade(reference, {"run.seed": seed}, "prior")
         label = " ".join(["prior", *(f"{name} {value}" for name, value in changes.items())])
-        run = self._linked(self._folder / f"seed{seed}" / folder_name(label), {"data": reference, "sft": reference})
+        run = link(self._folder / f"seed{seed}" / folder_name(label), {"data": reference, "sft": reference})
         return self._blade(run, {"run.seed": seed, **changes}, "prior")
-
-    @staticmethod
-    def _linked(run: Path, shared: dict[str, Path]) -> Path:
-        run.mkdir(parents=True, exist_ok=True)
-        for name, source in shared.items():
-            if not (run / name).exists():
-                (run / name).symlink_to(source / name)
-        return run
 
     def _blade(
         self,

@@ -16,7 +16,7 @@ from typing import Any
 
 import pyarrow.parquet as pq
 import truth
-from inside import one_ray, stage
+from inside import link, one_ray, stage
 from pictures import draw_curves
 from regimes import LEVELS, MAIN, NOISE, RATES, SEARCHED, TARGETS, TAU, TAUS, Regime, search
 from report import write_result
@@ -97,7 +97,7 @@ class Study:
     def supervised(self, seed: int) -> list[dict[str, float]]:
         """How well the proxies of a seed's prompts know the true F, see :mod:`supervision`."""
         config = self._config(self._folder / f"seed{seed}" / "truth", MAIN, seed, {"prior.size": TRUE_LISTS})
-        self._link(config.run.dir, {"data": self._folder / "catalog", "sft": self._base(MAIN, seed)})
+        link(config.run.dir, {"data": self._folder / "catalog", "sft": self._base(MAIN, seed)})
         stage("prior", config)
         found = Prior.load(RunPaths(config.run.dir).prior, prior_stamp(config, check_inputs(config)))
         return supervision(found.rewards, config.learner.bon_n)
@@ -113,7 +113,7 @@ class Study:
     def _aligned(self, cell: Cell) -> Path:
         base = self._base(cell.regime, cell.seed)
         run = base.parent / cell.name
-        self._link(run, {"data": base, "sft": base, "prior.arrow": base})
+        link(run, {"data": base, "sft": base, "prior.arrow": base})
         stage("train", self._settings(cell, run))
         return run
 
@@ -121,9 +121,9 @@ class Study:
         """The run with the regime's data, reference and prior."""
         run = self._folder / f"seed{seed}" / regime.name / "base"
         reference = self._folder / f"seed{seed}" / f"reference-{regime.reference}"
-        self._link(reference, {"data": self._catalog()})
+        link(reference, {"data": self._catalog()})
         stage("sft", self._config(reference, regime, seed))
-        self._link(run, {"data": self._catalog(), "sft": reference})
+        link(run, {"data": self._catalog(), "sft": reference})
         stage("prior", self._config(run, regime, seed))
         return run
 
@@ -142,13 +142,6 @@ class Study:
 
     def _say(self, what: str, cell: Cell) -> None:
         self._console.print(f"{cell.regime.name}, seed {cell.seed}, {cell.name}: {what}", highlight=False)
-
-    @staticmethod
-    def _link(run: Path, shared: dict[str, Path]) -> None:
-        run.mkdir(parents=True, exist_ok=True)
-        for name, source in shared.items():
-            if not (run / name).exists():
-                (run / name).symlink_to(source / name)
 
 
 def numbers(rows: list[dict[str, float]]) -> dict[str, Any]:

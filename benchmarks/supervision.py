@@ -6,8 +6,6 @@ the reference writes groups of it; for each the proxies are compared with the tr
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 import numpy as np
 from scipy.stats import rankdata
 
@@ -49,7 +47,7 @@ def _level(n: int, true: Array, settings: BetaSettings, rng: np.random.Generator
     differ = informative(known)
     found = {"n": float(n), "above": float((best >= reference[:, -1:]).mean())}
     for name in COMPARED:
-        proxy = TARGETS[name].proxy(best, reference, replace(settings), None, None)
+        proxy = TARGETS[name].proxy(best, reference, settings, None, None)
         found[f"informative, {name}"] = float(informative(proxy)[differ].mean())
         found[f"order, {name}"] = float(rank_correlation(proxy, known)[differ].mean())
     return found

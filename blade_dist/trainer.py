@@ -125,7 +125,7 @@ class Rank:
 
     def restore(self) -> tuple[int, int]:
         """State of the last checkpoint, if there is one; the number of this attempt and the step to start from."""
-        saved: dict[str, Any] = {"attempt": 0, "step": 0, "patience": {}}
+        saved: dict[str, Any] = {"attempt": 0, "step": 0}
         checkpoint = ray.train.get_checkpoint()
         if checkpoint is not None:
             with checkpoint.as_directory() as folder:
@@ -135,7 +135,7 @@ class Rank:
                     self._anchor.load(Path(folder) / ANCHOR)
                 state = (Path(folder) / "estimator.arrow").read_bytes()
                 torch.set_rng_state(torch.from_numpy(np.load(Path(folder) / f"rng-{self.learner.rank}.npy")))
-        self.patience = Patience(**saved["patience"])
+        self.patience = Patience(**saved.get("patience", {}))
         attempt = 0
         if self.learner.rank == 0:
             ray.get(self._job.estimator.restore.remote(None if checkpoint is None else state))

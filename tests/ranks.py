@@ -6,6 +6,7 @@ import os
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -84,7 +85,6 @@ def first_step(
 ) -> dict[str, torch.Tensor]:
     """Full parameters after one step, and Adam's first moment, which is (1 - beta1) times the gradient."""
     import deepspeed
-    from deepspeed.utils import safe_get_full_optimizer_state
 
     from blade_dist.learners.align import Aligner
     from blade_dist.learners.engine import DeepSpeedLearner
@@ -105,22 +105,29 @@ def first_step(
         shard(make_batch(), learner.rank, learner.world_size), 1e-3
     )
     result = {f"weight/{name}": value for name, value in full_state(learner.model, 2**20, keep=True).items()}
-    for name, parameter in learner.model.named_parameters():
-        if zero_stage == 0:
-            moment = learner._engine.optimizer.state[parameter]["exp_avg"]
-        else:
-            moment = safe_get_full_optimizer_state(parameter, "exp_avg")
-        result[f"gradient/{name}"] = moment.detach().clone().float() / (1 - settings.betas[0])
+    result |= gradients(learner, settings)
     result["stats"] = torch.tensor([stats.loss, stats.kl, stats.grad_norm, stats.rollout_gap], dtype=torch.float64)
     deepspeed.comm.barrier()
     return result
 
 
+def gradients(learner: Any, settings: LearnerSettings) -> dict[str, torch.Tensor]:
+    """Of the learner's first step, by the name of the parameter: what its moments hold."""
+    from deepspeed.utils import safe_get_full_optimizer_state
+
+    found = {}
+    for name, parameter in learner.model.named_parameters():
+        if settings.zero_stage == 0:
+            moment = learner._engine.optimizer.state[parameter]["exp_avg"]
+        else:
+            moment = safe_get_full_optimizer_state(parameter, "exp_avg")
+        found[f"gradient/{name}"] = moment.detach().clone().float() / (1 - settings.betas[0])
+    return found
+
+
 def taught_step(zero_stage: int, budget: int, shared: bool, own_share: float) -> dict[str, torch.Tensor]:
     """The gradient of a step with lists to imitate, and what it is by the formula, from a model of its own."""
     from dataclasses import replace
-
-    from deepspeed.utils import safe_get_full_optimizer_state
 
     from blade_dist.learners.align import Aligner
     from blade_dist.learners.engine import DeepSpeedLearner
@@ -150,12 +157,7 @@ def taught_step(zero_stage: int, budget: int, shared: bool, own_share: float) ->
     policy_loss, imitation = -(torch.stack(of_group) * advantage).mean(), -torch.stack(imitated).mean()
     ((own_share * policy_loss + (1 - own_share) * imitation) / mean_length).backward()
     result = {f"expected/{name}": parameter.grad for name, parameter in plain.named_parameters()}
-    for name, parameter in learner.model.named_parameters():
-        if zero_stage == 0:
-            moment = learner._engine.optimizer.state[parameter]["exp_avg"]
-        else:
-            moment = safe_get_full_optimizer_state(parameter, "exp_avg")
-        result[f"gradient/{name}"] = moment.detach().clone().float() / (1 - settings.betas[0])
+    result |= gradients(learner, settings)
     result["stats"] = torch.tensor([stats.kl, stats.rollout_gap, stats.importance_weight], dtype=torch.float64)
     dist.barrier()
     return result

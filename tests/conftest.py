@@ -3,23 +3,28 @@
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
+import numpy as np
+import pyarrow as pa
 import pytest
 import ray
 import torch
 from rich.console import Console
 
 from blade_dist.artifacts import RunPaths
+from blade_dist.batches import Ragged
 from blade_dist.checkpoint import save_policy
 from blade_dist.config import load_config
 from blade_dist.data.bundle import DataBundle, load_data
 from blade_dist.data.prepare import prepare_data
+from blade_dist.data.prompts import PromptTable, write_prompts
 from blade_dist.learners.policy import build_model
 from blade_dist.settings import Config
 from blade_dist.stages.align import align_stage
 from blade_dist.stages.sft import sft_stage
 from tests.program import Program
+from tests.test_rewards_metrics import make_catalog
 
 TRAIN_PROMPTS = 8
 """Prompts per step of the trained runs."""
@@ -150,3 +155,22 @@ def ready(program: Program, tiny_config: Config, tiny_data: DataBundle) -> Progr
     shutil.copytree(RunPaths(tiny_config.run.dir).data, program.paths.data)
     random_policy(program.config, tiny_data, program.paths.reference, tied=True)
     return program
+
+
+@pytest.fixture
+def benchmarks_path(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The benchmarks' modules can be imported."""
+    monkeypatch.syspath_prepend(str(Path(__file__).parent.parent / "benchmarks"))
+
+
+@pytest.fixture
+def small(tmp_path: Path) -> DataBundle:
+    """40 users of a catalog of 12 items, a prompt each in every split; there is no codec."""
+    tables, rng = {}, np.random.default_rng(0)
+    for name in ("train", "validation", "test"):
+        orders = [rng.permutation(12) for _ in range(40)]
+        users = pa.array([f"u{number}" for number in range(40)])
+        rows = (users, Ragged.of([order[:3] for order in orders]), Ragged.of([order[3:6] for order in orders]))
+        write_prompts(tmp_path / f"{name}.arrow", [rows])
+        tables[name] = PromptTable.load(tmp_path / f"{name}.arrow")
+    return DataBundle(make_catalog(), cast(Any, None), **tables, card={})

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import numpy as np
 import pytest
 
@@ -13,12 +11,7 @@ from blade_dist.data.bundle import DataBundle
 from blade_dist.rewards.lists import Lists
 from blade_dist.settings import Config
 
-FOLDER = Path(__file__).parent.parent / "benchmarks"
-
-
-@pytest.fixture(autouse=True)
-def benchmarks(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.syspath_prepend(str(FOLDER))
+pytestmark = pytest.mark.usefixtures("benchmarks_path")
 
 
 def test_the_truth_is_how_the_log_was_generated(tiny_config: Config, tiny_data: DataBundle) -> None:

@@ -1,0 +1,116 @@
+"""The quality table of joined rows, its marks and verdicts, its pictures."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from blade_dist.data.bundle import DataBundle
+from blade_dist.evaluation.table import per_user_rows
+from blade_dist.rewards.composite import Composite
+from blade_dist.rewards.lists import Lists
+
+pytestmark = pytest.mark.usefixtures("benchmarks_path")
+
+
+class TestTable:
+    @pytest.fixture
+    def joined(self, small: DataBundle, tmp_path: Path) -> object:
+        """Two seeds; BLADE's greedy lists begin with the first target, some of the others do."""
+        from joined import Joined
+
+        test = small.test.rows(np.arange(len(small.test)))
+        known = {"ndcg@5": 1.0, "ild@5": 0.0}
+        reward = Composite(known, small.catalog, 5)
+        joined = Joined(small, {"all": test.targets})
+        for seed in range(2):
+            rng = np.random.default_rng(seed)
+            free = [np.setdiff1d(np.arange(12), row) for row in test.targets]
+            tables = []
+            for policy, hits in (("sft", 0.3), ("static", 0.3), ("blade", 1.0)):
+                for decode in ("greedy", "sampled"):
+                    items = np.stack([rng.permutation(row)[:5] for row in free]).astype(np.int32)
+                    first = np.array([row[0] for row in test.targets])
+                    items[:, 0] = np.where(
+                        rng.random(len(items)) < (hits if decode == "greedy" else 0.3), first, items[:, 0]
+                    )
+                    lists = Lists(items, test.targets, test.history, small.catalog, test.user)
+                    tables.append(per_user_rows(policy, decode, test, lists, reward, reward))
+            path = tmp_path / f"{seed}.parquet"
+            pq.write_table(pa.concat_tables(tables), path)
+            joined.add(path, seed)
+        return joined
+
+    def test_rows_of_all_seeds_lie_in_one_file(self, joined: object, small: DataBundle, tmp_path: Path) -> None:
+        joined.save(tmp_path / "rows.parquet")
+        rows = pd.read_parquet(tmp_path / "rows.parquet")
+        assert len(rows) == 2 * 3 * 2 * len(small.test)
+        assert {"seed", "policy", "decode", "user", "prompt", "items", "reward", "ndcg@5", "ndcg@5, all"} <= set(rows)
+        means = rows.groupby(["seed", "policy", "decode"])["reward"].mean()
+        for row in joined.by_seed():
+            assert row["reward"] == pytest.approx(means[row["seed"], row["policy"], row["decode"]])
+
+    def test_what_is_clearly_better_is_marked(self, joined: object) -> None:
+        import compare
+        from render import marks
+
+        numbers = compare.Numbers(joined)
+        rows = numbers.comparisons(["static", "blade"], ["ndcg@5"])
+        tested = [row for row in rows if "p" in row]
+        assert [(row["policy"], row["against"]) for row in tested] == [
+            ("static", "sft"),
+            ("blade", "sft"),
+            ("blade", "static"),
+        ]
+        assert all(row["p_holm"] >= row["p"] for row in tested)
+        assert marks(rows, "blade", "ndcg@5") == "*†"
+        assert compare.verdict(rows, "blade", "ndcg@5") == "greedy lists are better"
+        greedy = joined.rows("blade", "greedy")["ndcg@5"] - joined.rows("sft", "greedy")["ndcg@5"]
+        assert compare.headline(numbers, rows)["blade_vs_sft"]["mean"] == pytest.approx(greedy.mean())
+
+    def test_a_policy_that_lacks_a_seed_is_refused(self, joined: object, tmp_path: Path) -> None:
+        from compare import Numbers
+
+        joined.save(tmp_path / "rows.parquet")
+        rows = pd.read_parquet(tmp_path / "rows.parquet").query("seed == 0 and policy == 'blade'")
+        rows.drop(columns=["seed", "ndcg@5, all"]).to_parquet(tmp_path / "one.parquet")
+        joined.add(tmp_path / "one.parquet", 0, {"blade": "half"})
+        with pytest.raises(ValueError, match="half, greedy"):
+            Numbers(joined).table()
+
+    def test_a_gain_of_samples_alone_is_sharpening(self) -> None:
+        from compare import verdict
+
+        def row(decode: str, low: float) -> dict:
+            return {"policy": "p", "against": "sft", "decode": decode, "column": "c", "low": low}
+
+        assert verdict([row("greedy", -0.1), row("sampled", 0.1)], "p", "c") == "sharpened only"
+        assert verdict([row("greedy", 0.1), row("sampled", 0.1)], "p", "c") == "greedy lists are better"
+        assert verdict([row("greedy", -0.1), row("sampled", -0.1)], "p", "c") == "no gain"
+
+    def test_samples_are_counted(self) -> None:
+        from render import samples
+
+        assert [samples("sft best of 16 (oracle)", "sampled", 4), samples("sft", "beam", 4)] == ["16", "4"]
+        assert [samples("blade", "greedy", 4), samples("popularity", "greedy", 4)] == ["1", ""]
+
+
+def test_pictures_are_small(tmp_path: Path) -> None:
+    from pictures import draw_curves, draw_pareto, draw_search, draw_sensitivity, smooth
+
+    one = {"mean": 0.2, "low": 0.1, "high": 0.3}
+    rng = np.random.default_rng(0)
+    curves = {name: rng.random(300).tolist() for name in ("reward", "informative_groups")}
+    draw_curves([{"name": name, "curves": curves} for name in "abcdefg" for _ in range(3)], tmp_path / "1.png")
+    draw_search({"blind": {1: one, 4: one}, "oracle": {1: one, 4: one}}, {"blade": one}, tmp_path / "2.png")
+    draw_pareto({name: {"blade": [(one, one)] * 4} for name in ("ild@5", "mgu@5")}, tmp_path / "3.png")
+    draw_sensitivity({"posterior.tau": {"0.3": one, "auto": one}, "prior.size": {"8": one}}, tmp_path / "4.png")
+    sizes = [path.stat().st_size for path in sorted(tmp_path.iterdir())]
+    assert len(sizes) == 4
+    assert all(5_000 < size < 100_000 for size in sizes)
+    np.testing.assert_allclose(smooth([1.0] * 19 + [3.0] * 41)[[0, 18, 19, 59]], [1, 1, 5 / 3, 3])

@@ -26,6 +26,7 @@ from blade_dist.settings import Config
 
 COLUMNS = {MAIN, "ild@5", "mgu@5"}
 """Metrics that tables and pictures are about."""
+PRESET = "cpu"
 PRESETS = Path(__file__).parent / "presets"
 
 
@@ -42,7 +43,7 @@ def main(
         Path | None, typer.Option(help="Log in MovieLens format: a folder with ratings.csv, movies.csv.")
     ] = None,
     synthetic: Annotated[bool, typer.Option(help="The synthetic study instead, where the truth is known.")] = False,
-    preset: Annotated[str, typer.Option(help="Settings: a name in benchmarks/presets, or a YAML file.")] = "cpu",
+    preset: Annotated[str, typer.Option(help="Settings: a name in benchmarks/presets, or a YAML file.")] = PRESET,
     folder: Annotated[Path, typer.Option(help="Where runs are kept; what is done there is not done again.")] = Path(
         "runs/quality"
     ),
@@ -68,7 +69,12 @@ def main(
     if synthetic:
         from study import run_study
 
-        run_study(folder / "synthetic", seeds, out, _known(target, STUDIED))
+        if data or part or rate or preset != PRESET:
+            raise typer.BadParameter("takes --seeds, --target, --folder and --json only", param_hint="--synthetic")
+        studied = _known(target, STUDIED)
+        if missing := {"static", "blade"} - set(studied):
+            raise typer.BadParameter(f"{', '.join(missing)} is what ratios are of: leave it in", param_hint="--target")
+        run_study(folder / "synthetic", seeds, out, studied)
         return
     if data is None or not (data / "ratings.csv").is_file():
         raise typer.BadParameter(

@@ -161,6 +161,8 @@ def test_the_whole_command_resumes_and_says_what_it_found(movielens: Path, tmp_p
         (["--data", "{log}", "--target", "nothing"], "nothing: unknown"),
         (["--data", "{log}", "--preset", "{preset}"], "validation_prompts is 0"),
         (["--data", "{log}", "--preset", "nowhere.yaml"], "No such file"),
+        (["--synthetic", "--rate", "0.1"], "--seeds, --target, --folder and --json only"),
+        (["--synthetic", "--target", "blade"], "static is what ratios are of"),
     ],
 )
 def test_bad_input_is_said_before_anything_runs(options: list[str], said: str, movielens: Path, tmp_path: Path) -> None:

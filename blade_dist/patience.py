@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 
 
@@ -10,13 +9,15 @@ from dataclasses import dataclass
 class Patience:
     """Counts looks since the best one; part of a checkpoint."""
 
-    best: float = -math.inf
+    best: float | None = None
+    """None before the first look."""
     without_better: int = 0
 
     def see(self, value: float) -> None:
         """A new look; more is better."""
-        self.without_better = 0 if value > self.best else self.without_better + 1
-        self.best = max(self.best, value)
+        better = self.best is None or value > self.best
+        self.without_better = 0 if better else self.without_better + 1
+        self.best = value if better else self.best
 
     def over(self, limit: int | None) -> bool:
         """Whether ``limit`` looks in a row were no better than the best; never without a limit."""

@@ -101,7 +101,7 @@ def _fit(
     rng = np.random.default_rng(seed)
     model = SasRec(len(catalog), context, build)
     optimizer = torch.optim.AdamW(model.parameters(), lr, weight_decay=0.01)
-    patience, best = Patience(), copy.deepcopy(model.state_dict())
+    patience, best, validation_ndcg = Patience(), copy.deepcopy(model.state_dict()), 0.0
     for _ in range(EPOCHS):
         model.train()
         for rows in _batches(sequences, context, model.padding, rng):
@@ -113,13 +113,12 @@ def _fit(
             optimizer.step()
         items = top_lists(model, validation, k, True)
         found = float(ndcg(Lists(items, validation.targets, validation.history, catalog), cut).mean())
-        if found > patience.best:
-            best = copy.deepcopy(model.state_dict())
-        patience.see(found)
+        if patience.see(found):
+            best, validation_ndcg = copy.deepcopy(model.state_dict()), found
         if patience.over(PATIENCE):
             break
     model.load_state_dict(best)
-    return Fitted(model, patience.best, lr)
+    return Fitted(model, validation_ndcg, lr)
 
 
 def _batches(sequences: Ragged, context: int, padding: int, rng: np.random.Generator) -> Iterator[torch.Tensor]:

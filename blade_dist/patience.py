@@ -13,11 +13,14 @@ class Patience:
     """None before the first look."""
     without_better: int = 0
 
-    def see(self, value: float) -> None:
-        """A new look; more is better."""
+    def see(self, value: float) -> bool:
+        """A new look; whether it is the best so far. More is better."""
         better = self.best is None or value > self.best
-        self.without_better = 0 if better else self.without_better + 1
-        self.best = value if better else self.best
+        if better:
+            self.best, self.without_better = value, 0
+        else:
+            self.without_better += 1
+        return better
 
     def over(self, limit: int | None) -> bool:
         """Whether ``limit`` looks in a row were no better than the best; never without a limit."""

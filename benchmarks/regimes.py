@@ -5,10 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any
 
-RATES = (2e-3, 4e-3)
+RATES = (1e-3, 2e-3, 4e-3, 8e-3)
 """Learning rates that every target of the main regime is tried with."""
 TARGETS = ("static", "blade", "grpo", "bond", "best_of_n_sft")
-TAUS = (0.05, 0.1, 0.3, 0.6, 0.9, "auto")
+TAUS = (0.05, 0.3, 0.6, 0.9, 0.97, "auto")
 
 
 @dataclass(frozen=True)
@@ -38,8 +38,8 @@ NOISE = Regime("noise", {"reward.weights": {"truth:expected_ndcg": 1.0, "truth:o
 """Rare outliers of the reward's measurement, 20 times its range. Their size enters a raw reward's advantage; a rank
 bounds it."""
 
-LEVELS = Regime("levels", {"reward.weights": {"truth:likeliest_is_in": 1.0}})
-"""Two reward levels: all strictly monotone targets have the same advantages, and BLADE is GRPO."""
+TWO_LEVELS = Regime("levels", {"reward.weights": {"truth:likeliest_is_in": 1.0}})
+"""Two reward levels: in a group that holds both, all monotone targets have the same advantages."""
 
 WIDE = {
     "sft.epochs": 20,

@@ -18,7 +18,7 @@ import pyarrow.parquet as pq
 import truth
 from inside import link, one_ray, stage
 from pictures import draw_curves
-from regimes import LEVELS, MAIN, NOISE, RATES, SEARCHED, TARGETS, TAU, TAUS, Regime, search
+from regimes import MAIN, NOISE, RATES, SEARCHED, TAU, TAUS, TWO_LEVELS, Regime, search
 from report import write_result
 from rich.console import Console
 from rich.table import Table
@@ -83,13 +83,18 @@ class Study:
         return sorted(cells, key=lambda cell: -cell["reward"])
 
     def searched(self, metric: str, lr: float) -> dict[str, Any]:
-        """BLADE's greedy list against the reference's Best-of-16 on held-out users, by the metric of both."""
+        """BLADE's greedy list against the reference's Best-of-16 by the metric of both, on test prompts.
+
+        Only on those of users whom the alignment has no prompt of; the reference knows earlier items of theirs.
+        """
         cell = Cell(search(metric), FIRST, "blade", lr)
         run = self._aligned(cell)
         paths = RunPaths(run)
         if not (paths.evaluation / "per_user.parquet").is_file():
             stage("evaluate", self._settings(cell, run), paths.policy("blade"), paths.reference)
         rows = pq.read_table(paths.evaluation / "per_user.parquet").to_pandas()
+        inputs = check_inputs(self._settings(cell, run))
+        rows = rows[~rows["user"].isin(inputs.data.train.rows(inputs.rows).user)]
         found = against_search(rows, next(iter(SEARCHED[metric])))
         self._say(f"{metric}: {found['mean']:+.4f} against the search", cell)
         return found
@@ -178,11 +183,14 @@ def summary(cells: list[dict[str, Any]], floor: float) -> dict[str, Any]:
 
 
 def tau_summary(cells: list[dict[str, Any]]) -> dict[str, float]:
-    """How far the best fixed tau is from the worst and from ``auto``, by the final mean reward."""
-    fixed = [cell["reward"] for cell in cells if cell["tau"] != "auto"]
-    (auto,) = (cell["reward"] for cell in cells if cell["tau"] == "auto")
+    """How far the best fixed tau is from the worst and from ``auto``, by the final reward, a mean over seeds."""
+
+    def mean(tau: float | str) -> float:
+        return statistics.fmean(cell["reward"] for cell in cells if cell["tau"] == tau)
+
+    fixed = [mean(tau) for tau in {cell["tau"] for cell in cells} - {"auto"}]
     best = max(fixed)
-    return {"tau_spread": (best - min(fixed)) / best, "auto_tau_gap": (best - auto) / best}
+    return {"tau_spread": (best - min(fixed)) / best, "auto_tau_gap": (best - mean("auto")) / best}
 
 
 def against_search(rows: Any, metric: str) -> dict[str, float]:
@@ -201,20 +209,19 @@ def against_search(rows: Any, metric: str) -> dict[str, float]:
     return {**difference, **means, "less_is_better": metric.startswith(("mgu", "dgu"))}
 
 
-def run_study(
-    folder: Path, seeds: int, out: Path | None, targets: Sequence[str] = TARGETS, preset: Path = PRESET
-) -> None:
+def run_study(folder: Path, seeds: int, out: Path, targets: Sequence[str]) -> None:
     """Runs what is missing below ``folder``; prints the tables; writes the result, after each part, and its picture.
 
     ``targets`` are those of the main regime, static and blade among them.
     """
     console = Console()
-    study = Study(folder, preset, console)
+    study = Study(folder, PRESET, console)
     found: dict[str, Any] = {}
 
     def add(**parts: Any) -> None:
         found.update(parts)
-        write_result(out, "study", {"seeds": seeds, "rates": RATES, "config": study.settings()}, found)
+        settings = {"seeds": seeds, "rates": RATES, "taus": TAUS, "config": study.settings()}
+        write_result(out, "study", settings, found)
 
     with study.start():
         trials = {target: study.tuned(MAIN, target) for target in targets}
@@ -222,15 +229,15 @@ def run_study(
         cells = [tried[0] for tried in trials.values()]
         cells += [study.run(Cell(MAIN, s, t, best[t])) for s in range(1, seeds) for t in targets]
         add(**summary(cells, study.floor()), cells=cells, trials=trials)
-        taus = [study.run(Cell(TAU, FIRST, "blade", best["blade"], tau)) for tau in TAUS]
-        add(**tau_summary(taus), taus=taus)
         add(blade_vs_bon16={metric: study.searched(metric, best["blade"]) for metric in SEARCHED})
         add(supervision=study.supervised(FIRST))
-        add(noise=[study.run(Cell(NOISE, FIRST, t, best.get(t, best["blade"]))) for t in ("static", "blade", "grpo")])
-        add(levels=[study.run(Cell(LEVELS, FIRST, target, best["blade"])) for target in ("blade", "grpo")])
+        small = [t for t in ("static", "blade", "grpo") if t in best]
+        add(noise=[study.run(Cell(NOISE, FIRST, target, best[target])) for target in small])
+        add(levels=[study.run(Cell(TWO_LEVELS, FIRST, target, best["blade"])) for target in small])
+        taus = [study.run(Cell(TAU, seed, "blade", best["blade"], tau)) for seed in range(seeds) for tau in TAUS]
+        add(**tau_summary(taus), taus=taus)
     show(found, console)
-    if out is not None:
-        draw_curves(cells, out.with_name(f"{out.stem}-curves.png"))
+    draw_curves(cells, out.with_name(f"{out.stem}-curves.png"))
 
 
 def show(found: dict[str, Any], console: Console) -> None:
@@ -240,10 +247,18 @@ def show(found: dict[str, Any], console: Console) -> None:
         values = (f"{cell[name]:.4f}" for name in ("reward", "informative", "kl"))
         table.add_row(cell["regime"], cell["target"], str(cell["tau"]), str(cell["seed"]), *values)
     console.print(table)
-    table = Table("metric", "BLADE, greedy", "SFT, best of 16", "difference", "95 % interval", title="held-out users")
+    table = Table(
+        "metric",
+        "BLADE, greedy",
+        "SFT, best of 16",
+        "difference",
+        "95 % interval",
+        title="test prompts of users that were not aligned on",
+    )
     for metric, of in found["blade_vs_bon16"].items():
         interval = f"[{of['low']:+.4f}, {of['high']:+.4f}]"
-        table.add_row(metric, f"{of['blade']:.4f}", f"{of['best_of_16']:.4f}", f"{of['mean']:+.4f}", interval)
+        name = f"{metric} (less is better)" if of["less_is_better"] else metric
+        table.add_row(name, f"{of['blade']:.4f}", f"{of['best_of_16']:.4f}", f"{of['mean']:+.4f}", interval)
     console.print(table)
     known = found["supervision"]
     table = Table(*known[0], title="a group of the best of n of the reference: what a target knows of its true F")

@@ -30,26 +30,33 @@ def targets(result: Result, shown: dict[str, str]) -> Rows:
     rows = [["target", "learning rate", "reward (seeds)", "informative groups", "KL"]]
     for target, means in result["by_target"].items():
         cells = [cell for cell in result["cells"] if cell["target"] == target]
-        rewards = [cell["reward"] for cell in cells]
-        reward = f"{means['reward']:.3f} [{min(rewards):.3f}, {max(rewards):.3f}]"
         numbers = [f"{means['informative']:.2f}", f"{means['kl']:.2f}"]
-        rows.append([shown.get(target, target), f"{cells[0]['lr']:g}", reward, *numbers])
+        rows.append([shown.get(target, target), f"{cells[0]['lr']:g}", _over_seeds(cells), *numbers])
     return rows
 
 
+def _over_seeds(cells: list[dict[str, Any]]) -> str:
+    rewards = [cell["reward"] for cell in cells]
+    return f"{statistics.fmean(rewards):.3f} [{min(rewards):.3f}, {max(rewards):.3f}]"
+
+
 def taus(result: Result) -> Rows:
-    """The composite reward over tau; ``auto`` with the tau that it came to."""
-    rows = [["tau", "reward", "informative groups", "KL", "tau at the end"]]
-    for cell in result["taus"]:
-        last = statistics.fmean(cell["curves"]["tau"][-len(cell["curves"]["tau"]) // 10 :])
-        numbers = [f"{cell[name]:.3f}" for name in ("reward", "informative", "kl")]
-        rows.append([str(cell["tau"]), *numbers, f"{last:.2f}"])
+    """The composite reward over tau, means over seeds; ``auto`` with the tau that it came to."""
+    rows = [["tau", "reward (seeds)", "KL", "tau at the end"]]
+    for tau in dict.fromkeys(cell["tau"] for cell in result["taus"]):
+        cells = [cell for cell in result["taus"] if cell["tau"] == tau]
+        last = statistics.fmean(cell["curves"]["tau"][-1] for cell in cells)
+        rows.append(
+            [str(tau), _over_seeds(cells), f"{statistics.fmean(cell['kl'] for cell in cells):.2f}", f"{last:.2f}"]
+        )
     return rows
 
 
 def searches(result: Result) -> Rows:
-    """One greedy list of BLADE against the best of 16 samples of SFT, on held-out users."""
-    rows = [["held-out users", "SFT, greedy", "SFT, best of 16", "BLADE, one greedy list", "BLADE minus best of 16"]]
+    """One greedy list of BLADE against the best of 16 samples of SFT."""
+    rows = [
+        ["users not aligned on", "SFT, greedy", "SFT, best of 16", "BLADE, one greedy list", "BLADE minus best of 16"]
+    ]
     for metric, of in result["blade_vs_bon16"].items():
         name = f"{metric} (less is better)" if of["less_is_better"] else metric
         means = [f"{of[policy]:.4f}" for policy in ("sft_greedy", "best_of_16", "blade")]

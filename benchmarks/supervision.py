@@ -1,7 +1,8 @@
 """What a target's proxy reward knows of the true F, for groups that are better and better. Pure numpy.
 
-The reference's true distribution of rewards is that of a very large sample. A policy that has moved to the Best-of-n of
-the reference writes groups of it; for each the proxies are compared with the true F of the same lists.
+A very large sample is taken to be the reference's true distribution of rewards: the prior's lists are drawn from it,
+and so are the groups of a policy that has moved to the Best-of-n of the reference. The proxies are compared with the
+true F of the same lists. BLADE's own evidence tells the group's rewards apart however far the policy is, by construction.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ from blade_dist.posterior.advantage import informative
 from blade_dist.posterior.beta import Array, BetaSettings, share
 from blade_dist.posterior.targets import TARGETS
 
-LEVELS = (1, 4, 16, 64, 256)
+REACHED = (1, 4, 16, 64, 256)
 """n of the Best-of-n that the policy has reached."""
 REFERENCES, GROUP = 32, 16
 """M and G."""
@@ -36,7 +37,7 @@ def supervision(true: Array, bon_n: int, seed: int = 0) -> list[dict[str, float]
     """
     rng = np.random.default_rng(seed)
     settings = BetaSettings(tau=0.3, strength=float(REFERENCES), bon_n=bon_n)
-    return [_level(n, true, settings, rng) for n in LEVELS]
+    return [_level(n, true, settings, rng) for n in REACHED]
 
 
 def _level(n: int, true: Array, settings: BetaSettings, rng: np.random.Generator) -> dict[str, float]:

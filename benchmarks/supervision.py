@@ -2,7 +2,7 @@
 
 A very large sample is taken to be the reference's true distribution of rewards: the prior's lists are drawn from it,
 and so are the groups of a policy that has moved to the Best-of-n of the reference. The proxies are compared with the
-true F of the same lists. BLADE's own evidence tells the group's rewards apart however far the policy is, by construction.
+true F of the same lists. BLADE's own evidence tells a group's rewards apart by construction.
 """
 
 from __future__ import annotations

@@ -28,13 +28,14 @@ PARETO: tuple[dict[str, float], ...] = (
 """Rewards of the Pareto front, besides the preset's own."""
 SENSITIVITY: dict[str, tuple[Any, ...]] = {
     "posterior.tau": (0.05, 0.3, 0.6, 0.9, "auto"),
+    "posterior.ties": ("le", "mid", "lt", "exact"),
     "prior.size": (8, 16, 32, 64),
     "rollout.group_size": (4, 8, 16, 32),
     "learner.bon_n": (4, 16, 64),
 }
-"""BLADE with one setting changed at a time: tau, M, G, N."""
-PRIOR = ("reward.", "prior.size", "prior.prompts", "rollout.temperature")
-"""How the settings begin that the prior depends on."""
+"""BLADE with one setting changed at a time: tau, ties, M, G, N."""
+PRIOR = ("reward.", "prior.size")
+"""How those of a cell's settings begin that the prior depends on."""
 
 
 @dataclass(frozen=True)
@@ -70,7 +71,7 @@ class Cell:
 def pareto_cells(seed: int, rates: dict[str, float]) -> list[Cell]:
     """A cell for each target and reward, at the target's own learning rate."""
     return [
-        Cell(seed, f"{target} {_written(weights)}", rates[target], {"target": target, "reward.weights": weights})
+        Cell(seed, pareto_name(target, weights), rates[target], {"target": target, "reward.weights": weights})
         for target in PARETO_TARGETS
         for weights in PARETO
     ]
@@ -93,5 +94,6 @@ def folder_name(label: str) -> str:
     return f"{plain}-{hashlib.sha256(label.encode()).hexdigest()[:4]}"
 
 
-def _written(weights: dict[str, float]) -> str:
-    return " ".join(f"{weight:+g} {name}" for name, weight in weights.items())
+def pareto_name(target: str, weights: dict[str, float]) -> str:
+    """Of a target with a reward."""
+    return " ".join([target, *(f"{weight:+g} {name}" for name, weight in weights.items())])

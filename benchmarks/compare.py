@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -14,6 +14,8 @@ from numpy.typing import NDArray
 AGAINST = ("sft", "static")
 """What every target is compared with."""
 MAIN = "ndcg@5"
+ASKED = {"ild@5": 0.1, "mgu@5": -0.2}
+"""Relative change to SFT that is asked of a reward with a weight on this metric; its sign is the better direction."""
 Found = dict[str, Any]
 
 
@@ -57,16 +59,46 @@ class Numbers:
             found[int(number)] |= {"p_holm": adjusted, "significant": adjusted < LEVEL}
         return found
 
-    def ratio(self, policy: str, against: str) -> Found:
-        """Greedy NDCG: ``mean(policy) / mean(against) - 1``."""
-        a, b = (self._values(of, "greedy", MAIN) for of in (policy, against))
+    def ratio(self, policy: str, against: str, column: str) -> Found:
+        """Greedily, ``mean(policy) / mean(against) - 1``."""
+        a, b = (self._values(of, "greedy", column) for of in (policy, against))
         return self._users.ratio(a, b).as_dict()
 
+    def trade(self, policy: str, metric: str, rivals: Mapping[str, str]) -> Found:
+        """What a reward with a weight on ``metric`` gave, greedily, and whether that is what was asked for.
+
+        Args:
+            policy: aligned with that reward.
+            metric: one of :data:`ASKED`.
+            rivals: other targets, and what their policy with the same reward is called.
+        """
+        own, reference = (self._users.mean(self._values(of, "greedy", MAIN)).as_dict() for of in (policy, "sft"))
+        change = self.ratio(policy, "sft", metric)
+        against = {
+            target: {
+                name: self._users.mean(self._minus(policy, rival, "greedy", name)).as_dict() for name in (metric, MAIN)
+            }
+            for target, rival in rivals.items()
+        }
+        reached = own["mean"] >= reference["low"] and change["mean"] / ASKED[metric] >= 1
+        return {
+            "policy": policy,
+            "metric": metric,
+            "relative_to_sft": change,
+            MAIN: own,
+            "sft_low": reference["low"],
+            "reached": reached,
+            "against": against,
+        }
+
     def _difference(self, policy: str, against: str, decode: str, name: str, tested: bool) -> Found:
-        difference = self._values(policy, decode, name) - self._values(against, decode, name)
+        difference = self._minus(policy, against, decode, name)
         key = {"policy": policy, "against": against, "decode": decode, "column": name}
         p = {"p": self._users.p_value(difference)} if tested else {}
         return {**key, **self._users.mean(difference).as_dict(), **p}
+
+    def _minus(self, policy: str, against: str, decode: str, name: str) -> NDArray[np.float64]:
+        return self._values(policy, decode, name) - self._values(against, decode, name)
 
     def _columns(self, policy: str, decode: str) -> list[tuple[str, NDArray[np.float64]]]:
         """Those with any number: a slice may be empty."""
@@ -95,17 +127,24 @@ def found(rows: Sequence[Found], policy: str, against: str, decode: str, column:
 
 
 def verdict(rows: Sequence[Found], policy: str, column: str) -> str:
-    """What the alignment gained over SFT: better greedy lists, or only more mass on good lists that SFT writes too."""
+    """What the alignment gained over SFT in a column where more is better: better greedy lists, by Holm's rule, or only
+    better samples, from more mass on good lists that SFT writes too."""
     greedy, sampled = (found(rows, policy, "sft", decode, column) for decode in ("greedy", "sampled"))
     assert greedy is not None
     assert sampled is not None
-    if greedy["low"] > 0:
-        return "greedy lists are better"
-    return "sharpened only" if sampled["low"] > 0 else "no gain"
+    if greedy["significant"]:
+        return f"greedy lists are {'better' if greedy['mean'] > 0 else 'worse'}"
+    return "better samples alone" if sampled["low"] > 0 else "no gain shown"
 
 
 def headline(numbers: Numbers, rows: Sequence[Found]) -> Found:
-    """Greedy NDCG of BLADE: the relative difference to static, and the difference to SFT; where all are there."""
-    to_static, to_sft = (found(rows, "blade", against, "greedy", MAIN) for against in ("static", "sft"))
-    relative = {"blade_vs_static": numbers.ratio("blade", "static")} if to_static else {}
-    return relative | ({"blade_vs_sft": {n: to_sft[n] for n in ("mean", "low", "high")}} if to_sft else {})
+    """Greedy NDCG of BLADE minus that of static and of SFT, where they are; ``relative``: over theirs, minus 1."""
+    differences = {against: found(rows, "blade", against, "greedy", MAIN) for against in ("static", "sft")}
+    return {
+        f"blade_vs_{against}": {
+            **{name: row[name] for name in ("mean", "low", "high")},
+            "relative": numbers.ratio("blade", against, MAIN),
+        }
+        for against, row in differences.items()
+        if row
+    }

@@ -6,8 +6,8 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
-from cells import PARETO_TARGETS, TARGETS, Cell, pareto_cells, sensitivity_cells
-from compare import MAIN, Numbers, headline
+from cells import PARETO, PARETO_TARGETS, TARGETS, Cell, pareto_cells, pareto_name, sensitivity_cells
+from compare import ASKED, MAIN, Numbers, headline
 from joined import Joined
 from pictures import draw_curves, draw_pareto, draw_search, draw_sensitivity
 from runner import BEST_OF, Runner
@@ -50,6 +50,7 @@ class Quality:
         return {
             "tables": tables,
             "comparisons": rows,
+            "tests": sum("p" in row for row in rows),
             "held_out_ndcg5": headline(numbers, rows),
             "by_seed": joined.by_seed(),
             "cells": summaries,
@@ -57,11 +58,13 @@ class Quality:
         }
 
     def pareto(self) -> Found:
-        """Greedy numbers for several weights of diversity and of fairness, at each target's own learning rate."""
+        """Greedy numbers for several weights of diversity and of fairness, at the learning rates of the main part, and
+        what was traded for what."""
         rates = {target: self._rate(target) for target in PARETO_TARGETS}
         plain = [Cell(FIRST, target, rates[target], TARGETS[target]) for target in PARETO_TARGETS]
         cells = [*plain, *pareto_cells(FIRST, rates)]
-        table = Numbers(self._joined(cells, [FIRST])).table()["greedy"]
+        numbers = Numbers(self._joined(cells, [FIRST]))
+        table = without_reward(numbers.table()["greedy"])
         fronts = {
             metric: {
                 "sft": [front_point(table["sft"], metric)],
@@ -77,7 +80,8 @@ class Quality:
             for metric in ("ild@5", "mgu@5")
         }
         draw_pareto(fronts, self._picture("pareto"))
-        return {"greedy": table, "cells": [self._runner.summary(cell) for cell in cells]}
+        trades = [trade for weights in PARETO for trade in _trades(numbers, weights)]
+        return {"greedy": table, "trades": trades, "cells": [self._runner.summary(cell) for cell in cells]}
 
     def sensitivity(self) -> Found:
         """Greedy numbers of BLADE with one setting changed at a time, at its own learning rate."""
@@ -105,6 +109,21 @@ class Quality:
 
     def _picture(self, name: str) -> Path:
         return self._out.with_name(f"{self._out.stem}-{name}.png")
+
+
+def without_reward(table: dict[str, Found]) -> dict[str, Found]:
+    """Each policy's columns but the reward, which is another one for every policy."""
+    return {policy: {name: of[name] for name in of if name != "reward"} for policy, of in table.items()}
+
+
+def _trades(numbers: Numbers, weights: dict[str, float]) -> list[Found]:
+    """Of every target with this reward."""
+    names = {target: pareto_name(target, weights) for target in PARETO_TARGETS}
+    (metric,) = weights.keys() & ASKED.keys()
+    return [
+        numbers.trade(name, metric, {other: names[other] for other in names if other != target})
+        for target, name in names.items()
+    ]
 
 
 def front_point(numbers: Found, metric: str) -> tuple[Found, Found]:

@@ -15,11 +15,12 @@ from cells import RATES, TARGETS
 from compare import MAIN
 from parts import Quality
 from regimes import TARGETS as STUDIED
-from render import show
-from report import write_result
+from render import show, show_sensitivity, show_trades
+from report import HEAD, write_result
 from rich.console import Console
 from runner import Runner
 
+from blade_dist.artifacts import read_json
 from blade_dist.config import load_config
 from blade_dist.errors import UserError
 from blade_dist.settings import Config
@@ -28,6 +29,14 @@ COLUMNS = {MAIN, "ild@5", "mgu@5"}
 """Metrics that tables and pictures are about."""
 PRESET = "cpu"
 PRESETS = Path(__file__).parent / "presets"
+FIXED: dict[str, tuple[Any, str]] = {
+    "data.split": ("leave_last", "slices count what lies before a user's last items"),
+    "data.min_rating": (None, "slices count what lies before a user's last items in the whole log"),
+    "data.windows": (0, "the next-item model learns from every prefix"),
+    "evaluate.max_prompts": (None, "all seeds and models have the same test prompts"),
+    "lists.exclude_history": (True, "the next-item model's lists hold no item of the history"),
+}
+"""What a preset may not change, and why."""
 
 
 class Part(StrEnum):
@@ -53,9 +62,13 @@ def main(
         list[str] | None, typer.Option(help="Rows of the main part; may be repeated. Default: all.")
     ] = None,
     rate: Annotated[list[float] | None, typer.Option(help="Learning rates that are tried; may be repeated.")] = None,
-    json: Annotated[Path | None, typer.Option(help="The result file. Default: quality.json in the folder.")] = None,
+    json: Annotated[
+        Path | None, typer.Option(help="The result file. Default: quality.json, or synthetic.json, in the folder.")
+    ] = None,
 ) -> None:
     """Runs what is missing, prints the tables, and writes the result with rows (Parquet) and pictures (PNG) beside it.
+
+    The file is written after each part; parts that it holds already, with the same settings, stay there.
 
     Examples:
 
@@ -65,7 +78,7 @@ def main(
 
       python benchmarks/quality.py --synthetic --json out.json
     """
-    out = json or folder / "quality.json"
+    out = json or folder / ("synthetic.json" if synthetic else "quality.json")
     if synthetic:
         from study import run_study
 
@@ -83,22 +96,34 @@ def main(
     chosen = _known(target, list(TARGETS))
     path = PRESETS / f"{preset}.yaml" if (PRESETS / f"{preset}.yaml").is_file() else Path(preset)
     config, console, rates = _read(path, data), Console(), rate or list(RATES)
+    settings = {"preset": config.model_dump(mode="json"), "seeds": seeds, "rates": rates}
+    results = _results(out, settings)
     out.parent.mkdir(parents=True, exist_ok=True)
     runner = Runner(folder, path, data, console)
     quality = Quality(runner, data, rates, out)
-    results: dict[str, Any] = {}
     with runner.start():
         for name in part or [Part.main]:
             if name is Part.main:
                 family = [MAIN] if config.reward.weights == {MAIN: 1.0} else [MAIN, "reward"]
                 results |= quality.main(chosen, seeds, family)
                 show(results, family, config.evaluate.beam_width, console)
+            elif name is Part.pareto:
+                results[name] = quality.pareto()
+                show_trades(results[name]["trades"], console)
             else:
-                results[name] = getattr(quality, name)()
-    results["seconds"] = runner.seconds()
-    settings = {"preset": config.model_dump(mode="json"), "seeds": seeds, "rates": rates}
-    write_result(out, "quality", settings, results)
+                results[name] = quality.sensitivity()
+                show_sensitivity(results[name][MAIN], console)
+            write_result(out, "quality", settings, results | {"seconds": runner.seconds()})
     console.print(f"result: {out}", highlight=False, soft_wrap=True)
+
+
+def _results(out: Path, settings: dict[str, Any]) -> dict[str, Any]:
+    """Parts that the result file holds already."""
+    held = read_json(out) or {}
+    if held and held["settings"] != settings:
+        message = f"{out} holds results of another preset, other seeds or rates; choose another file"
+        raise typer.BadParameter(message, param_hint="--json")
+    return {name: value for name, value in held.items() if name not in HEAD}
 
 
 def _known(given: Sequence[str] | None, known: Sequence[str]) -> Sequence[str]:
@@ -120,6 +145,10 @@ def _read(path: Path, data: Path) -> Config:
         wrong = "train.validation_prompts is 0, and learning rates are chosen by them"
     if missing := sorted(COLUMNS - set(config.evaluate.metrics)):
         wrong = f"evaluate.metrics lacks {', '.join(missing)}"
+    for name, (value, why) in FIXED.items():
+        section, field = name.split(".")
+        if getattr(getattr(config, section), field) != value:
+            wrong = f"{name} must be {'unset' if value is None else value}: {why}"
     if wrong:
         raise typer.BadParameter(f"{path}: {wrong}", param_hint="--preset")
     return config

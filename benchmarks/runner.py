@@ -39,6 +39,8 @@ class Record:
     finished: list[str] = field(default_factory=list)
     seconds: dict[str, float] = field(default_factory=dict)
     """Of each piece of work, attempts that were cut off included."""
+    given: dict[str, Any] = field(default_factory=dict)
+    """Settings of finished pieces of work that are not the folder's."""
 
 
 class Runner:
@@ -124,8 +126,22 @@ class Runner:
             "curves": {name: [row[name] for row in rows] for name in ("reward", "informative_groups")},
         }
 
-    def once(self, run: Path, settings: dict[str, Any], name: str, work: Callable[[], None]) -> Path:
+    def once(
+        self,
+        run: Path,
+        settings: dict[str, Any],
+        name: str,
+        work: Callable[[], None],
+        more: dict[str, Any] | None = None,
+    ) -> Path:
         """Does a piece of work in a run folder, unless it is done; returns the folder.
+
+        Args:
+            run: the folder.
+            settings: what it is made with.
+            name: of the work.
+            work: the work.
+            more: settings of this work alone.
 
         Raises:
             SystemExit: the folder was made with other settings.
@@ -133,7 +149,8 @@ class Runner:
         path = run / RECORD
         now = {"preset": self._given, "log": self._log, "changes": json.loads(json.dumps(settings))}
         record = Record(**(read_json(path) or {"settings": now}))
-        if record.settings != now:
+        given = json.loads(json.dumps(more or {}))
+        if record.settings != now or record.given.get(name, given) != given:
             raise SystemExit(f"{run}: was made with another preset or --data; delete it or choose another --folder")
         if name in record.finished:
             return run
@@ -142,6 +159,7 @@ class Runner:
         try:
             work()
             record.finished.append(name)
+            record.given[name] = given
         finally:
             record.seconds[name] = record.seconds.get(name, 0.0) + time.monotonic() - began
             write_json(path, asdict(record))
@@ -172,7 +190,7 @@ class Runner:
         """One stage in a run folder, unless it is done; ``more``: settings of this stage alone."""
         given = {"run.dir": str(run), **self._log, **changes, **(more or {})}
         config = load_config(self._preset, _overrides(given))
-        return self.once(run, changes, name, lambda: stage(name, config, *checkpoints))
+        return self.once(run, changes, name, lambda: stage(name, config, *checkpoints), more)
 
 
 def _overrides(changes: dict[str, Any]) -> list[str]:

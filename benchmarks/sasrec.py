@@ -160,7 +160,10 @@ def top_lists(model: SasRec, prompts: Prompts, k: int, exclude_history: bool) ->
 
 
 def training_sequences(train: Prompts) -> Ragged:
-    """Each user's training items in order, read off the prompts, whose windows move on by one item."""
+    """Each user's training items in order, read off the prompts, whose windows move on by one item.
+
+    It learns from the users that the policy learns from: those who are too short for a training prompt have none.
+    """
     order = np.argsort(train.user.astype(str), kind="stable")
     first = np.unique(train.user[order].astype(str), return_index=True)[1]
     rows = []

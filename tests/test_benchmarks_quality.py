@@ -76,6 +76,10 @@ class TestRunner:
         runner.once(run, {"learner.lr": 1e-3}, "train", lambda: None)
         with pytest.raises(SystemExit, match="delete it or choose another --folder"):
             runner.once(run, {"learner.lr": 2e-3}, "train", lambda: None)
+        runner.once(run, {"learner.lr": 1e-3}, "evaluate", lambda: None, {"evaluate.best_of": (2, 4)})
+        runner.once(run, {"learner.lr": 1e-3}, "evaluate", lambda: None, {"evaluate.best_of": [2, 4]})
+        with pytest.raises(SystemExit, match="delete it or choose another --folder"):
+            runner.once(run, {"learner.lr": 1e-3}, "evaluate", lambda: None, {"evaluate.best_of": (2,)})
 
     def test_the_preset_says_what_it_has(self, runner: Any) -> None:
         assert runner.preset_value("prior.size") == 4
@@ -83,7 +87,7 @@ class TestRunner:
 
 
 PRESET = {
-    "data": {"source": "movielens", "k_core": 2, "max_history": 8, "targets": 5, "windows": 3},
+    "data": {"source": "movielens", "k_core": 2, "max_history": 8, "targets": 5, "windows": 0},
     "codec": {"kind": "semantic_id", "levels": 1, "codes": 64, "prompt": "{history}"},
     "model": {"build": {"hidden_size": 32, "layers": 1, "heads": 1, "kv_heads": 1, "ffn_size": 32, "context": 32}},
     "sft": {"epochs": 2, "batch_size": 32},
@@ -129,7 +133,7 @@ def test_the_whole_command_resumes_and_says_what_it_found(movielens: Path, tmp_p
     assert done.returncode == 0, done.stderr[-3000:] + done.stdout[-3000:]
     first = json.loads(out.read_text())
     assert first["held_out_ndcg5"].keys() == {"blade_vs_static", "blade_vs_sft"}
-    assert first["held_out_ndcg5"]["blade_vs_sft"].keys() == {"mean", "low", "high"}
+    assert first["held_out_ndcg5"]["blade_vs_sft"].keys() == {"mean", "low", "high", "relative"}
     policies = {"popularity", "co-occurrence", "sft", "SASRec", "static", "blade"}
     searches = {f"sft best of {n}{mark}" for n in (2, 4, 8, 16) for mark in ("", " (oracle)")}
     assert set(first["tables"]["greedy"]) == set(first["tables"]["beam"]) == policies
@@ -150,8 +154,25 @@ def test_the_whole_command_resumes_and_says_what_it_found(movielens: Path, tmp_p
     }
     preset.write_text(yaml.safe_dump(PRESET | {"prior": {"size": 8}}))
     other = quality(runs, *options)
+    assert other.returncode == 2
+    assert "holds results of another preset" in " ".join(other.stderr.replace("│", " ").split())
+    out.unlink()
+    other = quality(runs, *options)
     assert other.returncode != 0
     assert "made with another preset" in other.stderr
+
+
+def test_a_part_is_added_to_those_that_a_file_has(tmp_path: Path) -> None:
+    import typer
+    from quality import _results
+    from report import write_result
+
+    out, settings = tmp_path / "out.json", {"preset": {}, "seeds": 3, "rates": [1e-3]}
+    assert _results(out, settings) == {}
+    write_result(out, "quality", settings, {"tables": {"greedy": {}}})
+    assert _results(out, settings) == {"tables": {"greedy": {}}}
+    with pytest.raises(typer.BadParameter, match="choose another file"):
+        _results(out, settings | {"seeds": 5})
 
 
 @pytest.mark.parametrize(
@@ -161,6 +182,7 @@ def test_the_whole_command_resumes_and_says_what_it_found(movielens: Path, tmp_p
         (["--data", "{log}", "--target", "nothing"], "nothing: unknown"),
         (["--data", "{log}", "--preset", "{preset}"], "validation_prompts is 0"),
         (["--data", "{log}", "--preset", "nowhere.yaml"], "No such file"),
+        (["--data", "{log}", "--preset", "{windows}"], "data.windows must be 0: the next-item model"),
         (["--synthetic", "--rate", "0.1"], "--seeds, --target, --folder and --json only"),
         (["--synthetic", "--target", "blade"], "static is what ratios are of"),
     ],
@@ -168,7 +190,17 @@ def test_the_whole_command_resumes_and_says_what_it_found(movielens: Path, tmp_p
 def test_bad_input_is_said_before_anything_runs(options: list[str], said: str, movielens: Path, tmp_path: Path) -> None:
     preset = tmp_path / "tiny.yaml"
     preset.write_text(yaml.safe_dump(PRESET | {"train": {"validation_prompts": 0}}))
-    done = quality(tmp_path / "runs", *(option.format(log=movielens, preset=preset) for option in options))
-    assert done.returncode == 2
+    windows = tmp_path / "windows.yaml"
+    windows.write_text(yaml.safe_dump(PRESET | {"data": PRESET["data"] | {"windows": 3}}))
+    places = {"log": movielens, "preset": preset, "windows": windows}
+    import typer
+    from quality import main
+    from typer.testing import CliRunner
+
+    app = typer.Typer()
+    app.command()(main)
+    given = [option.format(**places) for option in options]
+    done = CliRunner().invoke(app, ["--folder", str(tmp_path / "runs"), *given])
+    assert done.exit_code == 2
     assert said in " ".join(done.stderr.replace("│", " ").split())
     assert not (tmp_path / "runs").exists()

@@ -71,7 +71,25 @@ class TestTable:
         assert marks(rows, "blade", "ndcg@5") == "*†"
         assert compare.verdict(rows, "blade", "ndcg@5") == "greedy lists are better"
         greedy = joined.rows("blade", "greedy")["ndcg@5"] - joined.rows("sft", "greedy")["ndcg@5"]
-        assert compare.headline(numbers, rows)["blade_vs_sft"]["mean"] == pytest.approx(greedy.mean())
+        headline = compare.headline(numbers, rows)["blade_vs_sft"]
+        assert headline["mean"] == pytest.approx(greedy.mean())
+        whole = joined.rows("blade", "greedy")["ndcg@5"].mean() / joined.rows("sft", "greedy")["ndcg@5"].mean()
+        assert headline["relative"]["mean"] == pytest.approx(whole - 1)
+
+    def test_a_trade_is_reached_with_enough_of_the_metric_at_no_loss(
+        self, joined: object, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        import compare
+
+        numbers = compare.Numbers(joined)
+        relative = numbers.ratio("blade", "sft", "ild@5")["mean"]
+        for asked, reached in ((relative / 2, True), (relative * 2, False), (-relative, False)):
+            monkeypatch.setitem(compare.ASKED, "ild@5", asked)
+            trade = numbers.trade("blade", "ild@5", {"static": "static"})
+            assert trade["reached"] is reached
+            assert trade["relative_to_sft"]["mean"] == relative
+        difference = joined.rows("blade", "greedy")["ild@5"] - joined.rows("static", "greedy")["ild@5"]
+        assert trade["against"]["static"]["ild@5"]["mean"] == pytest.approx(difference.mean())
 
     def test_a_policy_that_lacks_a_seed_is_refused(self, joined: object, tmp_path: Path) -> None:
         from compare import Numbers
@@ -83,15 +101,21 @@ class TestTable:
         with pytest.raises(ValueError, match="half, greedy"):
             Numbers(joined).table()
 
-    def test_a_gain_of_samples_alone_is_sharpening(self) -> None:
+    def test_a_gain_of_samples_alone_is_no_gain_of_lists(self) -> None:
         from compare import verdict
 
-        def row(decode: str, low: float) -> dict:
-            return {"policy": "p", "against": "sft", "decode": decode, "column": "c", "low": low}
+        def said(greedy: float, significant: bool, sampled_low: float) -> str:
+            key = {"policy": "p", "against": "sft", "column": "c"}
+            rows = [
+                {**key, "decode": "greedy", "mean": greedy, "significant": significant},
+                {**key, "decode": "sampled", "low": sampled_low},
+            ]
+            return verdict(rows, "p", "c")
 
-        assert verdict([row("greedy", -0.1), row("sampled", 0.1)], "p", "c") == "sharpened only"
-        assert verdict([row("greedy", 0.1), row("sampled", 0.1)], "p", "c") == "greedy lists are better"
-        assert verdict([row("greedy", -0.1), row("sampled", -0.1)], "p", "c") == "no gain"
+        assert said(0.1, False, 0.1) == "better samples alone"
+        assert said(0.1, True, 0.1) == "greedy lists are better"
+        assert said(-0.1, True, 0.1) == "greedy lists are worse"
+        assert said(0.1, False, -0.1) == "no gain shown"
 
     def test_samples_are_counted(self) -> None:
         from render import samples

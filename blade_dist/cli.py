@@ -12,7 +12,7 @@ from rich.console import Console
 
 from blade_dist.artifacts import check_folder
 from blade_dist.config import dump_config, load_config, save_config
-from blade_dist.errors import UserError
+from blade_dist.errors import UserError, origin
 from blade_dist.settings import Config
 
 RAY_JOB = "RAY_JOB_CONFIG_JSON_ENV_VAR"
@@ -42,23 +42,11 @@ def main() -> None:
     try:
         app()
     except Exception as error:
-        if (cause := _user_error(error)) is None:
+        cause = origin(error)
+        if not isinstance(cause, UserError):
             raise
         console.print(f"error: {' '.join(str(cause).split())}", markup=False, highlight=False, soft_wrap=True)
         sys.exit(2)
-
-
-def _user_error(error: BaseException | None) -> UserError | None:
-    """The UserError itself, or the one that a Ray actor raised, out of the wrapping that it travelled in.
-
-    Ray's wrapping is an instance of the wrapped class too, and its text is a traceback.
-    """
-    while error is not None:
-        inside = getattr(error, "cause", None)
-        if isinstance(error, UserError) and inside is None:
-            return error
-        error = inside or error.__cause__
-    return None
 
 
 def _read(path: Path | None, overrides: list[str] | None) -> tuple[Config, Console]:

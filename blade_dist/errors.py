@@ -1,4 +1,9 @@
-"""The one exception that means: the user can mend this."""
+"""The one exception that means: the user can mend this; and what went wrong at first, out of other exceptions."""
+
+from __future__ import annotations
+
+WRAPPED = ("cause", "controller_failure", "health_check_failure", "__cause__")
+"""Attributes in which Ray's exceptions, and Python's, hold another one; ``worker_failures`` holds one per rank."""
 
 
 class UserError(ValueError):
@@ -6,3 +11,16 @@ class UserError(ValueError):
 
     Commands print it as one line and exit with code 2; anything else is a bug and keeps its traceback.
     """
+
+
+def origin(error: BaseException) -> BaseException:
+    """What went wrong at first, out of the wrapping in which it travelled: a UserError, where there is one.
+
+    Ray's wrapping of an actor's error is an instance of the error's class too, and its text is a traceback. Of several
+    learners that failed, without a UserError among them, the first one counts.
+    """
+    if isinstance(error, UserError) and getattr(error, "cause", None) is None:
+        return error
+    inside = [*getattr(error, "worker_failures", {}).values(), *(getattr(error, name, None) for name in WRAPPED)]
+    found = [origin(one) for one in inside if isinstance(one, BaseException)]
+    return next((one for one in found if isinstance(one, UserError)), found[0] if found else error)

@@ -60,6 +60,8 @@ def test_a_trie_that_is_gone_or_of_other_tokens(ready: Program, command: str) ->
     ("setting", "message"),
     [
         ("reward.weights={ndgc@3: 1.0}", "reward.weights 'ndgc@3': unknown metric; did you mean ndcg@3?"),
+        ("reward.at_least={ndgc@3: 0.1}", "reward.at_least 'ndgc@3': unknown metric; did you mean ndcg@3?"),
+        ("reward.at_most={mgu@4: 0.1}", "reward.at_most 'mgu@4': write mgu@N with N from 1 to lists.k = 3"),
         ("evaluate.metrics=[recal@3]", "evaluate.metrics 'recal@3': unknown metric; did you mean recall@3?"),
         ("evaluate.metrics=[hr@4]", "evaluate.metrics 'hr@4': write hr@N with N from 1 to lists.k = 3"),
     ],
@@ -118,6 +120,19 @@ def test_a_prior_of_another_reference(ready: Program) -> None:
     said = ready.fails("train")
     assert "the prior was made from another catalog elsewhere" in said
     assert "reference another" in said
+
+
+def test_a_floor_that_no_list_reaches(ready: Program) -> None:
+    floor = {"reward": ready.config.reward.model_copy(update={"at_least": {"ndcg@3": 0.7}})}
+    inputs = check_inputs(ready.config)
+    writer = PriorWriter(ready.paths.prior, prior_stamp(ready.config.model_copy(update=floor), inputs))
+    values = np.tile([0.1, 0.2, 0.3, 0.6], (len(inputs.rows), 1))
+    writer.add(inputs.rows, values, {"ndcg@3": values})
+    writer.finish()
+    for _ in range(2):  # nothing is locked
+        said = ready.fails("train", "--set", "reward.at_least={ndcg@3: 0.7}")
+        assert "reward.at_least.ndcg@3: 0.7 is out of reach: the best of 4 reference lists" in said
+        assert "have 0.6 on average, and only an oracle" in said
 
 
 @pytest.mark.parametrize("command", ["evaluate", "export"])

@@ -95,6 +95,11 @@ def test_a_refreshed_prior_is_for_targets_that_read_it() -> None:
         ("learner.zero_stage=4", "learner.zero_stage: Input should be less than or equal to 3"),
         ("target=dpo", "target: Input should be 'blade', 'static', 'bond', 'grpo' or 'best_of_n_sft'"),
         ("reward.weights={ndcg@5: 0}", "reward.weights: every weight is 0"),
+        ("evaluate.select_by={ild@5: 0}", "evaluate.select_by: every weight is 0; give at least one metric a weight"),
+        (
+            "reward={at_least: {ndcg@5: 0.5}, at_most: {ndcg@5: 0.3}}",
+            "reward.at_least.ndcg@5: the floor 0.5 is above the ceiling reward.at_most.ndcg@5 = 0.3",
+        ),
         ("data.targets=2", "data.targets: 2 held-out items per prompt cannot teach lists of lists.k = 5"),
         ("data.source=movielens", "data.path: needed where data.source is movielens"),
         ("codec.prompt=hello", "codec.prompt: the text has no {history}"),
@@ -128,3 +133,8 @@ def test_constrained_metrics_are_scored_and_carry_has_no_place_beside_them() -> 
     assert reward.scored == {"ndcg@5": 0.0, "ild@5": 1.0}
     with pytest.raises(UserError, match=r"posterior\.carry: earlier evidence has no place beside reward\.at_least"):
         load_config(None, ["reward.at_most={mgu@5: 0.1}", "posterior.carry=0.5"])
+
+
+def test_a_floor_may_be_the_ceiling() -> None:
+    reward = load_config(None, ["reward.at_least={ild@5: 0.3}", "reward.at_most={ild@5: 0.3}"]).reward
+    assert reward.constrained == ["ild@5", "ild@5"]

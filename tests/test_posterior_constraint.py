@@ -7,6 +7,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from blade_dist.batches import Rewards
 from blade_dist.errors import UserError
@@ -35,13 +37,62 @@ def test_without_constraints_nothing_is_added() -> None:
 
 def test_a_limit_out_of_reach_is_refused_with_what_is_reachable() -> None:
     parts = {"ndcg@5": np.array([[0.1, 0.5], [0.2, 0.7]]), "mgu@5": np.array([[0.3, 0.1], [0.1, 0.4]])}
-    BOTH.check(parts)
-    with pytest.raises(
-        UserError, match=r"at_least ndcg@5: 0\.7 is out of reach: the best of 2 .* have 0\.6 on average"
-    ):
-        replace(BOTH, limits=np.array([0.7, 0.1])).check(parts)
-    with pytest.raises(UserError, match=r"at_most mgu@5: 0\.05 is out of reach: .* have 0\.1 on average"):
-        replace(BOTH, limits=np.array([0.5, 0.05])).check(parts)
+    assert BOTH.check(parts, {"ndcg@5"}) == []
+    floor = (
+        r"^reward\.at_least\.ndcg@5: 0\.65 is out of reach: the best of 2 reference lists of every prompt have 0\.6 on "
+        r"average, and only an oracle .* easier than that \(the reference's own mean is 0\.375\)$"
+    )
+    with pytest.raises(UserError, match=floor):
+        replace(BOTH, limits=np.array([0.65, 0.1])).check(parts, {"ndcg@5"})
+    ceiling = r"^reward\.at_most\.mgu@5: 0\.05 is out of reach: the best of all 4 reference lists has 0\.1; set"
+    with pytest.raises(UserError, match=ceiling):
+        replace(BOTH, limits=np.array([0.5, 0.05])).check(parts, {"ndcg@5"})
+
+
+def test_lists_better_than_a_prompt_s_own_are_in_doubt_but_not_refused() -> None:
+    parts = {"ild@5": np.array([[0.1, 0.5], [0.2, 0.7], [np.nan, np.nan]])}
+    (doubt,) = Constraints.of({"ild@5": 0.65}, {}, 1.0).check(parts, set())
+    assert doubt == (
+        "reward.at_least.ild@5: 0.65 may be out of reach: the best of 2 reference lists of every prompt have 0.6 on "
+        "average (the reference's own mean is 0.375)"
+    )
+
+
+VALUES = st.lists(st.tuples(*[st.floats(0, 1)] * 3), min_size=1, max_size=6).map(np.array)
+
+
+@given(VALUES, st.floats(-0.5, 1.5), st.booleans(), st.booleans())
+def test_what_a_list_of_any_prompt_reaches_is_refused_to_oracles_only(
+    values: np.ndarray, limit: float, floor: bool, oracle: bool
+) -> None:
+    limits = Constraints.of({"c": limit} if floor else {}, {} if floor else {"c": limit}, 1.0)
+    kept = values >= limit if floor else values <= limit
+    try:
+        doubts = limits.check({"c": values}, {"c"} if oracle else set())
+    except UserError:
+        assert not kept.all(axis=0).any()  # no choice that is the same for all prompts keeps the limit
+        assert oracle or not kept.any()
+    else:
+        assert kept.any()
+        assert not (doubts and (oracle or kept.any(axis=1).all()))
+
+
+def test_a_metric_with_both_limits_has_two_multipliers(prior: Prior) -> None:
+    limits = Constraints.of({"c": 0.9}, {"d": 0.5, "c": 0.95}, lr=1.0)
+    assert limits.settings == ("reward.at_least.c", "reward.at_most.d", "reward.at_most.c")
+    assert limits.columns == ("multiplier/at_least/c", "multiplier/d", "multiplier/at_most/c")
+    both = Constraints.of({"c": 0.9}, {"c": 0.95}, lr=1.0)
+    estimator = Estimator(prior, SETTINGS, "blade", "std", 0.0, constraints=both)
+    estimator.estimate(0, 0, step(0))
+    belief = estimator.estimate(0, 1, step(1)).belief
+    missed = 0.9 - step(0).parts["c"].mean()
+    np.testing.assert_allclose(belief["multiplier/at_least/c"], missed)
+    np.testing.assert_array_equal(belief["multiplier/at_most/c"], 0)
+
+
+def test_an_estimator_takes_limits_as_they_are(prior: Prior) -> None:
+    out_of_reach = Constraints.of({"c": 2.0}, {}, lr=1.0)
+    assert Estimator(prior, SETTINGS, "blade", "std", 0.0, constraints=out_of_reach).estimate(0, 0, step(0))
 
 
 def test_ascent_on_the_dual_finds_the_constrained_best() -> None:

@@ -8,7 +8,7 @@ import shutil
 import time
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import psutil
 import pyarrow as pa
@@ -16,16 +16,20 @@ import pyarrow.parquet as pq
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from ray import cloudpickle
+from ray.exceptions import RayTaskError
+from ray.train import ControllerError, WorkerGroupError
 from ray.util import placement_group_table
+from ray.util.queue import Empty, Queue
 from rich.console import Console
 
 from blade_dist.artifacts import RunPaths
 from blade_dist.config import load_config
-from blade_dist.errors import UserError
+from blade_dist.errors import UserError, origin
 from blade_dist.placement import Demand, Node, place_copies
 from blade_dist.settings import Config
 from blade_dist.stages.sweep import sweep_stage
-from blade_dist.stages.trial import Halving, Trial, first_line
+from blade_dist.stages.trial import Halving, Trial, _run_trial, first_line
 from blade_dist.sweep.results import Outcome, mean_of_last, ranked, render, value_of, value_so_far, write_results
 from blade_dist.sweep.space import points
 from tests.conftest import TRAIN_PROMPTS, with_settings
@@ -205,6 +209,43 @@ def test_the_first_thing_that_went_wrong_is_told() -> None:
     outer.__cause__ = UserError("posterior.tau: no\nmore")
     assert first_line(outer) == "posterior.tau: no"
     assert first_line(KeyError()) == "KeyError"
+    told = UserError("reward.weights x: raised ValueError: 3")
+    told.__cause__ = ValueError("3")
+    assert first_line(told) == "reward.weights x: raised ValueError: 3"
+
+
+def test_a_learner_s_reason_is_told() -> None:
+    closed, reason = RuntimeError("connection closed by peer"), UserError("reward.at_least ndcg@5: no")
+    asked = RayTaskError("estimate", "Traceback ...", reason).as_instanceof_cause()
+    for failures in ({0: closed, 1: reason}, {0: closed, 1: asked}):
+        group = cloudpickle.loads(cloudpickle.dumps(WorkerGroupError("rank 0: Traceback ...", failures)))
+        assert first_line(group) == str(reason)
+        assert first_line(ControllerError(group)) == str(reason)
+        assert isinstance(origin(group), UserError)
+    bug = WorkerGroupError("rank 0: Traceback ...", {0: KeyError("step"), 1: closed})
+    assert first_line(bug) == "'step'"
+    assert not isinstance(origin(bug), UserError)
+    assert first_line(WorkerGroupError("nobody answers", {})).startswith("Training failed due to worker errors")
+
+
+class NoPlaces:
+    """A queue that nobody gives a place back to."""
+
+    def get(self, timeout: float) -> None:
+        """Waits in vain, without the wait."""
+        raise Empty
+
+    def put(self, place: object) -> None:
+        """Nobody can have taken one."""
+        raise AssertionError
+
+
+def test_a_trial_without_a_place_says_so(tmp_path: Path) -> None:
+    trial = trial_of(BASE, tmp_path / "trial")
+    trial.config.run.dir.mkdir()
+    with pytest.raises(RuntimeError, match="no place of the cluster became free within 60 s"):
+        _run_trial({"name": "trial"}, {"trial": trial}, cast(Queue, NoPlaces()), {})
+    assert json.loads(trial.failure.read_text()) == {"error": "no place of the cluster became free within 60 s"}
 
 
 def test_copies_of_a_placement_do_not_overlap() -> None:

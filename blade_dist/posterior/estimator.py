@@ -92,11 +92,7 @@ class Estimator:
             auto: whether tau and the strength are estimated from the groups, see :mod:`~blade_dist.posterior.strength`.
             constraints: floors and ceilings, whose multipliers are part of the reward.
             renews: whether reference rewards may be renewed, see :meth:`refresh`.
-
-        Raises:
-            UserError: a limit that the reference's best lists miss.
         """
-        constraints.check(prior.parts)
         self._prior = prior
         self._settings = settings
         self._target = TARGETS[target]
@@ -286,7 +282,7 @@ class Estimator:
             proxy[part], advantage[part] = found, self._target.advantage(found, self._scale)
             differ[part] = informative(found)
         looked = slice(0, LOOKED_AT)
-        numbers = {f"multiplier/{n}": value for n, value in zip(self._constraints.names, multipliers, strict=True)}
+        numbers = dict(zip(self._constraints.columns, multipliers, strict=True))
         belief: dict[str, Array] = {}
         if self._target.uses_evidence:
             numbers |= {"posterior/tau": settings.tau, "posterior/strength": settings.strength}

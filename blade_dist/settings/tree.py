@@ -50,9 +50,23 @@ class Config(Section):
     ray: RaySettings = RaySettings()
 
     @model_validator(mode="after")
-    def _consistent(self) -> Config:
+    def _rewarded(self) -> Config:
         if not self.reward.weights or not any(self.reward.weights.values()):
             raise ValueError("reward.weights: every weight is 0; give at least one metric a weight")
+        if self.evaluate.select_by and not any(self.evaluate.select_by.values()):
+            raise ValueError(
+                "evaluate.select_by: every weight is 0; give at least one metric a weight, or leave it out"
+            )
+        for name, floor in self.reward.at_least.items():
+            if (ceiling := self.reward.at_most.get(name, floor)) < floor:
+                raise ValueError(
+                    f"reward.at_least.{name}: the floor {floor:g} is above the ceiling reward.at_most.{name} = "
+                    f"{ceiling:g}; lower the one or raise the other"
+                )
+        return self
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Config:
         if self.posterior.carry and self.reward.constrained:
             raise ValueError("posterior.carry: earlier evidence has no place beside reward.at_least or reward.at_most")
         if self.train.patience and not self.train.validation_prompts:

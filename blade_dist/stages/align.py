@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow.parquet as pq
 import ray
 from ray.train import CheckpointConfig
 from rich.console import Console
@@ -23,6 +24,7 @@ from blade_dist.rollouts.pool import EnginePool
 from blade_dist.runtime import beside_driver, ray_runtime
 from blade_dist.settings import Config
 from blade_dist.stages.fit import fit
+from blade_dist.stages.limits import check_limits, show_limits
 from blade_dist.stages.parts import Inputs, check_inputs, engines, scorer, tracker
 from blade_dist.stages.prior import build_prior, has_prior, prior_stamp, reward_scales
 from blade_dist.tracking.progress import Onlooker, ProgressPrinter
@@ -47,6 +49,10 @@ def align_stage(
         placement: where engines and learners run; None: planned here, on the whole cluster.
         watching: makes the one that is shown the steps, given a call that ends the run after the step that it is at;
             such a run has no policy and goes on when it is started again. None: steps are printed.
+
+    Raises:
+        UserError: bad input, before anything starts; a floor or a ceiling that is out of reach, as soon as there is a
+            prior. The folder is not yet bound to the settings then.
     """
     inputs = check_alignment(config)
     folder = inputs.paths.target(config.target)
@@ -54,9 +60,8 @@ def align_stage(
     if is_done(folder, stamp, "the aligned model"):
         console.print(f"train: {folder / 'policy'} is already there")
         return
-    ready = has_prior(config, inputs)
-    mark(folder, stamp, done=False)
-    save_config(config, folder / "config.yaml")
+    if ready := has_prior(config, inputs):
+        check_limits(config, inputs, console)
     with ray_runtime(config):
         placement = placement or place_here(config)
         console.print(placement_table(placement, cluster_nodes()))
@@ -69,11 +74,16 @@ def align_stage(
         ):
             if not ready:
                 build_prior(config, inputs, pool, reward, console)
+                check_limits(config, inputs, console)
+            mark(folder, stamp, done=False)  # from here on the folder belongs to these settings
+            save_config(config, folder / "config.yaml")
             scales = reward_scales(config, inputs)
             ray.get([actor.rescale.remote(scales) for actor in (reward, validator) if actor is not None])
             watching = watching or (lambda _: ProgressPrinter(config.train.steps, console))
             whole = _run(config, inputs, placement, pool, (reward, validator), folder, console, watching)
     mark(folder, stamp, done=whole)
+    if whole and config.reward.constrained:
+        show_limits(config, pq.read_table(folder / "metrics.parquet").to_pylist(), console)
 
 
 def check_alignment(config: Config) -> Inputs:

@@ -71,10 +71,12 @@ def check_metrics(config: Config, data: DataBundle) -> Composite:
     Raises:
         UserError: an unknown metric, or a function of the user's that fails.
     """
+    limits = {"reward.at_least": config.reward.at_least, "reward.at_most": config.reward.at_most}
+    bounds = [make_composite(config, data, dict.fromkeys(names, 1.0), setting) for setting, names in limits.items()]
     reward = make_composite(config, data, config.reward.scored)
     report = make_composite(config, data, dict.fromkeys(config.evaluate.metrics, 1.0), "evaluate.metrics")
     select = search_choice(config, data)
-    for metrics in (reward, report, *([select] if select else [])):
+    for metrics in (*bounds, reward, report, *([select] if select else [])):
         metrics.check()
     return reward
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 import logging
 import os
 import shutil
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -14,10 +15,11 @@ from typing import Any
 
 from ray import tune
 from ray.tune.schedulers import ASHAScheduler, TrialScheduler
-from ray.util.queue import Queue
+from ray.util.queue import Empty, Queue
 from rich.console import Console
 
 from blade_dist.artifacts import write_json
+from blade_dist.errors import origin
 from blade_dist.placement import Placement
 from blade_dist.settings import Config
 from blade_dist.stages.align import align_stage
@@ -162,22 +164,35 @@ def _run_trial(given: dict[str, Any], trials: Mapping[str, Trial], places: Queue
     """
     os.environ.update(environment)
     trial = trials[given["name"]]
-    place = places.get(timeout=PLACE_S)
     try:
-        with (trial.config.run.dir / "log.txt").open("a") as log:
+        with _taken(places) as place, (trial.config.run.dir / "log.txt").open("a") as log:
             align_stage(trial.config, Console(file=log, width=160), place, partial(TrialRows, trial))
     except Exception as error:
         write_json(trial.failure, {"error": first_line(error)})
         raise
+
+
+@contextmanager
+def _taken(places: Queue) -> Iterator[Placement]:
+    """A free place, which is free again after the block.
+
+    Raises:
+        RuntimeError: none became free.
+    """
+    try:
+        place = places.get(timeout=PLACE_S)
+    except Empty:
+        raise RuntimeError(f"no place of the cluster became free within {PLACE_S:.0f} s") from None
+    try:
+        yield place
     finally:
         places.put(place)
 
 
 def first_line(error: BaseException) -> str:
     """What went wrong at first, out of the wrapping in which it travelled."""
-    while inside := getattr(error, "cause", None) or error.__cause__:
-        error = inside
-    return next((line for line in str(error).splitlines() if line.strip()), type(error).__name__)
+    first = origin(error)
+    return next((line for line in str(first).splitlines() if line.strip()), type(first).__name__)
 
 
 class _Lines(tune.Callback):

@@ -227,21 +227,3 @@ def test_a_file_of_another_kind_is_refused(tmp_path: Path) -> None:
     settings = DataSettings(source="table", path=tmp_path / "log.xlsx", items=tmp_path / "x")
     with pytest.raises(UserError, match=r"data.path: .*log.xlsx is neither .csv nor .parquet"):
         _read(settings, tmp_path)
-
-
-def test_items_are_used_once_and_with_a_title() -> None:
-    groups = pa.array([["g"], None, [], ["g"]], pa.list_(pa.string()))
-    table = pa.table({"item": ["a", "b", "a", "c"], "title": ["A", " ", "A2", None], "groups": groups})
-    items, repeated = usable_items(table)
-    assert (items.column("title").to_pylist(), repeated) == (["A"], 1)
-    with pytest.raises(UserError, match=r"data.items: none of the 1 items has a title"):
-        usable_items(table.slice(3))
-
-
-@pytest.mark.parametrize("odd", [[1.0], None])
-def test_embeddings_of_different_lengths_name_the_item(odd: list[float] | None) -> None:
-    groups = pa.array([[], []], pa.list_(pa.string()))
-    vectors = pa.array([[1.0, 2.0], odd], pa.list_(pa.float32()))
-    table = pa.table({"item": ["a", "b"], "title": ["A", "B"], "groups": groups, "embedding": vectors})
-    with pytest.raises(UserError, match="item 'b': its embedding has"):
-        build_catalog(table, np.zeros(2, np.int64))

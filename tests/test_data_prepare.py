@@ -171,11 +171,14 @@ def test_items_without_a_group_are_counted_and_named(tmp_path: Path) -> None:
     pq.write_table(pa.Table.from_pylist(bare), tmp_path / "items.parquet")
     table = [f"data.path={made / 'log.parquet'}", f"data.items={tmp_path / 'items.parquet'}"]
     config = _config(tmp_path / "bare", "data.source=table", *table, "data.columns.groups=groups")
-    console = Console(record=True, width=400)
+    console = Console(record=True, width=800)
     data_stage(config, console)
     titles = {row["item"]: row["title"] for row in items}
     named = ", ".join(f"{item} ({titles[item]})" for item in ("i3", "i7", "i11"))
-    assert f"4 of 30 items have no group: {named}, ...; " in console.export_text()
+    ids = tmp_path / "bare" / "data" / "items_without_group.txt"
+    assert f"4 of 30 items have no group: {named}, ... (all ids: {ids}); " in console.export_text()
+    assert set(ids.read_text().split()) == {"i3", "i20", "i7", "i11"}
+    assert not (tmp_path / "whole" / "data" / "items_without_group.txt").exists()
 
 
 def test_nothing_prepared_says_so(tmp_path: Path) -> None:

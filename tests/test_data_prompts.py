@@ -32,6 +32,16 @@ def test_rows_come_in_the_order_asked_for(tmp_path: Path) -> None:
     assert [file.name for file in tmp_path.iterdir()] == ["train.arrow"]
 
 
+def test_users_have_a_number_each(tmp_path: Path) -> None:
+    write_prompts(tmp_path / "t.arrow", [_batch(0, 3), _batch(1, 4)])  # u0 u1 u2, u1 u2 u3 u4
+    table = PromptTable.load(tmp_path / "t.arrow")
+    index = np.array([4, 1, 2, 6, 3, 0, 1])
+    numbers = table.user_numbers(index)
+    assert numbers.dtype == np.int64
+    _, codes = np.unique(table.rows(index).user, return_inverse=True)
+    np.testing.assert_array_equal(numbers[:, None] == numbers, codes[:, None] == codes)
+
+
 @pytest.mark.parametrize("wrong", [-1, 3])
 def test_an_index_outside_is_refused(tmp_path: Path, wrong: int) -> None:
     write_prompts(tmp_path / "t.arrow", [_batch(0, 3)])

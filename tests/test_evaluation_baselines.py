@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from blade_dist.batches import MISS, Prompts, Ragged
 from blade_dist.evaluation import baselines
-from blade_dist.evaluation.baselines import cooccurrence_lists, popularity_lists
+from blade_dist.evaluation.baselines import cooccurrence_lists, popularity_lists, similarities
 from tests.test_rewards_metrics import ITEMS, make_catalog
 
 
@@ -24,7 +24,9 @@ def draw_prompts(rng: np.random.Generator, n: int, users: int) -> Prompts:
 
 def plainly(train: Prompts, history: list[int], k: int, exclude_history: bool) -> list[int]:
     """The definition, item by item."""
-    sequences = {train.user[row]: set(train.history[row]) | set(train.targets[row]) for row in range(len(train))}
+    sequences: dict[str, set[int]] = {}
+    for row in range(len(train)):
+        sequences.setdefault(train.user[row], set()).update(train.history[row], train.targets[row])
 
     def users_with(*items: int) -> int:
         return sum(set(items) <= sequence for sequence in sequences.values())
@@ -64,6 +66,30 @@ def test_the_size_of_a_batch_changes_nothing(cells: int, monkeypatch: pytest.Mon
     expected = cooccurrence_lists(make_catalog(), train, asked, 5, exclude_history=True)
     monkeypatch.setattr(baselines, "CELLS", cells)
     np.testing.assert_array_equal(cooccurrence_lists(make_catalog(), train, asked, 5, exclude_history=True), expected)
+
+
+def test_an_earlier_window_counts() -> None:
+    """The latest window does not reach back to item 3; the policy is trained on it nevertheless."""
+    users = np.array(["a", "a"], dtype=object)
+    train = Prompts(np.arange(2), users, Ragged.of([[3], [4]]), Ragged.of([[4], [5]]))
+    similar = similarities(make_catalog(), train).toarray()
+    np.testing.assert_allclose(similar[[3, 3, 4], [4, 5, 5]], 1)
+
+
+@settings(deadline=None)
+@given(st.integers(0, 2**16), st.integers(1, 40))
+def test_the_size_of_a_piece_changes_nothing(seed: int, size: int) -> None:
+    """A user's rows may lie apart, and a user may be larger than a piece."""
+    train = draw_prompts(np.random.default_rng(seed), 20, users=8)
+    expected = similarities(make_catalog(), train).toarray()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(baselines, "INTERACTIONS", size)
+        np.testing.assert_array_equal(similarities(make_catalog(), train).toarray(), expected)
+
+
+def test_without_training_rows_nothing_is_alike() -> None:
+    nobody = Prompts(np.arange(0), np.array([], dtype=object), Ragged.of([]), Ragged.of([]))
+    assert not similarities(make_catalog(), nobody).toarray().any()
 
 
 def test_a_catalog_that_is_used_up_leaves_misses() -> None:

@@ -50,13 +50,32 @@ def test_head_and_tail_are_groups_of_every_catalog() -> None:
     np.testing.assert_allclose(wanted.mgu(lists([[0, 1], [1, 2]], items), 2), [0.1, 0.4])
 
 
+def test_the_others_are_all_items_in_no_named_group() -> None:
+    items = catalog([["a"], ["a", "b"], [], ["c"], ["b", "c"]])
+    wanted = make_distribution("x", {"a": 0.5, "*": 0.25, "b": 0.25}, items)
+    batch = lists([[0, 2], [1, 3], [2, 3], [4, 4], [0, MISS]], items)
+    # shares of (a, *, b): (.5, .5, 0), (.25, .5, .25), (0, 1, 0), (0, 0, 1), (.5, 0, 0) and half a miss
+    np.testing.assert_allclose(wanted.mgu(batch, 2) * 3, [0.5, 0.5, 1.5, 1.5, 1.0])
+    np.testing.assert_allclose(wanted.dgu(batch, 2), [0.5, 0.5, 1.25, 1.25, 0.75])
+
+
+def test_the_others_may_stand_beside_the_head_and_for_nothing() -> None:
+    items = catalog()
+    batch = lists([[0, 1], [1, 2]], items)
+    both = [make_distribution("x", {"head": 0.4, other: 0.6}, items) for other in ("tail", "*")]
+    np.testing.assert_array_equal(both[0].mgu(batch, 2), both[1].mgu(batch, 2))
+    nothing = make_distribution("x", {"a": 0.5, "b": 0.3, "c": 0.2, "*": 0.0}, items)
+    np.testing.assert_array_equal(nothing.mass[:, 3], 0)
+
+
 @given(st.lists(st.lists(st.integers(-1, 4), min_size=3, max_size=3), min_size=1, max_size=5))
 def test_bounds(rows: list[list[int]]) -> None:
     items = catalog()
-    wanted = make_distribution("x", {"a": 0.2, "b": 0.3, "c": 0.5}, items)
     batch = lists(rows, items)
-    assert ((wanted.mgu(batch, 3) >= 0) & (wanted.mgu(batch, 3) <= 1)).all()
-    assert (wanted.dgu(batch, 3) >= wanted.mgu(batch, 3) - 1e-12).all()
+    for shares in ({"a": 0.2, "b": 0.3, "c": 0.5}, {"c": 0.7, "*": 0.3}):
+        wanted = make_distribution("x", shares, items)
+        assert ((wanted.mgu(batch, 3) >= 0) & (wanted.mgu(batch, 3) <= 1)).all()
+        assert (wanted.dgu(batch, 3) >= wanted.mgu(batch, 3) - 1e-12).all()
 
 
 def test_several_stakeholders_in_one_composite() -> None:
@@ -88,7 +107,12 @@ def test_the_fingerprint_knows_the_distributions_that_are_used() -> None:
         ({"a": 0.5, "b": 0.4}, r"reward\.distributions\.x: the shares sum to 0\.9; they must sum to 1"),
         ({"a": 0.5, "B": 0.5}, r"there is no group 'B'; did you mean"),
         ({"a": 0.5, "tail": 0.5}, r"there is no group 'tail'; .* stand alone"),
-        ({"a": 0.5, "c": 0.5}, r"1 of 5 items are in none of its groups, the first is 'i2' \('title 2'\)"),
+        (
+            {"a": 0.5, "c": 0.5},
+            r"1 of 5 items are in none of its groups, the first is 'i2' \('title 2'\); name a group .*, or add '\*'",
+        ),
+        ({"a": 0.5, "b": 0.3, "*": 0.2}, r"reward\.distributions\.x: a share of 0\.2 for '\*', and every item is in"),
+        ({"*": 1.0}, r"reward\.distributions\.x: '\*' stands .* name a group beside it"),
     ],
 )
 def test_bad_distributions_are_refused(wanted: dict[str, float], message: str) -> None:

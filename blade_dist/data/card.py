@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import asdict
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -16,6 +17,9 @@ from blade_dist.settings import Config, DataSettings
 
 NAMED = 3
 """Items that a message names."""
+
+WITHOUT_GROUP = "items_without_group.txt"
+"""File, in the data folder, of what the message does not name."""
 
 
 def settings_of(config: Config) -> dict[str, Any]:
@@ -46,6 +50,15 @@ def describe_catalog(catalog: Catalog) -> dict[str, Any]:
         "first_without_group": [f"{catalog.item_ids[item]} ({catalog.titles[item]})" for item in bare[:NAMED]],
         "items_only_held_out": int((catalog.popularity == 0).sum()),
     }
+
+
+def write_items_without_group(catalog: Catalog, folder: Path) -> None:
+    """Writes their ids, a line each in catalog order, atomically; no file where none, or every item, has no group."""
+    bare = catalog.item_ids[catalog.groups.lengths == 0]
+    if catalog.n_groups and len(bare):
+        temporary = folder / f"{WITHOUT_GROUP}.tmp"
+        temporary.write_text("".join(f"{item}\n" for item in bare), encoding="utf-8")
+        temporary.replace(folder / WITHOUT_GROUP)
 
 
 def describe_codec(codec: Codec) -> dict[str, int]:

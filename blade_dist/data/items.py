@@ -37,24 +37,29 @@ def build_catalog(items: pa.Table, popularity: NDArray[np.int64]) -> Catalog:
     """The catalog of the items that are left, in the order of the table.
 
     Raises:
-        UserError: embeddings that are missing or of different lengths.
+        UserError: embeddings that are missing or of different lengths; names the first such item.
     """
-    embeddings = None
-    if "embedding" in items.column_names:
-        vectors = items.column("embedding")
-        width = pc.list_value_length(vectors)
-        sizes = pc.unique(width).to_pylist()
-        if len(sizes) != 1 or not sizes[0]:
-            odd = pc.index(width, sizes[-1]).as_py()
-            raise UserError(
-                f"item {items.column('item')[odd].as_py()!r}: its embedding has {sizes[-1] or 0} numbers where the "
-                f"first item's has {sizes[0] or 0} (data.columns.embedding); every item needs one of the same length"
-            )
-        embeddings = pc.list_flatten(vectors).to_numpy().reshape(len(items), sizes[0])
     return Catalog.build(
         item_ids=items.column("item").to_pylist(),
         titles=items.column("title").to_pylist(),
         groups=[[name for name in row or [] if name] for row in items.column("groups").to_pylist()],
         popularity=popularity,
-        embeddings=embeddings,
+        embeddings=_embeddings(items) if "embedding" in items.column_names else None,
     )
+
+
+def _embeddings(items: pa.Table) -> NDArray[np.float32]:
+    """``[I, D]``; D is the length of the first embedding that is there."""
+    vectors = items.column("embedding")
+    sizes = pc.fill_null(pc.list_value_length(vectors), 0).to_numpy()
+    there = np.flatnonzero(sizes)
+    if not len(there):
+        raise UserError(f"data.columns.embedding: none of the {len(items)} items has an embedding")
+    given, names = there[0], items.column("item")
+    odd = np.flatnonzero(sizes != sizes[given])
+    if len(odd):
+        raise UserError(
+            f"data.columns.embedding: item {names[odd[0]].as_py()!r} has an embedding of {sizes[odd[0]]} numbers, and "
+            f"item {names[given].as_py()!r} one of {sizes[given]}; every item needs one of the same length"
+        )
+    return pc.list_flatten(vectors).to_numpy().reshape(len(items), sizes[given])

@@ -29,7 +29,15 @@ from blade_dist.data.bundle import (
     other_settings,
     read_card,
 )
-from blade_dist.data.card import describe_catalog, describe_codec, describe_log, settings_of, what_went, why_empty
+from blade_dist.data.card import (
+    describe_catalog,
+    describe_codec,
+    describe_log,
+    settings_of,
+    what_went,
+    why_empty,
+    write_items_without_group,
+)
 from blade_dist.data.formats import FORMATS
 from blade_dist.data.items import build_catalog, usable_items
 from blade_dist.data.partition import ReadCounts, read_sequences
@@ -105,6 +113,7 @@ def _prepare(config: Config, folder: Path) -> dict[str, Any]:
     assembler = Assembler(config.data, filtered.store, filtered.counts)
     catalog = build_catalog(filtered.items.take(pa.array(assembler.kept_items)), assembler.popularity())
     catalog.save(folder / "catalog")
+    write_items_without_group(catalog, folder)
     for name in SPLITS:
         if not write_prompts(folder / f"{name}.arrow", assembler.prompts(name)):
             raise UserError(

@@ -66,6 +66,11 @@ class PromptTable:
         users = self._users.take(pa.array(index)).to_numpy()
         return Prompts(index, users, self._take(self._histories, index), self._take(self._targets, index))
 
+    def user_numbers(self, index: NDArray[np.int64]) -> NDArray[np.int64]:
+        """``[B]`` a number of each given prompt's user: the same for the same user; no history is read."""
+        numbers = self._users.dictionary_encode().combine_chunks().indices.to_numpy()
+        return numbers[index].astype(np.int64)
+
     def longest(self, codec: Codec) -> int:
         """Tokens of the longest prompt."""
         lengths = codec.item_blocks.lengths

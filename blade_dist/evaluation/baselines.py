@@ -1,10 +1,13 @@
-"""Recommenders that need no model and are hard to beat: popularity and item co-occurrence. Pure numpy / scipy."""
+"""Recommenders that need no model and are hard to beat: popularity and item co-occurrence. Pure numpy, scipy, arrow."""
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 import numpy as np
+import pyarrow as pa
 from numpy.typing import NDArray
-from scipy.sparse import csr_matrix, diags
+from scipy.sparse import csr_matrix, diags, vstack
 
 from blade_dist.batches import MISS, Prompts, Ragged
 from blade_dist.catalog.catalog import Catalog
@@ -12,6 +15,9 @@ from blade_dist.catalog.rules import Rules
 
 CELLS = 2**24
 """Scores (prompt x item) that are held at once."""
+
+INTERACTIONS = 2**22
+"""(user, item) pairs of training rows, repeats among them, that are counted at once."""
 
 DECIMALS = 9
 """Of a score; what differs by rounding errors only is equal."""
@@ -32,7 +38,7 @@ def popularity_lists(
 def cooccurrence_lists(
     catalog: Catalog, train: Prompts, prompts: Prompts, k: int, exclude_history: bool, rules: Rules | None = None
 ) -> NDArray[np.int32]:
-    """Items that occur with the history's items in the same users' training sequences: int32 ``[n, k]``.
+    """Items that occur with the history's items in the same users' training prompts: int32 ``[n, k]``.
 
     Score of item j: the sum of its :func:`similarities` to the history's items. Equal scores, 0 among them, go by
     popularity; rules and misses as in :func:`popularity_lists`.
@@ -43,18 +49,30 @@ def cooccurrence_lists(
 def similarities(catalog: Catalog, train: Prompts) -> csr_matrix:
     """``[I, I]``: ``C_ij / sqrt(C_ii * C_jj)``, C_ij = users with both items; 0 for an item and itself.
 
-    A user's training sequence is the history and targets of the latest window (the last of the user's rows), so it
-    reaches as far back as ``data.max_history``.
+    A user has the items of the histories and targets of all of the user's rows, each once: what a policy that trains on
+    every row is shown.
     """
-    last = len(train) - 1 - np.unique(train.user[::-1], return_index=True)[1]
-    users = np.arange(len(last))
-    windows = train.take(last)
-    seen = occurrence(Ragged.concat([windows.history, windows.targets]), np.tile(users, 2), len(last), len(catalog))
+    seen = _seen(train, len(catalog))
     together = (seen.T @ seen).tocsr()
     scale = diags(1 / np.sqrt(np.maximum(together.diagonal(), 1.0)))
     similar = (scale @ together @ scale).tocsr()
     similar.setdiag(0)
     return similar
+
+
+def _seen(train: Prompts, items: int) -> csr_matrix:
+    """0/1 matrix ``[users, items]``: what is in any of a user's rows."""
+    user = pa.array(train.user, pa.large_string()).dictionary_encode().indices.to_numpy()
+    order = np.argsort(user, kind="stable")
+    first_row = np.concatenate([[0], np.cumsum(np.bincount(user))])
+    pairs = np.cumsum(np.bincount(user, train.history.lengths + train.targets.lengths))
+    first_user = np.flatnonzero(np.diff(pairs // INTERACTIONS, prepend=-1))
+    parts = [csr_matrix((0, items))]
+    for start, stop in pairwise([*first_user, len(pairs)]):  # no user is in two parts
+        rows = order[first_row[start] : first_row[stop]]
+        known = Ragged.concat([train.history.take(rows), train.targets.take(rows)])
+        parts.append(occurrence(known, np.tile(user[rows] - start, 2), stop - start, items))
+    return vstack(parts, format="csr")
 
 
 def _most_similar(

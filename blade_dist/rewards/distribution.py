@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from blade_dist.catalog.catalog import Catalog
+from blade_dist.catalog.rules import EVERY
 from blade_dist.errors import UserError
 from blade_dist.rewards.items import tail_items
 from blade_dist.rewards.lists import Lists
@@ -56,22 +57,40 @@ class Distribution:
 def make_distribution(name: str, wanted: Mapping[str, float], catalog: Catalog) -> Distribution:
     """The distribution ``reward.distributions.<name>`` over a catalog's groups, or over head and tail.
 
+    ``*`` stands for the items in none of the other groups, those without any group among them.
+
     Raises:
-        UserError: shares that do not sum to 1, a group that is not there, items in none of the groups.
+        UserError: shares that do not sum to 1, a group that is not there, items in none of the groups, a share for
+            ``*`` where it stands for no item, ``*`` alone.
     """
     setting = f"reward.distributions.{name}"
     if abs(sum(wanted.values()) - 1) > ROUNDING:
         raise UserError(f"{setting}: the shares sum to {sum(wanted.values()):g}; they must sum to 1")
-    member = _members(setting, list(wanted), catalog)
-    outside = np.flatnonzero(~member.any(axis=1))
-    if len(outside):
-        first = outside[0]
+    named = [group for group in wanted if group != EVERY]
+    if not named:
         raise UserError(
-            f"{setting}: {len(outside)} of {len(catalog)} items are in none of its groups, the first is "
-            f"{catalog.item_ids[first]!r} ({catalog.titles[first]!r}); name a group for each"
+            f"{setting}: {EVERY!r} stands for the items in none of the other groups; name a group beside it"
+        )
+    member = _members(setting, named, catalog)
+    outside = ~member.any(axis=1)
+    if EVERY in wanted:
+        _check_others(setting, wanted[EVERY], int(outside.sum()))
+        member = np.insert(member, list(wanted).index(EVERY), outside, axis=1)
+    elif outside.any():
+        first = np.flatnonzero(outside)[0]
+        raise UserError(
+            f"{setting}: {outside.sum()} of {len(catalog)} items are in none of its groups, the first is "
+            f"{catalog.item_ids[first]!r} ({catalog.titles[first]!r}); name a group of each, or add {EVERY!r} with the "
+            "share of all others"
         )
     mass = np.append(member / member.sum(axis=1, keepdims=True), np.zeros((1, len(wanted))), axis=0)
     return Distribution(np.array(list(wanted.values()), dtype=np.float64), mass)
+
+
+def _check_others(setting: str, share: float, items: int) -> None:
+    """Raises UserError where a share above 0 is wanted of no item."""
+    if share > 0 and not items:
+        raise UserError(f"{setting}: a share of {share:g} for {EVERY!r}, and every item is in one of the other groups")
 
 
 def _members(setting: str, groups: list[str], catalog: Catalog) -> NDArray[np.bool_]:

@@ -17,10 +17,12 @@ class RewardSettings(Section):
     is the mean of a boost of that name; ``excess/2@5`` the share of positions beyond 2 items of one of their groups."""
     normalise: bool = False
     """Whether each metric is divided by its spread among the reference's lists for a prompt before it is weighed, so
-    that equal weights mean an equal say. Measured once, when the prior is made, and kept with it."""
+    that equal weights mean an equal say. Measured once, on 256 training prompts (of as many users, where there are
+    so many), when the prior is made, and kept with it. A metric that is only constrained is not divided."""
     distributions: dict[str, dict[str, Annotated[float, Field(ge=0)]]] = {}
     """Wanted shares of the positions, by name: group to share, sum 1; of the catalog's groups, or of ``head`` and
-    ``tail`` (by popularity). Several stakeholders (providers, categories, the long tail) take several."""
+    ``tail`` (by popularity). ``*`` is all items in none of the groups that are named, those without a group among
+    them. Several stakeholders (providers, categories, the long tail) take several."""
     boosts: dict[str, dict[Name, float]] = {}
     """Wishes for what is shown, by name: item id, or ``group:NAME``, to weight (negative: rather not). Soft, as opposed
     to ``lists.exclude`` and ``lists.at_most``, which no list breaks."""

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 from rich.console import Console
 
 from blade_dist.data.bundle import read_card
+from blade_dist.data.card import WITHOUT_GROUP
 from blade_dist.data.prepare import prepare_data
 from blade_dist.runtime import ray_runtime
 from blade_dist.settings import Config
@@ -25,16 +27,18 @@ def data_stage(config: Config, console: Console) -> None:
         highlight=False,
         soft_wrap=True,
     )
-    _name_items_without_group(card["catalog"], console)
+    _name_items_without_group(card["catalog"], config.run.dir / "data" / WITHOUT_GROUP, console)
 
 
-def _name_items_without_group(catalog: dict[str, Any], console: Console) -> None:
-    """Says which items no metric of groups knows, where some have a group and some have none."""
+def _name_items_without_group(catalog: dict[str, Any], ids: Path, console: Console) -> None:
+    """Says which items no metric of groups knows, where some have a group and some have none; ``ids``: file of all."""
     bare, named = catalog["items_without_group"], catalog.get("first_without_group")
     if named and catalog["groups"]:
+        listed = f" (all ids: {ids})" if ids.is_file() else ""
         console.print(
             f"data: {bare} of {catalog['items']} items have no group: {', '.join(named)}{', ...' * (bare > len(named))}"
-            "; they count in no group's share (mgu, dgu, calibration), and two of them are alike (ild)",
+            f"{listed}; they count in no group's share (mgu, dgu, calibration), and two of them are alike (ild)",
             highlight=False,
+            markup=False,
             soft_wrap=True,
         )

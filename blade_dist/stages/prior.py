@@ -25,7 +25,7 @@ from blade_dist.stages.parts import Inputs, check_inputs, engines, scorer
 CHUNK = 256
 """Prompts between two saves."""
 
-PILOT = 64
+PILOT = 256
 """Prompts whose lists say how much each metric differs, where the reward is normalised."""
 
 
@@ -75,6 +75,25 @@ def warm_prompts(config: Config, rows: NDArray[np.int64]) -> NDArray[np.int64]:
     return np.sort(rng.choice(rows, config.prior.prompts, replace=False))
 
 
+def pilot_prompts(seed: int, rows: NDArray[np.int64], users: NDArray[np.int64]) -> NDArray[np.int64]:
+    """:data:`PILOT` of the prompts, or all, drawn at random; a second one of a user where every user has a first.
+
+    Args:
+        seed: the run's seed.
+        rows: ``[P]`` the prompts.
+        users: ``[P]`` a number of each one's user.
+
+    Returns:
+        int64 ``[min(P, PILOT)]``, ascending.
+    """
+    shuffled = np.random.default_rng(stable_seed(seed, "pilot")).permutation(len(rows))
+    by_user = np.argsort(users[shuffled], kind="stable")
+    first = np.flatnonzero(np.diff(users[shuffled][by_user], prepend=-1))
+    visit = np.empty(len(rows), dtype=np.int64)
+    visit[by_user] = np.arange(len(rows)) - np.repeat(first, np.diff(first, append=len(rows)))
+    return np.sort(rows[shuffled[np.argsort(visit, kind="stable")[:PILOT]]])
+
+
 def has_prior(config: Config, inputs: Inputs) -> bool:
     """Whether a whole prior of this run is there.
 
@@ -104,7 +123,7 @@ def build_prior(config: Config, inputs: Inputs, pool: EnginePool, reward: Any, c
     """Samples, scores and saves, a chunk of prompts at a time. The engines must serve the reference.
 
     Raises:
-        UserError: a metric that is to be normalised and is the same in all of a pilot's lists.
+        UserError: a metric with a weight that is to be normalised and is the same in all of a pilot's lists.
     """
     writer = PriorWriter(inputs.paths.prior, prior_stamp(config, inputs))
     constrained = config.reward.constrained
@@ -117,7 +136,9 @@ def build_prior(config: Config, inputs: Inputs, pool: EnginePool, reward: Any, c
         )
 
     if config.reward.normalise and not writer.scales:
-        writer.scales = spreads(ray.get(lists(warm[:PILOT])).parts)
+        pilot = pilot_prompts(config.run.seed, warm, inputs.data.train.user_numbers(warm))
+        parts = ray.get(lists(pilot)).parts
+        writer.scales = spreads({name: parts[name] for name, weight in config.reward.weights.items() if weight})
     ray.get(reward.rescale.remote(writer.scales))
     cold = np.setdiff1d(inputs.rows, np.union1d(warm, writer.done()))
     if len(cold):

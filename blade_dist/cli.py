@@ -13,6 +13,7 @@ from rich.console import Console
 from blade_dist.artifacts import check_folder
 from blade_dist.config import dump_config, load_config, save_config
 from blade_dist.errors import UserError, origin
+from blade_dist.explain import explain_config
 from blade_dist.settings import Config
 
 RAY_JOB = "RAY_JOB_CONFIG_JSON_ENV_VAR"
@@ -65,13 +66,41 @@ def _read(path: Path | None, overrides: list[str] | None) -> tuple[Config, Conso
 
 
 @app.command()
-def config(path: ConfigFile, overrides: Overrides = None) -> None:
-    """Print the resolved settings.
+def config(
+    given: Annotated[
+        list[str] | None,
+        typer.Argument(
+            metavar="CONFIG|NAME",
+            help="YAML file, else all defaults; with --explain, then sections or settings to show, else all.",
+            show_default=False,
+        ),
+    ] = None,
+    explain: Annotated[bool, typer.Option("--explain", help="Writes above each setting what it does.")] = False,
+    overrides: Overrides = None,
+) -> None:
+    """Print the resolved settings, as YAML that the other commands read.
 
     Example: blade-dist config launch/configs/quickstart.yaml --set learner.zero_stage=2
+
+    Example: blade-dist config my.yaml --explain posterior prior.size
     """
+    path, names = _file_and_names(given or [], explain)
     settings, _ = _read(path, overrides)
-    typer.echo(dump_config(settings), nl=False)
+    typer.echo(explain_config(settings, names) if explain else dump_config(settings), nl=False)
+
+
+def _file_and_names(given: list[str], explain: bool) -> tuple[Path | None, list[str]]:
+    """The settings file, where the first argument is or looks like one, and names of settings.
+
+    Raises:
+        UserError: names, without ``--explain``.
+    """
+    first = Path(given[0]) if given else None
+    if explain and first and first.suffix not in (".yaml", ".yml") and first.name == given[0] and not first.is_file():
+        return None, given
+    if given[1:] and not explain:
+        raise UserError(f"{given[1]}: one CONFIG is printed; sections or settings are named after --explain")
+    return first, given[1:]
 
 
 @app.command()

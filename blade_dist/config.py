@@ -1,6 +1,7 @@
 """Settings from YAML: read, overridden, checked before anything starts, printed, saved.
 
-Unknown keys are refused with the nearest valid name; ``blade-dist config CONFIG`` prints the resolved tree.
+Unknown keys are refused with the nearest valid name; ``blade-dist config CONFIG`` prints the resolved tree, with
+``--explain`` what each setting does (``explain.py``).
 """
 
 from __future__ import annotations

@@ -41,7 +41,8 @@ class ColumnSettings(Section):
     groups: str | None = None
     """Items: groups, joined by ``data.group_separator``, or a list column in Parquet."""
     embedding: str | None = None
-    """Items: a list-of-floats column in Parquet, used by ``semantic_id``."""
+    """Items: a list-of-floats column in Parquet, read by the metric ``ild_embedding`` and by
+    ``codec.kind: semantic_id`` (without it the codes follow groups and titles)."""
 
 
 class DataSettings(Section):

@@ -27,7 +27,8 @@ class RewardSettings(Section):
     """Wishes for what is shown, by name: item id, or ``group:NAME``, to weight (negative: rather not). Soft, as opposed
     to ``lists.exclude`` and ``lists.at_most``, which no list breaks."""
     at_least: dict[str, float] = {}
-    """Floors: metric to the mean that the sampled lists must have; the loop weighs it up until they do."""
+    """Floors: metric to the mean that the sampled lists must have; the loop weighs it up until they do. Refused where
+    the best reference lists miss it; not beside ``train.validation_prompts`` or ``prior.refresh_every``."""
     at_most: dict[str, float] = {}
     """Ceilings, likewise, for metrics where less is better."""
     multiplier_lr: Rate = 0.5
@@ -71,11 +72,13 @@ class PosteriorSettings(Section):
     smoothing: Rate = 0.5
     """s, added to both sides of the Beta (1/2 is Jeffreys)."""
     ties: Literal["le", "mid", "lt", "exact"] = "le"
-    """How equal rewards count: all, half, none, or Best-of-N's exact density ratio."""
+    """How lists of equal reward count in F: le all, mid half, lt none. exact: Best-of-N's own density ratio where there
+    are ties (N is ``learner.bon_n``); it takes the place of ``proxy``."""
     proxy: Literal["log_mean", "mean_log"] = "log_mean"
-    """R = log E[F], or E[log F]."""
+    """The proxy reward: log_mean is log E[F], mean_log is E[log F] (by the digamma function)."""
     carry: Fraction = 0.0
-    """How much of a prompt's earlier evidence returns at its next visit."""
+    """How much of a prompt's earlier evidence returns at its next visit; not beside ``reward.at_least`` or
+    ``reward.at_most``."""
 
 
 class AdvantageSettings(Section):

@@ -31,23 +31,41 @@ class Config(Section):
     colocate: bool | None = None
     """GPU only: whether engines and learners share GPUs in pairs; none: only where there are too few for both."""
     run: RunSettings = RunSettings()
+    """Where results go, and what a whole run holds."""
     data: DataSettings = DataSettings()
+    """From a raw log to prompts."""
     codec: CodecSettings = CodecSettings()
+    """How lists and prompts are written as tokens."""
     lists: ListSettings = ListSettings()
+    """Which lists are legal."""
     model: ModelSettings = ModelSettings()
+    """The base checkpoint."""
     sft: SftSettings = SftSettings()
+    """Fine-tuning of the base to the reference policy."""
     prior: PriorSettings = PriorSettings()
+    """The reference's lists, from which the belief starts."""
     rollout: RolloutSettings = RolloutSettings()
+    """vLLM engines and the lists that they sample."""
     reward: RewardSettings = RewardSettings()
+    """What a list is worth."""
     posterior: PosteriorSettings = PosteriorSettings()
+    """The belief of each prompt's F(r); targets blade and static read it."""
     advantage: AdvantageSettings = AdvantageSettings()
+    """From proxy rewards to advantages."""
     bond: BondSettings = BondSettings()
+    """``target: bond`` only (J-BOND)."""
     learner: LearnerSettings = LearnerSettings()
+    """The DeepSpeed ranks and their objective."""
     weights: WeightSettings = WeightSettings()
+    """The push of new weights to the engines."""
     train: TrainSettings = TrainSettings()
+    """Steps, checkpoints and validation of the alignment."""
     evaluate: EvaluateSettings = EvaluateSettings()
+    """What the report of held-out prompts holds."""
     tracking: TrackingSettings = TrackingSettings()
+    """Where the steps' numbers go."""
     ray: RaySettings = RaySettings()
+    """The cluster."""
 
     @model_validator(mode="after")
     def _rewarded(self) -> Config:

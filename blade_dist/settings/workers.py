@@ -69,9 +69,9 @@ class LearnerSettings(Section):
     epochs: Positive = 1
     """Optimizer steps per batch of rollouts."""
     bon_n: Annotated[int, Field(ge=2)] = 16
-    """N of the Best-of-N that is distilled."""
+    """N of the Best-of-N that is distilled: read by the default of ``kl_coef`` and by ``posterior.ties: exact``."""
     kl_coef: Annotated[float, Field(ge=0)] | None = None
-    """Weight of the KL to the reference; default ``1 / (bon_n - 1)``."""
+    """Weight of the KL to the reference; default ``1 / (bon_n - 1)``. Not read by ``target: bond``."""
     tokens_per_microbatch: Positive = 16384
     """Padded tokens of one forward; more are accumulated."""
     shared_prefix: bool = True

@@ -1,0 +1,111 @@
+"""The settings with their meaning: a YAML file of settings, each below a comment that says what it does."""
+
+from __future__ import annotations
+
+import difflib
+import textwrap
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, Literal, get_args, get_origin
+
+import yaml
+from pydantic import BaseModel
+from pydantic.fields import FieldInfo
+
+from blade_dist.errors import UserError
+from blade_dist.settings import Config
+
+WIDTH = 100
+"""Columns that comments take, their indentation included."""
+
+Name = tuple[str, ...]
+"""A full name's parts."""
+
+
+def explain_config(config: Config, names: Sequence[str] = ()) -> str:
+    """The resolved tree as YAML that loads again, with the settings' descriptions as comments.
+
+    Settings of a section that is left out (``learner.lora``) follow as comments, with their defaults.
+
+    Args:
+        config: whose values are shown.
+        names: sections and full names of settings, to which it is restricted; none is everything.
+
+    Raises:
+        UserError: a name that there is not, with the nearest one.
+    """
+    known = [path for path, _ in fields_of(Config)]
+    wanted = [_known(name, known) for name in names]
+    return "\n".join(_lines(Config, config.model_dump(mode="json"), (), wanted)).lstrip("\n") + "\n"
+
+
+def fields_of(section: type[BaseModel], above: Name = ()) -> Iterator[tuple[Name, FieldInfo]]:
+    """Every setting and every section below ``section``, with its path; also of sections that may be left out."""
+    for name, field in section.model_fields.items():
+        path = (*above, name)
+        yield path, field
+        if (inner := section_of(field)) is not None:
+            yield from fields_of(inner, path)
+
+
+def section_of(field: FieldInfo) -> type[BaseModel] | None:
+    """The section that a field is, or may be; None of a setting."""
+    kinds = (field.annotation, *get_args(field.annotation))
+    return next((kind for kind in kinds if isinstance(kind, type) and issubclass(kind, BaseModel)), None)
+
+
+def _known(name: str, known: Sequence[Name]) -> Name:
+    """The path of a name. A key alone is nearest to a setting that ends in it: ``tau`` to ``posterior.tau``."""
+    path = tuple(name.split("."))
+    if path in known:
+        return path
+    alike = [other for other in known if other[-1] == name] or known
+    near = difflib.get_close_matches(name, [".".join(other) for other in alike], n=1, cutoff=0.0)[0]
+    raise UserError(f"{name}: unknown setting; did you mean {near}?")
+
+
+def _lines(section: type[BaseModel], tree: Mapping[str, Any], above: Name, wanted: Sequence[Name]) -> Iterator[str]:
+    """The lines of a section's fields that are on the way to a wanted one, or below one."""
+    indent = "  " * len(above)
+    for name, field in section.model_fields.items():
+        path, inner = (*above, name), section_of(field)
+        if wanted and not any(all(a == b for a, b in zip(path, other, strict=False)) for other in wanted):
+            continue
+        if inner is not None and not above:
+            yield ""
+        yield from _comment(_meaning(field), indent)
+        if inner is None or tree[name] is None:
+            yield from _setting(path, tree[name])
+        else:
+            yield f"{indent}{name}:"
+            yield from _lines(inner, tree[name], path, wanted)
+        if inner is not None and tree[name] is None:
+            defaults = inner().model_dump(mode="json")
+            for line in (f"{indent}{name}:", *_lines(inner, defaults, path, wanted)):
+                yield f"{indent}# {line.removeprefix(indent)}"
+
+
+def _setting(path: Name, value: Any) -> list[str]:
+    """``name: value`` in YAML, indented as its path is deep."""
+    for name in reversed(path):
+        value = {name: value}
+    return yaml.safe_dump(value, sort_keys=False).splitlines()[len(path) - 1 :]
+
+
+def _comment(text: str, indent: str) -> list[str]:
+    lines = textwrap.wrap(text, WIDTH - len(indent) - 2, break_long_words=False, break_on_hyphens=False)
+    return [f"{indent}# {line}" for line in lines]
+
+
+def _meaning(field: FieldInfo) -> str:
+    """Its description, and the values that it may have where these can be counted."""
+    text = " ".join((field.description or "").replace("``", "`").split())
+    choices = _choices(field.annotation)
+    how_many = "Any of" if get_origin(field.annotation) is list else "One of"
+    return f"{text} {how_many}: {', '.join(choices)}." if len(choices) > 1 else text
+
+
+def _choices(annotation: Any) -> list[str]:
+    """Values of a Literal, also of one inside a list or beside None."""
+    if get_origin(annotation) is Literal:
+        return [str(value) for value in get_args(annotation)]
+    return [choice for part in get_args(annotation) for choice in _choices(part)]

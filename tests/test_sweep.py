@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import io
 import json
 import shlex
 import shutil
 import time
 from contextlib import suppress
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -19,14 +21,24 @@ from hypothesis import strategies as st
 from ray.util import placement_group_table
 from rich.console import Console
 
-from blade_dist.artifacts import RunPaths
+from blade_dist.artifacts import RunPaths, write_json
 from blade_dist.config import load_config
 from blade_dist.errors import UserError
 from blade_dist.placement import Demand, Node, place_copies
 from blade_dist.settings import Config
 from blade_dist.stages.sweep import sweep_stage
-from blade_dist.stages.trial import Halving, Trial, first_line
-from blade_dist.sweep.results import Outcome, mean_of_last, ranked, render, value_of, value_so_far, write_results
+from blade_dist.stages.trial import Halving, Trial, TrialRows, first_line
+from blade_dist.sweep.comparable import obstacle
+from blade_dist.sweep.results import (
+    Criterion,
+    Outcome,
+    mean_of_last,
+    ranked,
+    render,
+    value_of,
+    value_so_far,
+    write_results,
+)
 from blade_dist.sweep.space import points
 from tests.conftest import TRAIN_PROMPTS, with_settings
 from tests.program import Program
@@ -43,6 +55,24 @@ def test_points_are_the_product_of_the_values() -> None:
     assert last.config.reward.weights == {"ndcg@5": 1.0, "ild@5": 0.3}
     assert (last.config.posterior.tau, last.config.learner.lr) == ("auto", 2e-3)
     assert BASE.reward.weights == {"ndcg@5": 1.0}
+
+
+def test_the_settings_of_j_bond_can_be_swept() -> None:
+    found = points(BASE, ["target=bond", "bond.eta=0.01,0.05"])
+    assert [(point.config.target, point.config.bond.eta) for point in found] == [("bond", 0.01), ("bond", 0.05)]
+
+
+def test_every_combination_that_is_drawn_has_all_seeds() -> None:
+    over = ["run.seed=0,1", "posterior.tau=0,0.1,0.2", "learner.bon_n=2,4"]
+    drawn = points(BASE, over, 3)
+    assert len(drawn) == 6
+    assert [point.config.run.seed for point in drawn] == [0, 1] * 3
+    labels = [point.seedless.label for point in drawn]
+    assert labels[::2] == labels[1::2]
+    assert len(set(labels)) == 3
+    assert "seed" not in drawn[0].seedless.arguments
+    with pytest.raises(UserError, match=r"--samples 7: the grid has 6 points, run\.seed aside; ask for"):
+        points(BASE, over, 7)
 
 
 @settings(deadline=None, max_examples=25)
@@ -150,7 +180,8 @@ def test_the_table_has_the_best_first_and_failures_last(tmp_path: Path) -> None:
         outcome(0.3, "whole", [0.0, 0.7]),
         outcome(0.4, "whole", [nan, nan]),
     ]
-    order = ranked(found, "reward")
+    groups = ranked(found, "reward")
+    order = [entry for group in groups for entry in group]
     assert [entry.point.settings["posterior.tau"] for entry in order] == [0.3, 0.4, 0.2, 0.1]
     write_results(order, "reward", tmp_path)
     table = pq.read_table(tmp_path / "results.parquet").to_pylist()
@@ -160,11 +191,93 @@ def test_the_table_has_the_best_first_and_failures_last(tmp_path: Path) -> None:
     assert written["points"][0]["settings"] == {"posterior.tau": 0.3}
     assert (written["points"][0]["steps"], written["points"][0]["reward"]) == (2, 0.7)
     console = Console(record=True, width=200)
-    console.print(render(order, "reward", parts=True))
+    console.print(render(groups, "reward", parts=True))
     lines = console.export_text().splitlines()
     assert any("0.3 " in line and "0.7000" in line and "0.3500" in line and "whole" in line for line in lines)
     assert any("stopped early" in line for line in lines)
     assert "it broke" in lines[-2]
+
+
+def seeded(tau: float, seed: int, rewards: list[float], ended: Any = "whole") -> Outcome:
+    (point,) = points(BASE, [f"posterior.tau={tau}", f"run.seed={seed}"])
+    return Outcome(point, ended, [{"step": at, "reward": value} for at, value in enumerate(rewards)], "it broke")
+
+
+def test_points_are_ranked_by_their_mean_over_the_seeds() -> None:
+    lucky = [seeded(0.1, 0, [0.9]), seeded(0.1, 1, [0.1]), seeded(0.1, 2, [0.2, 0.2])]
+    steady = [seeded(0.2, seed, [0.5]) for seed in range(3)]
+    broken = [seeded(0.3, 0, [0.8]), seeded(0.3, 1, [0.7]), seeded(0.3, 2, [0.0], "failed")]
+    groups = ranked([*lucky, *broken, *steady], "reward")
+    assert groups == [steady, lucky, broken]
+    console = Console(record=True, width=200)
+    console.print(render(groups, "reward", parts=False))
+    shown = [[cell.strip() for cell in line.split("\u2502")[1:-1]] for line in console.export_text().splitlines()]
+    assert [row for row in shown if row] == [
+        ["0.2", "3", "1", "0.5000", "whole"],
+        ["0.1", "3", "1 to 2", "0.4000 (0.1000 to 0.9000)", "whole"],
+        ["0.3", "2 of 3", "1", "0.7500 (0.7000 to 0.8000)", "whole, it broke"],
+    ]
+
+
+@settings(deadline=None, max_examples=50)
+@given(st.lists(st.tuples(st.sampled_from([0.1, 0.2, 0.3]), st.floats(0, 1)), min_size=1, max_size=12))
+def test_groups_hold_every_outcome_once_and_fall_in_their_means(given: list[tuple[float, float]]) -> None:
+    found = [seeded(tau, seed, [reward]) for seed, (tau, reward) in enumerate(given)]
+    groups = ranked(found, "reward")
+    assert sorted(outcome.point.folder for group in groups for outcome in group) == sorted(
+        outcome.point.folder for outcome in found
+    )
+    assert all(len({outcome.point.config.posterior.tau for outcome in group}) == 1 for group in groups)
+    means = [sum(outcome.rows[0]["reward"] for outcome in group) / len(group) for group in groups]
+    assert all(before >= after - 1e-12 for before, after in pairwise(means))
+
+
+PARTS, EVALUATE = "choose by the parts", "compare them with `blade-dist evaluate`"
+
+
+@pytest.mark.parametrize(
+    ("fixed", "over", "by", "named", "instead"),
+    [
+        ([], "reward.weights.ild@5=0,0.3", "reward", "reward.weights", PARTS),
+        ([], "reward.weights.ild@5=0,0.3", "validation", "reward.weights", PARTS),
+        ([], "reward.normalise=false,true", "reward", "reward.normalise", PARTS),
+        ([], "reward.boosts={margin: {a: 1}},{margin: {a: 2}}", "reward", "reward.boosts", PARTS),
+        ([], "reward.distributions={d: {a: 1}},{d: {b: 1}}", "reward", "reward.distributions", PARTS),
+        ([], "reward.at_least={ndcg@5: 0.1},{ndcg@5: 0.2}", "reward", "reward.at_least", PARTS),
+        ([], "reward.at_most={mgu@5: 0.1}", "reward", "reward.at_most", PARTS),
+        (["reward.at_least={ndcg@5: 0.1}"], "reward.multiplier_lr=0.1,0.5", "reward", "reward.at_least", PARTS),
+        (["reward.at_least={ndcg@5: 0.1}"], "learner.lr=1e-3,2e-3", "reward", "reward.at_least", PARTS),
+        (["reward.normalise=true"], "prior.size=16,32", "reward", "prior.size", PARTS),
+        (["reward.normalise=true"], "prior.size=16,32", "validation", "prior.size", PARTS),
+        (["reward.normalise=true"], "rollout.temperature=0.7,1", "validation", "rollout.temperature", PARTS),
+        ([], "rollout.temperature=0.7,1", "reward", "rollout.temperature", EVALUATE),
+        ([], "train.prompts=100,null", "reward", "train.prompts", EVALUATE),
+        ([], "train.validation_prompts=100,200", "validation", "train.validation_prompts", EVALUATE),
+    ],
+)
+def test_points_whose_rewards_are_no_measure_of_each_other_are_not_compared(
+    fixed: list[str], over: str, by: Criterion, named: str, instead: str
+) -> None:
+    found = obstacle(points(load_config(None, fixed), [over]), by)
+    assert found is not None
+    assert named in found.why
+    assert found.instead == instead
+
+
+@pytest.mark.parametrize(
+    ("fixed", "over", "by"),
+    [
+        ([], "learner.lr=1e-3,2e-3", "reward"),
+        ([], "run.seed=0,1", "reward"),
+        ([], "prior.size=16,32", "reward"),
+        ([], "reward.multiplier_lr=0.1,0.5", "reward"),
+        ([], "rollout.temperature=0.7,1", "validation"),
+        ([], "train.validation_prompts=100,200", "reward"),
+        (["reward.normalise=true"], "posterior.tau=0.1,0.3", "validation"),
+    ],
+)
+def test_other_points_are_compared(fixed: list[str], over: str, by: Criterion) -> None:
+    assert obstacle(points(load_config(None, fixed), [over]), by) is None
 
 
 def test_settings_of_mixed_kinds_are_written_as_text(tmp_path: Path) -> None:
@@ -173,9 +286,9 @@ def test_settings_of_mixed_kinds_are_written_as_text(tmp_path: Path) -> None:
     assert pq.read_table(tmp_path / "results.parquet")["posterior.tau"].to_pylist() == ["0.1", "auto"]
 
 
-def trial_of(config: Config, folder: Path) -> Trial:
+def trial_of(config: Config, folder: Path, by: Criterion = "reward") -> Trial:
     run = config.run.model_copy(update={"dir": folder})
-    return Trial(config.model_copy(update={"run": run}), "reward", shares_prior=True)
+    return Trial(config.model_copy(update={"run": run}), by, shares_prior=True)
 
 
 class Seen:
@@ -195,8 +308,94 @@ def test_a_bad_trial_is_asked_to_stop_also_by_one_of_an_earlier_sweep(tmp_path: 
         scheduler.on_trial_add(None, seen)
         for step in range(1, 9):
             assert scheduler.on_trial_result(None, seen, {"step": step, "reward": reward}) == "CONTINUE"
-    assert not trials["good"].stop.exists()
-    assert json.loads(trials["bad"].stop.read_text()) == {"step": 2, "reward": 0.4}
+    assert not trials["good"].stop_note.exists()
+    assert json.loads(trials["bad"].stop_note.read_text()) == {"by": "reward", "step": 2, "value": 0.4}
+
+
+@pytest.mark.parametrize(("by", "asked"), [("reward", [True]), ("validation", [])])
+def test_a_note_stops_a_trial_of_its_own_criterion_only(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, by: Criterion, asked: list[bool]
+) -> None:
+    monkeypatch.setattr("blade_dist.stages.trial.tune.report", lambda _: None)
+    trial = trial_of(BASE, tmp_path, by)
+    write_json(trial.stop_note, {"by": "reward", "step": 2, "value": 0.4})
+    stopped: list[bool] = []
+    with TrialRows(trial, lambda: stopped.append(True)) as rows:
+        rows.update(2, {"reward": 0.4})
+    assert stopped == asked
+
+
+class Swept:
+    """Sweeps whose alignments take no time: every trial that is run has what ``reward`` says of its settings."""
+
+    def __init__(self, folder: Path, monkeypatch: pytest.MonkeyPatch, *fixed: str) -> None:
+        self.config = load_config(None, [f"run.dir={folder}", "train.steps=2", *fixed])
+        self.halved: list[bool] = []
+        self.ran: list[str] = []
+        for name in ("check_alignment", "prior_stamp", "align_stamp"):
+            monkeypatch.setattr(f"blade_dist.stages.sweep.{name}", lambda *_: "stamp")
+        monkeypatch.setattr("blade_dist.stages.sweep._run", self._run)
+
+    def __call__(self, *over: str, by: Criterion = "reward") -> str:
+        """What is said."""
+        console = Console(record=True, width=300, file=io.StringIO())
+        self.ran, self.halved = [], []
+        sweep_stage(self.config, over, None, by, True, console)
+        return console.export_text()
+
+    def _run(self, _: Config, trials: dict[str, Trial], todo: list[str], scheduler: object, __: Console) -> None:
+        self.ran, self.halved = list(todo), [scheduler is not None]
+        for name in todo:
+            config = trials[name].config
+            stage = RunPaths(config.run.dir).target(config.target)
+            write_json(stage / "stage.json", {"stamp": "stamp", "done": True})
+            rows = [{"step": step, "reward": config.posterior.tau, "validation": 0.0} for step in range(2)]
+            pq.write_table(pa.Table.from_pylist(rows), stage / "metrics.parquet")
+
+
+def test_comparable_points_are_halved_and_the_best_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    sweep = Swept(tmp_path, monkeypatch)
+    said = sweep("posterior.tau=0.1,0.3")
+    assert (len(sweep.ran), sweep.halved) == (2, [True])
+    assert "none is stopped early" not in said
+    assert "best: --set posterior.tau=0.3\n" in said
+
+
+def test_several_seeds_are_no_rivals(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    sweep = Swept(tmp_path, monkeypatch)
+    said = sweep("run.seed=0,1,2", "posterior.tau=0.1,0.3")
+    assert (len(sweep.ran), sweep.halved) == (6, [False])
+    assert "sweep: run.seed has several values, so none is stopped early\n" in said
+    assert "best: --set posterior.tau=0.3\n" in said
+    assert "best" not in Swept(tmp_path / "alone", monkeypatch)("run.seed=0,1")
+
+
+@pytest.mark.parametrize(
+    ("fixed", "over", "why"),
+    [
+        ("target=blade", "rollout.temperature=0.7,1", "points that differ in rollout.temperature have rewards that"),
+        ("reward.at_least={ndcg@5: 0.1}", "posterior.tau=0.1,0.3", "a reward does not say how far reward.at_least"),
+    ],
+)
+def test_points_that_cannot_be_compared_are_neither_halved_nor_called_the_best(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, fixed: str, over: str, why: str
+) -> None:
+    sweep = Swept(tmp_path, monkeypatch, fixed)
+    said = sweep(over)
+    assert sweep.halved == [False]
+    assert f"sweep: {why}" in said
+    assert f"\n{why}" in said
+    assert "best" not in said
+
+
+def test_a_point_that_was_stopped_by_another_criterion_runs_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    sweep = Swept(tmp_path, monkeypatch, "train.validation_prompts=8")
+    note = tmp_path / "sweep" / "posterior.tau=0.1" / "stopped.json"
+    write_json(note, {"by": "reward", "step": 1, "value": 0.1})
+    sweep("posterior.tau=0.1,0.3")
+    assert sweep.ran == ["posterior.tau=0.3"]
+    sweep("posterior.tau=0.1,0.3", by="validation")
+    assert sweep.ran == ["posterior.tau=0.1"]
 
 
 def test_the_first_thing_that_went_wrong_is_told() -> None:

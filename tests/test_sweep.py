@@ -232,6 +232,15 @@ def test_groups_hold_every_outcome_once_and_fall_in_their_means(given: list[tupl
     assert all(before >= after - 1e-12 for before, after in pairwise(means))
 
 
+def test_brackets_in_the_table_are_shown_as_they_are() -> None:
+    modules = Outcome(*points(BASE, ["learner.lora.modules=[q_proj]"]), "failed", [], "no [/INST] there")
+    console = Console(record=True, width=200, file=io.StringIO())
+    console.print(render([[modules]], "reward", parts=False))
+    shown = console.export_text()
+    assert "[q_proj]" in shown
+    assert "no [/INST] there" in shown
+
+
 PARTS, EVALUATE = "choose by the parts", "compare them with `blade-dist evaluate`"
 
 

@@ -11,6 +11,7 @@ from typing import Any, Literal
 
 import pyarrow as pa
 import pyarrow.parquet as pq
+from rich.markup import escape
 from rich.table import Table
 
 from blade_dist.artifacts import write_json
@@ -103,7 +104,7 @@ def render(groups: Sequence[Sequence[Outcome]], by: Criterion, parts: bool) -> T
         count = [str(len(found)) if len(found) == len(group) else f"{len(found)} of {len(group)}"] * seeds
         values = [_short(name, [entry[name] for entry in found if name in entry]) for name in columns]
         ended = ", ".join(dict.fromkeys(_ended(outcome) for outcome in group))
-        table.add_row(*(text(own[name]) for name in names), *count, *values, ended)
+        table.add_row(*(escape(text(own[name])) for name in names), *count, *values, escape(ended))
     return table
 
 

@@ -1,14 +1,12 @@
-"""A sweep: its points, its table, what is refused, and two alignments beside each other on the real stack."""
+"""A sweep: its trials, what it says, and two alignments beside each other on the real stack."""
 
 from __future__ import annotations
 
 import io
 import json
-import shlex
 import shutil
 import time
 from contextlib import suppress
-from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -16,8 +14,6 @@ import psutil
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
 from ray.util import placement_group_table
 from rich.console import Console
 
@@ -28,271 +24,11 @@ from blade_dist.placement import Demand, Node, place_copies
 from blade_dist.settings import Config
 from blade_dist.stages.sweep import sweep_stage
 from blade_dist.stages.trial import Halving, Trial, TrialRows, first_line
-from blade_dist.sweep.comparable import obstacle
-from blade_dist.sweep.results import (
-    Criterion,
-    Outcome,
-    mean_of_last,
-    ranked,
-    render,
-    value_of,
-    value_so_far,
-    write_results,
-)
-from blade_dist.sweep.space import points
+from blade_dist.sweep.results import Criterion, Outcome
 from tests.conftest import TRAIN_PROMPTS, with_settings
 from tests.program import Program
 
 BASE = load_config(None, ["reward.weights={ndcg@5: 1.0}", "run.seed=7"])
-
-
-def test_points_are_the_product_of_the_values() -> None:
-    found = points(BASE, ["posterior.tau=0.05,auto", "learner.lr=1e-3,2e-3", "reward.weights.ild@5=0,0.3"])
-    assert len(found) == 8
-    first, last = found[0], found[-1]
-    assert first.settings == {"posterior.tau": 0.05, "learner.lr": 1e-3, "reward.weights.ild@5": 0}
-    assert last.settings == {"posterior.tau": "auto", "learner.lr": 2e-3, "reward.weights.ild@5": 0.3}
-    assert last.config.reward.weights == {"ndcg@5": 1.0, "ild@5": 0.3}
-    assert (last.config.posterior.tau, last.config.learner.lr) == ("auto", 2e-3)
-    assert BASE.reward.weights == {"ndcg@5": 1.0}
-
-
-def test_the_settings_of_j_bond_can_be_swept() -> None:
-    found = points(BASE, ["target=bond", "bond.eta=0.01,0.05"])
-    assert [(point.config.target, point.config.bond.eta) for point in found] == [("bond", 0.01), ("bond", 0.05)]
-
-
-def test_every_combination_that_is_drawn_has_all_seeds() -> None:
-    over = ["run.seed=0,1", "posterior.tau=0,0.1,0.2", "learner.bon_n=2,4"]
-    drawn = points(BASE, over, 3)
-    assert len(drawn) == 6
-    assert [point.config.run.seed for point in drawn] == [0, 1] * 3
-    labels = [point.seedless.label for point in drawn]
-    assert labels[::2] == labels[1::2]
-    assert len(set(labels)) == 3
-    assert "seed" not in drawn[0].seedless.arguments
-    with pytest.raises(UserError, match=r"--samples 7: the grid has 6 points, run\.seed aside; ask for"):
-        points(BASE, over, 7)
-
-
-@settings(deadline=None, max_examples=25)
-@given(st.integers(1, 12), st.integers(1, 12), st.integers(0, 100))
-def test_more_samples_hold_the_fewer_ones(few: int, more: int, seed: int) -> None:
-    few, more = sorted((few, more))
-    config = BASE.model_copy(update={"run": BASE.run.model_copy(update={"seed": seed})})
-    over = ["posterior.tau=0,0.1,0.2", "learner.bon_n=2,4,8,16"]
-    drawn = [[point.folder for point in points(config, over, samples)] for samples in (few, more)]
-    assert [len(set(names)) for names in drawn] == [few, more]
-    assert set(drawn[0]) <= set(drawn[1])
-
-
-def test_a_folder_s_name_does_not_depend_on_the_order() -> None:
-    over = ["posterior.tau=0.1", "learner.lr=1e-5"]
-    (one,), (other,) = points(BASE, over), points(BASE, over[::-1])
-    assert one.folder == other.folder == "learner.lr=1.0e-05,posterior.tau=0.1"
-    assert one.label == "posterior.tau=0.1, learner.lr=1.0e-05"
-
-
-def test_folders_of_names_that_are_no_file_names_differ() -> None:
-    over = ["reward.distributions={reach: {head: 0.6, tail: 0.4}},{reach: {head: 0.5, tail: 0.5}}"]
-    names = [point.folder for point in points(BASE, [*over, "reward.weights.mgu/reach@5=-0.3,-0.4"])]
-    assert len(set(names)) == 4
-    assert all("/" not in name and len(name) < 200 for name in names)
-
-
-@pytest.mark.parametrize(
-    "over",
-    [
-        "posterior.tau=0.3",
-        "posterior.tau=auto",
-        "learner.lr=1e-05",
-        "learner.lora={rank: 8}",
-        "learner.lora.rank=8",
-        "reward.weights.my.module:margin=0.5",
-        "reward.weights={hr@5: 2, ild@5: 1}",
-        "train.patience=null",
-        "learner.betas=[0.9, 0.95]",
-    ],
-)
-def test_a_point_s_arguments_give_its_settings(over: str, tmp_path: Path) -> None:
-    (point,) = points(BASE, [over])
-    _, given = shlex.split(point.arguments)
-    fixed = ["reward.weights={ndcg@5: 1.0}", "run.seed=7"]
-    assert load_config(None, [*fixed, given]) == point.config
-
-
-@pytest.mark.parametrize(
-    ("over", "message"),
-    [
-        (["posterior.tau"], "--over posterior.tau: write section.key=value,value"),
-        (["posterior.tau="], "--over posterior.tau=: write section.key=value,value"),
-        (["posterior.tau=[,"], "are not YAML values"),
-        (["posterior.tua=0.1"], "posterior.tua: unknown setting; did you mean posterior.tau?"),
-        (["lerner.lr=0.1"], "lerner: unknown setting; did you mean learner?"),
-        (["posterior.tau=0.1,1.5"], "--over posterior.tau=1.5: posterior.tau: write a number that is at least 0"),
-        (["reward.weights.ild@5=0.1,x"], "reward.weights.ild@5: Input should be a valid number"),
-        (["posterior.tau=0.1", "posterior.tau=0.2"], "--over posterior.tau: given twice"),
-        (["learner.lr=1e-3,0.001"], "--over: learner.lr=0.001 comes twice"),
-        (["rollout.engines=1,2"], "--over rollout.engines: is the same for all alignments of one sweep"),
-        (["posterior={tau: 0.1}"], "--over posterior: is a section; name a setting of it"),
-        *(
-            ([f"{name}=1"], f"--over {name}: is the same for all alignments of one sweep; what may be swept: target, ")
-            for name in ("data.k_core", "codec.levels", "model.dtype", "sft.lr", "run.dir", "lists.k", "ray.address")
-        ),
-    ],
-)
-def test_what_is_refused_is_named(over: list[str], message: str) -> None:
-    with pytest.raises(UserError) as error:
-        points(BASE, over)
-    assert message in str(error.value)
-
-
-def test_more_samples_than_points_are_refused() -> None:
-    with pytest.raises(UserError, match="--samples 3: the grid has 2 points"):
-        points(BASE, ["posterior.tau=0.1,0.2"], 3)
-
-
-def outcome(tau: float, ended: Any, rewards: list[float], **more: list[float]) -> Outcome:
-    (point,) = points(BASE, [f"posterior.tau={tau}"])
-    rows = [{"step": at, "reward": value, "reward/ndcg@5": value / 2} for at, value in enumerate(rewards)]
-    for name, values in more.items():
-        for row, value in zip(rows, values, strict=True):
-            row[name] = value
-    return Outcome(point, ended, rows, "it broke" if ended == "failed" else None)
-
-
-def test_a_point_is_worth_its_late_reward_or_its_best_validation() -> None:
-    rows = [{"reward": float(at), "validation": value} for at, value in enumerate([None, 3.0, None, 2.0] * 5)]
-    assert value_of("reward", rows) == pytest.approx((18 + 19) / 2)
-    assert value_of("validation", rows) == 3
-    assert value_of("validation", rows[:1]) is None
-    assert value_of("reward", []) is value_so_far("reward", []) is None
-    assert value_so_far("reward", rows) == pytest.approx(14.5)
-    assert value_so_far("validation", rows) == 3
-    assert mean_of_last([4.0]) == 4
-
-
-def test_the_table_has_the_best_first_and_failures_last(tmp_path: Path) -> None:
-    nan = float("nan")
-    found = [
-        outcome(0.1, "failed", [9.0]),
-        outcome(0.2, "stopped", [0.8]),
-        outcome(0.3, "whole", [0.0, 0.7]),
-        outcome(0.4, "whole", [nan, nan]),
-    ]
-    groups = ranked(found, "reward")
-    order = [entry for group in groups for entry in group]
-    assert [entry.point.settings["posterior.tau"] for entry in order] == [0.3, 0.4, 0.2, 0.1]
-    write_results(order, "reward", tmp_path)
-    table = pq.read_table(tmp_path / "results.parquet").to_pylist()
-    assert [row["posterior.tau"] for row in table] == [0.3, 0.4, 0.2, 0.1]
-    assert [row["error"] for row in table] == [None, None, None, "it broke"]
-    written = json.loads((tmp_path / "results.json").read_text())
-    assert written["points"][0]["settings"] == {"posterior.tau": 0.3}
-    assert (written["points"][0]["steps"], written["points"][0]["reward"]) == (2, 0.7)
-    console = Console(record=True, width=200)
-    console.print(render(groups, "reward", parts=True))
-    lines = console.export_text().splitlines()
-    assert any("0.3 " in line and "0.7000" in line and "0.3500" in line and "whole" in line for line in lines)
-    assert any("stopped early" in line for line in lines)
-    assert "it broke" in lines[-2]
-
-
-def seeded(tau: float, seed: int, rewards: list[float], ended: Any = "whole") -> Outcome:
-    (point,) = points(BASE, [f"posterior.tau={tau}", f"run.seed={seed}"])
-    return Outcome(point, ended, [{"step": at, "reward": value} for at, value in enumerate(rewards)], "it broke")
-
-
-def test_points_are_ranked_by_their_mean_over_the_seeds() -> None:
-    lucky = [seeded(0.1, 0, [0.9]), seeded(0.1, 1, [0.1]), seeded(0.1, 2, [0.2, 0.2])]
-    steady = [seeded(0.2, seed, [0.5]) for seed in range(3)]
-    broken = [seeded(0.3, 0, [0.8]), seeded(0.3, 1, [0.7]), seeded(0.3, 2, [0.0], "failed")]
-    groups = ranked([*lucky, *broken, *steady], "reward")
-    assert groups == [steady, lucky, broken]
-    console = Console(record=True, width=200)
-    console.print(render(groups, "reward", parts=False))
-    shown = [[cell.strip() for cell in line.split("\u2502")[1:-1]] for line in console.export_text().splitlines()]
-    assert [row for row in shown if row] == [
-        ["0.2", "3", "1", "0.5000", "whole"],
-        ["0.1", "3", "1 to 2", "0.4000 (0.1000 to 0.9000)", "whole"],
-        ["0.3", "2 of 3", "1", "0.7500 (0.7000 to 0.8000)", "whole, it broke"],
-    ]
-
-
-@settings(deadline=None, max_examples=50)
-@given(st.lists(st.tuples(st.sampled_from([0.1, 0.2, 0.3]), st.floats(0, 1)), min_size=1, max_size=12))
-def test_groups_hold_every_outcome_once_and_fall_in_their_means(given: list[tuple[float, float]]) -> None:
-    found = [seeded(tau, seed, [reward]) for seed, (tau, reward) in enumerate(given)]
-    groups = ranked(found, "reward")
-    assert sorted(outcome.point.folder for group in groups for outcome in group) == sorted(
-        outcome.point.folder for outcome in found
-    )
-    assert all(len({outcome.point.config.posterior.tau for outcome in group}) == 1 for group in groups)
-    means = [sum(outcome.rows[0]["reward"] for outcome in group) / len(group) for group in groups]
-    assert all(before >= after - 1e-12 for before, after in pairwise(means))
-
-
-def test_brackets_in_the_table_are_shown_as_they_are() -> None:
-    modules = Outcome(*points(BASE, ["learner.lora.modules=[q_proj]"]), "failed", [], "no [/INST] there")
-    console = Console(record=True, width=200, file=io.StringIO())
-    console.print(render([[modules]], "reward", parts=False))
-    shown = console.export_text()
-    assert "[q_proj]" in shown
-    assert "no [/INST] there" in shown
-
-
-PARTS, EVALUATE = "choose by the parts", "compare them with `blade-dist evaluate`"
-
-
-@pytest.mark.parametrize(
-    ("fixed", "over", "by", "named", "instead"),
-    [
-        ([], "reward.weights.ild@5=0,0.3", "reward", "reward.weights", PARTS),
-        ([], "reward.weights.ild@5=0,0.3", "validation", "reward.weights", PARTS),
-        ([], "reward.normalise=false,true", "reward", "reward.normalise", PARTS),
-        ([], "reward.boosts={margin: {a: 1}},{margin: {a: 2}}", "reward", "reward.boosts", PARTS),
-        ([], "reward.distributions={d: {a: 1}},{d: {b: 1}}", "reward", "reward.distributions", PARTS),
-        ([], "reward.at_least={ndcg@5: 0.1},{ndcg@5: 0.2}", "reward", "reward.at_least", PARTS),
-        ([], "reward.at_most={mgu@5: 0.1}", "reward", "reward.at_most", PARTS),
-        (["reward.at_least={ndcg@5: 0.1}"], "reward.multiplier_lr=0.1,0.5", "reward", "reward.at_least", PARTS),
-        (["reward.at_least={ndcg@5: 0.1}"], "learner.lr=1e-3,2e-3", "reward", "reward.at_least", PARTS),
-        (["reward.normalise=true"], "prior.size=16,32", "reward", "prior.size", PARTS),
-        (["reward.normalise=true"], "prior.size=16,32", "validation", "prior.size", PARTS),
-        (["reward.normalise=true"], "rollout.temperature=0.7,1", "validation", "rollout.temperature", PARTS),
-        ([], "rollout.temperature=0.7,1", "reward", "rollout.temperature", EVALUATE),
-        ([], "train.prompts=100,null", "reward", "train.prompts", EVALUATE),
-        ([], "train.validation_prompts=100,200", "validation", "train.validation_prompts", EVALUATE),
-    ],
-)
-def test_points_whose_rewards_are_no_measure_of_each_other_are_not_compared(
-    fixed: list[str], over: str, by: Criterion, named: str, instead: str
-) -> None:
-    found = obstacle(points(load_config(None, fixed), [over]), by)
-    assert found is not None
-    assert named in found.why
-    assert found.instead == instead
-
-
-@pytest.mark.parametrize(
-    ("fixed", "over", "by"),
-    [
-        ([], "learner.lr=1e-3,2e-3", "reward"),
-        ([], "run.seed=0,1", "reward"),
-        ([], "prior.size=16,32", "reward"),
-        ([], "reward.multiplier_lr=0.1,0.5", "reward"),
-        ([], "rollout.temperature=0.7,1", "validation"),
-        ([], "train.validation_prompts=100,200", "reward"),
-        (["reward.normalise=true"], "posterior.tau=0.1,0.3", "validation"),
-    ],
-)
-def test_other_points_are_compared(fixed: list[str], over: str, by: Criterion) -> None:
-    assert obstacle(points(load_config(None, fixed), [over]), by) is None
-
-
-def test_settings_of_mixed_kinds_are_written_as_text(tmp_path: Path) -> None:
-    found = [Outcome(point, "failed", []) for point in points(BASE, ["posterior.tau=0.1,auto"])]
-    write_results(found, "reward", tmp_path)
-    assert pq.read_table(tmp_path / "results.parquet")["posterior.tau"].to_pylist() == ["0.1", "auto"]
 
 
 def trial_of(config: Config, folder: Path, by: Criterion = "reward") -> Trial:

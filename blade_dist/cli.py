@@ -177,17 +177,28 @@ def sweep(
         ),
     ],
     samples: Annotated[
-        int | None, typer.Option(min=1, help="Points of the grid, drawn with run.seed.", show_default="all")
+        int | None,
+        typer.Option(
+            min=1, help="Points of the grid, drawn with run.seed; each under all the seeds swept.", show_default="all"
+        ),
     ] = None,
     by: Annotated[Literal["reward", "validation"], typer.Option(help="What points are compared by.")] = "reward",
-    early_stop: Annotated[bool, typer.Option(help="Whether bad points are stopped early (ASHA).")] = True,
+    early_stop: Annotated[
+        bool, typer.Option(help="Whether bad points are stopped early (ASHA), where they can be compared.")
+    ] = True,
     overrides: Overrides = None,
 ) -> None:
     """Alignments over a grid of settings, beside each other where the cluster has room, and a table of them.
 
     Run again to resume; with more values only the new points run. Exit status 1 where one failed.
 
+    With several values of run.seed, points are ranked by their mean over the seeds; none is stopped early.
+
+    With other weights, boosts, temperatures or prompts, or with floors, none is stopped early or called the best.
+
     Example: blade-dist sweep my.yaml --over posterior.tau=0.1,0.3,auto --over learner.lr=1e-3,2e-3 --samples 4
+
+    Example: blade-dist sweep my.yaml --over posterior.tau=0.1,0.3 --over run.seed=0,1,2
 
     Example: blade-dist sweep my.yaml --over 'reward.weights.ild@5=0,0.3,1' --set train.validation_prompts=500
     """

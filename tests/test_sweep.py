@@ -1,9 +1,9 @@
-"""A sweep: its points, its table, what is refused, and two alignments beside each other on the real stack."""
+"""A sweep: its trials, what it says, and two alignments beside each other on the real stack."""
 
 from __future__ import annotations
 
+import io
 import json
-import shlex
 import shutil
 import time
 from contextlib import suppress
@@ -14,8 +14,6 @@ import psutil
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
 from ray import cloudpickle
 from ray.exceptions import RayTaskError
 from ray.train import ControllerError, WorkerGroupError
@@ -23,163 +21,23 @@ from ray.util import placement_group_table
 from ray.util.queue import Empty, Queue
 from rich.console import Console
 
-from blade_dist.artifacts import RunPaths
+from blade_dist.artifacts import RunPaths, write_json
 from blade_dist.config import load_config
 from blade_dist.errors import UserError, origin
 from blade_dist.placement import Demand, Node, place_copies
 from blade_dist.settings import Config
 from blade_dist.stages.sweep import sweep_stage
-from blade_dist.stages.trial import Halving, Trial, _run_trial, first_line
-from blade_dist.sweep.results import Outcome, mean_of_last, ranked, render, value_of, value_so_far, write_results
-from blade_dist.sweep.space import points
+from blade_dist.stages.trial import Halving, Trial, TrialRows, _run_trial, first_line
+from blade_dist.sweep.results import Criterion, Outcome
 from tests.conftest import TRAIN_PROMPTS, with_settings
 from tests.program import Program
 
 BASE = load_config(None, ["reward.weights={ndcg@5: 1.0}", "run.seed=7"])
 
 
-def test_points_are_the_product_of_the_values() -> None:
-    found = points(BASE, ["posterior.tau=0.05,auto", "learner.lr=1e-3,2e-3", "reward.weights.ild@5=0,0.3"])
-    assert len(found) == 8
-    first, last = found[0], found[-1]
-    assert first.settings == {"posterior.tau": 0.05, "learner.lr": 1e-3, "reward.weights.ild@5": 0}
-    assert last.settings == {"posterior.tau": "auto", "learner.lr": 2e-3, "reward.weights.ild@5": 0.3}
-    assert last.config.reward.weights == {"ndcg@5": 1.0, "ild@5": 0.3}
-    assert (last.config.posterior.tau, last.config.learner.lr) == ("auto", 2e-3)
-    assert BASE.reward.weights == {"ndcg@5": 1.0}
-
-
-@settings(deadline=None, max_examples=25)
-@given(st.integers(1, 12), st.integers(1, 12), st.integers(0, 100))
-def test_more_samples_hold_the_fewer_ones(few: int, more: int, seed: int) -> None:
-    few, more = sorted((few, more))
-    config = BASE.model_copy(update={"run": BASE.run.model_copy(update={"seed": seed})})
-    over = ["posterior.tau=0,0.1,0.2", "learner.bon_n=2,4,8,16"]
-    drawn = [[point.folder for point in points(config, over, samples)] for samples in (few, more)]
-    assert [len(set(names)) for names in drawn] == [few, more]
-    assert set(drawn[0]) <= set(drawn[1])
-
-
-def test_a_folder_s_name_does_not_depend_on_the_order() -> None:
-    over = ["posterior.tau=0.1", "learner.lr=1e-5"]
-    (one,), (other,) = points(BASE, over), points(BASE, over[::-1])
-    assert one.folder == other.folder == "learner.lr=1.0e-05,posterior.tau=0.1"
-    assert one.label == "posterior.tau=0.1, learner.lr=1.0e-05"
-
-
-def test_folders_of_names_that_are_no_file_names_differ() -> None:
-    over = ["reward.distributions={reach: {head: 0.6, tail: 0.4}},{reach: {head: 0.5, tail: 0.5}}"]
-    names = [point.folder for point in points(BASE, [*over, "reward.weights.mgu/reach@5=-0.3,-0.4"])]
-    assert len(set(names)) == 4
-    assert all("/" not in name and len(name) < 200 for name in names)
-
-
-@pytest.mark.parametrize(
-    "over",
-    [
-        "posterior.tau=0.3",
-        "posterior.tau=auto",
-        "learner.lr=1e-05",
-        "learner.lora={rank: 8}",
-        "learner.lora.rank=8",
-        "reward.weights.my.module:margin=0.5",
-        "reward.weights={hr@5: 2, ild@5: 1}",
-        "train.patience=null",
-        "learner.betas=[0.9, 0.95]",
-    ],
-)
-def test_a_point_s_arguments_give_its_settings(over: str, tmp_path: Path) -> None:
-    (point,) = points(BASE, [over])
-    _, given = shlex.split(point.arguments)
-    fixed = ["reward.weights={ndcg@5: 1.0}", "run.seed=7"]
-    assert load_config(None, [*fixed, given]) == point.config
-
-
-@pytest.mark.parametrize(
-    ("over", "message"),
-    [
-        (["posterior.tau"], "--over posterior.tau: write section.key=value,value"),
-        (["posterior.tau="], "--over posterior.tau=: write section.key=value,value"),
-        (["posterior.tau=[,"], "are not YAML values"),
-        (["posterior.tua=0.1"], "posterior.tua: unknown setting; did you mean posterior.tau?"),
-        (["lerner.lr=0.1"], "lerner: unknown setting; did you mean learner?"),
-        (["posterior.tau=0.1,1.5"], "--over posterior.tau=1.5: posterior.tau: write a number that is at least 0"),
-        (["reward.weights.ild@5=0.1,x"], "reward.weights.ild@5: Input should be a valid number"),
-        (["posterior.tau=0.1", "posterior.tau=0.2"], "--over posterior.tau: given twice"),
-        (["learner.lr=1e-3,0.001"], "--over: learner.lr=0.001 comes twice"),
-        (["rollout.engines=1,2"], "--over rollout.engines: is the same for all alignments of one sweep"),
-        (["posterior={tau: 0.1}"], "--over posterior: is a section; name a setting of it"),
-        *(
-            ([f"{name}=1"], f"--over {name}: is the same for all alignments of one sweep; what may be swept: target, ")
-            for name in ("data.k_core", "codec.levels", "model.dtype", "sft.lr", "run.dir", "lists.k", "ray.address")
-        ),
-    ],
-)
-def test_what_is_refused_is_named(over: list[str], message: str) -> None:
-    with pytest.raises(UserError) as error:
-        points(BASE, over)
-    assert message in str(error.value)
-
-
-def test_more_samples_than_points_are_refused() -> None:
-    with pytest.raises(UserError, match="--samples 3: the grid has 2 points"):
-        points(BASE, ["posterior.tau=0.1,0.2"], 3)
-
-
-def outcome(tau: float, ended: Any, rewards: list[float], **more: list[float]) -> Outcome:
-    (point,) = points(BASE, [f"posterior.tau={tau}"])
-    rows = [{"step": at, "reward": value, "reward/ndcg@5": value / 2} for at, value in enumerate(rewards)]
-    for name, values in more.items():
-        for row, value in zip(rows, values, strict=True):
-            row[name] = value
-    return Outcome(point, ended, rows, "it broke" if ended == "failed" else None)
-
-
-def test_a_point_is_worth_its_late_reward_or_its_best_validation() -> None:
-    rows = [{"reward": float(at), "validation": value} for at, value in enumerate([None, 3.0, None, 2.0] * 5)]
-    assert value_of("reward", rows) == pytest.approx((18 + 19) / 2)
-    assert value_of("validation", rows) == 3
-    assert value_of("validation", rows[:1]) is None
-    assert value_of("reward", []) is value_so_far("reward", []) is None
-    assert value_so_far("reward", rows) == pytest.approx(14.5)
-    assert value_so_far("validation", rows) == 3
-    assert mean_of_last([4.0]) == 4
-
-
-def test_the_table_has_the_best_first_and_failures_last(tmp_path: Path) -> None:
-    nan = float("nan")
-    found = [
-        outcome(0.1, "failed", [9.0]),
-        outcome(0.2, "stopped", [0.8]),
-        outcome(0.3, "whole", [0.0, 0.7]),
-        outcome(0.4, "whole", [nan, nan]),
-    ]
-    order = ranked(found, "reward")
-    assert [entry.point.settings["posterior.tau"] for entry in order] == [0.3, 0.4, 0.2, 0.1]
-    write_results(order, "reward", tmp_path)
-    table = pq.read_table(tmp_path / "results.parquet").to_pylist()
-    assert [row["posterior.tau"] for row in table] == [0.3, 0.4, 0.2, 0.1]
-    assert [row["error"] for row in table] == [None, None, None, "it broke"]
-    written = json.loads((tmp_path / "results.json").read_text())
-    assert written["points"][0]["settings"] == {"posterior.tau": 0.3}
-    assert (written["points"][0]["steps"], written["points"][0]["reward"]) == (2, 0.7)
-    console = Console(record=True, width=200)
-    console.print(render(order, "reward", parts=True))
-    lines = console.export_text().splitlines()
-    assert any("0.3 " in line and "0.7000" in line and "0.3500" in line and "whole" in line for line in lines)
-    assert any("stopped early" in line for line in lines)
-    assert "it broke" in lines[-2]
-
-
-def test_settings_of_mixed_kinds_are_written_as_text(tmp_path: Path) -> None:
-    found = [Outcome(point, "failed", []) for point in points(BASE, ["posterior.tau=0.1,auto"])]
-    write_results(found, "reward", tmp_path)
-    assert pq.read_table(tmp_path / "results.parquet")["posterior.tau"].to_pylist() == ["0.1", "auto"]
-
-
-def trial_of(config: Config, folder: Path) -> Trial:
+def trial_of(config: Config, folder: Path, by: Criterion = "reward") -> Trial:
     run = config.run.model_copy(update={"dir": folder})
-    return Trial(config.model_copy(update={"run": run}), "reward", shares_prior=True)
+    return Trial(config.model_copy(update={"run": run}), by, shares_prior=True)
 
 
 class Seen:
@@ -199,8 +57,94 @@ def test_a_bad_trial_is_asked_to_stop_also_by_one_of_an_earlier_sweep(tmp_path: 
         scheduler.on_trial_add(None, seen)
         for step in range(1, 9):
             assert scheduler.on_trial_result(None, seen, {"step": step, "reward": reward}) == "CONTINUE"
-    assert not trials["good"].stop.exists()
-    assert json.loads(trials["bad"].stop.read_text()) == {"step": 2, "reward": 0.4}
+    assert not trials["good"].stop_note.exists()
+    assert json.loads(trials["bad"].stop_note.read_text()) == {"by": "reward", "step": 2, "value": 0.4}
+
+
+@pytest.mark.parametrize(("by", "asked"), [("reward", [True]), ("validation", [])])
+def test_a_note_stops_a_trial_of_its_own_criterion_only(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, by: Criterion, asked: list[bool]
+) -> None:
+    monkeypatch.setattr("blade_dist.stages.trial.tune.report", lambda _: None)
+    trial = trial_of(BASE, tmp_path, by)
+    write_json(trial.stop_note, {"by": "reward", "step": 2, "value": 0.4})
+    stopped: list[bool] = []
+    with TrialRows(trial, lambda: stopped.append(True)) as rows:
+        rows.update(2, {"reward": 0.4})
+    assert stopped == asked
+
+
+class Swept:
+    """Sweeps whose alignments take no time: every trial that is run has what ``reward`` says of its settings."""
+
+    def __init__(self, folder: Path, monkeypatch: pytest.MonkeyPatch, *fixed: str) -> None:
+        self.config = load_config(None, [f"run.dir={folder}", "train.steps=2", *fixed])
+        self.halved: list[bool] = []
+        self.ran: list[str] = []
+        for name in ("check_alignment", "prior_stamp", "align_stamp"):
+            monkeypatch.setattr(f"blade_dist.stages.sweep.{name}", lambda *_: "stamp")
+        monkeypatch.setattr("blade_dist.stages.sweep._run", self._run)
+
+    def __call__(self, *over: str, by: Criterion = "reward") -> str:
+        """What is said."""
+        console = Console(record=True, width=300, file=io.StringIO())
+        self.ran, self.halved = [], []
+        sweep_stage(self.config, over, None, by, True, console)
+        return console.export_text()
+
+    def _run(self, _: Config, trials: dict[str, Trial], todo: list[str], scheduler: object, __: Console) -> None:
+        self.ran, self.halved = list(todo), [scheduler is not None]
+        for name in todo:
+            config = trials[name].config
+            stage = RunPaths(config.run.dir).target(config.target)
+            write_json(stage / "stage.json", {"stamp": "stamp", "done": True})
+            rows = [{"step": step, "reward": config.posterior.tau, "validation": 0.0} for step in range(2)]
+            pq.write_table(pa.Table.from_pylist(rows), stage / "metrics.parquet")
+
+
+def test_comparable_points_are_halved_and_the_best_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    sweep = Swept(tmp_path, monkeypatch)
+    said = sweep("posterior.tau=0.1,0.3")
+    assert (len(sweep.ran), sweep.halved) == (2, [True])
+    assert "none is stopped early" not in said
+    assert "best: --set posterior.tau=0.3\n" in said
+
+
+def test_several_seeds_are_no_rivals(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    sweep = Swept(tmp_path, monkeypatch)
+    said = sweep("run.seed=0,1,2", "posterior.tau=0.1,0.3")
+    assert (len(sweep.ran), sweep.halved) == (6, [False])
+    assert "sweep: run.seed has several values, so none is stopped early\n" in said
+    assert "best: --set posterior.tau=0.3\n" in said
+    assert "best" not in Swept(tmp_path / "alone", monkeypatch)("run.seed=0,1")
+
+
+@pytest.mark.parametrize(
+    ("fixed", "over", "why"),
+    [
+        ("target=blade", "rollout.temperature=0.7,1", "points that differ in rollout.temperature have rewards that"),
+        ("reward.at_least={ndcg@5: 0.1}", "posterior.tau=0.1,0.3", "a reward does not say how far reward.at_least"),
+    ],
+)
+def test_points_that_cannot_be_compared_are_neither_halved_nor_called_the_best(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, fixed: str, over: str, why: str
+) -> None:
+    sweep = Swept(tmp_path, monkeypatch, fixed)
+    said = sweep(over)
+    assert sweep.halved == [False]
+    assert f"sweep: {why}" in said
+    assert f"\n{why}" in said
+    assert "best" not in said
+
+
+def test_a_point_that_was_stopped_by_another_criterion_runs_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    sweep = Swept(tmp_path, monkeypatch, "train.validation_prompts=8")
+    note = tmp_path / "sweep" / "posterior.tau=0.1" / "stopped.json"
+    write_json(note, {"by": "reward", "step": 1, "value": 0.1})
+    sweep("posterior.tau=0.1,0.3")
+    assert sweep.ran == ["posterior.tau=0.3"]
+    sweep("posterior.tau=0.1,0.3", by="validation")
+    assert sweep.ran == ["posterior.tau=0.1"]
 
 
 def test_the_first_thing_that_went_wrong_is_told() -> None:

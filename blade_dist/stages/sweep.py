@@ -17,8 +17,9 @@ from blade_dist.settings import Config
 from blade_dist.stages.align import align_stamp, check_alignment
 from blade_dist.stages.prior import prior_stage, prior_stamp
 from blade_dist.stages.trial import Halving, Trial, run_trials
+from blade_dist.sweep.comparable import Obstacle, obstacle
 from blade_dist.sweep.results import Criterion, Outcome, ranked, render, write_results
-from blade_dist.sweep.space import Point, points
+from blade_dist.sweep.space import SEED, Point, points
 
 TABLE_WIDTH = 200
 """Columns of the table where nobody looks at a terminal."""
@@ -32,31 +33,35 @@ def sweep_stage(
     Args:
         config: what all points share.
         over: settings with their values, as :func:`blade_dist.sweep.space.points` takes them.
-        samples: points that are drawn; None: all.
+        samples: points that are drawn, each under all seeds; None: all.
         by: what they are compared by.
         early_stop: whether a point that is worse than others were after as many steps ends there. Not where points
-            have different rewards, which are no measure of each other.
+            can't be compared (see :func:`blade_dist.sweep.comparable.obstacle`), nor under more than one seed, where a
+            point's mean counts.
         console: for messages.
 
     Returns:
-        What came of each, the best one first.
+        What came of each, the best one first; those that differ in their seed alone follow each other.
 
     Raises:
         UserError: a point that could not run.
     """
     swept = points(config, over, samples)
     trials = _trials(config, swept, by)
-    alike = len({_reward(point.config) for point in swept}) == 1
-    if early_stop and not alike:
-        console.print("sweep: the points have different rewards, so none is stopped early", soft_wrap=True)
-    halving = early_stop and alike
+    hindered = obstacle(swept, by)
+    seeds = {point.config.run.seed for point in swept}
+    why_not = hindered.why if hindered else f"{SEED} has several values" if len(seeds) > 1 else None
+    if early_stop and why_not:
+        console.print(f"sweep: {why_not}, so none is stopped early", markup=False, highlight=False, soft_wrap=True)
+    halving = early_stop and why_not is None
     todo = [name for name, trial in trials.items() if not _is_over(trial, halving)]
     console.print(f"sweep: {len(trials)} points, {len(trials) - len(todo)} of them done", highlight=False)
     if todo:
         _run(config, trials, todo, _scheduler(trials, todo, by) if halving else None, console)
-    outcomes = ranked([_outcome(point, trials[point.folder]) for point in swept], by)
+    groups = ranked([_outcome(point, trials[point.folder]) for point in swept], by)
+    outcomes = [outcome for group in groups for outcome in group]
     write_results(outcomes, by, config.run.dir / "sweep")
-    _show(outcomes, by, alike, console)
+    _show(groups, by, hindered, console)
     return outcomes
 
 
@@ -78,11 +83,6 @@ def _trials(config: Config, swept: Sequence[Point], by: Criterion) -> dict[str, 
         is_done(_stage(trial), align_stamp(point.config, inputs), f"the alignment with {point.label}")
         found[point.folder] = trial
     return found
-
-
-def _reward(config: Config) -> str:
-    """What a reward's value means."""
-    return config.reward.model_dump_json(include={"weights", "normalise", "distributions"})
 
 
 def _scheduler(trials: Mapping[str, Trial], todo: Sequence[str], by: Criterion) -> Halving:
@@ -110,7 +110,7 @@ def _prepare(trial: Trial) -> None:
     """The trial's folder: data, reference and, where it is the same, prior of the run; notes of earlier ends go."""
     folder = trial.config.run.dir
     folder.mkdir(parents=True, exist_ok=True)
-    for note in (trial.stop, trial.failure):
+    for note in (trial.stop_note, trial.failure_note):
         note.unlink(missing_ok=True)
     own, run = RunPaths(folder), RunPaths(Path("../.."))
     wanted = {own.data: run.data, own.sft: run.sft, **({own.prior: run.prior} if trial.shares_prior else {})}
@@ -131,7 +131,7 @@ def _is_whole(trial: Trial) -> bool:
 
 def _is_over(trial: Trial, halving: bool) -> bool:
     """Whether there is nothing left to run."""
-    return _is_whole(trial) or (halving and trial.stop.is_file())
+    return _is_whole(trial) or (halving and trial.ends_early())
 
 
 def _rows(trial: Trial) -> list[dict[str, Any]]:
@@ -143,20 +143,23 @@ def _outcome(point: Point, trial: Trial) -> Outcome:
     rows = _rows(trial)
     if _is_whole(trial):
         return Outcome(point, "whole", rows)
-    if (failed := read_json(trial.failure)) is not None:
+    if (failed := read_json(trial.failure_note)) is not None:
         return Outcome(point, "failed", rows, failed["error"])
-    if trial.stop.is_file():
+    if trial.ends_early():
         return Outcome(point, "stopped", rows)
     return Outcome(point, "failed", rows, "its process died")
 
 
-def _show(outcomes: Sequence[Outcome], by: Criterion, alike: bool, console: Console) -> None:
-    """The table, and the best point's settings."""
+def _show(groups: Sequence[Sequence[Outcome]], by: Criterion, hindered: Obstacle | None, console: Console) -> None:
+    """The table, and the best point's settings, which are no seed's where there are several."""
     wide = console if console.is_terminal else Console(file=console.file, width=TABLE_WIDTH)
-    wide.print(render(outcomes, by, parts=not alike))
-    if not alike:
-        console.print("the rewards differ, and with them what they measure: choose by the parts", soft_wrap=True)
+    wide.print(render(groups, by, parts=hindered is not None))
+    if hindered is not None:
+        said = f"{hindered.why}: {hindered.instead}"
+        console.print(said, markup=False, highlight=False, soft_wrap=True)
         return
-    best = next((outcome for outcome in outcomes if outcome.ended == "whole"), None)
+    best = next((group for group in groups if all(outcome.ended == "whole" for outcome in group)), None)
     if best is not None:
-        console.print(f"best: {best.point.arguments}", markup=False, highlight=False, soft_wrap=True)
+        point = best[0].point if len(best) == 1 else best[0].point.seedless
+        if point.settings:
+            console.print(f"best: {point.arguments}", markup=False, highlight=False, soft_wrap=True)

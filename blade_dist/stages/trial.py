@@ -18,7 +18,7 @@ from ray.tune.schedulers import ASHAScheduler, TrialScheduler
 from ray.util.queue import Empty, Queue
 from rich.console import Console
 
-from blade_dist.artifacts import write_json
+from blade_dist.artifacts import read_json, write_json
 from blade_dist.errors import origin
 from blade_dist.placement import Placement
 from blade_dist.settings import Config
@@ -60,14 +60,18 @@ class Trial:
     """Whether the run's own prior is the trial's too."""
 
     @property
-    def stop(self) -> Path:
-        """The note that it was, or is to be, stopped early."""
+    def stop_note(self) -> Path:
+        """The note that it was, or is to be, stopped early: by what criterion, at which step, at what value."""
         return self.config.run.dir / "stopped.json"
 
     @property
-    def failure(self) -> Path:
+    def failure_note(self) -> Path:
         """The note that it failed."""
         return self.config.run.dir / "failed.json"
+
+    def ends_early(self) -> bool:
+        """Whether it was, or is to be, stopped early by its own criterion."""
+        return (read_json(self.stop_note) or {}).get("by") == self.by
 
 
 class TrialRows:
@@ -90,7 +94,7 @@ class TrialRows:
         value = value_so_far(self._trial.by, self._rows)
         if value is not None:
             tune.report({"step": step + 1, self._trial.by: value})
-        if self._trial.stop.is_file():
+        if self._trial.ends_early():
             self._stop()
 
 
@@ -119,8 +123,8 @@ class Halving(ASHAScheduler):
         """Always to go on."""
         own = self._trials[trial.config["name"]]
         ends = super().on_trial_result(tune_controller, trial, result) == TrialScheduler.STOP
-        if ends and result["step"] < own.config.train.steps and not own.stop.is_file():
-            write_json(own.stop, {"step": result["step"], self._by: result[self._by]})
+        if ends and result["step"] < own.config.train.steps and not own.ends_early():
+            write_json(own.stop_note, {"by": self._by, "step": result["step"], "value": result[self._by]})
         return TrialScheduler.CONTINUE
 
 
@@ -168,7 +172,7 @@ def _run_trial(given: dict[str, Any], trials: Mapping[str, Trial], places: Queue
         with _taken(places) as place, (trial.config.run.dir / "log.txt").open("a") as log:
             align_stage(trial.config, Console(file=log, width=160), place, partial(TrialRows, trial))
     except Exception as error:
-        write_json(trial.failure, {"error": first_line(error)})
+        write_json(trial.failure_note, {"error": first_line(error)})
         raise
 
 
@@ -213,7 +217,7 @@ class _Lines(tune.Callback):
     def on_trial_complete(self, *, trial: Any, **_: Any) -> None:
         """Says how far it came."""
         own, last = self._trials[trial.config["name"]], trial.last_result
-        early = ", stopped early" if own.stop.is_file() else ""
+        early = ", stopped early" if own.ends_early() else ""
         self._say(trial, f"ended after step {last.get('step')}{early}: {own.by} {last.get(own.by, float('nan')):.4f}")
 
     def on_trial_error(self, *, trial: Any, **_: Any) -> None:

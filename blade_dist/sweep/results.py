@@ -11,6 +11,7 @@ from typing import Any, Literal
 
 import pyarrow as pa
 import pyarrow.parquet as pq
+from rich.markup import escape
 from rich.table import Table
 
 from blade_dist.artifacts import write_json
@@ -20,10 +21,13 @@ Criterion = Literal["reward", "validation"]
 """What points are compared by; more is better."""
 
 LAST = 0.1
-"""Share of the steps, at the end, that numbers are means of;"""
+"""Share of the steps, the last ones, whose mean is a point's number."""
 
 HALF = 0.5
-"""of those so far, where a point is looked at on its way."""
+"""Share of the steps so far, the later ones, whose mean a point is compared by on its way."""
+
+ENDS = ("whole", "stopped", "failed")
+"""How an alignment may end, the best way first."""
 
 
 @dataclass(frozen=True)
@@ -66,33 +70,49 @@ def value_so_far(by: Criterion, rows: Sequence[Mapping[str, Any]]) -> float | No
     return mean_of_last([row["reward"] for row in rows], HALF) if by == "reward" and rows else value_of(by, rows)
 
 
-def ranked(outcomes: Sequence[Outcome], by: Criterion) -> list[Outcome]:
-    """The best first, those that were stopped early (whose steps are others) after the whole ones, failed ones last."""
+def ranked(outcomes: Sequence[Outcome], by: Criterion) -> list[list[Outcome]]:
+    """Groups of outcomes whose points differ in their seed alone; the best mean over the seeds first.
 
-    def worth(outcome: Outcome) -> tuple[int, float]:
-        value = value_of(by, outcome.rows)
-        rank = ("whole", "stopped", "failed").index(outcome.ended)
-        return rank, math.inf if value is None or math.isnan(value) else -value
+    Groups with one that was stopped early (whose steps are others) come after those that are whole, failed ones last.
+    """
+    groups: dict[str, list[Outcome]] = {}
+    for outcome in outcomes:
+        groups.setdefault(outcome.point.seedless.label, []).append(outcome)
 
-    return sorted(outcomes, key=worth)
+    def worth(group: Sequence[Outcome]) -> tuple[int, float]:
+        values = [value_of(by, outcome.rows) for outcome in _counted(group)]
+        mean = statistics.fmean(math.nan if value is None else value for value in values)
+        return max(ENDS.index(outcome.ended) for outcome in group), math.inf if math.isnan(mean) else -mean
+
+    return sorted(groups.values(), key=worth)
 
 
-def render(outcomes: Sequence[Outcome], by: Criterion, parts: bool) -> Table:
-    """A row per point, in the order given; ``parts``: with the reward's parts."""
-    numbers = [outcome.numbers() for outcome in outcomes]
-    known = list(dict.fromkeys(name for found in numbers for name in found))
+def render(groups: Sequence[Sequence[Outcome]], by: Criterion, parts: bool) -> Table:
+    """A row per group, in the order given; of several seeds the mean and, in brackets, the least and the largest value.
+
+    ``parts``: with the reward's parts.
+    """
+    seeds = any(len(group) > 1 for group in groups)
+    settings = [(group[0].point.seedless if seeds else group[0].point).settings for group in groups]
+    numbers = [[outcome.numbers() for outcome in _counted(group)] for group in groups]
+    known = dict.fromkeys(name for group in numbers for found in group for name in found)
     columns = [name for name in known if parts or not name.startswith("reward/")]
-    names = list(dict.fromkeys(name for outcome in outcomes for name in outcome.point.settings))
-    table = Table(*names, *columns, "ended", title=f"sweep, by {by}; means of the last tenth of the steps")
-    for outcome, found in zip(outcomes, numbers, strict=True):
-        values = [_short(name, found.get(name)) for name in columns]
-        ended = {"stopped": "stopped early", "failed": outcome.error}.get(outcome.ended, outcome.ended)
-        table.add_row(*(text(outcome.point.settings[name]) for name in names), *values, ended)
+    names = list(dict.fromkeys(name for own in settings for name in own))
+    title = f"sweep, by {by}; means of the last tenth of the steps" + ", over the seeds" * seeds
+    table = Table(*names, *["seeds"] * seeds, *columns, "ended", title=title)
+    for group, own, found in zip(groups, settings, numbers, strict=True):
+        count = [str(len(found)) if len(found) == len(group) else f"{len(found)} of {len(group)}"] * seeds
+        values = [_short(name, [entry[name] for entry in found if name in entry]) for name in columns]
+        ended = ", ".join(dict.fromkeys(_ended(outcome) for outcome in group))
+        table.add_row(*(escape(text(own[name])) for name in names), *count, *values, escape(ended))
     return table
 
 
 def write_results(outcomes: Sequence[Outcome], by: Criterion, folder: Path) -> None:
-    """``results.json`` and ``results.parquet``, atomically; the latter has settings of mixed kinds as text."""
+    """``results.json`` and ``results.parquet``, atomically: an entry per alignment.
+
+    The latter has settings of mixed kinds as text.
+    """
     found = [{"ended": outcome.ended, "error": outcome.error, **outcome.numbers()} for outcome in outcomes]
     settings = [dict(outcome.point.settings) for outcome in outcomes]
     listed = [{"settings": own, **entry} for own, entry in zip(settings, found, strict=True)]
@@ -102,6 +122,15 @@ def write_results(outcomes: Sequence[Outcome], by: Criterion, folder: Path) -> N
     temporary = folder / "results.parquet.tmp"
     pq.write_table(pa.table({name: _column(values) for name, values in columns.items()}), temporary)
     temporary.replace(folder / "results.parquet")
+
+
+def _counted(group: Sequence[Outcome]) -> Sequence[Outcome]:
+    """Those whose numbers are the group's: the whole ones, or all where none is whole."""
+    return [outcome for outcome in group if outcome.ended == "whole"] or group
+
+
+def _ended(outcome: Outcome) -> str:
+    return {"stopped": "stopped early", "failed": outcome.error or "failed"}.get(outcome.ended, outcome.ended)
 
 
 def _column(values: Sequence[Any]) -> pa.Array:
@@ -114,7 +143,11 @@ def _shown(name: str) -> bool:
     return name in ("reward", "informative_groups", "kl") or name.startswith("reward/")
 
 
-def _short(name: str, value: float | None) -> str:
-    if value is None:
+def _short(name: str, values: Sequence[float]) -> str:
+    """The mean, and the range where there is one."""
+    if not values:
         return "-"
-    return str(int(value)) if name == "steps" else f"{value:.4f}"
+    least, most = (str(int(end)) if name == "steps" else f"{end:.4f}" for end in (min(values), max(values)))
+    if least == most:
+        return least
+    return f"{least} to {most}" if name == "steps" else f"{statistics.fmean(values):.4f} ({least} to {most})"

@@ -17,10 +17,15 @@ from blade_dist.config import change, check_config, fingerprint, setting_path
 from blade_dist.errors import UserError
 from blade_dist.settings import Config
 
-SECTIONS = ("prior", "rollout", "reward", "posterior", "advantage", "learner", "train")
-"""Settings below these may differ between points,"""
-SINGLE = ("target", "run.seed")
-"""and these,"""
+SECTIONS = ("prior", "rollout", "reward", "posterior", "advantage", "bond", "learner", "train")
+"""Sections whose settings may differ between points, but for :data:`PLACES`."""
+
+SEED = "run.seed"
+"""Points that differ in nothing else are the same settings, tried several times."""
+
+SINGLE = ("target", SEED)
+"""Settings outside :data:`SECTIONS` that may differ between points."""
+
 PLACES = (
     "rollout.engines",
     "rollout.tensor_parallel",
@@ -28,7 +33,7 @@ PLACES = (
     "learner.workers",
     "learner.cpus_per_worker",
 )
-"""but not these, which change no result: points run beside each other in places of one size."""
+"""Settings of :data:`SECTIONS` that may not differ: they change no result, and all places of points are of one size."""
 
 LONGEST = 100
 """Characters of a folder's name."""
@@ -49,6 +54,11 @@ class Point:
         return ", ".join(f"{name}={text(value)}" for name, value in self.settings.items())
 
     @property
+    def seedless(self) -> Point:
+        """The same, as one of several seeds."""
+        return Point({name: value for name, value in self.settings.items() if name != SEED}, self.config)
+
+    @property
     def folder(self) -> str:
         """A file name that depends on the settings and values alone, not on their order."""
         whole = ",".join(f"{name}={text(self.settings[name])}" for name in sorted(self.settings))
@@ -67,18 +77,21 @@ def points(config: Config, over: Sequence[str], samples: int | None = None) -> l
     Args:
         config: what all points share.
         over: ``section.key=value,value``; the values are YAML.
-        samples: None takes all.
+        samples: combinations that are drawn, each of them under all the seeds that ``over`` has; None takes all.
 
     Raises:
         UserError: a setting that is unknown, given twice or the same for all of a run's alignments; a value that it
             refuses, or that comes twice; more samples than points.
     """
     values = _values(over)
+    seeds = [{SEED: seed} for seed in values.pop(SEED, [])] or [{}]
     grid = list(product(*values.values()))
     if samples is not None and samples > len(grid):
-        raise UserError(f"--samples {samples}: the grid has {len(grid)} points; ask for at most as many")
+        each = f", {SEED} aside" if len(seeds) > 1 else ""
+        raise UserError(f"--samples {samples}: the grid has {len(grid)} points{each}; ask for at most as many")
     order = np.arange(len(grid)) if samples is None else np.random.default_rng(config.run.seed).permutation(len(grid))
-    found = [_point(config, dict(zip(values, grid[at], strict=True))) for at in np.sort(order[:samples])]
+    drawn = [dict(zip(values, grid[at], strict=True)) for at in np.sort(order[:samples])]
+    found = [_point(config, {**combination, **seed}) for combination in drawn for seed in seeds]
     seen: dict[str, Point] = {}
     for point in found:
         if point.folder in seen:

@@ -189,7 +189,7 @@ def test_a_trial_without_a_place_says_so(tmp_path: Path) -> None:
     trial.config.run.dir.mkdir()
     with pytest.raises(RuntimeError, match="no place of the cluster became free within 60 s"):
         _run_trial({"name": "trial"}, {"trial": trial}, cast(Queue, NoPlaces()), {})
-    assert json.loads(trial.failure.read_text()) == {"error": "no place of the cluster became free within 60 s"}
+    assert json.loads(trial.failure_note.read_text()) == {"error": "no place of the cluster became free within 60 s"}
 
 
 def test_copies_of_a_placement_do_not_overlap() -> None:

@@ -148,7 +148,10 @@ class StepPipeline:
         self._cut = False
 
     def begin(self, saved_attempt: int) -> int:
-        """A new attempt of the learners: forgets the chains of earlier ones; returns the attempt's number."""
+        """A new attempt of the learners: forgets the chains of earlier ones; returns the attempt's number.
+
+        Chains that are under way end unread; the estimator refuses them once it is restored for the new attempt.
+        """
         with self._lock:
             self._attempt = max(self._attempt, saved_attempt) + 1
             self._steps.clear()

@@ -99,5 +99,5 @@ def test_multipliers_are_part_of_every_reward_and_of_the_state(prior: Prior) -> 
     np.testing.assert_allclose(second.proxy, expected)
 
     restored = make()
-    restored.restore(estimator.state(1))
+    restored.restore(estimator.state(1), 1)
     np.testing.assert_array_equal(restored.estimate(1, 1, step(1)).proxy, second.proxy)

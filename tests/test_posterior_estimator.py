@@ -105,9 +105,9 @@ def test_restore_brings_the_saved_state_back(prior: Prior) -> None:
     saved = estimator.state(1)
     expected = estimator.estimate(1, 1, batch([5, 2], seed=1, digest=3)).proxy
     other = Estimator(prior, SETTINGS, "blade", "std", carry=0.5)
-    other.restore(saved)
+    other.restore(saved, 2)
     np.testing.assert_array_equal(other.estimate(2, 1, batch([5, 2], seed=1, digest=3)).proxy, expected)
-    other.restore(None)
+    other.restore(None, 3)
     fresh = Estimator(prior, SETTINGS, "blade", "std", carry=0.5)
     assert other.state(9) == fresh.state(9)
 
@@ -129,10 +129,36 @@ def test_what_comes_too_late_does_not_count(prior: Prior) -> None:
         estimator.estimate(1, 20, batch([5]))
     with pytest.raises(RuntimeError, match="estimates of step 4 were asked for after step 20"):
         estimator.estimate(2, 4, batch([5]))
-    estimator.restore(None)
+    estimator.restore(None, 3)
     with pytest.raises(RuntimeError, match="a later one has begun"):
         estimator.estimate(2, 20, batch([5]))
+    with pytest.raises(RuntimeError, match="attempt 2 restores the estimator, but a later one has begun"):
+        estimator.restore(None, 2)
     estimator.estimate(3, 20, batch([5]))
+
+
+def test_a_chain_of_an_attempt_without_any_answer_comes_too_late(prior: Prior) -> None:
+    """Attempt 2 died while its first lists were being written, so that its calls arrive after the restore for 3."""
+    limits = Constraints.of({"diversity": 1.0}, {}, lr=2.0)
+    known = replace(prior, parts={"diversity": np.ones(prior.rewards.shape)})
+    rewards = replace(batch([5, 9]), parts={"diversity": np.zeros((2, 4))})
+    estimator = Estimator(known, SETTINGS, "blade", "std", 0.5, auto=True, constraints=limits, renews=True)
+    estimator.estimate(1, 0, rewards)
+    saved = estimator.state(1)
+    estimator.restore(saved, 2)
+    estimator.restore(saved, 3)
+    stale, fresh = np.random.default_rng(5).random((2, 2, 6))
+    with pytest.raises(RuntimeError, match="attempt 2 asks for estimates of step 1, but a later one has begun"):
+        estimator.estimate(2, 1, rewards)
+    with pytest.raises(RuntimeError, match="a later one has begun"):
+        estimator.refresh(2, 1, np.array([5, 9]), stale)
+    assert estimator.state(1) == saved
+    expected = Estimator(known, SETTINGS, "blade", "std", 0.5, auto=True, constraints=limits, renews=True)
+    expected.restore(saved, 1)
+    for attempt, one in ((3, estimator), (1, expected)):
+        one.refresh(attempt, 1, np.array([5, 9]), fresh)
+    np.testing.assert_array_equal(estimator.estimate(3, 1, rewards).proxy, expected.estimate(1, 1, rewards).proxy)
+    assert estimator.state(2) == expected.state(2)
 
 
 def test_a_retry_with_some_new_lists_answers_both(prior: Prior) -> None:
@@ -161,7 +187,7 @@ def test_auto_tau_is_restored_with_the_state_and_counts_a_retry_once(prior: Prio
     assert one.state(2) == saved
 
     restored = auto(prior)
-    restored.restore(saved)
+    restored.restore(saved, 1)
     restored.estimate(1, 2, batch([5, 9, 2], seed=2))
     again = restored.estimate(1, 3, batch([2, 5], seed=3))
     np.testing.assert_array_equal(again.proxy, expected.proxy)
@@ -259,11 +285,11 @@ def test_refreshed_rewards_are_part_of_the_state_before_a_step(prior: Prior) -> 
     assert estimator.state(2) == saved
     assert estimator.state(3) != saved
     other = renewing(prior, "static")
-    other.restore(saved)
+    other.restore(saved, 2)
     np.testing.assert_array_equal(other.estimate(2, 2, rewards).proxy, expected)
     other.refresh(2, 3, np.array([2, 5]), second)  # a new attempt renews anew
     assert other.estimate(2, 3, rewards).belief["prior_refreshed"].tolist() == [1, 1, 1]
-    other.restore(None)
+    other.restore(None, 3)
     assert other.state(9) == renewing(prior, "static").state(9)
     with pytest.raises(RuntimeError, match="a later one has begun"):
         other.refresh(2, 4, np.array([2]), first[:1])

@@ -107,7 +107,7 @@ class Estimator:
         self._constraints = constraints
         self._multipliers = constraints.start()
         self._renewals = Renewals(prior.rewards.shape[1]) if renews else None
-        self._attempt = self._closed = -1
+        self._attempt = -1
         self._steps: dict[int, _Answered] = {}
 
     def estimate(self, attempt: int, step: int, rewards: Rewards, anchor: Rewards | None = None) -> Estimates:
@@ -184,14 +184,22 @@ class Estimator:
             self._renewals.write(sink, step, self._prior.prompts)
         return sink.getvalue().to_pybytes()
 
-    def restore(self, state: bytes | None) -> None:
-        """Back to a saved state (None: to the beginning).
+    def restore(self, state: bytes | None, attempt: int) -> None:
+        """Back to a saved state (None: to the beginning), for an attempt that begins.
 
-        Whatever was answered since is forgotten, and attempts that were answered get no more answers: a chain that
-        is still under way must not add evidence to the restored state.
+        Whatever was answered since is forgotten, and earlier attempts get no more answers, whether they ever got one
+        or not: a chain that is still under way must not add evidence to the restored state.
+
+        Args:
+            state: of :meth:`state`.
+            attempt: of the learners, the newest.
+
+        Raises:
+            RuntimeError: a later attempt has begun.
         """
-        self._closed = self._attempt
-        self._steps = {}
+        if attempt < self._attempt:
+            raise RuntimeError(f"attempt {attempt} restores the estimator, but a later one has begun")
+        self._attempt, self._steps = attempt, {}
         self._evidence = self._nothing()
         self._multipliers = self._constraints.start()
         if self._renewals is not None:
@@ -220,7 +228,7 @@ class Estimator:
     def _check(self, attempt: int, step: int) -> None:
         if attempt > self._attempt:
             self._attempt, self._steps = attempt, {}
-        if attempt < self._attempt or attempt <= self._closed:
+        if attempt < self._attempt:
             raise RuntimeError(f"attempt {attempt} asks for estimates of step {step}, but a later one has begun")
         newest = max([step, *self._steps])
         if step <= newest - WINDOW:

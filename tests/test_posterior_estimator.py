@@ -10,7 +10,8 @@ import pytest
 
 from blade_dist.batches import Rewards
 from blade_dist.errors import UserError
-from blade_dist.posterior.beta import BetaSettings, proxy_reward
+from blade_dist.posterior.belief import believe
+from blade_dist.posterior.beta import BetaSettings, Evidence, proxy_reward
 from blade_dist.posterior.constraint import Constraints
 from blade_dist.posterior.estimator import Estimator
 from blade_dist.posterior.prior import Prior, PriorWriter
@@ -97,6 +98,17 @@ def test_carry_changes_the_next_visit(prior: Prior) -> None:
         estimator.estimate(1, 0, batch([5], seed=0, digest=1))
     second = [e.estimate(1, 1, batch([5], seed=1, digest=2)).proxy for e in (with_carry, without)]
     assert not np.array_equal(*second)
+
+
+def test_what_is_said_of_the_posterior_is_of_the_one_with_the_carried_evidence(prior: Prior) -> None:
+    estimator = Estimator(prior, SETTINGS, "blade", "std", carry=0.5)
+    earlier, now = batch([5, 2], seed=0, digest=1), batch([5, 2], seed=1, digest=3)
+    estimator.estimate(1, 0, earlier)
+    found = estimator.estimate(1, 1, now).belief
+    carried = Evidence(earlier.total, np.full((2, 4), 0.5))
+    reference = prior.rewards[prior.where(now.prompt)]
+    for name, expected in believe(now.total, reference, SETTINGS, carried).items():
+        np.testing.assert_allclose(found[f"posterior/{name}"], expected)
 
 
 def test_restore_brings_the_saved_state_back(prior: Prior) -> None:
@@ -199,6 +211,19 @@ def test_auto_tau_is_the_posterior_with_the_likeliest_strength(prior: Prior) -> 
     found = auto(prior).estimate(0, 0, rewards)
     settings = replace(SETTINGS, tau=found.belief["posterior/tau"][0], strength=found.belief["posterior/strength"][0])
     np.testing.assert_allclose(found.proxy, proxy_reward(rewards.total, prior.rows(rewards.prompt), settings))
+
+
+def test_auto_tau_begins_at_the_configured_strength_where_all_prompts_are_cold(tmp_path: Path) -> None:
+    writer = PriorWriter(tmp_path / "cold.arrow", STAMP)
+    writer.add(np.arange(5), np.random.default_rng(0).random((5, 6)))
+    writer.add(np.array([7, 8]), np.full((2, 6), np.nan))
+    writer.finish()
+    estimator = auto(Prior.load(tmp_path / "cold.arrow", STAMP))
+    first = estimator.estimate(0, 0, batch([7, 8])).belief
+    assert first["posterior/strength"].tolist() == [6, 6]
+    np.testing.assert_allclose(first["posterior/tau"], 4 / (6 + 1 + 4))
+    second = estimator.estimate(0, 1, batch([7, 0], seed=1, digest=3)).belief
+    assert second["posterior/strength"][0] != 6
 
 
 def test_a_cold_prompt_shares_the_pooled_prior(tmp_path: Path) -> None:

@@ -82,6 +82,11 @@ def test_each_list_of_the_group_weighs_one() -> None:
     assert a + b == pytest.approx(found.strength + 1 + 16)
 
 
+def test_until_something_was_seen_the_strength_is_the_configured_one() -> None:
+    found = with_likeliest(SETTINGS, np.zeros(len(GRID)), 16)
+    assert (found.strength, found.tau) == (32, 16 / (32 + 1 + 16))
+
+
 def test_cold_prompts_say_nothing() -> None:
     rng = np.random.default_rng(0)
     group, reference = rng.normal(size=(8, 4)), rng.normal(size=(8, 6))

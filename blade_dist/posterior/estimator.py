@@ -298,7 +298,8 @@ class Estimator:
         belief: dict[str, Array] = {}
         if self._target.uses_evidence:
             numbers |= {"posterior/tau": settings.tau, "posterior/strength": settings.strength}
-            belief = believe(total[looked], self._reference(rows[looked], multipliers), settings, pooled)
+            reference, carried = self._reference(rows[looked], multipliers), self._carried(rows[looked])
+            belief = believe(total[looked], reference, settings, carried, pooled)
         report = {name: np.full(len(rows), value) for name, value in numbers.items()}
         if self._renewals is not None:
             report["prior_refreshed"] = self._renewals.newest.covers(rows).astype(np.float64)

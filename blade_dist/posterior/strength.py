@@ -71,6 +71,9 @@ def seen(likelihood: Array, rewards: Array, reference: Array, settings: BetaSett
 
 
 def with_likeliest(settings: BetaSettings, likelihood: Array, group: int) -> BetaSettings:
-    """``settings`` with the likeliest m, and the tau at which each list of a group of ``group`` weighs 1."""
-    m = float(GRID[likelihood.argmax()])
+    """``settings`` with the likeliest m, and the tau at which each list of a group of ``group`` weighs 1.
+
+    While nothing was seen that would prefer one m to another, it is that of ``settings``.
+    """
+    m = float(GRID[likelihood.argmax()]) if np.ptp(likelihood) else settings.strength
     return replace(settings, strength=m, tau=group / (m + 2 * settings.smoothing + group))

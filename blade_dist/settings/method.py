@@ -65,7 +65,8 @@ class PosteriorSettings(Section):
     """The evidence's share of the posterior mean; 0 is the static baseline. auto: read off the groups at every step,
     with the prior's strength."""
     strength: Rate | None = None
-    """m, the prior's pseudo-count; default ``prior.size``. Not read with ``tau: auto``, which estimates it."""
+    """m, the prior's pseudo-count; default ``prior.size``. ``tau: auto`` estimates it, and reads this only until it has
+    seen a prompt with reference lists."""
     smoothing: Rate = 0.5
     """s, added to both sides of the Beta (1/2 is Jeffreys)."""
     ties: Literal["le", "mid", "lt", "exact"] = "le"

@@ -128,7 +128,8 @@ def proxy_reward(
 
     ``log E[F]`` or ``E[log F] = digamma(a) - digamma(a + b)`` under the posterior; with ``ties: exact``
     ``log((F^N - F_^N) / (N (F - F_))) / (N - 1)``, Best-of-N's own density ratio at a level of ties
-    (F_: posterior mean of P(reward strictly below)), which tends to ``log F`` without ties.
+    (F_: posterior mean of P(reward strictly below)), which tends to ``log F`` without ties: a form of ``log E[F]``; the
+    settings refuse ``exact`` with ``mean_log``.
 
     Args:
         rewards: ``[B, G]`` the group's rewards: also the evidence.

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from pydantic import BeforeValidator, Field
+from pydantic import BeforeValidator, Field, model_validator
 
 from blade_dist.settings.section import Fraction, Name, Positive, Rate, Section
 
@@ -72,9 +72,18 @@ class PosteriorSettings(Section):
     ties: Literal["le", "mid", "lt", "exact"] = "le"
     """How equal rewards count: all, half, none, or Best-of-N's exact density ratio."""
     proxy: Literal["log_mean", "mean_log"] = "log_mean"
-    """R = log E[F], or E[log F]."""
+    """R = log E[F], or E[log F] (not with ``ties: exact``)."""
     carry: Fraction = 0.0
     """How much of a prompt's earlier evidence returns at its next visit."""
+
+    @model_validator(mode="after")
+    def _closed_form(self) -> PosteriorSettings:
+        if self.ties == "exact" and self.proxy == "mean_log":
+            raise ValueError(
+                "posterior.proxy: mean_log has no closed form with posterior.ties = exact; write log_mean, or take "
+                "posterior.ties = le, mid or lt"
+            )
+        return self
 
 
 class AdvantageSettings(Section):

@@ -273,7 +273,7 @@ def _numbers(rollouts: Rollouts, rewards: Rewards, estimates: Estimates, seconds
         "reward": float(rewards.total.mean()),
         **{f"reward/{name}": float(values.mean()) for name, values in rewards.parts.items()},
         "informative_groups": float(estimates.informative.mean()),
-        **_belief(estimates.belief),
+        **_reported(estimates.report),
         "invalid": float(rollouts.invalid.sum() / positions),
         "duplicate": float(rollouts.duplicate.sum() / positions),
         "list_tokens": float(rollouts.tokens.lengths.mean()),
@@ -283,12 +283,12 @@ def _numbers(rollouts: Rollouts, rewards: Rewards, estimates: Estimates, seconds
     }
 
 
-def _belief(belief: dict[str, NDArray[np.float64]]) -> dict[str, float]:
+def _reported(report: dict[str, NDArray[np.float64]]) -> dict[str, float]:
     """Means over the prompts that were looked at; the histogram of the PIT with its distance from the uniform one."""
-    means = {name: float(np.nanmean(values)) for name, values in belief.items() if name != PIT}
-    if PIT not in belief:
+    means = {name: float(np.nanmean(values)) for name, values in report.items() if name != PIT}
+    if PIT not in report:
         return means
-    histogram = np.nanmean(belief[PIT], axis=0)
+    histogram = np.nanmean(report[PIT], axis=0)
     shares = {f"{PIT}_{number}": float(share) for number, share in enumerate(histogram)}
     return {**means, "posterior/miscalibration": miscalibration(histogram), **shares}
 

@@ -60,14 +60,6 @@ class Prior:
         parts = {name.removeprefix(PART): values for name, values in columns.items() if name.startswith(PART)}
         return cls(prompts, columns["rewards"], parts, _scales(table))
 
-    def rows(self, prompts: NDArray[np.int64]) -> NDArray[np.float64]:
-        """``[B, M]`` reference rewards of the given prompts.
-
-        Raises:
-            UserError: a prompt is not in the prior.
-        """
-        return self.rewards[self.where(prompts)]
-
     def where(self, prompts: NDArray[np.int64]) -> NDArray[np.int64]:
         """``[B]`` rows of the given prompts.
 

@@ -64,7 +64,6 @@ def test_the_band_is_scipys() -> None:
     low, high = beta.interval(0.95, a, b)
     np.testing.assert_allclose(believe(rewards, reference, SETTINGS)["band"], (high - low).mean(axis=1), rtol=1e-6)
 
-
     found = believe(rewards, reference, SETTINGS)
     np.testing.assert_allclose(found["band_low"], low.mean(axis=1), rtol=1e-6)
     np.testing.assert_allclose(found["band_high"], high.mean(axis=1), rtol=1e-6)

@@ -16,6 +16,7 @@ from blade_dist.posterior.beta import BetaSettings, Evidence, proxy_reward
 from blade_dist.posterior.constraint import Constraints
 from blade_dist.posterior.estimator import Estimator
 from blade_dist.posterior.prior import Prior, PriorWriter
+from blade_dist.posterior.strength import GRID, seen
 
 STAMP = {"reference": "r1", "catalog": "c1", "k": 5}
 SETTINGS = BetaSettings(tau=0.3, strength=6)
@@ -237,7 +238,7 @@ def test_a_cold_prompt_shares_the_pooled_prior(tmp_path: Path) -> None:
     warm = rng.random((5, 6))
     writer.add(np.arange(5), warm)
     writer.add(np.array([7]), np.full((1, 6), np.nan))
-    half = np.array([[0.2, 0.4, 0.6, np.nan, np.nan, np.nan]])
+    half = np.array([[0.4, 0.2, 0.6]])
     writer.add(np.array([8]), half)
     writer.finish()
     prior = Prior.load(tmp_path / "cold.arrow", STAMP)
@@ -249,6 +250,21 @@ def test_a_cold_prompt_shares_the_pooled_prior(tmp_path: Path) -> None:
     own = (half[0, :3] <= rewards.total[1][:, None]).mean(axis=1)
     shares = np.stack([of_pool[0], (own + of_pool[1]) / 2, (warm[0] <= rewards.total[2][:, None]).mean(axis=1)])
     np.testing.assert_allclose(found.proxy, np.log((6 * shares + 0.5) / 7))
+
+
+def test_auto_tau_reads_the_lists_that_a_cold_prompt_has(tmp_path: Path) -> None:
+    writer = PriorWriter(tmp_path / "cold.arrow", STAMP)
+    rng = np.random.default_rng(0)
+    writer.add(np.arange(5), rng.random((5, 6)))
+    writer.add(np.array([7, 8]), rng.random((2, 2)), {})
+    writer.finish()
+    prior = Prior.load(tmp_path / "cold.arrow", STAMP)
+    assert np.isnan(prior.rewards).sum(axis=1).tolist() == [0, 0, 0, 0, 0, 4, 4]
+    rewards = batch([7, 8])
+    reference, pooled = rows_of(prior, [7, 8]), np.sort(prior.rewards[~np.isnan(prior.rewards)])
+    likelihood = seen(np.zeros(len(GRID)), rewards.total, reference, SETTINGS, pooled)
+    found = auto(prior).estimate(0, 0, rewards).report
+    assert found["posterior/strength"][0] == GRID[likelihood.argmax()] != GRID[0]
 
 
 def test_without_cold_prompts_nothing_is_pooled(prior: Prior) -> None:

@@ -88,7 +88,7 @@ def prior_share(rewards: Array, reference: Array, pooled: Array | None = None, *
 
 
 def joined(rewards: Array, carried: Evidence | None) -> tuple[Array, Array | None]:
-    """Values ``[B, G + E]`` and weights of all evidence: the group's ``[B, G]`` rewards weigh 1 each, carried ones less.
+    """Values ``[B, G + E]`` of all evidence, and their weights: those of the group's ``[B, G]`` rewards are 1.
 
     Without carried evidence the weights are None: equal.
     """

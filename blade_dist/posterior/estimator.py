@@ -246,7 +246,8 @@ class Estimator:
         anchored = None if anchor is None else (anchor.total + self._constraints.added(weighed, anchor.parts))[asked]
         if likelihood is not None:
             fading = MEMORY if earlier is None else 1.0
-            self._likelihood = seen(fading * likelihood, total, self._reference(rows, weighed), self._settings)
+            reference, pooled = self._reference(rows, weighed), self._pooled(weighed)
+            self._likelihood = seen(fading * likelihood, total, reference, self._settings, pooled)
         fresh = self._estimates(prompt, rows, total, weighed, anchored)
         if earlier is None:
             self._multipliers = self._constraints.updated(multipliers, parts)

@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 
 from pydantic import BeforeValidator, Field, model_validator
 
-from blade_dist.settings.section import Fraction, Name, Positive, Rate, Section
+from blade_dist.settings.section import Fraction, Name, NonNegative, Positive, Rate, Section
 
 
 class RewardSettings(Section):
@@ -46,11 +46,22 @@ class PriorSettings(Section):
     size: Annotated[int, Field(ge=2)] = 32
     """M: reference lists per training prompt."""
     prompts: Positive | None = None
-    """Training prompts that get reference lists, drawn with ``run.seed``; the others are cold and share the pooled
-    distribution of these. None is all of them."""
+    """Training prompts that get ``size`` reference lists, drawn with ``run.seed``; the others are cold. None is all of
+    them."""
+    cold_size: NonNegative = 0
+    """Reference lists of a cold prompt, fewer than ``size``; the pooled distribution of all prompts' lists stands for
+    those that it lacks."""
     refresh_every: Positive | None = None
     """Steps after which the policy writes the reference lists of the coming steps' prompts anew, ``size`` each; the
     file of the reference's own stays as it is. Read by targets blade and static. None: the reference stays."""
+
+    @model_validator(mode="after")
+    def _cold(self) -> PriorSettings:
+        if self.cold_size >= self.size:
+            raise ValueError(
+                f"prior.cold_size: cold prompts have fewer lists than prior.size = {self.size}; got {self.cold_size}"
+            )
+        return self
 
 
 def _tau(given: object) -> float | str:

@@ -79,10 +79,13 @@ def main(
         prior = Prior.load(path, STAMP)
         pure = Estimator(prior, settings, "blade", "std", carry=0.0)
 
-        def by_hand(_: int) -> np.ndarray:
-            return group_advantage(naive(rewards.total, prior.rows(rewards.prompt), settings), "std")
+        def proxies() -> np.ndarray:
+            return naive(rewards.total, prior.rewards[prior.where(rewards.prompt)], settings)
 
-        expected = naive(rewards.total, prior.rows(rewards.prompt), settings)
+        def by_hand(_: int) -> np.ndarray:
+            return group_advantage(proxies(), "std")
+
+        expected = proxies()
         difference = float(np.abs(pure.estimate(0, 0, rewards).proxy - expected).max())
         results = {
             "pure_per_second": rate(rewards.total.size, lambda step: pure.estimate(1, step, rewards), repeats),

@@ -181,25 +181,26 @@ class Estimates:
     """``[B, G]`` group-centred (and, with ``scale: std``, scaled) proxy reward."""
     informative: NDArray[np.bool_]
     """``[B]`` whether the group's proxy rewards differ at all."""
-    belief: dict[str, NDArray[np.float64]] = field(default_factory=dict)
-    """What to report of the posterior by name, ``[B]`` or ``[B, bins]``; not a number where it was not looked at."""
+    report: dict[str, NDArray[np.float64]] = field(default_factory=dict)
+    """What to report of posterior, multipliers and prior by name, ``[B]`` or ``[B, bins]``; not a number where it was
+    not looked at."""
     taught: NDArray[np.int64] | None = None
     """``[B]`` number, among an anchor's lists for the prompt, of the one to be imitated; None without an anchor."""
 
     def take(self, rows: NDArray[np.int64]) -> Estimates:
         """The given groups."""
-        belief = {name: values[rows] for name, values in self.belief.items()}
+        report = {name: values[rows] for name, values in self.report.items()}
         taught = None if self.taught is None else self.taught[rows]
         return Estimates(
-            self.prompt[rows], self.proxy[rows], self.advantage[rows], self.informative[rows], belief, taught
+            self.prompt[rows], self.proxy[rows], self.advantage[rows], self.informative[rows], report, taught
         )
 
     @classmethod
     def concat(cls, parts: Sequence[Estimates]) -> Estimates:
         """All groups of all parts, in order."""
         names = ["prompt", "proxy", "advantage", "informative", *([] if parts[0].taught is None else ["taught"])]
-        belief = {name: np.concatenate([part.belief[name] for part in parts]) for name in parts[0].belief}
-        return cls(**{name: np.concatenate([getattr(part, name) for part in parts]) for name in names}, belief=belief)
+        report = {name: np.concatenate([part.report[name] for part in parts]) for name in parts[0].report}
+        return cls(**{name: np.concatenate([getattr(part, name) for part in parts]) for name in names}, report=report)
 
 
 @dataclass(frozen=True)

@@ -148,7 +148,10 @@ class StepPipeline:
         self._cut = False
 
     def begin(self, saved_attempt: int) -> int:
-        """A new attempt of the learners: forgets the chains of earlier ones; returns the attempt's number."""
+        """A new attempt of the learners: forgets the chains of earlier ones; returns the attempt's number.
+
+        Chains that are under way end unread; the estimator refuses them once it is restored for the new attempt.
+        """
         with self._lock:
             self._attempt = max(self._attempt, saved_attempt) + 1
             self._steps.clear()
@@ -270,7 +273,7 @@ def _numbers(rollouts: Rollouts, rewards: Rewards, estimates: Estimates, seconds
         "reward": float(rewards.total.mean()),
         **{f"reward/{name}": float(values.mean()) for name, values in rewards.parts.items()},
         "informative_groups": float(estimates.informative.mean()),
-        **_belief(estimates.belief),
+        **_reported(estimates.report),
         "invalid": float(rollouts.invalid.sum() / positions),
         "duplicate": float(rollouts.duplicate.sum() / positions),
         "list_tokens": float(rollouts.tokens.lengths.mean()),
@@ -280,12 +283,12 @@ def _numbers(rollouts: Rollouts, rewards: Rewards, estimates: Estimates, seconds
     }
 
 
-def _belief(belief: dict[str, NDArray[np.float64]]) -> dict[str, float]:
+def _reported(report: dict[str, NDArray[np.float64]]) -> dict[str, float]:
     """Means over the prompts that were looked at; the histogram of the PIT with its distance from the uniform one."""
-    means = {name: float(np.nanmean(values)) for name, values in belief.items() if name != PIT}
-    if PIT not in belief:
+    means = {name: float(np.nanmean(values)) for name, values in report.items() if name != PIT}
+    if PIT not in report:
         return means
-    histogram = np.nanmean(belief[PIT], axis=0)
+    histogram = np.nanmean(report[PIT], axis=0)
     shares = {f"{PIT}_{number}": float(share) for number, share in enumerate(histogram)}
     return {**means, "posterior/miscalibration": miscalibration(histogram), **shares}
 

@@ -138,8 +138,9 @@ class Rank:
         self.patience = Patience(**saved.get("patience", {}))
         attempt = 0
         if self.learner.rank == 0:
-            ray.get(self._job.estimator.restore.remote(None if checkpoint is None else state))
+            # the number first: by it the estimator refuses chains of older attempts that are still under way
             attempt = ray.get(self._job.pipeline.begin.remote(saved["attempt"]))
+            ray.get(self._job.estimator.restore.remote(None if checkpoint is None else state, attempt))
         return int(self.learner.max_over_ranks(attempt)), saved["step"]
 
     def record_hosts(self) -> None:

@@ -72,6 +72,11 @@ def test_a_refreshed_prior_is_for_targets_that_read_it() -> None:
         ("lerner.lr=1", "lerner: unknown setting; did you mean learner?"),
         ("posterior.tau=1", "posterior.tau: write a number that is at least 0 and less than 1, or auto; got 1"),
         ("posterior.tau=automatic", "posterior.tau: write a number that is at least 0 and less than 1, or auto"),
+        (
+            "posterior={ties: exact, proxy: mean_log}",
+            "posterior.proxy: mean_log has no closed form with",
+        ),
+        ("prior={size: 4, cold_size: 4}", "prior.cold_size: cold prompts have fewer lists than prior.size = 4; got 4"),
         ("learner.lr=.inf", "learner.lr: Input should be a finite number (got inf)"),
         ("learner.zero_stage=4", "learner.zero_stage: Input should be less than or equal to 3"),
         ("target=dpo", "target: Input should be 'blade', 'static', 'bond', 'grpo' or 'best_of_n_sft'"),

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from scipy.stats import beta
 
 from blade_dist.posterior.belief import BINS, believe, leave_one_out, miscalibration, pit_histogram
-from blade_dist.posterior.beta import BetaSettings, posterior, share
+from blade_dist.posterior.beta import BetaSettings, Evidence, posterior, share
 
 SETTINGS = BetaSettings(tau=0.3, strength=32)
 
@@ -63,6 +63,47 @@ def test_the_band_is_scipys() -> None:
     a, b = posterior(share(rewards, reference), others, SETTINGS)
     low, high = beta.interval(0.95, a, b)
     np.testing.assert_allclose(believe(rewards, reference, SETTINGS)["band"], (high - low).mean(axis=1), rtol=1e-6)
+
+    found = believe(rewards, reference, SETTINGS)
+    np.testing.assert_allclose(found["band_low"], low.mean(axis=1), rtol=1e-6)
+    np.testing.assert_allclose(found["band_high"], high.mean(axis=1), rtol=1e-6)
+
+
+def evidence(rng: np.random.Generator, rows: int, shift: float = 0.0) -> Evidence:
+    return Evidence(shift + rng.normal(size=(rows, 5)), 0.5 ** np.arange(1, 6) * np.ones((rows, 1)))
+
+
+@given(st.integers(0, 2**32 - 1), st.integers(2, 6), st.sampled_from([None, 2]))
+def test_carried_evidence_counts_by_its_weight_beside_the_others(seed: int, group: int, levels: int | None) -> None:
+    rng = np.random.default_rng(seed)
+    rewards, reference, carried = rng.normal(size=(2, group)), rng.normal(size=(2, 7)), evidence(rng, 2)
+    if levels is not None:
+        rewards, reference = np.round(levels * rewards) / levels, np.round(levels * reference) / levels
+        carried = Evidence(np.round(levels * carried.values) / levels, carried.weights)
+    found = believe(rewards, reference, SETTINGS, carried)
+    others = np.empty(rewards.shape)
+    for row, i in np.ndindex(rewards.shape):
+        values = np.concatenate([np.delete(rewards[row], i), carried.values[row]])
+        weights = np.concatenate([np.ones(group - 1), carried.weights[row]])
+        others[row, i] = np.average(values <= rewards[row, i], weights=weights)
+    prior = share(rewards, reference)
+    a, b = posterior(prior, others, SETTINGS)
+    low, high = beta.interval(0.95, a, b)
+    np.testing.assert_allclose(found["band_low"], low.mean(axis=1), rtol=1e-6)
+    np.testing.assert_allclose(found["band_high"], high.mean(axis=1), rtol=1e-6)
+    drift = np.abs(a / (a + b) - (32 * prior + 0.5) / 33).mean(axis=1)
+    np.testing.assert_allclose(found["drift"], drift, atol=1e-12)
+
+
+def test_carried_evidence_of_where_the_policy_is_makes_the_belief_better() -> None:
+    rng = np.random.default_rng(1)
+    rewards, reference = rng.normal(size=(400, 4)) + 1.5, rng.normal(size=(400, 32))
+    settings = BetaSettings(tau=0.8, strength=32)
+    there, elsewhere = (
+        miscalibration(believe(rewards, reference, settings, evidence(rng, 400, shift))["pit"].mean(axis=0))
+        for shift in (1.5, -3.0)
+    )
+    assert there < elsewhere / 2
 
 
 def test_histogram_by_hand() -> None:

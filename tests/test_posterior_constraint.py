@@ -139,16 +139,16 @@ def test_multipliers_are_part_of_every_reward_and_of_the_state(prior: Prior) -> 
 
     estimator = make()
     first = estimator.estimate(0, 0, step(0))
-    assert first.belief["multiplier/c"].tolist() == [0, 0]
+    assert first.report["multiplier/c"].tolist() == [0, 0]
     estimator.estimate(0, 0, step(0))  # a retry: the multiplier moves once
     second = estimator.estimate(0, 1, step(1))
     weight = 3 * (0.6 - step(0).parts["c"].mean())
     assert weight > 0
-    np.testing.assert_allclose(second.belief["multiplier/c"], weight)
+    np.testing.assert_allclose(second.report["multiplier/c"], weight)
     reference = prior.rewards[[0, 2]] + weight * prior.parts["c"][[0, 2]]
     expected = proxy_reward(step(1).total + weight * step(1).parts["c"], reference, SETTINGS)
     np.testing.assert_allclose(second.proxy, expected)
 
     restored = make()
-    restored.restore(estimator.state(1))
+    restored.restore(estimator.state(1), 1)
     np.testing.assert_array_equal(restored.estimate(1, 1, step(1)).proxy, second.proxy)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -10,10 +11,12 @@ import pytest
 
 from blade_dist.batches import Rewards
 from blade_dist.errors import UserError
-from blade_dist.posterior.beta import BetaSettings, proxy_reward
+from blade_dist.posterior.belief import believe
+from blade_dist.posterior.beta import BetaSettings, Evidence, proxy_reward
 from blade_dist.posterior.constraint import Constraints
 from blade_dist.posterior.estimator import Estimator
 from blade_dist.posterior.prior import Prior, PriorWriter
+from blade_dist.posterior.strength import GRID, seen
 
 STAMP = {"reference": "r1", "catalog": "c1", "k": 5}
 SETTINGS = BetaSettings(tau=0.3, strength=6)
@@ -34,11 +37,15 @@ def batch(prompts: list[int], seed: int = 0, digest: int = 1) -> Rewards:
     return Rewards(np.array(prompts), np.random.default_rng(seed).random((len(prompts), 4)), {}, digests)
 
 
+def rows_of(prior: Prior, prompts: Sequence[int] | np.ndarray) -> np.ndarray:
+    return prior.rewards[prior.where(np.asarray(prompts))]
+
+
 def test_prior_round_trip(prior: Prior, tmp_path: Path) -> None:
     assert prior.prompts.tolist() == [2, 5, 9]
     assert (np.diff(prior.rewards, axis=1) >= 0).all()
     expected = np.sort(np.random.default_rng(0).random((2, 6)), axis=1)
-    np.testing.assert_array_equal(prior.rows(np.array([9, 5])), expected[::-1])
+    np.testing.assert_array_equal(rows_of(prior, [9, 5]), expected[::-1])
     assert not (tmp_path / "prior.arrow.parts").exists()
 
 
@@ -49,7 +56,7 @@ def test_a_foreign_prior_is_refused_by_name(prior: Prior, tmp_path: Path) -> Non
 
 def test_a_prompt_without_prior_is_named(prior: Prior) -> None:
     with pytest.raises(UserError, match="no training prompt 7"):
-        prior.rows(np.array([5, 7]))
+        prior.where(np.array([5, 7]))
 
 
 def test_building_goes_on_where_it_stopped(tmp_path: Path) -> None:
@@ -64,9 +71,9 @@ def test_building_goes_on_where_it_stopped(tmp_path: Path) -> None:
 def test_estimates_are_the_pure_function(prior: Prior) -> None:
     rewards = batch([9, 2])
     found = Estimator(prior, SETTINGS, "blade", "std", carry=0).estimate(1, 0, rewards)
-    np.testing.assert_allclose(found.proxy, proxy_reward(rewards.total, prior.rows(rewards.prompt), SETTINGS))
+    np.testing.assert_allclose(found.proxy, proxy_reward(rewards.total, rows_of(prior, rewards.prompt), SETTINGS))
     static = Estimator(prior, SETTINGS, "static", "std", carry=0).estimate(1, 0, rewards)
-    expected = proxy_reward(rewards.total, prior.rows(rewards.prompt), replace(SETTINGS, tau=0))
+    expected = proxy_reward(rewards.total, rows_of(prior, rewards.prompt), replace(SETTINGS, tau=0))
     np.testing.assert_array_equal(static.proxy, expected)
     raw = Estimator(prior, SETTINGS, "grpo", "std", carry=0).estimate(1, 0, rewards)
     np.testing.assert_array_equal(raw.proxy, rewards.total)
@@ -88,7 +95,7 @@ def test_new_lists_get_new_answers(prior: Prior) -> None:
     old = estimator.estimate(1, 0, batch([5], seed=0, digest=7)).proxy
     new = estimator.estimate(2, 0, batch([5], seed=1, digest=8)).proxy
     assert not np.array_equal(old, new)
-    np.testing.assert_allclose(new, proxy_reward(batch([5], seed=1).total, prior.rows(np.array([5])), SETTINGS))
+    np.testing.assert_allclose(new, proxy_reward(batch([5], seed=1).total, rows_of(prior, [5]), SETTINGS))
 
 
 def test_carry_changes_the_next_visit(prior: Prior) -> None:
@@ -99,15 +106,26 @@ def test_carry_changes_the_next_visit(prior: Prior) -> None:
     assert not np.array_equal(*second)
 
 
+def test_what_is_said_of_the_posterior_is_of_the_one_with_the_carried_evidence(prior: Prior) -> None:
+    estimator = Estimator(prior, SETTINGS, "blade", "std", carry=0.5)
+    earlier, now = batch([5, 2], seed=0, digest=1), batch([5, 2], seed=1, digest=3)
+    estimator.estimate(1, 0, earlier)
+    found = estimator.estimate(1, 1, now).report
+    carried = Evidence(earlier.total, np.full((2, 4), 0.5))
+    reference = rows_of(prior, now.prompt)
+    for name, expected in believe(now.total, reference, SETTINGS, carried).items():
+        np.testing.assert_allclose(found[f"posterior/{name}"], expected)
+
+
 def test_restore_brings_the_saved_state_back(prior: Prior) -> None:
     estimator = Estimator(prior, SETTINGS, "blade", "std", carry=0.5)
     estimator.estimate(1, 0, batch([5, 2]))
     saved = estimator.state(1)
     expected = estimator.estimate(1, 1, batch([5, 2], seed=1, digest=3)).proxy
     other = Estimator(prior, SETTINGS, "blade", "std", carry=0.5)
-    other.restore(saved)
+    other.restore(saved, 2)
     np.testing.assert_array_equal(other.estimate(2, 1, batch([5, 2], seed=1, digest=3)).proxy, expected)
-    other.restore(None)
+    other.restore(None, 3)
     fresh = Estimator(prior, SETTINGS, "blade", "std", carry=0.5)
     assert other.state(9) == fresh.state(9)
 
@@ -129,10 +147,36 @@ def test_what_comes_too_late_does_not_count(prior: Prior) -> None:
         estimator.estimate(1, 20, batch([5]))
     with pytest.raises(RuntimeError, match="estimates of step 4 were asked for after step 20"):
         estimator.estimate(2, 4, batch([5]))
-    estimator.restore(None)
+    estimator.restore(None, 3)
     with pytest.raises(RuntimeError, match="a later one has begun"):
         estimator.estimate(2, 20, batch([5]))
+    with pytest.raises(RuntimeError, match="attempt 2 restores the estimator, but a later one has begun"):
+        estimator.restore(None, 2)
     estimator.estimate(3, 20, batch([5]))
+
+
+def test_a_chain_of_an_attempt_without_any_answer_comes_too_late(prior: Prior) -> None:
+    """Attempt 2 died while its first lists were being written, so that its calls arrive after the restore for 3."""
+    limits = Constraints.of({"diversity": 1.0}, {}, lr=2.0)
+    known = replace(prior, parts={"diversity": np.ones(prior.rewards.shape)})
+    rewards = replace(batch([5, 9]), parts={"diversity": np.zeros((2, 4))})
+    estimator = Estimator(known, SETTINGS, "blade", "std", 0.5, auto=True, constraints=limits, renews=True)
+    estimator.estimate(1, 0, rewards)
+    saved = estimator.state(1)
+    estimator.restore(saved, 2)
+    estimator.restore(saved, 3)
+    stale, fresh = np.random.default_rng(5).random((2, 2, 6))
+    with pytest.raises(RuntimeError, match="attempt 2 asks for estimates of step 1, but a later one has begun"):
+        estimator.estimate(2, 1, rewards)
+    with pytest.raises(RuntimeError, match="a later one has begun"):
+        estimator.refresh(2, 1, np.array([5, 9]), stale)
+    assert estimator.state(1) == saved
+    expected = Estimator(known, SETTINGS, "blade", "std", 0.5, auto=True, constraints=limits, renews=True)
+    expected.restore(saved, 1)
+    for attempt, one in ((3, estimator), (1, expected)):
+        one.refresh(attempt, 1, np.array([5, 9]), fresh)
+    np.testing.assert_array_equal(estimator.estimate(3, 1, rewards).proxy, expected.estimate(1, 1, rewards).proxy)
+    assert estimator.state(2) == expected.state(2)
 
 
 def test_a_retry_with_some_new_lists_answers_both(prior: Prior) -> None:
@@ -161,18 +205,31 @@ def test_auto_tau_is_restored_with_the_state_and_counts_a_retry_once(prior: Prio
     assert one.state(2) == saved
 
     restored = auto(prior)
-    restored.restore(saved)
+    restored.restore(saved, 1)
     restored.estimate(1, 2, batch([5, 9, 2], seed=2))
     again = restored.estimate(1, 3, batch([2, 5], seed=3))
     np.testing.assert_array_equal(again.proxy, expected.proxy)
-    assert again.belief["posterior/tau"].tolist() == expected.belief["posterior/tau"].tolist()
+    assert again.report["posterior/tau"].tolist() == expected.report["posterior/tau"].tolist()
 
 
 def test_auto_tau_is_the_posterior_with_the_likeliest_strength(prior: Prior) -> None:
     rewards = batch([5, 9, 2])
     found = auto(prior).estimate(0, 0, rewards)
-    settings = replace(SETTINGS, tau=found.belief["posterior/tau"][0], strength=found.belief["posterior/strength"][0])
-    np.testing.assert_allclose(found.proxy, proxy_reward(rewards.total, prior.rows(rewards.prompt), settings))
+    settings = replace(SETTINGS, tau=found.report["posterior/tau"][0], strength=found.report["posterior/strength"][0])
+    np.testing.assert_allclose(found.proxy, proxy_reward(rewards.total, rows_of(prior, rewards.prompt), settings))
+
+
+def test_auto_tau_begins_at_the_configured_strength_where_all_prompts_are_cold(tmp_path: Path) -> None:
+    writer = PriorWriter(tmp_path / "cold.arrow", STAMP)
+    writer.add(np.arange(5), np.random.default_rng(0).random((5, 6)))
+    writer.add(np.array([7, 8]), np.full((2, 6), np.nan))
+    writer.finish()
+    estimator = auto(Prior.load(tmp_path / "cold.arrow", STAMP))
+    first = estimator.estimate(0, 0, batch([7, 8])).report
+    assert first["posterior/strength"].tolist() == [6, 6]
+    np.testing.assert_allclose(first["posterior/tau"], 4 / (6 + 1 + 4))
+    second = estimator.estimate(0, 1, batch([7, 0], seed=1, digest=3)).report
+    assert second["posterior/strength"][0] != 6
 
 
 def test_a_cold_prompt_shares_the_pooled_prior(tmp_path: Path) -> None:
@@ -181,7 +238,7 @@ def test_a_cold_prompt_shares_the_pooled_prior(tmp_path: Path) -> None:
     warm = rng.random((5, 6))
     writer.add(np.arange(5), warm)
     writer.add(np.array([7]), np.full((1, 6), np.nan))
-    half = np.array([[0.2, 0.4, 0.6, np.nan, np.nan, np.nan]])
+    half = np.array([[0.4, 0.2, 0.6]])
     writer.add(np.array([8]), half)
     writer.finish()
     prior = Prior.load(tmp_path / "cold.arrow", STAMP)
@@ -193,6 +250,21 @@ def test_a_cold_prompt_shares_the_pooled_prior(tmp_path: Path) -> None:
     own = (half[0, :3] <= rewards.total[1][:, None]).mean(axis=1)
     shares = np.stack([of_pool[0], (own + of_pool[1]) / 2, (warm[0] <= rewards.total[2][:, None]).mean(axis=1)])
     np.testing.assert_allclose(found.proxy, np.log((6 * shares + 0.5) / 7))
+
+
+def test_auto_tau_reads_the_lists_that_a_cold_prompt_has(tmp_path: Path) -> None:
+    writer = PriorWriter(tmp_path / "cold.arrow", STAMP)
+    rng = np.random.default_rng(0)
+    writer.add(np.arange(5), rng.random((5, 6)))
+    writer.add(np.array([7, 8]), rng.random((2, 2)), {})
+    writer.finish()
+    prior = Prior.load(tmp_path / "cold.arrow", STAMP)
+    assert np.isnan(prior.rewards).sum(axis=1).tolist() == [0, 0, 0, 0, 0, 4, 4]
+    rewards = batch([7, 8])
+    reference, pooled = rows_of(prior, [7, 8]), np.sort(prior.rewards[~np.isnan(prior.rewards)])
+    likelihood = seen(np.zeros(len(GRID)), rewards.total, reference, SETTINGS, pooled)
+    found = auto(prior).estimate(0, 0, rewards).report
+    assert found["posterior/strength"][0] == GRID[likelihood.argmax()] != GRID[0]
 
 
 def test_without_cold_prompts_nothing_is_pooled(prior: Prior) -> None:
@@ -234,12 +306,12 @@ def renewing(prior: Prior, target: str = "blade") -> Estimator:
 def test_refreshed_rewards_take_the_reference_s_place(prior: Prior) -> None:
     estimator, rewards = renewing(prior), batch([5, 9, 2])
     before = estimator.estimate(1, 0, rewards)
-    assert before.belief["prior_refreshed"].tolist() == [0, 0, 0]
+    assert before.report["prior_refreshed"].tolist() == [0, 0, 0]
     anew = np.random.default_rng(5).random((2, 6))
     estimator.refresh(1, 1, np.array([9, 2]), anew)
     after = estimator.estimate(1, 1, rewards)
-    assert after.belief["prior_refreshed"].tolist() == [0, 1, 1]
-    reference = np.concatenate([prior.rows(np.array([5])), anew])
+    assert after.report["prior_refreshed"].tolist() == [0, 1, 1]
+    reference = np.concatenate([rows_of(prior, [5]), anew])
     np.testing.assert_array_equal(after.proxy, proxy_reward(rewards.total, reference, SETTINGS))
     estimator.refresh(1, 1, np.array([5]), anew[:1])  # a retry: the step's first call counts
     np.testing.assert_array_equal(estimator.estimate(1, 2, rewards).proxy, after.proxy)
@@ -259,11 +331,11 @@ def test_refreshed_rewards_are_part_of_the_state_before_a_step(prior: Prior) -> 
     assert estimator.state(2) == saved
     assert estimator.state(3) != saved
     other = renewing(prior, "static")
-    other.restore(saved)
+    other.restore(saved, 2)
     np.testing.assert_array_equal(other.estimate(2, 2, rewards).proxy, expected)
     other.refresh(2, 3, np.array([2, 5]), second)  # a new attempt renews anew
-    assert other.estimate(2, 3, rewards).belief["prior_refreshed"].tolist() == [1, 1, 1]
-    other.restore(None)
+    assert other.estimate(2, 3, rewards).report["prior_refreshed"].tolist() == [1, 1, 1]
+    other.restore(None, 3)
     assert other.state(9) == renewing(prior, "static").state(9)
     with pytest.raises(RuntimeError, match="a later one has begun"):
         other.refresh(2, 4, np.array([2]), first[:1])
@@ -282,7 +354,9 @@ def test_a_refreshed_prompt_is_cold_no_more(tmp_path: Path) -> None:
 
 
 def test_fine_tuning_on_the_best_list_of_each_group(prior: Prior) -> None:
-    rewards = replace(batch([5, 9]), total=np.array([[0.1, 0.7, 0.3, 0.2], [0.5, 0.5, 0.1, 0.0]]))
+    totals = np.array([[0.1, 0.7, 0.3, 0.2], [0.5, 0.5, 0.1, 0.0], [0.5, 0.5, 0.5, 0.5]])
+    rewards = replace(batch([5, 9, 2]), total=totals)
     found = Estimator(prior, SETTINGS, "best_of_n_sft", "std", carry=0.0).estimate(0, 0, rewards)
-    assert found.advantage.tolist() == [[0, 4, 0, 0], [2, 2, 0, 0]]
-    assert found.belief == {}
+    assert found.advantage.tolist() == [[0, 4, 0, 0], [2, 2, 0, 0], [0, 0, 0, 0]]
+    assert found.informative.tolist() == [True, True, False]
+    assert found.report == {}

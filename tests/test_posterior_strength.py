@@ -82,7 +82,46 @@ def test_each_list_of_the_group_weighs_one() -> None:
     assert a + b == pytest.approx(found.strength + 1 + 16)
 
 
-def test_cold_prompts_say_nothing() -> None:
+def test_until_something_was_seen_the_strength_is_the_configured_one() -> None:
+    found = with_likeliest(SETTINGS, np.zeros(len(GRID)), 16)
+    assert (found.strength, found.tau) == (32, 16 / (32 + 1 + 16))
+
+
+@given(st.integers(0, 2**32 - 1), st.integers(1, 5), st.integers(2, 6), st.integers(1, 4), st.integers(1, 9))
+def test_the_pooled_distribution_stands_for_lists_that_are_lacking(
+    seed: int, prompts: int, references: int, group: int, size: int
+) -> None:
+    rng = np.random.default_rng(seed)
+    rewards, reference = rng.integers(0, 4, (prompts, group)) / 4, rng.integers(0, 4, (prompts, references)) / 4
+    own = rng.integers(0, references + 1, prompts)
+    reference[np.arange(references) >= own[:, None]] = np.nan
+    pooled = np.sort(rng.integers(0, 4, size) / 4)
+    expected = np.zeros((references, group + 1))
+    for row in range(prompts):
+        for j in range(own[row]):
+            level = reference[row, j]
+            others = (np.delete(reference[row], j) <= level).sum()
+            others = others + (references - own[row]) * (pooled <= level).mean()
+            for place in range(references):
+                expected[place, (rewards[row] <= level).sum()] += max(0.0, 1 - abs(place - others))
+    np.testing.assert_allclose(level_counts(rewards, reference, pooled), expected, atol=1e-9)
+
+
+def test_prompts_with_some_lists_are_worth_less_where_prompts_differ() -> None:
+    """The pooled distribution says little of a prompt that is unlike the others, so that a lower m is likelier."""
+    rng = np.random.default_rng(4)
+    strengths = []
+    for spread in (0.0, 2.0):
+        offset = spread * rng.normal(size=(400, 1))
+        group, reference = offset + rng.normal(size=(400, 8)), offset + rng.normal(size=(400, 16))
+        pooled = np.sort(reference.ravel())
+        reference[:, 4:] = np.nan
+        likelihood = seen(np.zeros(len(GRID)), group, reference, SETTINGS, pooled)
+        strengths.append(with_likeliest(SETTINGS, likelihood, 8).strength)
+    assert strengths[1] < 10 < strengths[0]
+
+
+def test_prompts_without_lists_say_nothing() -> None:
     rng = np.random.default_rng(0)
     group, reference = rng.normal(size=(8, 4)), rng.normal(size=(8, 6))
     cold = np.concatenate([reference, np.full((3, 6), np.nan)])

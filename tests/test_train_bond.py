@@ -125,6 +125,7 @@ def test_a_refreshed_prior_is_what_the_policy_writes(
     with pa.BufferReader((saved[3] / "estimator.arrow").read_bytes()) as streams:
         pa.ipc.open_stream(streams).read_all()
         renewals.read(streams, prior.where)
-    found = renewals.newest.over(prior.where(prompts), prior.rows(prompts))
+    rows = prior.where(prompts)
+    found = renewals.newest.over(rows, prior.rewards[rows])
     np.testing.assert_array_equal(found, np.sort(expected, axis=1))
-    assert not np.array_equal(found, prior.rows(prompts))
+    assert not np.array_equal(found, prior.rewards[rows])

@@ -136,7 +136,7 @@ def test_validation_chooses_the_checkpoint_and_stops_the_run(
 def adapted(
     tiny_config: Config, tiny_data: DataBundle, tiny_reference: Path, tmp_path_factory: pytest.TempPathFactory
 ) -> tuple[RunPaths, list[dict]]:
-    """Two steps with adapters, tau: auto, a normalised reward, a floor, and four cold prompts."""
+    """Two steps with adapters, tau: auto, a normalised reward, a floor, and four prompts with half of the lists."""
     assert tiny_reference.is_dir()
     config = with_settings(
         tiny_config,
@@ -144,7 +144,7 @@ def adapted(
         train={"steps": 2, "prompts": 16, "prompts_per_step": TRAIN_PROMPTS},
         learner={"workers": 2, "zero_stage": 3, "lr": 1e-2, "lora": {"rank": 8}},
         posterior={"tau": "auto"},
-        prior={"prompts": 12},
+        prior={"prompts": 12, "cold_size": 2},
         reward={"at_least": {"recall@3": 0.2}, "normalise": True},
     )
     align_stage(config, Console(quiet=True))
@@ -176,13 +176,14 @@ def test_the_belief_is_recorded(adapted: tuple[RunPaths, list[dict]]) -> None:
     for row in (first, second):
         assert row["posterior/tau"] == pytest.approx(4 / (row["posterior/strength"] + 1 + 4))
         assert 0 <= row["posterior/miscalibration"] < 1
-        assert 0 < row["posterior/band"] < 1
+        assert 0 < row["posterior/band_low"] < row["posterior/band_high"] < 1
+        assert row["posterior/band"] == pytest.approx(row["posterior/band_high"] - row["posterior/band_low"])
         assert sum(row[f"posterior/pit_{number}"] for number in range(10)) == pytest.approx(1)
     missed = 0.2 - first["reward/recall@3"]
     assert (first["multiplier/recall@3"], second["multiplier/recall@3"]) == (0, pytest.approx(max(0, 0.5 * missed)))
     table = pa.ipc.open_file(pa.memory_map(str(paths.prior))).read_all()
     assert table.column_names == ["prompt", "rewards", "part:recall@3"]
-    assert np.isnan(np.array(table["rewards"].to_pylist())).all(axis=1).sum() == 4
+    assert sorted(np.isnan(np.array(table["rewards"].to_pylist())).sum(axis=1)) == [0] * 12 + [2] * 4
 
 
 def test_a_normalised_reward_is_in_units_of_the_prior_s_spread(

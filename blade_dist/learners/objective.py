@@ -16,8 +16,6 @@ class TokenTerms:
     """``-min(ratio * A, clip(ratio) * A) * weight + kl_coef * kl``; its gradient is the policy gradient."""
     kl: Tensor
     """k3 estimate of KL(policy || reference), detached."""
-    ratio: Tensor
-    """``pi / pi_prox``, detached."""
     clipped: Tensor
     """1 where the clip binds, else 0."""
     weight: Tensor
@@ -60,7 +58,6 @@ def policy_terms(
     return TokenTerms(
         loss=-torch.minimum(free, bound) * weight + kl_coef * kl,
         kl=kl.detach(),
-        ratio=ratio.detach(),
         clipped=(bound < free).float().detach(),
         weight=weight,
     )

@@ -25,10 +25,11 @@ def best_of_group(proxy: NDArray[np.float64], _scale: Literal["std", "none"]) ->
     """G for the best list of each ``[B, G]`` group, 0 for the others; equally good ones share it.
 
     As the loss is a mean over all lists' tokens, its gradient is that of the best lists' own mean negative
-    log-likelihood: supervised fine-tuning on them.
+    log-likelihood: supervised fine-tuning on them. A group without differences has no best list: 0, so that it does not
+    teach the policy what it wrote anyway.
     """
-    best = proxy == proxy.max(axis=1, keepdims=True)
-    return (proxy.shape[1] * best / best.sum(axis=1, keepdims=True)).astype(np.float32)
+    best = (proxy == proxy.max(axis=1, keepdims=True)) & informative(proxy)[:, None]
+    return (proxy.shape[1] * best / np.maximum(best.sum(axis=1, keepdims=True), 1)).astype(np.float32)
 
 
 def centred_advantage(proxy: NDArray[np.float64], _scale: Literal["std", "none"]) -> NDArray[np.float32]:

@@ -1,7 +1,7 @@
 """How good the belief is: calibration, credible bands, drift from the prior. Pure numpy / scipy.
 
 A list counts itself among its group, which is harmless to the order within the group and wrong here: everything below
-leaves it out, ``(k - 1) / (G - 1)``.
+leaves it out, ``(k - 1) / (G - 1)``. Evidence that earlier visits left counts as it does in the posterior itself.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from __future__ import annotations
 import numpy as np
 from scipy.special import betaincinv
 
-from blade_dist.posterior.beta import Array, BetaSettings, posterior, prior_share, share
+from blade_dist.posterior.beta import Array, BetaSettings, Evidence, joined, posterior, prior_share, share
 
 BINS = 10
 """Of the probability integral transform's histogram."""
@@ -18,16 +18,29 @@ BAND = 0.95
 """Mass of the credible band."""
 
 
-def leave_one_out(shares: Array, group: int, *, strictly: bool = False) -> Array:
-    """Share of the *other* lists of a group of ``group`` at or below each reward, from the share of all."""
-    return (group * shares - (0 if strictly else 1)) / (group - 1)
+def leave_one_out(shares: Array, mass: Array | float, *, strictly: bool = False) -> Array:
+    """Share ``[B, G]`` of all evidence *but the list itself* at or below each reward, from the share of all.
+
+    Args:
+        shares: ``[B, G]``.
+        mass: of all evidence, ``[B, 1]``, where a list of the group weighs 1: G, and what is carried.
+        strictly: shares are those strictly below.
+    """
+    return (mass * shares - (0 if strictly else 1)) / (mass - 1)
 
 
-def believe(rewards: Array, reference: Array, settings: BetaSettings, pooled: Array | None = None) -> dict[str, Array]:
+def believe(
+    rewards: Array,
+    reference: Array,
+    settings: BetaSettings,
+    carried: Evidence | None = None,
+    pooled: Array | None = None,
+) -> dict[str, Array]:
     """What a step's groups say of the posterior that they were judged by, each ``[B]`` or ``[B, bins]``.
 
     - ``drift``: mean absolute difference of F between posterior and prior, over the group;
-    - ``band``: mean width of the 95 % credible interval of F;
+    - ``band_low``, ``band_high``: mean ends of the 95 % credible interval of F at each reward, between its 2.5 % and
+      97.5 % quantiles; ``band``: its mean width;
     - ``pit``: histogram of the probability integral transform of the group's own rewards. Uniform where the belief is
       calibrated. A reward among ties spreads its mass evenly over all of their F (Czado et al., Biometrics 2009).
 
@@ -35,21 +48,25 @@ def believe(rewards: Array, reference: Array, settings: BetaSettings, pooled: Ar
         rewards: ``[B, G]``, G at least 2.
         reference: ``[B, M]``, as :func:`~blade_dist.posterior.beta.prior_share` takes it.
         settings: of the posterior.
+        carried: evidence of earlier visits, as it was before this step.
         pooled: for cold prompts.
     """
-    group = rewards.shape[1]
+    values, weights = joined(rewards, carried)
+    mass = rewards.shape[1] if weights is None else weights.sum(axis=1, keepdims=True)
     edges = []
     for strictly in (True, False):
         prior = prior_share(rewards, reference, pooled, strictly=strictly)
-        others = leave_one_out(share(rewards, rewards, strictly=strictly), group, strictly=strictly)
+        others = leave_one_out(share(rewards, values, weights, strictly=strictly), mass, strictly=strictly)
         edges.append((*posterior(prior, others, settings), prior))
     (below_a, below_b, _), (a, b, prior) = edges
     mean = a / (a + b)
     m, s = settings.strength, settings.smoothing
-    tail = (1 - BAND) / 2
+    low, high = (betaincinv(a, b, tail).mean(axis=1) for tail in ((1 - BAND) / 2, (1 + BAND) / 2))
     return {
         "drift": np.abs(mean - (m * prior + s) / (m + 2 * s)).mean(axis=1),
-        "band": (betaincinv(a, b, 1 - tail) - betaincinv(a, b, tail)).mean(axis=1),
+        "band": high - low,
+        "band_low": low,
+        "band_high": high,
         "pit": pit_histogram(below_a / (below_a + below_b), mean),
     }
 

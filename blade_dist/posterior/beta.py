@@ -87,6 +87,17 @@ def prior_share(rewards: Array, reference: Array, pooled: Array | None = None, *
     return own + lacking * np.searchsorted(pooled, rewards, side="left" if strictly else "right") / len(pooled)
 
 
+def joined(rewards: Array, carried: Evidence | None) -> tuple[Array, Array | None]:
+    """Values ``[B, G + E]`` of all evidence, and their weights: those of the group's ``[B, G]`` rewards are 1.
+
+    Without carried evidence the weights are None: equal.
+    """
+    if carried is None:
+        return rewards, None
+    weights = np.concatenate([np.ones_like(rewards), carried.weights], axis=1)
+    return np.concatenate([rewards, carried.values], axis=1), weights
+
+
 def posterior(prior_share: Array, evidence_share: Array, settings: BetaSettings) -> tuple[Array, Array]:
     """Parameters (a, b) of the Beta over F(r).
 
@@ -117,7 +128,8 @@ def proxy_reward(
 
     ``log E[F]`` or ``E[log F] = digamma(a) - digamma(a + b)`` under the posterior; with ``ties: exact``
     ``log((F^N - F_^N) / (N (F - F_))) / (N - 1)``, Best-of-N's own density ratio at a level of ties
-    (F_: posterior mean of P(reward strictly below)), which tends to ``log F`` without ties.
+    (F_: posterior mean of P(reward strictly below)), which tends to ``log F`` without ties: a form of ``log E[F]``; the
+    settings refuse ``exact`` with ``mean_log``.
 
     Args:
         rewards: ``[B, G]`` the group's rewards: also the evidence.
@@ -126,10 +138,7 @@ def proxy_reward(
         carried: earlier evidence; with the group's it keeps the same total mass.
         pooled: for cold prompts, see :func:`prior_share`.
     """
-    values, weights = rewards, None
-    if carried is not None:
-        values = np.concatenate([rewards, carried.values], axis=1)
-        weights = np.concatenate([np.ones_like(rewards), carried.weights], axis=1)
+    values, weights = joined(rewards, carried)
 
     def believed(strictly: bool) -> tuple[Array, Array]:
         prior = prior_share(rewards, reference, pooled, strictly=strictly)

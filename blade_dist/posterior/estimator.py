@@ -103,7 +103,7 @@ class Estimator:
         self._constraints = constraints
         self._multipliers = constraints.start()
         self._renewals = Renewals(prior.rewards.shape[1]) if renews else None
-        self._attempt = self._closed = -1
+        self._attempt = -1
         self._steps: dict[int, _Answered] = {}
 
     def estimate(self, attempt: int, step: int, rewards: Rewards, anchor: Rewards | None = None) -> Estimates:
@@ -180,14 +180,22 @@ class Estimator:
             self._renewals.write(sink, step, self._prior.prompts)
         return sink.getvalue().to_pybytes()
 
-    def restore(self, state: bytes | None) -> None:
-        """Back to a saved state (None: to the beginning).
+    def restore(self, state: bytes | None, attempt: int) -> None:
+        """Back to a saved state (None: to the beginning), for an attempt that begins.
 
-        Whatever was answered since is forgotten, and attempts that were answered get no more answers: a chain that
-        is still under way must not add evidence to the restored state.
+        Whatever was answered since is forgotten, and earlier attempts get no more answers, whether they ever got one
+        or not: a chain that is still under way must not add evidence to the restored state.
+
+        Args:
+            state: of :meth:`state`.
+            attempt: of the learners, the newest.
+
+        Raises:
+            RuntimeError: a later attempt has begun.
         """
-        self._closed = self._attempt
-        self._steps = {}
+        if attempt < self._attempt:
+            raise RuntimeError(f"attempt {attempt} restores the estimator, but a later one has begun")
+        self._attempt, self._steps = attempt, {}
         self._evidence = self._nothing()
         self._multipliers = self._constraints.start()
         if self._renewals is not None:
@@ -216,7 +224,7 @@ class Estimator:
     def _check(self, attempt: int, step: int) -> None:
         if attempt > self._attempt:
             self._attempt, self._steps = attempt, {}
-        if attempt < self._attempt or attempt <= self._closed:
+        if attempt < self._attempt:
             raise RuntimeError(f"attempt {attempt} asks for estimates of step {step}, but a later one has begun")
         newest = max([step, *self._steps])
         if step <= newest - WINDOW:
@@ -234,7 +242,8 @@ class Estimator:
         anchored = None if anchor is None else (anchor.total + self._constraints.added(weighed, anchor.parts))[asked]
         if likelihood is not None:
             fading = MEMORY if earlier is None else 1.0
-            self._likelihood = seen(fading * likelihood, total, self._reference(rows, weighed), self._settings)
+            reference, pooled = self._reference(rows, weighed), self._pooled(weighed)
+            self._likelihood = seen(fading * likelihood, total, reference, self._settings, pooled)
         fresh = self._estimates(prompt, rows, total, weighed, anchored)
         if earlier is None:
             self._multipliers = self._constraints.updated(multipliers, parts)
@@ -286,7 +295,8 @@ class Estimator:
         belief: dict[str, Array] = {}
         if self._target.uses_evidence:
             numbers |= {"posterior/tau": settings.tau, "posterior/strength": settings.strength}
-            belief = believe(total[looked], self._reference(rows[looked], multipliers), settings, pooled)
+            reference, carried = self._reference(rows[looked], multipliers), self._carried(rows[looked])
+            belief = believe(total[looked], reference, settings, carried, pooled)
         report = {name: np.full(len(rows), value) for name, value in numbers.items()}
         if self._renewals is not None:
             report["prior_refreshed"] = self._renewals.newest.covers(rows).astype(np.float64)

@@ -60,14 +60,6 @@ class Prior:
         parts = {name.removeprefix(PART): values for name, values in columns.items() if name.startswith(PART)}
         return cls(prompts, columns["rewards"], parts, _scales(table))
 
-    def rows(self, prompts: NDArray[np.int64]) -> NDArray[np.float64]:
-        """``[B, M]`` reference rewards of the given prompts.
-
-        Raises:
-            UserError: a prompt is not in the prior.
-        """
-        return self.rewards[self.where(prompts)]
-
     def where(self, prompts: NDArray[np.int64]) -> NDArray[np.int64]:
         """``[B]`` rows of the given prompts.
 
@@ -113,9 +105,9 @@ class PriorWriter:
         rewards: NDArray[np.float64],
         parts: dict[str, NDArray[np.float64]] | None = None,
     ) -> None:
-        """Saves ``[p]`` prompts, their ``[p, M]`` rewards and these lists' ``parts`` as a file, atomically.
+        """Saves ``[p]`` prompts, their ``[p, n]`` rewards and these lists' ``parts`` as a file, atomically.
 
-        What is not a number is a list that a cold prompt lacks.
+        n may differ from call to call: M is the largest one. What is not a number is a list that a cold prompt lacks.
         """
         order = np.argsort(rewards, axis=1, kind="stable")
         columns = {"rewards": rewards, **{PART + name: values for name, values in (parts or {}).items()}}
@@ -123,11 +115,12 @@ class PriorWriter:
         _write(self._folder / f"{int(prompts[0]):012d}.arrow", prompts, ordered, self._metadata())
 
     def finish(self) -> None:
-        """Merges the parts into the prior and removes them."""
+        """Merges the parts into the prior and removes them; prompts with fewer than M lists lack the rest."""
         files = [_columns(_map(part)) for part in self._parts()]
+        lists = max(columns["rewards"].shape[1] for _, columns in files)
         prompts = np.concatenate([p for p, _ in files])
         order = np.argsort(prompts, kind="stable")
-        columns = {name: np.concatenate([c[name] for _, c in files])[order] for name in files[0][1]}
+        columns = {name: np.concatenate([_widened(c[name], lists) for _, c in files])[order] for name in files[0][1]}
         _write(self._path, prompts[order], columns, self._metadata())
         shutil.rmtree(self._folder)
 
@@ -170,6 +163,11 @@ def _columns(table: pa.Table) -> tuple[NDArray[np.int64], dict[str, NDArray[np.f
             rows = table[name].combine_chunks()
             columns[name] = rows.flatten().to_numpy(zero_copy_only=True).reshape(len(rows), -1)
     return table["prompt"].combine_chunks().to_numpy(zero_copy_only=True), columns
+
+
+def _widened(values: NDArray[np.float64], lists: int) -> NDArray[np.float64]:
+    """``[p, n]`` values as ``[p, lists]``."""
+    return np.pad(values, ((0, 0), (0, lists - values.shape[1])), constant_values=np.nan)
 
 
 def _write(

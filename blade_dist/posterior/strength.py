@@ -12,7 +12,6 @@ from __future__ import annotations
 from dataclasses import replace
 
 import numpy as np
-from numpy.typing import NDArray
 from scipy.special import betaln
 
 from blade_dist.posterior.beta import Array, BetaSettings
@@ -24,24 +23,37 @@ MEMORY = 0.9
 """How much of the likelihood of earlier steps counts at the next: about the last ten steps."""
 
 
-def level_counts(rewards: Array, reference: Array) -> NDArray[np.int64]:
+def level_counts(rewards: Array, reference: Array, pooled: Array | None = None) -> Array:
     """How often each pair (share of the other references, share of the group) was seen, ``[M, G + 1]``.
 
     At every reference reward ``q_j``: row = how many of the other ``M - 1`` are ``<= q_j``, column = how many of the
     group are. A reference does not count itself, so that reference lists and group are both fresh.
 
+    Each list that a cold prompt lacks counts as the pooled distribution would, as in
+    :func:`~blade_dist.posterior.beta.prior_share`; where that is between two rows, they share the pair.
+
     Args:
         rewards: ``[B, G]`` the groups'.
-        reference: ``[B, M]`` the reference's, M at least 2.
+        reference: ``[B, M]`` the reference's, M at least 2; not a number for lists that are lacking.
+        pooled: ``[S]`` rewards of all prompts' reference lists, ascending; needed where there are cold prompts.
     """
     references, group = reference.shape[1], rewards.shape[1]
-    others = np.stack([(reference <= level).sum(axis=1) for level in reference.T[:, :, None]], axis=1) - 1
+    known = ~np.isnan(reference)
+    others = np.stack([(reference <= level).sum(axis=1) for level in reference.T[:, :, None]], axis=1) - 1.0
     below = np.stack([(rewards <= level).sum(axis=1) for level in reference.T[:, :, None]], axis=1)
-    pairs = np.bincount((others * (group + 1) + below).ravel(), minlength=references * (group + 1))
-    return pairs.reshape(references, group + 1)
+    if pooled is not None:
+        lacking = (~known).sum(axis=1, keepdims=True)
+        others += lacking * np.searchsorted(pooled, reference, side="right") / len(pooled)
+    others, below = others[known], below[known]
+    row = others.astype(np.int64)
+    cell, size = row * (group + 1) + below, (references + 1) * (group + 1)
+    pairs = np.zeros(size)
+    pairs += np.bincount(cell, row + 1 - others, size)
+    pairs += np.bincount(cell + group + 1, others - row, size)
+    return pairs.reshape(references + 1, group + 1)[:references]
 
 
-def log_likelihood(counts: NDArray[np.int64], smoothing: float) -> Array:
+def log_likelihood(counts: Array, smoothing: float) -> Array:
     """Log-likelihood of each m of :data:`GRID`, ``[grid]``, up to what does not depend on m.
 
     Args:
@@ -54,23 +66,28 @@ def log_likelihood(counts: NDArray[np.int64], smoothing: float) -> Array:
     share = level / max(1, references - 1)
     a, b = (GRID[:, None] * part + smoothing for part in (share, 1 - share))
     each = betaln(below + a, group - below + b) - betaln(a, b)
-    return each @ counts[level, below].astype(np.float64)
+    return each @ counts[level, below]
 
 
-def seen(likelihood: Array, rewards: Array, reference: Array, settings: BetaSettings) -> Array:
+def seen(
+    likelihood: Array, rewards: Array, reference: Array, settings: BetaSettings, pooled: Array | None = None
+) -> Array:
     """``likelihood`` ``[grid]`` with a step's groups taken in.
 
     Args:
         likelihood: of each m of :data:`GRID`, by the steps before.
         rewards: ``[B, G]``.
-        reference: ``[B, M]``; cold prompts, with lists that are not a number, are left out.
+        reference: ``[B, M]``, as :func:`level_counts` takes it; prompts without any list say nothing.
         settings: s.
+        pooled: for cold prompts.
     """
-    warm = ~np.isnan(reference).any(axis=1)
-    return likelihood + log_likelihood(level_counts(rewards[warm], reference[warm]), settings.smoothing)
+    return likelihood + log_likelihood(level_counts(rewards, reference, pooled), settings.smoothing)
 
 
 def with_likeliest(settings: BetaSettings, likelihood: Array, group: int) -> BetaSettings:
-    """``settings`` with the likeliest m, and the tau at which each list of a group of ``group`` weighs 1."""
-    m = float(GRID[likelihood.argmax()])
+    """``settings`` with the likeliest m, and the tau at which each list of a group of ``group`` weighs 1.
+
+    While nothing was seen that would prefer one m to another, it is that of ``settings``.
+    """
+    m = float(GRID[likelihood.argmax()]) if np.ptp(likelihood) else settings.strength
     return replace(settings, strength=m, tau=group / (m + 2 * settings.smoothing + group))

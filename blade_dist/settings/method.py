@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from pydantic import BeforeValidator, Field
+from pydantic import BeforeValidator, Field, model_validator
 
-from blade_dist.settings.section import Fraction, Name, Positive, Rate, Section
+from blade_dist.settings.section import Fraction, Name, NonNegative, Positive, Rate, Section
 
 
 class RewardSettings(Section):
@@ -49,11 +49,22 @@ class PriorSettings(Section):
     size: Annotated[int, Field(ge=2)] = 32
     """M: reference lists per training prompt."""
     prompts: Positive | None = None
-    """Training prompts that get reference lists, drawn with ``run.seed``; the others are cold and share the pooled
-    distribution of these. None is all of them."""
+    """Training prompts that get ``size`` reference lists, drawn with ``run.seed``; the others are cold. None is all of
+    them."""
+    cold_size: NonNegative = 0
+    """Reference lists of a cold prompt, fewer than ``size``; the pooled distribution of all prompts' lists stands for
+    those that it lacks."""
     refresh_every: Positive | None = None
     """Steps after which the policy writes the reference lists of the coming steps' prompts anew, ``size`` each; the
     file of the reference's own stays as it is. Read by targets blade and static. None: the reference stays."""
+
+    @model_validator(mode="after")
+    def _cold(self) -> PriorSettings:
+        if self.cold_size >= self.size:
+            raise ValueError(
+                f"prior.cold_size: cold prompts have fewer lists than prior.size = {self.size}; got {self.cold_size}"
+            )
+        return self
 
 
 def _tau(given: object) -> float | str:
@@ -68,17 +79,27 @@ class PosteriorSettings(Section):
     """The evidence's share of the posterior mean; 0 is the static baseline. auto: read off the groups at every step,
     with the prior's strength."""
     strength: Rate | None = None
-    """m, the prior's pseudo-count; default ``prior.size``. Not read with ``tau: auto``, which estimates it."""
+    """m, the prior's pseudo-count; default ``prior.size``. ``tau: auto`` estimates it, and reads this only until it has
+    seen a prompt with reference lists."""
     smoothing: Rate = 0.5
     """s, added to both sides of the Beta (1/2 is Jeffreys)."""
     ties: Literal["le", "mid", "lt", "exact"] = "le"
     """How lists of equal reward count in F: le all, mid half, lt none. exact: Best-of-N's own density ratio where there
-    are ties (N is ``learner.bon_n``); it takes the place of ``proxy``."""
+    are ties (N is ``learner.bon_n``)."""
     proxy: Literal["log_mean", "mean_log"] = "log_mean"
-    """The proxy reward: log_mean is log E[F], mean_log is E[log F] (by the digamma function)."""
+    """The proxy reward: log_mean is log E[F], mean_log is E[log F], by the digamma function (not with ``ties: exact``)."""
     carry: Fraction = 0.0
     """How much of a prompt's earlier evidence returns at its next visit; not beside ``reward.at_least`` or
     ``reward.at_most``."""
+
+    @model_validator(mode="after")
+    def _closed_form(self) -> PosteriorSettings:
+        if self.ties == "exact" and self.proxy == "mean_log":
+            raise ValueError(
+                "posterior.proxy: mean_log has no closed form with posterior.ties = exact; write log_mean, or take "
+                "posterior.ties = le, mid or lt"
+            )
+        return self
 
 
 class AdvantageSettings(Section):

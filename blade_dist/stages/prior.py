@@ -1,7 +1,8 @@
-"""``blade-dist prior``: M reference lists per training prompt, scored: the static prior."""
+"""``blade-dist prior``: M reference lists per training prompt (fewer for cold ones), scored: the static prior."""
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -45,7 +46,8 @@ def prior_stage(config: Config, console: Console) -> None:
 
 def prior_stamp(config: Config, inputs: Inputs) -> dict[str, Any]:
     """What the prior depends on; compared before it is used."""
-    return {
+    cold = {"cold_size": config.prior.cold_size} if config.prior.cold_size else {}
+    return cold | {
         "reference": inputs.reference.weights,
         "catalog": inputs.data.catalog.fingerprint(),
         "split": inputs.data.train.fingerprint(),
@@ -68,7 +70,7 @@ def _constraint(lists: ListSettings) -> str:
 
 
 def warm_prompts(config: Config, rows: NDArray[np.int64]) -> NDArray[np.int64]:
-    """The prompts of ``rows`` that get reference lists."""
+    """The prompts of ``rows`` that get all reference lists; the others are cold."""
     if config.prior.prompts is None or config.prior.prompts >= len(rows):
         return rows
     rng = np.random.default_rng(stable_seed(config.run.seed, "warm prompts"))
@@ -130,26 +132,31 @@ def build_prior(config: Config, inputs: Inputs, pool: EnginePool, reward: Any, c
     warm = warm_prompts(config, inputs.rows)
     prompter = Prompter(inputs.data.train, inputs.data.codec, config.run.seed)
 
-    def lists(rows: NDArray[np.int64]) -> Any:
-        return reward.score.remote(
-            pool.generate(prompter.request(rows, config.prior.size, config.rollout.temperature, "prior"))
-        )
+    def lists(rows: NDArray[np.int64], size: int = config.prior.size) -> Any:
+        return reward.score.remote(pool.generate(prompter.request(rows, size, config.rollout.temperature, "prior")))
 
     if config.reward.normalise and not writer.scales:
         pilot = pilot_prompts(config.run.seed, warm, inputs.data.train.user_numbers(warm))
         parts = ray.get(lists(pilot)).parts
         writer.scales = spreads({name: parts[name] for name, weight in config.reward.weights.items() if weight})
     ray.get(reward.rescale.remote(writer.scales))
-    cold = np.setdiff1d(inputs.rows, np.union1d(warm, writer.done()))
-    if len(cold):
-        unknown = np.full((len(cold), config.prior.size), np.nan)
-        writer.add(cold, unknown, dict.fromkeys(constrained, unknown))
-    missing = np.setdiff1d(warm, writer.done())
+    cold = np.setdiff1d(inputs.rows, warm)
+    if not config.prior.cold_size and len(unknown := np.setdiff1d(cold, writer.done())):
+        nothing = np.full((len(unknown), config.prior.size), np.nan)
+        writer.add(unknown, nothing, dict.fromkeys(constrained, nothing))
+    done = writer.done()
+    missing = [*_chunks(warm, done, config.prior.size), *_chunks(cold, done, config.prior.cold_size)]
     with Progress(*Progress.get_default_columns()[:-1], TimeRemainingColumn(), console=console) as progress:
-        task = progress.add_task("prior", total=len(warm), completed=len(warm) - len(missing))
-        for start in range(0, len(missing), CHUNK):
-            rows = missing[start : start + CHUNK]
-            rewards = ray.get(lists(rows))
+        task = progress.add_task("prior", total=len(inputs.rows), completed=len(done))
+        for rows, size in missing:
+            rewards = ray.get(lists(rows, size))
             writer.add(rewards.prompt, rewards.total, {name: rewards.parts[name] for name in constrained})
             progress.advance(task, len(rows))
     writer.finish()
+
+
+def _chunks(prompts: NDArray[np.int64], done: NDArray[np.int64], size: int) -> Iterator[tuple[NDArray[np.int64], int]]:
+    """The prompts that are not done, :data:`CHUNK` at a time, and how many lists each gets."""
+    missing = np.setdiff1d(prompts, done)
+    for start in range(0, len(missing), CHUNK):
+        yield missing[start : start + CHUNK], size

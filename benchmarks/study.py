@@ -234,8 +234,10 @@ def run_study(folder: Path, seeds: int, out: Path, targets: Sequence[str]) -> No
         small = [t for t in ("static", "blade", "grpo") if t in best]
         add(noise=[study.run(Cell(NOISE, FIRST, target, best[target])) for target in small])
         add(levels=[study.run(Cell(TWO_LEVELS, FIRST, target, best["blade"])) for target in small])
-        taus = [study.run(Cell(TAU, seed, "blade", best["blade"], tau)) for seed in range(seeds) for tau in TAUS]
-        add(**tau_summary(taus), taus=taus)
+        taus: list[dict[str, Any]] = []
+        for seed in range(seeds):
+            taus += [study.run(Cell(TAU, seed, "blade", best["blade"], tau)) for tau in TAUS]
+            add(**tau_summary(taus), taus=taus)
     show(found, console)
     draw_curves(cells, out.with_name(f"{out.stem}-curves.png"))
 

@@ -84,10 +84,10 @@ def test_a_metric_with_both_limits_has_two_multipliers(prior: Prior) -> None:
     both = Constraints.of({"c": 0.9}, {"c": 0.95}, lr=1.0)
     estimator = Estimator(prior, SETTINGS, "blade", "std", 0.0, constraints=both)
     estimator.estimate(0, 0, step(0))
-    belief = estimator.estimate(0, 1, step(1)).belief
+    report = estimator.estimate(0, 1, step(1)).report
     missed = 0.9 - step(0).parts["c"].mean()
-    np.testing.assert_allclose(belief["multiplier/at_least/c"], missed)
-    np.testing.assert_array_equal(belief["multiplier/at_most/c"], 0)
+    np.testing.assert_allclose(report["multiplier/at_least/c"], missed)
+    np.testing.assert_array_equal(report["multiplier/at_most/c"], 0)
 
 
 def test_an_estimator_takes_limits_as_they_are(prior: Prior) -> None:

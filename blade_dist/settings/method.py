@@ -87,7 +87,7 @@ class PosteriorSettings(Section):
     """How lists of equal reward count in F: le all, mid half, lt none. exact: Best-of-N's own density ratio where there
     are ties (N is ``learner.bon_n``)."""
     proxy: Literal["log_mean", "mean_log"] = "log_mean"
-    """The proxy reward: log_mean is log E[F], mean_log is E[log F], by the digamma function (not with ``ties: exact``)."""
+    """The proxy reward: log_mean is log E[F], mean_log is E[log F], by the digamma function (not with ``exact``)."""
     carry: Fraction = 0.0
     """How much of a prompt's earlier evidence returns at its next visit; not beside ``reward.at_least`` or
     ``reward.at_most``."""

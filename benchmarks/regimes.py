@@ -19,9 +19,7 @@ class Regime:
     changes: dict[str, Any] = field(default_factory=dict)
     """Settings that are not the preset's, by their full names."""
     reference: str = "main"
-    """What its reference policy is called, which regimes may share."""
-    catalog: str = "catalog"
-    """What the run with its data is called."""
+    """The regime whose reference policy it starts from."""
 
 
 MAIN = Regime("main")
@@ -44,7 +42,6 @@ TWO_LEVELS = Regime("levels", {"reward.weights": {"truth:likeliest_is_in": 1.0}}
 """Two reward levels: in a group that holds both, all monotone targets have the same advantages."""
 
 WIDE = {
-    "codec.codes": 24,
     "sft.epochs": 20,
     "sft.lr": 5e-3,
     "prior.size": 16,
@@ -62,8 +59,5 @@ SEARCHED: dict[str, dict[str, float]] = {
 
 
 def search(metric: str) -> Regime:
-    """A good reference, many prompts, other users than the aligned ones: one list of the policy against a search.
-
-    An item is two tokens, the first of which items of like groups share: what is learnt of groups is learnt for all.
-    """
-    return Regime(f"search-{metric}", WIDE | {"reward.weights": SEARCHED[metric]}, "search", "catalog-codes")
+    """A good reference, many prompts, and held-out users: one list of the policy against a search."""
+    return Regime(f"search-{metric}", WIDE | {"reward.weights": SEARCHED[metric]}, "search")

@@ -65,7 +65,7 @@ class Study:
 
     def start(self) -> AbstractContextManager[None]:
         """Ray, whose processes find the truth."""
-        catalog = self._folder / MAIN.catalog
+        catalog = self._folder / "catalog"
         return one_ray(self._config(catalog, MAIN, FIRST), {truth.FOLDER: str(catalog)})
 
     def run(self, cell: Cell) -> dict[str, Any]:
@@ -102,7 +102,7 @@ class Study:
     def supervised(self, seed: int) -> list[dict[str, float]]:
         """How well the proxies of a seed's prompts know the true F, see :mod:`supervision`."""
         config = self._config(self._folder / f"seed{seed}" / "truth", MAIN, seed, {"prior.size": TRUE_LISTS})
-        link(config.run.dir, {"data": self._folder / MAIN.catalog, "sft": self._base(MAIN, seed)})
+        link(config.run.dir, {"data": self._folder / "catalog", "sft": self._base(MAIN, seed)})
         stage("prior", config)
         found = Prior.load(RunPaths(config.run.dir).prior, prior_stamp(config, check_inputs(config)))
         return supervision(found.rewards, config.learner.bon_n)
@@ -126,16 +126,15 @@ class Study:
         """The run with the regime's data, reference and prior."""
         run = self._folder / f"seed{seed}" / regime.name / "base"
         reference = self._folder / f"seed{seed}" / f"reference-{regime.reference}"
-        catalog = self._catalog(regime)
-        link(reference, {"data": catalog})
+        link(reference, {"data": self._catalog()})
         stage("sft", self._config(reference, regime, seed))
-        link(run, {"data": catalog, "sft": reference})
+        link(run, {"data": self._catalog(), "sft": reference})
         stage("prior", self._config(run, regime, seed))
         return run
 
-    def _catalog(self, regime: Regime) -> Path:
-        run = self._folder / regime.catalog
-        stage("data", self._config(run, regime, FIRST))
+    def _catalog(self) -> Path:
+        run = self._folder / "catalog"
+        stage("data", self._config(run, MAIN, FIRST))
         return run
 
     def _settings(self, cell: Cell, run: Path) -> Config:

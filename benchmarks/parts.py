@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
@@ -20,6 +21,7 @@ Found = dict[str, Any]
 FIRST = 0
 """The seed that learning rates are chosen on, and that the Pareto front and the sensitivity are of."""
 ROWS = "per_user.parquet"
+SEARCH = f"sft best of {BEST_OF[-1]}"
 
 
 class Quality:
@@ -63,25 +65,31 @@ class Quality:
         rates = {target: self._rate(target) for target in PARETO_TARGETS}
         plain = [Cell(FIRST, target, rates[target], TARGETS[target]) for target in PARETO_TARGETS]
         cells = [*plain, *pareto_cells(FIRST, rates)]
-        numbers = Numbers(self._joined(cells, [FIRST]))
-        table = without_reward(numbers.table()["greedy"])
+        joined = self._joined(cells, [FIRST])
+        for metric, asked in ASKED.items():
+            run = self._runner.searched_by(FIRST, metric, math.copysign(1.0, asked))
+            joined.add(RunPaths(run).evaluation / ROWS, FIRST, {SEARCH: f"{SEARCH} by {metric}"})
+        numbers = Numbers(joined)
+        tables = {decode: without_reward(table) for decode, table in numbers.table().items()}
+        greedy, sampled = tables["greedy"], tables["sampled"]
         fronts = {
             metric: {
-                "sft": [front_point(table["sft"], metric)],
+                "sft": [front_point(greedy["sft"], metric)],
+                SEARCH: [front_point(sampled[f"{SEARCH} by {metric}"], metric)],
                 **{
                     target: [
-                        front_point(table[cell.name], metric)
+                        front_point(greedy[cell.name], metric)
                         for cell in cells
                         if cell.target == target and metric in cell.changes.get("reward.weights", {metric: 0.0})
                     ]
                     for target in PARETO_TARGETS
                 },
             }
-            for metric in ("ild@5", "mgu@5")
+            for metric in ASKED
         }
         draw_pareto(fronts, self._picture("pareto"))
         trades = [trade for weights in PARETO for trade in _trades(numbers, weights)]
-        return {"greedy": table, "trades": trades, "cells": [self._runner.summary(cell) for cell in cells]}
+        return {"tables": tables, "trades": trades, "cells": [self._runner.summary(cell) for cell in cells]}
 
     def sensitivity(self) -> Found:
         """Greedy numbers of BLADE with one setting changed at a time, at its own learning rate."""

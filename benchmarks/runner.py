@@ -87,6 +87,14 @@ class Runner:
         more = {"evaluate.best_of": BEST_OF, "evaluate.select_by": choice}
         return self._blade(run, {"run.seed": seed}, "evaluate", RunPaths(run).reference, more=more)
 
+    def searched_by(self, seed: int, metric: str, weight: float) -> Path:
+        """The run with the reference's evaluation beside the largest search, which chooses by one metric."""
+        reference = self._prior(seed, {})
+        run = self._folder / f"seed{seed}" / folder_name(f"search {weight:+g} {metric}")
+        own = {"run.seed": seed, "evaluate.best_of": BEST_OF[-1:], "evaluate.select_by": {metric: weight}}
+        link(run, {"data": reference, "sft": reference, "prior.arrow": reference})
+        return self._blade(run, own, "evaluate", RunPaths(run).reference)
+
     def aligned(self, cell: Cell) -> Path:
         """The cell's run, trained."""
         reference = self.reference(cell.seed)

@@ -101,7 +101,8 @@ class WeightPusher:
                 return WeightPushError(f"{head}: parameter {name} {how} at engine {number}")
         return WeightPushError(
             f"{head}: all {len(held)} parameters arrived as sent, so an engine serves another copy of one of them "
-            f"(a head tied to {next(iter(held))}, or a packed layer, is the likely one)"
+            f"(a head tied to {next(iter(held))}, or a packed layer, is the likely one) or, where the gap is a few "
+            "times what is allowed and grew with the logits, it is rounding: set weights.tolerance"
         )
 
     def close(self) -> None:

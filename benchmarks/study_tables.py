@@ -37,7 +37,8 @@ def targets(result: Result, shown: dict[str, str]) -> Rows:
 
 def _over_seeds(cells: list[dict[str, Any]]) -> str:
     rewards = [cell["reward"] for cell in cells]
-    return f"{statistics.fmean(rewards):.3f} [{min(rewards):.3f}, {max(rewards):.3f}]"
+    mean = f"{statistics.fmean(rewards):.3f}"
+    return mean if len(rewards) == 1 else f"{mean} [{min(rewards):.3f}, {max(rewards):.3f}]"
 
 
 def taus(result: Result) -> Rows:

@@ -11,6 +11,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any
 
+import quality_tables
 import study_tables
 import typer
 
@@ -136,6 +137,12 @@ def study(rows: Callable[..., list[list[str]]], *arguments: Any) -> str:
     return markdown(header, lines)
 
 
+def real(rows: Callable[..., list[list[str]]], *arguments: Any) -> str:
+    """A table of the real log."""
+    header, *lines = rows(load("movielens"), *arguments)
+    return markdown(header, lines)
+
+
 WIDE = ["reward", "ndcg@5", "recall@5", "ild@5", "mgu@5"]
 TABLES: dict[str, Callable[[], str]] = {
     "quickstart-greedy": lambda: quality("quickstart", "greedy", WIDE, "mgu@5"),
@@ -149,6 +156,11 @@ TABLES: dict[str, Callable[[], str]] = {
     "study-searches": lambda: study(study_tables.searches),
     "study-supervision": lambda: study(study_tables.supervision),
     "study-small": lambda: study(study_tables.small_regimes, SHOWN),
+    "movielens-policies": lambda: real(quality_tables.policies, SHOWN),
+    "movielens-decodes": lambda: real(quality_tables.decodes, SHOWN),
+    "movielens-gains": lambda: real(quality_tables.gains, SHOWN),
+    "movielens-slices": lambda: real(quality_tables.slices, SHOWN),
+    "movielens-trades": lambda: real(quality_tables.trades),
     "speed": speed,
     "seconds": role_seconds,
 }

@@ -91,6 +91,27 @@ class TestTable:
         difference = joined.rows("blade", "greedy")["ild@5"] - joined.rows("static", "greedy")["ild@5"]
         assert trade["against"]["static"]["ild@5"]["mean"] == pytest.approx(difference.mean())
 
+    def test_the_readme_s_tables_are_read_off_the_result(self, joined: object) -> None:
+        import compare
+        import quality_tables
+
+        numbers = compare.Numbers(joined)
+        compared = numbers.comparisons(["static", "blade"], ["ndcg@5"])
+        trade = numbers.trade("blade", "ild@5", {})
+        result = {"tables": numbers.table(), "comparisons": compared, "pareto": {"trades": [trade]}}
+        shown = {"blade": "BLADE"}
+        head, *rows = quality_tables.policies(result, shown)
+        assert head == ["greedy", "ndcg@5", "ild@5", "coverage", "gini", "miss"]
+        assert [row[0] for row in rows] == ["sft", "static", "BLADE"]
+        mean = joined.rows("blade", "greedy")["ndcg@5"].mean()
+        assert rows[2][1].startswith(f"{mean:.4f} [")
+        assert quality_tables.decodes(result, shown)[0] == ["ndcg@5", "greedy", "sampled"]
+        gained = {row[0]: row for row in quality_tables.gains(result, shown)[1:]}
+        assert gained["BLADE"][4] == "greedy lists are better"
+        assert gained["static"][5:] == ["", ""]
+        assert quality_tables.slices(result, shown)[0] == ["greedy NDCG@5", "all"]
+        assert quality_tables.trades(result)[1][:2] == ["blade", "ild@5"]
+
     def test_a_policy_that_lacks_a_seed_is_refused(self, joined: object, tmp_path: Path) -> None:
         from compare import Numbers
 

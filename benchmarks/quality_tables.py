@@ -1,0 +1,86 @@
+"""The README's tables of a real log, from `quality.py`'s result file."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from compare import MAIN, found, verdict
+
+Result = dict[str, Any]
+Rows = list[list[str]]
+
+ACCURACY = ("ndcg@10", "recall@5", "recall@10", "mrr@10")
+BEYOND = ("ild@5", "mgu@5", "dgu@5", "long_tail@5", "coverage", "gini", "miss")
+SLICE = f"{MAIN}, "
+"""How the columns of slices begin."""
+
+
+def policies(result: Result, shown: dict[str, str]) -> Rows:
+    """Greedy lists of every policy: NDCG@5 with its interval, means of the other columns that there are."""
+    table = result["tables"]["greedy"]
+    names = [name for name in (*ACCURACY, *BEYOND) if any(name in of for of in table.values())]
+    rows = [["greedy", MAIN, *names]]
+    for policy, of in table.items():
+        rows.append([shown.get(policy, policy), interval(of[MAIN]), *(mean(of, name) for name in names)])
+    return rows
+
+
+def decodes(result: Result, shown: dict[str, str]) -> Rows:
+    """NDCG@5 of every policy under each way of decoding, and of the searches over SFT's samples."""
+    tables = {decode: table for decode, table in result["tables"].items() if table}
+    names = dict.fromkeys(policy for table in tables.values() for policy in table)
+    rows = [[MAIN, *tables]]
+    for policy in names:
+        cells = [interval(table[policy][MAIN]) if policy in table else "" for table in tables.values()]
+        rows.append([shown.get(policy, policy), *cells])
+    return rows
+
+
+def gains(result: Result, shown: dict[str, str]) -> Rows:
+    """NDCG@5 of each target minus SFT's and static's, with Holm's p-value, and what kind of gain it is."""
+    compared = result["comparisons"]
+    rows = [["minus", "SFT, greedy", "Holm's p", "SFT, one sample", "so", "static, greedy", "Holm's p"]]
+    for policy in dict.fromkeys(row["policy"] for row in compared):
+        greedy, sampled = (found(compared, policy, "sft", decode, MAIN) for decode in ("greedy", "sampled"))
+        if greedy and sampled:
+            static = found(compared, policy, "static", "greedy", MAIN)
+            beside = [signed(static), f"{static['p_holm']:.3f}"] if static else ["", ""]
+            numbers = [signed(greedy), f"{greedy['p_holm']:.3f}", signed(sampled), verdict(compared, policy, MAIN)]
+            rows.append([shown.get(policy, policy), *numbers, *beside])
+    return rows
+
+
+def slices(result: Result, shown: dict[str, str]) -> Rows:
+    """Greedy NDCG@5 with only some held-out items counted, or only some prompts."""
+    table = result["tables"]["greedy"]
+    names = dict.fromkeys(name for of in table.values() for name in of if name.startswith(SLICE))
+    rows = [["greedy NDCG@5", *(name.removeprefix(SLICE) for name in names)]]
+    for policy, of in table.items():
+        rows.append([shown.get(policy, policy), *(mean(of, name) for name in names)])
+    return rows
+
+
+def trades(result: Result) -> Rows:
+    """What rewards of accuracy and one other metric traded for what, relative to SFT."""
+    rows = [["target and reward", "metric", "relative to SFT", MAIN, "as asked"]]
+    for trade in result["pareto"]["trades"]:
+        change = trade["relative_to_sft"]
+        relative = f"{change['mean']:+.1%} [{change['low']:+.1%}, {change['high']:+.1%}]"
+        asked = "yes" if trade["reached"] else "no"
+        rows.append([trade["policy"], trade["metric"], relative, interval(trade[MAIN]), asked])
+    return rows
+
+
+def interval(of: Result) -> str:
+    """Mean, low, high."""
+    return f"{of['mean']:.4f} [{of['low']:.4f}, {of['high']:.4f}]"
+
+
+def signed(of: Result) -> str:
+    """A difference."""
+    return f"{of['mean']:+.4f} [{of['low']:+.4f}, {of['high']:+.4f}]"
+
+
+def mean(of: Result, name: str) -> str:
+    """A column's mean; nothing where the policy has none."""
+    return f"{of[name]['mean']:.3f}" if name in of else ""

@@ -32,7 +32,8 @@ TAU = Regime(
 )
 """Composite reward, advantages without division by their spread, the KL of N = 16. The proxy reward's size then counts
 against the KL, and tau is the share of it that does not end at the best reference list: a small tau stops where static
-does. (With ``advantage.scale: std`` every tau gives a group beyond the reference's range the same advantages.)"""
+does. (With ``advantage.scale: std`` every tau gives a group beyond the reference's range nearly the same
+advantages.)"""
 
 NOISE = Regime("noise", {"reward.weights": {"truth:expected_ndcg": 1.0, "truth:outliers": 1.0}})
 """Rare outliers of the reward's measurement, 20 times its range. Their size enters a raw reward's advantage; a rank

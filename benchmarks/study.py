@@ -31,11 +31,10 @@ from blade_dist.posterior.prior import Prior
 from blade_dist.settings import Config
 from blade_dist.stages.parts import check_inputs
 from blade_dist.stages.prior import prior_stamp
+from blade_dist.tracking.means import mean_of_last
 
 FIRST = 0
 """The seed that learning rates are chosen on, and that the smaller regimes are of."""
-LAST = 0.1
-"""Share of the steps, at the end, that values are means of."""
 TRUE_LISTS = 2048
 """Reference lists per prompt that stand for the true distribution of rewards."""
 PRESET = Path(__file__).parent / "presets" / "synthetic.yaml"
@@ -151,10 +150,9 @@ class Study:
 
 def numbers(rows: list[dict[str, float]]) -> dict[str, Any]:
     """Means over the last tenth of the steps, and the whole curves."""
-    last = rows[-max(1, round(LAST * len(rows))) :]
 
     def mean(name: str) -> float:
-        return statistics.fmean(row[name] for row in last)
+        return mean_of_last([row[name] for row in rows])
 
     found = {"reward": mean("reward"), "informative": mean("informative_groups"), "kl": mean("kl")}
     found |= {name: mean(name) for name in rows[0] if name.startswith(("reward/", "posterior/")) and "pit_" not in name}

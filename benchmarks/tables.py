@@ -131,15 +131,9 @@ SPEED: list[tuple[str, str, Callable[[Result], float], str, str]] = [
 ]
 
 
-def study(rows: Callable[..., list[list[str]]], *arguments: Any) -> str:
-    """A table of the synthetic study."""
-    header, *lines = rows(load("synthetic"), *arguments)
-    return markdown(header, lines)
-
-
-def real(rows: Callable[..., list[list[str]]], *arguments: Any) -> str:
-    """A table of the real log."""
-    header, *lines = rows(load("movielens"), *arguments)
+def made(rows: Callable[..., list[list[str]]], name: str, *arguments: Any) -> str:
+    """What a function makes of a result file."""
+    header, *lines = rows(load(name), *arguments)
     return markdown(header, lines)
 
 
@@ -150,17 +144,17 @@ TABLES: dict[str, Callable[[], str]] = {
     "quickstart-difference": lambda: difference("quickstart", WIDE),
     "movielens-greedy": lambda: quality("movielens-small", "greedy", WIDE, "mgu@5"),
     "movielens-difference": lambda: difference("movielens-small", WIDE),
-    "study-goals": lambda: study(study_tables.goals),
-    "study-targets": lambda: study(study_tables.targets, SHOWN),
-    "study-taus": lambda: study(study_tables.taus),
-    "study-searches": lambda: study(study_tables.searches),
-    "study-supervision": lambda: study(study_tables.supervision),
-    "study-small": lambda: study(study_tables.small_regimes, SHOWN),
-    "movielens-policies": lambda: real(quality_tables.policies, SHOWN),
-    "movielens-decodes": lambda: real(quality_tables.decodes, SHOWN),
-    "movielens-gains": lambda: real(quality_tables.gains, SHOWN),
-    "movielens-slices": lambda: real(quality_tables.slices, SHOWN),
-    "movielens-trades": lambda: real(quality_tables.trades),
+    "study-goals": lambda: made(study_tables.goals, "synthetic"),
+    "study-targets": lambda: made(study_tables.targets, "synthetic", SHOWN),
+    "study-taus": lambda: made(study_tables.taus, "synthetic"),
+    "study-searches": lambda: made(study_tables.searches, "synthetic"),
+    "study-supervision": lambda: made(study_tables.supervision, "synthetic"),
+    "study-small": lambda: made(study_tables.small_regimes, "synthetic", SHOWN),
+    "movielens-policies": lambda: made(quality_tables.policies, "movielens", SHOWN),
+    "movielens-decodes": lambda: made(quality_tables.decodes, "movielens", SHOWN),
+    "movielens-gains": lambda: made(quality_tables.gains, "movielens", SHOWN),
+    "movielens-slices": lambda: made(quality_tables.slices, "movielens", SHOWN),
+    "movielens-trades": lambda: made(quality_tables.trades, "movielens"),
     "speed": speed,
     "seconds": role_seconds,
 }

@@ -19,7 +19,6 @@ from blade_dist.sweep.comparable import obstacle
 from blade_dist.sweep.results import (
     Criterion,
     Outcome,
-    mean_of_last,
     ranked,
     render,
     value_of,
@@ -27,6 +26,7 @@ from blade_dist.sweep.results import (
     write_results,
 )
 from blade_dist.sweep.space import points
+from blade_dist.tracking.means import mean_of_last
 
 BASE = load_config(None, ["reward.weights={ndcg@5: 1.0}", "run.seed=7"])
 

@@ -14,7 +14,7 @@ from blade_dist.posterior.prior import Prior
 from blade_dist.settings import Config
 from blade_dist.stages.parts import Inputs, make_composite
 from blade_dist.stages.prior import prior_stamp
-from blade_dist.sweep.results import mean_of_last
+from blade_dist.tracking.means import mean_of_last
 
 TRIED = 64
 """Prompts by whose lists it is seen what a metric reads."""

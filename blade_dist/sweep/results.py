@@ -16,12 +16,10 @@ from rich.table import Table
 
 from blade_dist.artifacts import write_json
 from blade_dist.sweep.space import Point, text
+from blade_dist.tracking.means import mean_of_last
 
 Criterion = Literal["reward", "validation"]
 """What points are compared by; more is better."""
-
-LAST = 0.1
-"""Share of the steps, the last ones, whose mean is a point's number."""
 
 HALF = 0.5
 """Share of the steps so far, the later ones, whose mean a point is compared by on its way."""
@@ -47,11 +45,6 @@ class Outcome:
         means = {name: mean_of_last([row[name] for row in self.rows]) for name in names}
         best = value_of("validation", self.rows)
         return {"steps": len(self.rows), **means, **({} if best is None else {"validation": best})}
-
-
-def mean_of_last(values: Sequence[float], share: float = LAST) -> float:
-    """Mean of the last ``share`` of the values, of one at least."""
-    return statistics.fmean(values[-max(1, round(share * len(values))) :])
 
 
 def value_of(by: Criterion, rows: Sequence[Mapping[str, Any]]) -> float | None:

@@ -6,6 +6,7 @@ later pushes only give its number.
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -22,7 +23,7 @@ END = -1
 """Number that ends a stream."""
 
 
-class StreamSender:
+class StreamSender(ABC):
     """What the sending ends of streaming transports share. After a failure nothing is reused: connect again."""
 
     piece_bytes: int
@@ -55,17 +56,17 @@ class StreamSender:
             self._announce((END, None))
         return ray.get(self._updates)
 
+    @abstractmethod
     def hold(self, piece: Bucket) -> None:
         """Packs a piece."""
-        raise NotImplementedError
 
+    @abstractmethod
     def release(self, following: Announcement) -> None:
         """Sends the piece that is held."""
-        raise NotImplementedError
 
+    @abstractmethod
     def close(self) -> None:
         """Lets go of groups and stores: an engine that still waits for a piece fails at once."""
-        raise NotImplementedError
 
     def _announce(self, piece: Announcement) -> None:
         if self._updates:

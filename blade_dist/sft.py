@@ -20,11 +20,12 @@ from blade_dist.batches import Ragged
 from blade_dist.catalog.codec import Codec
 from blade_dist.checkpoint import save_policy
 from blade_dist.data.prompts import PromptTable
+from blade_dist.learners.dropout import add_dropout
 from blade_dist.learners.engine import DeepSpeedLearner
 from blade_dist.learners.objective import learning_rate
 from blade_dist.learners.policy import Policy, build_model, load_model
 from blade_dist.learners.sequences import MicroBatch, Sequences
-from blade_dist.seeds import prompts_of_step
+from blade_dist.seeds import prompts_of_step, stable_seed
 from blade_dist.settings import Config, LearnerSettings
 from blade_dist.weights.gather import full_state
 
@@ -60,9 +61,11 @@ def fine_tune(job: SftJob) -> None:
     train, validation = (
         _Examples(paths.data / f"{split}.arrow", codec, config.lists.k) for split in ("train", "validation")
     )
-    learner = DeepSpeedLearner(
-        Policy(start_model(config, codec), temperature=1.0), sft_learner(config), config.model.dtype, codec.pad
-    )
+    model = start_model(config, codec)
+    if config.sft.dropout:
+        add_dropout(model, config.sft.dropout)
+    policy = Policy(model, temperature=1.0)
+    learner = DeepSpeedLearner(policy, sft_learner(config), config.model.dtype, codec.pad)
     progress = _restore(learner)
     per_epoch = math.ceil(len(train) / config.sft.batch_size)
     total = per_epoch * config.sft.epochs
@@ -75,6 +78,7 @@ def fine_tune(job: SftJob) -> None:
             lr = learning_rate(
                 step, peak=config.sft.lr, total=total, warmup=int(config.sft.warmup * total), schedule="cosine"
             )
+            torch.manual_seed(stable_seed(config.run.seed, step, learner.rank))  # dropout, resumed or not
             losses.append(_step(learner, train, rows, lr))
             progress.step = step + 1
         loss = _mean_loss(learner, validation)

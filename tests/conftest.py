@@ -54,7 +54,7 @@ def tiny_config(tmp_path_factory: pytest.TempPathFactory) -> Config:
             "data.windows=3",
             "lists.k=3",
             "model.build={hidden_size: 64, layers: 2, heads: 2, kv_heads: 1, ffn_size: 64, context: 128}",
-            "sft={epochs: 12, batch_size: 32, lr: 5.0e-3, patience: 12, validations_per_epoch: 1}",
+            "sft={epochs: 12, batch_size: 32, lr: 5.0e-3, dropout: 0.05, patience: 12, validations_per_epoch: 1}",
             "reward.weights={ndcg@3: 1.0, ild@3: 0.3}",
             "evaluate.metrics=[ndcg@3, recall@3, ild@3]",
             "rollout.group_size=4",

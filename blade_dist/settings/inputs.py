@@ -161,6 +161,9 @@ class SftSettings(Section):
     """Share of the steps that warm up."""
     weight_decay: Annotated[float, Field(ge=0)] = 0.01
     """AdamW's decay."""
+    dropout: Fraction = 0.0
+    """Share of the embeddings and of each sub-layer's output that is zeroed while fine-tuning; a small model that is
+    trained from nothing on few users needs it."""
     patience: Positive = 3
     """Validations without a better loss before it stops; the best checkpoint is kept."""
     validations_per_epoch: Positive = 1

@@ -88,7 +88,7 @@ def fine_tune(job: SftJob) -> None:
         progress.seconds = learner.max_over_ranks(progress.seconds + time.perf_counter() - began)
         if learner.rank == 0:
             row = {"loss": float(np.mean(losses)), "validation_loss": loss, "epoch": progress.step / per_epoch}
-            job.tracker.record.remote(progress.step, row)
+            job.tracker.record.remote(progress.step - 1, row)  # of the last step done
             ray.get(job.tracker.flush.remote())
         _save(learner, codec, progress, loss, config)
 

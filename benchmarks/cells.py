@@ -18,7 +18,7 @@ TARGETS: dict[str, dict[str, Any]] = {
     "best_of_n_sft": {"target": "best_of_n_sft"},
 }
 """Rows of the main table, and the settings that make them."""
-RATES = (1e-3, 2e-3, 4e-3)
+RATES = (5e-4, 1e-3, 2e-3)
 """Learning rates that every target is tried with, by validation reward on the first seed."""
 PARETO_TARGETS = ("static", "blade", "grpo")
 PARETO: tuple[dict[str, float], ...] = (

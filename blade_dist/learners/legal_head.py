@@ -96,7 +96,7 @@ def dense_logprobs(hidden: Tensor, weight: Tensor, bias: Tensor | None, label: T
     """The same over the whole vocabulary, ``[D]``."""
     logits = nn.functional.linear(hidden, weight, bias).float()
     logits = logits if temperature == 1 else logits / temperature
-    return logits.gather(1, label[:, None])[:, 0] - torch.logsumexp(logits, dim=-1)
+    return -nn.functional.cross_entropy(logits, label, reduction="none")
 
 
 def _pairs(hidden: Tensor, weight: Tensor, bias: Tensor | None, token: Tensor) -> Tensor:

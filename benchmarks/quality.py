@@ -96,7 +96,7 @@ def main(
     chosen = _known(target, list(TARGETS))
     path = PRESETS / f"{preset}.yaml" if (PRESETS / f"{preset}.yaml").is_file() else Path(preset)
     config, console, rates = _read(path, data), Console(), rate or list(RATES)
-    settings = {"preset": config.model_dump(mode="json"), "seeds": seeds, "rates": rates}
+    settings = {"preset": _plain(config), "seeds": seeds, "rates": rates}
     results = _results(out, settings)
     out.parent.mkdir(parents=True, exist_ok=True)
     runner = Runner(folder, path, data, console)
@@ -115,6 +115,13 @@ def main(
                 show_sensitivity(results[name][MAIN], console)
             write_result(out, "quality", settings, results | {"seconds": runner.seconds()})
     console.print(f"result: {out}", highlight=False, soft_wrap=True)
+
+
+def _plain(config: Config) -> dict[str, Any]:
+    """The settings as the result file has them: of the log its name alone, wherever it lay."""
+    plain = config.model_dump(mode="json")
+    plain["data"]["path"] = Path(plain["data"]["path"]).name
+    return plain
 
 
 def _results(out: Path, settings: dict[str, Any]) -> dict[str, Any]:

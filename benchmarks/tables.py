@@ -142,8 +142,6 @@ TABLES: dict[str, Callable[[], str]] = {
     "quickstart-greedy": lambda: quality("quickstart", "greedy", WIDE, "mgu@5"),
     "quickstart-sampled": lambda: quality("quickstart", "sampled", WIDE, "mgu@5"),
     "quickstart-difference": lambda: difference("quickstart", WIDE),
-    "movielens-greedy": lambda: quality("movielens-small", "greedy", WIDE, "mgu@5"),
-    "movielens-difference": lambda: difference("movielens-small", WIDE),
     "study-goals": lambda: made(study_tables.goals, "synthetic"),
     "study-targets": lambda: made(study_tables.targets, "synthetic", SHOWN),
     "study-taus": lambda: made(study_tables.taus, "synthetic"),

@@ -96,7 +96,7 @@ def main(
     chosen = _known(target, list(TARGETS))
     path = PRESETS / f"{preset}.yaml" if (PRESETS / f"{preset}.yaml").is_file() else Path(preset)
     config, console, rates = _read(path, data), Console(), rate or list(RATES)
-    settings = {"preset": _plain(config), "seeds": seeds, "rates": rates}
+    settings = {"preset": config.model_dump(mode="json"), "seeds": seeds, "rates": rates}
     results = _results(out, settings)
     out.parent.mkdir(parents=True, exist_ok=True)
     runner = Runner(folder, path, data, console)
@@ -117,13 +117,6 @@ def main(
     console.print(f"result: {out}", highlight=False, soft_wrap=True)
 
 
-def _plain(config: Config) -> dict[str, Any]:
-    """The settings as the result file has them: of the log its name alone, wherever it lay."""
-    plain = config.model_dump(mode="json")
-    plain["data"]["path"] = Path(plain["data"]["path"]).name
-    return plain
-
-
 def _results(out: Path, settings: dict[str, Any]) -> dict[str, Any]:
     """Parts that the result file holds already."""
     held = read_json(out) or {}
@@ -142,9 +135,9 @@ def _known(given: Sequence[str] | None, known: Sequence[str]) -> Sequence[str]:
 
 
 def _read(path: Path, data: Path) -> Config:
-    """The preset, if it is one that this table can be made with."""
+    """The preset, if it is one that this table can be made with; of the log it has the name alone, wherever it lies."""
     try:
-        config = load_config(path, ["data.source=movielens", f"data.path={data}"])
+        config = load_config(path, ["data.source=movielens", f"data.path={data.resolve().name}"])
     except UserError as error:
         raise typer.BadParameter(str(error), param_hint="--preset") from None
     wrong = ""

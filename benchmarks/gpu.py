@@ -8,6 +8,7 @@ from typing import Annotated, Any
 
 import torch
 import typer
+from measure import gpu_says
 from report import write_result
 from rich.console import Console
 from rich.pretty import Pretty
@@ -32,27 +33,36 @@ app = typer.Typer(add_completion=False)
 @app.command(epilog=EPILOG)
 def main(
     line: Annotated[int, typer.Option(min=1, max=len(LINES), help="Which one; see below.")],
+    peer: Annotated[bool, typer.Option(help="Whether TRL is measured too (lines 3 and 5).")] = True,
     json: Annotated[Path | None, typer.Option(help="Where the result is written.")] = None,
 ) -> None:
     """Measures one line on the first NVIDIA GPU of this machine (80 GB are enough for each).
 
     Examples:
 
-      python benchmarks/gpu.py --line 1 --json benchmarks/results/gpu/1.json
+      python benchmarks/gpu.py --line 1 --json benchmarks/results/gpu/quickstart.json
+
+      python benchmarks/gpu.py --line 3 --no-peer
     """
     what, module, function = LINES[line]
     console = Console()
     if not torch.cuda.is_available():
         typer.echo(f"line {line} ({what}) needs an NVIDIA GPU: torch {torch.__version__} sees none here")
         raise typer.Exit(NEEDS_GPU)
-    results = getattr(import_module(module), function)(console)
+    results = getattr(import_module(module), function)(console, peer)
     console.print(Pretty(results))
-    write_result(json, f"gpu line {line}: {what}", {"line": line, "device": _device()}, results)
+    command = f"python benchmarks/gpu.py --line {line}{'' if peer else ' --no-peer'}"
+    write_result(json, f"gpu line {line}: {what}", {"line": line, "device": _device(), "command": command}, results)
 
 
 def _device() -> dict[str, Any]:
     properties = torch.cuda.get_device_properties(0)
-    return {"name": properties.name, "memory_gib": properties.total_memory / 2**30, "cuda": torch.version.cuda}
+    return {
+        "name": properties.name,
+        "memory_gib": properties.total_memory / 2**30,
+        "cuda": torch.version.cuda,
+        "driver": gpu_says("driver_version"),
+    }
 
 
 if __name__ == "__main__":

@@ -15,15 +15,16 @@ from typing import Any
 import pyarrow.parquet as pq
 from gpu_learner import copy_speed
 from measure import PeakGpu, numbers
+from peer import measure_peer
+from prepared import make_config, prepare
 from rich.console import Console
-from throughput import measure, measure_peer
+from throughput import measure
 from trie import Workload as TrieWorkload
 from trie import make_codec, measure_generation
-from workload import LLAMA_1B, Workload, make_config, prepare
+from workload import LLAMA_1B, Workload
 
 from blade_dist.artifacts import RunPaths, read_json
 from blade_dist.checkpoint import context_length
-from blade_dist.errors import UserError
 from blade_dist.learners.policy import load_model
 from blade_dist.placement import place_here
 from blade_dist.rollouts.engine import EngineSpec
@@ -38,11 +39,17 @@ from blade_dist.weights.push import WeightPusher
 QUICKSTART = Path(__file__).parent.parent / "launch" / "configs" / "quickstart.yaml"
 
 
-def quickstart(console: Console) -> dict[str, Any]:
+def quickstart(console: Console, peer: bool) -> dict[str, Any]:
     """The quickstart in bfloat16, engine and learner on one GPU: its summary, and the most memory in use."""
     with tempfile.TemporaryDirectory() as name, PeakGpu() as gpu:
         run = Path(name) / "run"
-        settings = [f"run.dir={run}", "model.dtype=bfloat16", "colocate=true", "learner.zero_stage=1"]
+        settings = [
+            f"run.dir={run}",
+            "model.dtype=bfloat16",
+            "colocate=true",
+            "learner.zero_stage=1",
+            "weights.tolerance=1",  # the gap is what is to be measured
+        ]
         options = [part for setting in settings for part in ("--set", setting)]
         command = [sys.executable, "-m", "blade_dist", "run", str(QUICKSTART), *options]
         done = subprocess.run(command, check=False, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
@@ -61,7 +68,7 @@ def quickstart(console: Console) -> dict[str, Any]:
     }
 
 
-def push(_: Console, repeats: int = 10) -> dict[str, Any]:
+def push(_: Console, peer: bool, repeats: int = 10) -> dict[str, Any]:
     """A full push by CUDA IPC from this process to an engine on the same GPU, beside a copy on the device."""
     with _prepared(LLAMA_1B, steps=1) as config:
         paths = RunPaths(config.run.dir)
@@ -87,7 +94,7 @@ def push(_: Console, repeats: int = 10) -> dict[str, Any]:
     }
 
 
-def rollouts(_: Console) -> dict[str, Any]:
+def rollouts(_: Console, peer: bool) -> dict[str, Any]:
     """Tokens/s of one engine, unconstrained and constrained, by the size of the catalog."""
     model = make_config(LLAMA_1B, Path("unused"), 1).model.model_dump(exclude={"path"})
     work = TrieWorkload(
@@ -100,7 +107,7 @@ def rollouts(_: Console) -> dict[str, Any]:
     return {"by_items": found, "goal": {"generation_ratio": 0.9}, "workload": vars(work)}
 
 
-def whole_step(console: Console, work: Workload = LLAMA_1B, steps: int = 4) -> dict[str, Any]:
+def whole_step(console: Console, peer: bool, work: Workload = LLAMA_1B, steps: int = 4) -> dict[str, Any]:
     """A step on-policy with the engine asleep while the learner steps, and one behind with both resident; TRL's."""
     found: dict[str, Any] = {}
     for staleness in (0, 1):
@@ -108,19 +115,16 @@ def whole_step(console: Console, work: Workload = LLAMA_1B, steps: int = 4) -> d
             found[f"max_staleness {staleness}"] = measure(replace(work, max_staleness=staleness), steps, 2, console)
         found[f"max_staleness {staleness}"]["peak_gpu_mib"] = gpu.mib
     result = {"workload": asdict(work), "goal": {"overhead": 0.05}, **found}
-    try:
-        peer = measure_peer(work, steps)
-    except UserError as error:
-        return result | {"trl": str(error)}
-    return result | {
-        "trl": peer,
-        "ratio_vs_trl": found["max_staleness 0"]["lists_per_second"] / peer["lists_per_second"],
-    }
+    if not peer:
+        return result
+    trl = measure_peer(work, steps)
+    ratio = found["max_staleness 0"]["lists_per_second"] / trl["lists_per_second"]
+    return result | {"trl": trl, "ratio_vs_trl": ratio}
 
 
-def adapters(console: Console, work: Workload = replace(LLAMA_1B, prompts=64), steps: int = 4) -> dict[str, Any]:
+def adapters(console: Console, peer: bool, steps: int = 4) -> dict[str, Any]:
     """Full fine-tuning and LoRA: both train, push and export; what each push moves."""
-    found = {}
+    found, work = {}, replace(LLAMA_1B, prompts=64)
     for name, changed in (("full", work), ("lora", replace(work, lora_rank=16))):
         with _prepared(changed, steps) as config, PeakGpu() as gpu:
             align_stage(config, console)

@@ -72,7 +72,8 @@ def make_step(
     """A function that takes one optimizer step and returns its seconds; every call starts from the last one's model."""
     torch.manual_seed(0)
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    policy = Policy(build_model(model, vocab, 0, 2), temperature=1.0).to(device)
+    with device:  # a large model's random weights are made there
+        policy = Policy(build_model(model, vocab, 0, 2), temperature=1.0)
     if shared and (why := why_not_packed(policy)) is not None:
         raise SystemExit(f"the model can't be packed: {why}")
     optimizer = torch.optim.AdamW(policy.parameters(), lr=1e-4)

@@ -98,10 +98,14 @@ def peak_flops() -> float | None:
     return next((peak for part, peak in PEAK_BF16.items() if part in name), None)
 
 
+def gpu_says(what: str) -> str:
+    """One answer of ``nvidia-smi`` about the first GPU (``--help-query-gpu`` names them), without its unit."""
+    command = ["nvidia-smi", f"--query-gpu={what}", "--format=csv,noheader,nounits", "--id=0"]
+    return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
+
+
 class PeakGpu:
     """Most memory in use on the first GPU while the block runs, in MiB, all processes together."""
-
-    QUERY = ("nvidia-smi", "--query-gpu=memory.used", "--format=csv,noheader,nounits", "--id=0")
 
     def __init__(self, interval_s: float = 0.5) -> None:
         self.mib = 0
@@ -119,7 +123,7 @@ class PeakGpu:
 
     def _watch(self) -> None:
         while not self._over.wait(self._interval):
-            self.mib = max(self.mib, int(subprocess.run(self.QUERY, capture_output=True, text=True, check=True).stdout))
+            self.mib = max(self.mib, int(gpu_says("memory.used")))
 
 
 class PeakMemory:

@@ -16,6 +16,7 @@ import study_tables
 import typer
 
 RESULTS = Path(__file__).parent / "results" / "cpu"
+ON_GPU = RESULTS.with_name("gpu")
 MARKED = re.compile(r"(<!-- table (\S+) -->\n).*?(<!-- end -->)", re.DOTALL)
 SHOWN = {
     "sft": "SFT",
@@ -66,6 +67,15 @@ def speed() -> str:
         if (RESULTS / f"{file}.json").is_file():
             rows.append([text, form.format(read(load(file))), goal, f"`benchmarks/{file}.py`"])
     return markdown(["what (2 CPU cores)", "measured", "goal", "by"], rows)
+
+
+def gpu() -> str:
+    """What was measured on a GPU, its goal, and the line of ``gpu.py``."""
+    rows = []
+    for text, file, read, form, goal in GPU:
+        found = json.loads((ON_GPU / f"{file}.json").read_text())
+        rows.append([text, form.format(read(found)), goal, f"`{found['settings']['command']}`"])
+    return markdown(["what (one NVIDIA H200)", "measured", "goal", "by"], rows)
 
 
 def role_seconds() -> str:
@@ -131,6 +141,26 @@ SPEED: list[tuple[str, str, Callable[[Result], float], str, str]] = [
 ]
 
 
+def _case(name: str, number: str) -> Callable[[Result], float]:
+    return lambda result: result["cases"][name][number]
+
+
+def _learner_ratio(one: str, other: str) -> Callable[[Result], float]:
+    return lambda r: r["cases"][one]["lists_per_second"] / r["cases"][other]["lists_per_second"]
+
+
+BEST, DENSE, UNPACKED = "shared prefix, legal tokens", "shared prefix, whole vocabulary", "unpacked, legal tokens"
+GPU: list[tuple[str, str, Callable[[Result], float], str, str]] = [
+    ("push of 2.5 GB by CUDA IPC, s", "push", lambda r: r["seconds"], "{:.3f}", "0.18"),
+    ("the same in GB/s", "push", lambda r: r["gb_per_second"], "{:.1f}", ""),
+    ("times what one copy on the device takes", "push", lambda r: r["ratio_to_limit"], "{:.0f}x", ""),
+    ("learner: lists/s", "learner", _case(BEST, "lists_per_second"), "{:.0f}", ""),
+    ("learner: MFU, prompts counted once", "learner", lambda r: 100 * _case(BEST, "mfu")(r), "{:.1f} %", "40 %"),
+    ("learner, shared prefix against unpacked", "learner", _learner_ratio(BEST, UNPACKED), "{:.1f}x", ""),
+    ("learner, legal-token head against whole", "learner", _learner_ratio(BEST, DENSE), "{:.2f}x", ""),
+]
+
+
 def made(rows: Callable[..., list[list[str]]], name: str, *arguments: Any) -> str:
     """What a function makes of a result file."""
     header, *lines = rows(load(name), *arguments)
@@ -154,6 +184,7 @@ TABLES: dict[str, Callable[[], str]] = {
     "movielens-slices": lambda: made(quality_tables.slices, "movielens", SHOWN),
     "movielens-trades": lambda: made(quality_tables.trades, "movielens"),
     "speed": speed,
+    "gpu": gpu,
     "seconds": role_seconds,
 }
 

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import json as jsonlib
-import subprocess
 import sys
 import tempfile
 from dataclasses import asdict, fields, replace
@@ -14,10 +12,12 @@ from typing import Annotated, Any
 import pyarrow.parquet as pq
 import typer
 from measure import PeakMemory, numbers
+from peer import measure_peer
+from prepared import make_config, prepare
 from report import write_result
 from rich.console import Console
 from rich.table import Table
-from workload import PRESETS, Workload, make_config, prepare
+from workload import PRESETS, Workload
 
 from blade_dist.artifacts import RunPaths
 from blade_dist.errors import UserError
@@ -45,22 +45,6 @@ def measure(work: Workload, steps: int, warmup: int, console: Console) -> dict[s
         row["group"] = work.group
     found = numbers(rows, warmup, parameters, work.prompt_tokens)
     return found | {"peak_memory_mib": memory.peaks}
-
-
-def measure_peer(work: Workload, steps: int) -> dict[str, Any]:
-    """TRL on the same work, in a process of its own.
-
-    Raises:
-        UserError: it is not installed, or fails.
-    """
-    script = Path(__file__).with_name("peer_trl.py")
-    command = [sys.executable, str(script), "--workload", jsonlib.dumps(asdict(work)), "--steps", str(steps)]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
-    for line in done.stdout.splitlines():
-        if line.startswith("RESULT "):
-            return jsonlib.loads(line.removeprefix("RESULT "))
-    last = (done.stderr.strip().splitlines() or ["no output"])[-1]
-    raise UserError(f"--peer trl: it failed: {last} (pip install 'blade-dist[peer]' installs it)")
 
 
 def show(title: str, found: dict[str, Any], console: Console) -> None:

@@ -87,6 +87,7 @@ def measure_generation(codec: Codec, work: Workload, run: Path) -> dict[str, flo
     config = Config.model_validate(
         {
             "run": {"dir": str(run)},
+            "data": {"targets": work.k},
             "lists": {"k": work.k},
             "model": work.model,
             "rollout": {

@@ -148,6 +148,8 @@ def place(nodes: Sequence[Node], wanted: Demand) -> Placement:
         UserError: they do not fit; it says what there is and what would.
     """
     gpus = any(node.gpus for node in nodes)
+    if not (wanted.engines and wanted.workers):
+        wanted = replace(wanted, colocate=False)  # nobody to share with
     if not gpus:
         return _apart(nodes, wanted, 0, 0) or _refuse(nodes, wanted, gpus=False)
     apart = None if wanted.colocate else _apart(nodes, wanted, wanted.tensor_parallel, 1)

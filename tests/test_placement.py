@@ -39,6 +39,13 @@ def test_one_gpu_is_shared() -> None:
     assert placement.engines[0].gpus + placement.learners[0].gpus == 1
 
 
+@pytest.mark.parametrize(("engines", "workers"), [(0, 1), (1, 0)])
+def test_a_stage_of_one_kind_shares_with_nobody(engines: int, workers: int) -> None:
+    placement = place(cluster(1), Demand(engines=engines, workers=workers, colocate=True))
+    assert not placement.colocated
+    assert [role.gpus for role in placement.engines + placement.learners] == [1]
+
+
 def test_eight_gpus_are_divided() -> None:
     placement = place(cluster(8), Demand(engines=2, tensor_parallel=2, workers=4))
     assert not placement.colocated

@@ -1,0 +1,30 @@
+"""A peer on the same work: TRL's GRPOTrainer (``peer_trl.py``)."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from workload import Workload
+
+from blade_dist.errors import UserError
+
+
+def measure_peer(work: Workload, steps: int) -> dict[str, Any]:
+    """TRL on the same work, in a process of its own.
+
+    Raises:
+        UserError: it is not installed, or fails.
+    """
+    script = Path(__file__).with_name("peer_trl.py")
+    command = [sys.executable, str(script), "--workload", json.dumps(asdict(work)), "--steps", str(steps)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    for line in done.stdout.splitlines():
+        if line.startswith("RESULT "):
+            return json.loads(line.removeprefix("RESULT "))
+    last = (done.stderr.strip().splitlines() or ["no output"])[-1]
+    raise UserError(f"--peer trl: it failed: {last} (pip install 'blade-dist[peer]' installs it)")

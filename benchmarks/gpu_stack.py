@@ -52,10 +52,8 @@ def quickstart(console: Console, peer: bool) -> dict[str, Any]:
         ]
         options = [part for setting in settings for part in ("--set", setting)]
         command = [sys.executable, "-m", "blade_dist", "run", str(QUICKSTART), *options]
-        done = subprocess.run(command, check=False, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
-        console.print(done.stdout[-4000:])
-        if done.returncode:
-            raise SystemExit(f"the quickstart ended with {done.returncode}")
+        if status := subprocess.run(command, check=False).returncode:
+            raise SystemExit(f"the quickstart ended with {status}")
         summary = read_json(run / "summary.json") or {}
         rows = pq.read_table(RunPaths(run).target("blade") / "metrics.parquet").to_pylist()
     gaps = [row["logprob_gap"] for row in rows]

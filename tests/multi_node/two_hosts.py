@@ -57,12 +57,10 @@ def prepare(folder: Path, host: Host, steps: int) -> None:
     """Data, reference and prior, which all jobs start from."""
     SETTINGS["train"]["steps"] = steps
     (folder / "config.yaml").write_text(json.dumps(SETTINGS))
-    program = str(Path(sys.executable).with_name("blade-dist"))
     own = {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": secrets.token_hex(32), "RAY_ADDRESS": ""}
     environment = {**os.environ, **own}
-    for stage in ("data", "sft", "prior"):
-        command = [program, stage, str(folder / "config.yaml"), "--set", f"run.dir={folder / 'base'}"]
-        subprocess.run(host.command(*command), check=True, env=environment, capture_output=True)
+    command = [sys.executable, "-m", "tests.multi_node.base", str(folder / "config.yaml"), str(folder / "base")]
+    subprocess.run(host.command(*command), check=True, env=environment, capture_output=True)
 
 
 def doors(job: Job) -> dict[str, bool]:

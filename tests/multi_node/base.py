@@ -1,0 +1,21 @@
+"""Data, reference and prior that all jobs start from, in one Ray: ``python -m tests.multi_node.base CONFIG RUN``."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+from rich.console import Console
+
+from blade_dist.config import load_config
+from blade_dist.runtime import ray_runtime
+from blade_dist.stages.data import data_stage
+from blade_dist.stages.prior import prior_stage
+from blade_dist.stages.sft import sft_stage
+
+if __name__ == "__main__":
+    settings, run = sys.argv[1:]
+    config, console = load_config(Path(settings), [f"run.dir={run}"]), Console(quiet=True)
+    with ray_runtime(config):
+        for stage in (data_stage, sft_stage, prior_stage):
+            stage(config, console)

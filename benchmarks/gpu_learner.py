@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from learner import Work, make_sequences, make_step, turn_about
 from measure import peak_flops, useful_flops
-from peer import measure_peer
+from peer import beside_peer
 from rich.console import Console
 from torch.autograd import DeviceType
 from torch.profiler import ProfilerActivity, profile
@@ -61,11 +61,8 @@ def learner_speed(console: Console, peer: bool) -> dict[str, Any]:
         found[name] = fits[best] | {"tokens_per_microbatch": best, "tried": speeds}
         console.print(name, found[name])
     result = {"cases": found, "goals": {"mfu": 0.4, "ratio_vs_trl": 5}, **workload()}
-    if not peer:
-        return result
-    trl = measure_peer(replace(LLAMA_1B, prompts=WORK.prompts), steps=3)
     ours = found["shared prefix, legal tokens"]["lists_per_second"]
-    return result | {"trl": trl, "ratio_vs_trl": ours / trl["lists_per_second"]}
+    return beside_peer(result, ours, replace(LLAMA_1B, prompts=WORK.prompts), steps=3) if peer else result
 
 
 def learner_profile(_: Console, peer: bool) -> dict[str, Any]:

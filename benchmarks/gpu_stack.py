@@ -15,7 +15,7 @@ from typing import Any
 import pyarrow.parquet as pq
 from gpu_learner import copy_speed
 from measure import PeakGpu, numbers
-from peer import measure_peer
+from peer import beside_peer
 from prepared import make_config, prepare
 from rich.console import Console
 from throughput import measure
@@ -113,11 +113,7 @@ def whole_step(console: Console, peer: bool, work: Workload = LLAMA_1B, steps: i
             found[f"max_staleness {staleness}"] = measure(replace(work, max_staleness=staleness), steps, 2, console)
         found[f"max_staleness {staleness}"]["peak_gpu_mib"] = gpu.mib
     result = {"workload": asdict(work), "goal": {"overhead": 0.05}, **found}
-    if not peer:
-        return result
-    trl = measure_peer(work, steps)
-    ratio = found["max_staleness 0"]["lists_per_second"] / trl["lists_per_second"]
-    return result | {"trl": trl, "ratio_vs_trl": ratio}
+    return beside_peer(result, found["max_staleness 0"]["lists_per_second"], work, steps) if peer else result
 
 
 def adapters(console: Console, peer: bool, steps: int = 4) -> dict[str, Any]:

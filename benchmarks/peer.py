@@ -28,3 +28,12 @@ def measure_peer(work: Workload, steps: int) -> dict[str, Any]:
             return json.loads(line.removeprefix("RESULT "))
     last = (done.stderr.strip().splitlines() or ["no output"])[-1]
     raise UserError(f"--peer trl: it failed: {last} (pip install 'blade-dist[peer]' installs it)")
+
+
+def beside_peer(result: dict[str, Any], lists_per_second: float, work: Workload, steps: int) -> dict[str, Any]:
+    """``result`` with TRL's numbers and the ratio of ours to them, or with why there are none."""
+    try:
+        trl = measure_peer(work, steps)
+    except UserError as error:
+        return result | {"trl": str(error)}
+    return result | {"trl": trl, "ratio_vs_trl": lists_per_second / trl["lists_per_second"]}

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from compare import MAIN, found, verdict
+from joined import DECODES
 
 Result = dict[str, Any]
 Rows = list[list[str]]
@@ -39,14 +40,15 @@ def decodes(result: Result, shown: dict[str, str]) -> Rows:
 def gains(result: Result, shown: dict[str, str]) -> Rows:
     """NDCG@5 of each target minus SFT's and static's, with Holm's p-value, and what kind of gain it is."""
     compared = result["comparisons"]
-    rows = [["minus", "SFT, greedy", "Holm's p", "SFT, one sample", "so", "static, greedy", "Holm's p"]]
+    rows = [["minus", "SFT, greedy", "Holm's p", "SFT, beam", "SFT, one sample", "so", "static, greedy", "Holm's p"]]
     for policy in dict.fromkeys(row["policy"] for row in compared):
-        greedy, sampled = (found(compared, policy, "sft", decode, MAIN) for decode in ("greedy", "sampled"))
+        greedy, beam, sampled = (found(compared, policy, "sft", decode, MAIN) for decode in DECODES)
         if greedy and sampled:
             static = found(compared, policy, "static", "greedy", MAIN)
             beside = [signed(static), f"{static['p_holm']:.3f}"] if static else ["", ""]
-            numbers = [signed(greedy), f"{greedy['p_holm']:.3f}", signed(sampled), verdict(compared, policy, MAIN)]
-            rows.append([shown.get(policy, policy), *numbers, *beside])
+            tested = [signed(greedy), f"{greedy['p_holm']:.3f}"]
+            others = [signed(beam) if beam else "", signed(sampled)]
+            rows.append([shown.get(policy, policy), *tested, *others, verdict(compared, policy, MAIN), *beside])
     return rows
 
 

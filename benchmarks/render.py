@@ -7,6 +7,7 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 from compare import AGAINST, MAIN, found, verdict
+from joined import DECODES
 from nextitem import NAME
 from rich.console import Console
 from rich.table import Table
@@ -71,13 +72,15 @@ def written(interval: Found) -> str:
 
 
 def gains(rows: Sequence[Found], family: Sequence[str]) -> Table:
-    """What each target gained over SFT, greedily and by one sample."""
-    table = Table("target", "column", "greedy", "Holm's p", "one sample", "so", title="minus SFT, pooled over seeds")
+    """What each target gained over SFT, by each way of decoding."""
+    heads = ("target", "column", "greedy", "Holm's p", "beam", "one sample", "so")
+    table = Table(*heads, title="minus SFT, pooled over seeds")
     for policy in dict.fromkeys(row["policy"] for row in rows):
         for name in family:
-            greedy, sampled = (found(rows, policy, "sft", decode, name) for decode in ("greedy", "sampled"))
+            greedy, beam, sampled = (found(rows, policy, "sft", decode, name) for decode in DECODES)
             if greedy and sampled:
-                numbers = [written(greedy), f"{greedy['p_holm']:.4f}", written(sampled)]
+                others = [written(beam) if beam else "", written(sampled)]
+                numbers = [written(greedy), f"{greedy['p_holm']:.4f}", *others]
                 table.add_row(policy, name, *numbers, verdict(rows, policy, name))
     return table
 

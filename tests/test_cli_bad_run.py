@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 import pytest
+from transformers import GPT2Config, GPT2LMHeadModel
 
 from blade_dist.artifacts import RunPaths
 from blade_dist.checkpoint import STAMP, check_base
@@ -209,3 +210,11 @@ def test_an_aligned_model_of_other_settings(ready: Program) -> None:
     (ready.paths.target("blade")).mkdir()
     (ready.paths.target("blade") / "stage.json").write_text('{"stamp": "other", "done": true}')
     assert "made with other settings or inputs" in ready.fails("train")
+
+
+def test_dropout_for_a_base_checkpoint_of_other_layers(ready: Program, tmp_path: Path) -> None:
+    base = tmp_path / "gpt2"
+    GPT2LMHeadModel(GPT2Config(vocab_size=40, n_positions=64, n_embd=16, n_layer=1, n_head=1)).save_pretrained(base)
+    shutil.copy(ready.paths.reference / STAMP, base / STAMP)
+    said = ready.fails("sft", "--set", f"model.path={base}", "--set", "sft.dropout=0.1")
+    assert "sft.dropout: the layers of GPT2LMHeadModel have no self_attn and mlp" in said

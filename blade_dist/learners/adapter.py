@@ -10,10 +10,10 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 
 from blade_dist.errors import UserError
+from blade_dist.learners.policy import model_without_weights
 from blade_dist.settings import LoraSettings, ModelSettings
 
 
@@ -23,11 +23,7 @@ def check_modules(checkpoint: Path, lora: LoraSettings, settings: ModelSettings)
     Raises:
         UserError: it lacks some; says which linear layers it has.
     """
-    from transformers import AutoConfig, AutoModelForCausalLM
-
-    config = AutoConfig.from_pretrained(checkpoint, trust_remote_code=settings.trust_remote_code)
-    with torch.device("meta"):
-        model = AutoModelForCausalLM.from_config(config, trust_remote_code=settings.trust_remote_code)
+    model = model_without_weights(checkpoint, settings)
     head = model.get_output_embeddings()
     found = {
         name.rpartition(".")[2]

@@ -23,17 +23,27 @@ def add_dropout(model: Any, probability: float) -> None:
     Raises:
         UserError: its layers are made otherwise.
     """
+    parts = check_layers(model)
 
     def hook(module: nn.Module, _: Any, output: Any) -> Any:
         if isinstance(output, Tensor):
             return functional.dropout(output, probability, module.training)
         return (functional.dropout(output[0], probability, module.training), *output[1:])
 
+    for part in (model.get_input_embeddings(), *parts):
+        part.register_forward_hook(hook)
+
+
+def check_layers(model: Any) -> list[nn.Module]:
+    """The sub-layers that dropout is put behind.
+
+    Raises:
+        UserError: the model's layers have no ``self_attn`` and ``mlp``.
+    """
     layers = getattr(model.get_decoder(), "layers", [])
     parts = [getattr(layer, name, None) for layer in layers for name in ("self_attn", "mlp")]
     if not parts or None in parts:
         raise UserError(
             f"sft.dropout: the layers of {type(model).__name__} have no self_attn and mlp to put it behind; write 0"
         )
-    for part in (model.get_input_embeddings(), *parts):
-        part.register_forward_hook(hook)
+    return parts

@@ -146,3 +146,12 @@ def load_model(path: Path, settings: ModelSettings) -> Any:
         )
     except (OSError, ValueError) as error:
         raise UserError(f"{path}: {' '.join(str(error).split())}") from None
+
+
+def model_without_weights(path: Path, settings: ModelSettings) -> Any:
+    """The modules of a Hugging Face folder's causal LM on torch's meta device: no weights are read, none are made."""
+    from transformers import AutoConfig, AutoModelForCausalLM
+
+    config = AutoConfig.from_pretrained(path, trust_remote_code=settings.trust_remote_code)
+    with torch.device("meta"):
+        return AutoModelForCausalLM.from_config(config, trust_remote_code=settings.trust_remote_code)

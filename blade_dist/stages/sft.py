@@ -12,6 +12,8 @@ from blade_dist.artifacts import RunPaths, is_done, mark, whole_folder
 from blade_dist.checkpoint import check_base
 from blade_dist.config import fingerprint, save_config
 from blade_dist.data.bundle import DataBundle, check_context, load_own_data
+from blade_dist.learners.dropout import check_layers
+from blade_dist.learners.policy import model_without_weights
 from blade_dist.placement import place_here
 from blade_dist.settings import Config
 from blade_dist.sft import SftJob, fine_tune
@@ -26,6 +28,8 @@ def sft_stage(config: Config, console: Console) -> None:
     data = load_own_data(config)
     if config.model.path is not None:
         check_base(config.model.path, data.codec, _tokenizer_of(config, data))
+        if config.sft.dropout:
+            check_layers(model_without_weights(config.model.path, config.model))
     check_context(config, data.card["tokens"]["longest_prompt"], data.codec.max_list_tokens(config.lists.k))
     stamp = fingerprint(
         config.model, config.sft, config.run.seed, config.lists.k, data.codec.fingerprint(), data.train.fingerprint()

@@ -19,7 +19,9 @@ class Regime:
     changes: dict[str, Any] = field(default_factory=dict)
     """Settings that are not the preset's, by their full names."""
     reference: str = "main"
-    """The regime whose reference policy it starts from."""
+    """Whose policy it starts from: regimes of the same name share it."""
+    catalog: str = "catalog"
+    """The generated log: likewise."""
 
 
 MAIN = Regime("main")
@@ -51,14 +53,23 @@ WIDE = {
     "learner.bon_n": 16,
     "evaluate.best_of": [16],
 }
-SEARCHED: dict[str, dict[str, float]] = {
-    "expected_ndcg": {"truth:expected_ndcg": 1.0},
-    "ild@5": {"ild@5": 1.0},
-    "mgu@5": {"mgu@5": -1.0},
+MANY_USERS = WIDE | {
+    "data.synthetic.users": 3000,
+    "data.windows": 0,
+    "sft.epochs": 8,
+    "sft.dropout": 0.1,
+    "sft.patience": 3,
+    "sft.validations_per_epoch": 2,
+    "train.prompts": 4000,
+    "train.steps": 640,
+    "train.checkpoint_every": 80,
+    "learner.schedule": "linear",
 }
-"""Metric to the reward that both the alignment and the search (Best-of-16 of the reference) go by."""
-
-
-def search(metric: str) -> Regime:
-    """A good reference, many prompts, and held-out users: one list of the policy against a search."""
-    return Regime(f"search-{metric}", WIDE | {"reward.weights": SEARCHED[metric]}, "search")
+SEARCHES = {
+    "expected_ndcg": Regime("search-expected_ndcg", WIDE | {"reward.weights": {"truth:expected_ndcg": 1.0}}, "search"),
+    "ild@5": Regime("search-ild@5", WIDE | {"reward.weights": {"ild@5": 1.0}}, "search"),
+    "mgu@5": Regime("search-mgu@5", MANY_USERS | {"reward.weights": {"mgu@5": -1.0}}, "many-users", "many-users"),
+}
+"""Metric to the regime in which both the alignment and the search (Best-of-16 of the reference) go by it: many prompts,
+and held-out users. MGU's best list is another for every history; to learn how to count its groups the policy takes more
+users and more steps."""

@@ -18,7 +18,7 @@ import pyarrow.parquet as pq
 import truth
 from inside import link, one_ray, stage
 from pictures import draw_curves
-from regimes import MAIN, NOISE, RATES, SEARCHED, TAU, TAUS, TWO_LEVELS, Regime, search
+from regimes import MAIN, NOISE, RATES, SEARCHES, TAU, TAUS, TWO_LEVELS, Regime
 from report import write_result
 from rich.console import Console
 from rich.table import Table
@@ -64,7 +64,7 @@ class Study:
 
     def start(self) -> AbstractContextManager[None]:
         """Ray, whose processes find the truth."""
-        catalog = self._folder / "catalog"
+        catalog = self._folder / MAIN.catalog
         return one_ray(self._config(catalog, MAIN, FIRST), {truth.FOLDER: str(catalog)})
 
     def run(self, cell: Cell) -> dict[str, Any]:
@@ -86,7 +86,7 @@ class Study:
 
         Only on those of users whom the alignment has no prompt of; the reference knows earlier items of theirs.
         """
-        cell = Cell(search(metric), FIRST, "blade", lr)
+        cell = Cell(SEARCHES[metric], FIRST, "blade", lr)
         run = self._aligned(cell)
         paths = RunPaths(run)
         if not (paths.evaluation / "per_user.parquet").is_file():
@@ -94,14 +94,14 @@ class Study:
         rows = pq.read_table(paths.evaluation / "per_user.parquet").to_pandas()
         inputs = check_inputs(self._settings(cell, run))
         rows = rows[~rows["user"].isin(inputs.data.train.rows(inputs.rows).user)]
-        found = against_search(rows, next(iter(SEARCHED[metric])))
+        found = against_search(rows, next(iter(cell.regime.changes["reward.weights"])))
         self._say(f"{metric}: {found['mean']:+.4f} against the search", cell)
         return found
 
     def supervised(self, seed: int) -> list[dict[str, float]]:
         """How well the proxies of a seed's prompts know the true F, see :mod:`supervision`."""
         config = self._config(self._folder / f"seed{seed}" / "truth", MAIN, seed, {"prior.size": TRUE_LISTS})
-        link(config.run.dir, {"data": self._folder / "catalog", "sft": self._base(MAIN, seed)})
+        link(config.run.dir, {"data": self._folder / MAIN.catalog, "sft": self._base(MAIN, seed)})
         stage("prior", config)
         found = Prior.load(RunPaths(config.run.dir).prior, prior_stamp(config, check_inputs(config)))
         return supervision(found.rewards, config.learner.bon_n)
@@ -125,15 +125,15 @@ class Study:
         """The run with the regime's data, reference and prior."""
         run = self._folder / f"seed{seed}" / regime.name / "base"
         reference = self._folder / f"seed{seed}" / f"reference-{regime.reference}"
-        link(reference, {"data": self._catalog()})
+        link(reference, {"data": self._catalog(regime)})
         stage("sft", self._config(reference, regime, seed))
-        link(run, {"data": self._catalog(), "sft": reference})
+        link(run, {"data": reference, "sft": reference})
         stage("prior", self._config(run, regime, seed))
         return run
 
-    def _catalog(self) -> Path:
-        run = self._folder / "catalog"
-        stage("data", self._config(run, MAIN, FIRST))
+    def _catalog(self, regime: Regime) -> Path:
+        run = self._folder / regime.catalog
+        stage("data", self._config(run, regime, FIRST))
         return run
 
     def _settings(self, cell: Cell, run: Path) -> Config:
@@ -227,7 +227,7 @@ def run_study(folder: Path, seeds: int, out: Path, targets: Sequence[str]) -> No
         cells = [tried[0] for tried in trials.values()]
         cells += [study.run(Cell(MAIN, s, t, best[t])) for s in range(1, seeds) for t in targets]
         add(**summary(cells, study.floor()), cells=cells, trials=trials)
-        add(blade_vs_bon16={metric: study.searched(metric, best["blade"]) for metric in SEARCHED})
+        add(blade_vs_bon16={metric: study.searched(metric, best["blade"]) for metric in SEARCHES})
         add(supervision=study.supervised(FIRST))
         small = [t for t in ("static", "blade", "grpo") if t in best]
         add(noise=[study.run(Cell(NOISE, FIRST, target, best[target])) for target in small])

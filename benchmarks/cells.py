@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -21,11 +21,12 @@ TARGETS: dict[str, dict[str, Any]] = {
 RATES = (5e-4, 1e-3, 2e-3)
 """Learning rates that every target is tried with, by validation reward on the first seed."""
 PARETO_TARGETS = ("static", "blade", "grpo")
-PARETO: tuple[dict[str, float], ...] = (
-    *({"ndcg@5": 1.0, "ild@5": weight} for weight in (0.1, 0.3, 1.0)),
-    *({"ndcg@5": 1.0, "mgu@5": -weight} for weight in (0.3, 1.0, 3.0)),
-)
-"""Rewards of the Pareto front, besides the preset's own."""
+PARETO: dict[str, dict[str, float]] = {
+    f"{metric}={weight:g}": {"ndcg@5": 1.0, metric: weight}
+    for metric, weights in {"ild@5": (0.1, 0.3, 1.0), "mgu@5": (-0.3, -1.0, -3.0)}.items()
+    for weight in weights
+}
+"""Rewards of the Pareto front, besides the preset's own, by what is added to NDCG."""
 SENSITIVITY: dict[str, tuple[Any, ...]] = {
     "posterior.tau": (0.05, 0.3, 0.6, 0.9, "auto"),
     "posterior.ties": ("le", "mid", "lt", "exact"),
@@ -68,12 +69,12 @@ class Cell:
         return folder_name(f"{self.name} lr {self.lr:g}")
 
 
-def pareto_cells(seed: int, rates: dict[str, float]) -> list[Cell]:
+def pareto_cells(seed: int, rates: dict[str, float], rewards: Sequence[dict[str, float]]) -> list[Cell]:
     """A cell for each target and reward, at the target's own learning rate."""
     return [
         Cell(seed, pareto_name(target, weights), rates[target], {"target": target, "reward.weights": weights})
         for target in PARETO_TARGETS
-        for weights in PARETO
+        for weights in rewards
     ]
 
 

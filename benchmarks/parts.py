@@ -59,15 +59,17 @@ class Quality:
             "trials": trials,
         }
 
-    def pareto(self) -> Found:
+    def pareto(self, trades: Sequence[str]) -> Found:
         """Greedy numbers for several weights of diversity and of fairness, at the learning rates of the main part, and
-        what was traded for what."""
+        what was traded for what; ``trades``: keys of :data:`cells.PARETO`."""
+        rewards = [PARETO[name] for name in trades]
+        metrics = [metric for metric in ASKED if any(metric in weights for weights in rewards)]
         rates = {target: self._rate(target) for target in PARETO_TARGETS}
         plain = [Cell(FIRST, target, rates[target], TARGETS[target]) for target in PARETO_TARGETS]
-        cells = [*plain, *pareto_cells(FIRST, rates)]
+        cells = [*plain, *pareto_cells(FIRST, rates, rewards)]
         joined = self._joined(cells, [FIRST])
-        for metric, asked in ASKED.items():
-            run = self._runner.searched_by(FIRST, metric, math.copysign(1.0, asked))
+        for metric in metrics:
+            run = self._runner.searched_by(FIRST, metric, math.copysign(1.0, ASKED[metric]))
             joined.add(RunPaths(run).evaluation / ROWS, FIRST, {SEARCH: f"{SEARCH} by {metric}"})
         numbers = Numbers(joined)
         tables = {decode: without_reward(table) for decode, table in numbers.table().items()}
@@ -85,11 +87,11 @@ class Quality:
                     for target in PARETO_TARGETS
                 },
             }
-            for metric in ASKED
+            for metric in metrics
         }
         draw_pareto(fronts, self._picture("pareto"))
-        trades = [trade for weights in PARETO for trade in _trades(numbers, weights)]
-        return {"tables": tables, "trades": trades, "cells": [self._runner.summary(cell) for cell in cells]}
+        traded = [trade for weights in rewards for trade in _trades(numbers, weights)]
+        return {"tables": tables, "trades": traded, "cells": [self._runner.summary(cell) for cell in cells]}
 
     def sensitivity(self) -> Found:
         """Greedy numbers of BLADE with one setting changed at a time, at its own learning rate."""

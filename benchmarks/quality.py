@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from cells import RATES, TARGETS
+from cells import PARETO, RATES, TARGETS
 from compare import MAIN
 from parts import Quality
 from regimes import TARGETS as STUDIED
@@ -61,6 +61,10 @@ def main(
     target: Annotated[
         list[str] | None, typer.Option(help="Rows of the main part; may be repeated. Default: all.")
     ] = None,
+    trade: Annotated[
+        list[str] | None,
+        typer.Option(help="Rewards of the pareto part, by what is added to NDCG; may be repeated. Default: all."),
+    ] = None,
     rate: Annotated[list[float] | None, typer.Option(help="Learning rates that are tried; may be repeated.")] = None,
     json: Annotated[
         Path | None, typer.Option(help="The result file. Default: quality.json, or synthetic.json, in the folder.")
@@ -76,15 +80,17 @@ def main(
 
       python benchmarks/quality.py --data ../shared/data/ml-latest-small --part pareto --part sensitivity
 
+      python benchmarks/quality.py --data ../shared/data/ml-latest-small --part pareto --trade ild@5=1 --trade mgu@5=-3
+
       python benchmarks/quality.py --synthetic --json out.json
     """
     out = json or folder / ("synthetic.json" if synthetic else "quality.json")
     if synthetic:
         from study import run_study
 
-        if data or part or rate or preset != PRESET:
+        if data or part or trade or rate or preset != PRESET:
             raise typer.BadParameter("takes --seeds, --target, --folder and --json only", param_hint="--synthetic")
-        studied = _known(target, STUDIED)
+        studied = _known("--target", target, STUDIED)
         if missing := {"static", "blade"} - set(studied):
             raise typer.BadParameter(f"{', '.join(missing)} is what ratios are of: leave it in", param_hint="--target")
         run_study(folder / "synthetic", seeds, out, studied)
@@ -93,7 +99,7 @@ def main(
         raise typer.BadParameter(
             f"{data}: no ratings.csv there; give a folder in MovieLens format", param_hint="--data"
         )
-    chosen = _known(target, list(TARGETS))
+    chosen, trades = _known("--target", target, list(TARGETS)), _known("--trade", trade, list(PARETO))
     path = PRESETS / f"{preset}.yaml" if (PRESETS / f"{preset}.yaml").is_file() else Path(preset)
     config, console, rates = _read(path, data), Console(), rate or list(RATES)
     settings = {"preset": config.model_dump(mode="json"), "seeds": seeds, "rates": rates}
@@ -108,7 +114,7 @@ def main(
                 results |= quality.main(chosen, seeds, family)
                 show(results, family, config.evaluate.beam_width, console)
             elif name is Part.pareto:
-                results[name] = quality.pareto()
+                results[name] = quality.pareto(trades)
                 show_trades(results[name]["trades"], console)
             else:
                 results[name] = quality.sensitivity()
@@ -126,11 +132,11 @@ def _results(out: Path, settings: dict[str, Any]) -> dict[str, Any]:
     return {name: value for name, value in held.items() if name not in HEAD}
 
 
-def _known(given: Sequence[str] | None, known: Sequence[str]) -> Sequence[str]:
-    """The targets that are asked for, or all."""
+def _known(option: str, given: Sequence[str] | None, known: Sequence[str]) -> Sequence[str]:
+    """What is asked for, or all there is."""
     if unknown := sorted(set(given or []) - set(known)):
         message = f"{', '.join(unknown)}: unknown; one of: {'; '.join(known)}"
-        raise typer.BadParameter(message, param_hint="--target")
+        raise typer.BadParameter(message, param_hint=option)
     return given or known
 
 

@@ -34,10 +34,10 @@ class TestCells:
         assert cells["posterior.tau"]["0.3"] == cells["prior.size"]["32"] == Cell(0, "blade", 1e-3, TARGETS["blade"])
 
     def test_every_cell_has_a_folder_of_its_own(self) -> None:
-        from cells import PARETO_TARGETS, TARGETS, Cell, pareto_cells, sensitivity_cells
+        from cells import PARETO, PARETO_TARGETS, TARGETS, Cell, pareto_cells, sensitivity_cells
 
         cells = [Cell(0, name, lr, changes) for name, changes in TARGETS.items() for lr in (1e-3, 2e-3)]
-        cells += pareto_cells(0, dict.fromkeys(PARETO_TARGETS, 1e-3))
+        cells += pareto_cells(0, dict.fromkeys(PARETO_TARGETS, 1e-3), list(PARETO.values()))
         cells += [cell for values in sensitivity_cells(0, 1e-3, {}.get).values() for cell in values.values()]
         assert len({cell.folder for cell in cells}) == len(cells)
         assert all(set(cell.folder) <= set("abcdefghijklmnopqrstuvwxyz0123456789._-") for cell in cells)
@@ -180,6 +180,7 @@ def test_a_part_is_added_to_those_that_a_file_has(tmp_path: Path) -> None:
     [
         (["--data", "nowhere"], "no ratings.csv"),
         (["--data", "{log}", "--target", "nothing"], "nothing: unknown"),
+        (["--data", "{log}", "--part", "pareto", "--trade", "ild@5=2"], "ild@5=2: unknown; one of: ild@5=0.1"),
         (["--data", "{log}", "--preset", "{preset}"], "validation_prompts is 0"),
         (["--data", "{log}", "--preset", "nowhere.yaml"], "No such file"),
         (["--data", "{log}", "--preset", "{windows}"], "data.windows must be 0: the next-item model"),

@@ -130,8 +130,8 @@ def test_a_floor_that_no_list_reaches(ready: Program) -> None:
     values = np.tile([0.1, 0.2, 0.3, 0.6], (len(inputs.rows), 1))
     writer.add(inputs.rows, values, {"ndcg@3": values})
     writer.finish()
-    for _ in range(2):  # nothing is locked
-        said = ready.fails("train", "--set", "reward.at_least={ndcg@3: 0.7}")
+    for command in (["train"], ["train"], ["sweep", "--over", "posterior.tau=0.1,0.3"]):  # nothing is locked
+        said = ready.fails(*command, "--set", "reward.at_least={ndcg@3: 0.7}")
         assert "reward.at_least.ndcg@3: 0.7 is out of reach: the best of 4 reference lists" in said
         assert "have 0.6 on average, and only an oracle" in said
 

@@ -15,6 +15,7 @@ from blade_dist.placement import cluster_nodes, demand, place_copies
 from blade_dist.runtime import ray_runtime
 from blade_dist.settings import Config
 from blade_dist.stages.align import align_stamp, check_alignment
+from blade_dist.stages.limits import check_limits
 from blade_dist.stages.prior import prior_stage, prior_stamp
 from blade_dist.stages.trial import Halving, Trial, run_trials
 from blade_dist.sweep.comparable import Obstacle, obstacle
@@ -99,6 +100,10 @@ def _run(
     with ray_runtime(config):
         if any(trials[name].shares_prior for name in todo):
             prior_stage(config, console)
+        for trial in (trials[name] for name in todo if trials[name].shares_prior):
+            run = trial.config.run.model_copy(update={"dir": config.run.dir})
+            point = trial.config.model_copy(update={"run": run})
+            check_limits(point, check_alignment(point), console)
         for name in todo:
             _prepare(trials[name])
         places = place_copies(cluster_nodes(), demand(config), len(todo))

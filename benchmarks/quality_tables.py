@@ -62,14 +62,19 @@ def slices(result: Result, shown: dict[str, str]) -> Rows:
     return rows
 
 
-def trades(result: Result) -> Rows:
-    """What rewards of accuracy and one other metric traded for what, relative to SFT."""
-    rows = [["target and reward", "metric", "relative to SFT", MAIN, "as asked"]]
-    for trade in result["pareto"]["trades"]:
-        change = trade["relative_to_sft"]
+def trades(result: Result, shown: dict[str, str]) -> Rows:
+    """What rewards of accuracy and one other metric traded for what: relative to SFT, and the metric against the other
+    targets with the same reward."""
+    found_of = result["pareto"]["trades"]
+    rivals = list(dict.fromkeys(rival for trade in found_of for rival in trade["against"]))
+    heads = ["target and reward", "metric", "relative to SFT", MAIN, "as asked"]
+    rows = [[*heads, *(f"metric, minus {shown.get(rival, rival)}" for rival in rivals)]]
+    for trade in found_of:
+        change, metric = trade["relative_to_sft"], trade["metric"]
         relative = f"{change['mean']:+.1%} [{change['low']:+.1%}, {change['high']:+.1%}]"
         asked = "yes" if trade["reached"] else "no"
-        rows.append([trade["policy"], trade["metric"], relative, interval(trade[MAIN]), asked])
+        beside = [signed(trade["against"][rival][metric]) if rival in trade["against"] else "" for rival in rivals]
+        rows.append([trade["policy"], metric, relative, interval(trade[MAIN]), asked, *beside])
     return rows
 
 

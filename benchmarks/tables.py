@@ -182,7 +182,7 @@ TABLES: dict[str, Callable[[], str]] = {
     "movielens-decodes": lambda: made(quality_tables.decodes, "movielens", SHOWN),
     "movielens-gains": lambda: made(quality_tables.gains, "movielens", SHOWN),
     "movielens-slices": lambda: made(quality_tables.slices, "movielens", SHOWN),
-    "movielens-trades": lambda: made(quality_tables.trades, "movielens"),
+    "movielens-trades": lambda: made(quality_tables.trades, "movielens", SHOWN),
     "speed": speed,
     "gpu": gpu,
     "seconds": role_seconds,

@@ -97,7 +97,7 @@ class TestTable:
 
         numbers = compare.Numbers(joined)
         compared = numbers.comparisons(["static", "blade"], ["ndcg@5"])
-        trade = numbers.trade("blade", "ild@5", {})
+        trade = numbers.trade("blade", "ild@5", {"static": "static"})
         result = {"tables": numbers.table(), "comparisons": compared, "pareto": {"trades": [trade]}}
         shown = {"blade": "BLADE"}
         head, *rows = quality_tables.policies(result, shown)
@@ -111,7 +111,10 @@ class TestTable:
         assert gained["BLADE"][5] == "greedy lists are better"
         assert gained["static"][6:] == ["", ""]
         assert quality_tables.slices(result, shown)[0] == ["greedy NDCG@5", "all"]
-        assert quality_tables.trades(result)[1][:2] == ["blade", "ild@5"]
+        heads, traded = quality_tables.trades(result, {"static": "vBoN"})
+        assert (traded[:2], heads[-1]) == (["blade", "ild@5"], "metric, minus vBoN")
+        other = joined.rows("static", "greedy")["ild@5"].mean()
+        assert traded[-1].startswith(f"{joined.rows('blade', 'greedy')['ild@5'].mean() - other:+.4f} [")
 
     def test_a_policy_that_lacks_a_seed_is_refused(self, joined: object, tmp_path: Path) -> None:
         from compare import Numbers

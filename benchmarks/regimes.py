@@ -71,5 +71,5 @@ SEARCHES = {
     "mgu@5": Regime("search-mgu@5", MANY_USERS | {"reward.weights": {"mgu@5": -1.0}}, "many-users", "many-users"),
 }
 """Metric to the regime in which both the alignment and the search (Best-of-16 of the reference) go by it: many prompts,
-and held-out users. MGU's best list is another for every history; to learn how to count its groups the policy takes more
-users and more steps."""
+and held-out users. MGU's best list is another for every history; the policy needs more users and more steps to
+learn how to count its groups."""

@@ -70,8 +70,10 @@ def draw_pareto(fronts: Mapping[str, Mapping[str, Sequence[tuple[Interval, Inter
         for label, points in targets.items():
             ordered = sorted(points, key=lambda point: point[0]["mean"])
             _errors(axis, [x["mean"] for x, _ in ordered], [y for _, y in ordered], label)
-        axis.set(xlabel=f"{name}, greedy", ylabel="NDCG@5, greedy")
+        axis.set(xlabel=name, ylabel="NDCG@5")
+        axis.locator_params(axis="x", nbins=5)
     axes[0][0].legend(fontsize=8)
+    figure.suptitle("greedy lists; of a search, the sample that it chose")
     _save(figure, path)
 
 

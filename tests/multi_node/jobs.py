@@ -64,16 +64,15 @@ class Job:
         self.token = secrets.token_hex(32)
         self.left: dict[str, list[str]] = {}
 
-    @property
-    def command(self) -> list[str]:
+    def command(self, wait_s: float = 60) -> list[str]:
         work = [self.verb, str(self.folder / "config.yaml"), "--set", f"run.dir={self.run}"]
-        return ["--num-cpus=2", "--wait=60", f"--temp-dir={self.folder / 'ray'}", *work]
+        return ["--num-cpus=2", f"--wait={wait_s:g}", f"--temp-dir={self.folder / 'ray'}", *work]
 
-    def node(self, rank: int, token: str | None = None, changed: str = "true") -> Started:
+    def node(self, rank: int, token: str | None = None, changed: str = "true", wait_s: float = 60) -> Started:
         """One node, as its own administrator would start it, on a file system with a change of its own."""
         member = {"HEAD_ADDR": self.hosts[0].address, "NODE_RANK": str(rank), "NODES": str(len(self.hosts))}
         alone = ["unshare", "--mount", "bash", "-ec", f'{changed}; exec "$@"', "bash"]
-        script = self.hosts[rank].command(*alone, "bash", str(ROOT / "launch/multi_node.sh"), *self.command)
+        script = self.hosts[rank].command(*alone, "bash", str(ROOT / "launch/multi_node.sh"), *self.command(wait_s))
         log = self.folder / f"{self.name}-{rank}.log"
         return Started(log, script, {**member, "RAY_AUTH_TOKEN": token or self.token})
 
@@ -92,14 +91,14 @@ class Job:
         )
         listed = self.hosts[0].address[:-1] + f"[1-{len(self.hosts)}]"
         job = {"SLURM_JOB_NODELIST": listed, "SLURM_SUBMIT_DIR": str(ROOT), "PATH": self._path}
-        return Started(self.folder / f"{self.name}.log", ["bash", "cluster/slurm.sbatch", *self.command], job)
+        return Started(self.folder / f"{self.name}.log", ["bash", "cluster/slurm.sbatch", *self.command()], job)
 
     def ssh(self) -> Started:
         """By ``--hosts``, with an ``ssh`` that goes to the host through its namespace."""
         self._program("ssh", 'while [[ $1 == -o ]]; do shift 2; done\nexec ip netns exec "host${1##*.}" bash -c "$2"')
         hosts = self.folder / "hosts.txt"
         hosts.write_text("".join(f"{host.address}\n" for host in self.hosts))
-        script = ["bash", "launch/multi_node.sh", f"--hosts={hosts}", *self.command]
+        script = ["bash", "launch/multi_node.sh", f"--hosts={hosts}", *self.command()]
         return Started(
             self.folder / f"{self.name}-again.log", script, {"PATH": self._path, "RAY_AUTH_TOKEN": self.token}
         )

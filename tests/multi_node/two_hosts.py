@@ -19,7 +19,7 @@ from typing import Any
 from rich.console import Console
 
 from tests.multi_node.hosts import Host, make_hosts
-from tests.multi_node.jobs import Job
+from tests.multi_node.jobs import PATIENCE_S, Job
 
 STEPS = 40
 FEW_STEPS = 12
@@ -103,14 +103,19 @@ def one_host(folder: Path, hosts: list[Host], result: dict[str, Any]) -> None:
     result["left_behind"] += job.left_behind()
 
 
-def wrong_token(folder: Path, hosts: list[Host], result: dict[str, Any]) -> None:
-    job = Job("token", folder, hosts)
-    head = job.node(0)
+def open_doors(folder: Path, hosts: list[Host], result: dict[str, Any]) -> None:
+    """A head that waits for the other node for as long as clients take to try."""
+    job = Job("doors", folder, hosts)
+    head = job.node(0, wait_s=PATIENCE_S)
     while "1 of 2 nodes" not in head.tail():
         assert head.process.poll() is None, head.tail()
         time.sleep(0.2)
     result["doors"] = doors(job)
-    other = job.node(1, token=secrets.token_hex(32))
+
+
+def wrong_token(folder: Path, hosts: list[Host], result: dict[str, Any]) -> None:
+    job = Job("token", folder, hosts)
+    head, other = job.node(0), job.node(1, token=secrets.token_hex(32))
     status = [node.wait() for node in (head, other)]
     result["bad_token"] = {"exit": status, "head": head.error(), "other": other.error()}
     result["left_behind"] += job.left_behind()
@@ -220,7 +225,15 @@ def main() -> int:
 def run_all(result: dict[str, Any], quick: bool) -> None:
     hosts = make_hosts(2)
     parts: list[Callable[[Path, list[Host], dict[str, Any]], None]]
-    parts = [one_host, two_hosts, wrong_token, foreign_node, doctor, *([] if quick else [partition, host_lost])]
+    parts = [
+        one_host,
+        two_hosts,
+        open_doors,
+        wrong_token,
+        foreign_node,
+        doctor,
+        *([] if quick else [partition, host_lost]),
+    ]
     with tempfile.TemporaryDirectory(prefix="bd") as name:
         folder = Path(name)
         prepare(folder, hosts[0], FEW_STEPS if quick else STEPS)

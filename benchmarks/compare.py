@@ -11,8 +11,8 @@ from intervals import LEVEL, Users, holm
 from joined import DECODES, Joined, columns
 from numpy.typing import NDArray
 
-AGAINST = ("sft", "static")
-"""What every target is compared with."""
+AGAINST = ("sft", "static", "blade")
+"""What targets are compared with; of two of these, the later one with the earlier."""
 MAIN = "ndcg@5"
 ASKED = {"ild@5": 0.1, "mgu@5": -0.2}
 """Relative change to SFT that is asked of a reward with a weight on this metric; its sign is the better direction."""
@@ -41,15 +41,15 @@ class Numbers:
         }
 
     def comparisons(self, targets: Sequence[str], family: Sequence[str]) -> list[Found]:
-        """Differences of each target to SFT and to static, for every decode and column.
+        """Differences of each target to those of :data:`AGAINST`, for every decode and column.
 
         Those of the family (greedy, the columns in ``family``) have p-values, Holm's over the whole family too.
         """
         found = [
             self._difference(policy, against, decode, name, decode == "greedy" and name in family)
             for policy in targets
-            for against in AGAINST
-            if against != policy and against in self._joined.policies("greedy")
+            for against in AGAINST[: AGAINST.index(policy) if policy in AGAINST else None]
+            if against in self._joined.policies("greedy")
             for decode in DECODES
             if policy in self._joined.policies(decode)
             for name, _ in self._columns(policy, decode)
@@ -65,7 +65,7 @@ class Numbers:
         return self._users.ratio(a, b).as_dict()
 
     def trade(self, policy: str, metric: str, rivals: Mapping[str, str]) -> Found:
-        """What a reward with a weight on ``metric`` gave, greedily, and whether that is what was asked for.
+        """What a reward with a weight on ``metric`` gave and cost, greedily, and whether it is what was asked for.
 
         Args:
             policy: aligned with that reward.
@@ -86,6 +86,7 @@ class Numbers:
             "metric": metric,
             "relative_to_sft": change,
             MAIN: own,
+            f"{MAIN}_minus_sft": self._users.mean(self._minus(policy, "sft", "greedy", MAIN)).as_dict(),
             "sft_low": reference["low"],
             "reached": reached,
             "against": against,

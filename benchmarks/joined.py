@@ -58,6 +58,11 @@ class Joined:
         found = [numbers for key, numbers in self._corpus.items() if key[1:] == (policy, decode)]
         return {name: float(np.mean([numbers[name] for numbers in found])) for name in CORPUS}
 
+    def prompts(self) -> dict[str, int]:
+        """Column -> test prompts that have a number there; a slice leaves some out."""
+        rows = next(iter(self._parts.values()))
+        return {name: int(rows[name].notna().sum()) for name in columns(rows)}
+
     def by_seed(self) -> list[dict[str, Any]]:
         """A row of means for every seed, policy and decode."""
         return [

@@ -55,7 +55,7 @@ def make_sequences(work: Work, seed: int = 0) -> Sequences:
     reserved, separator, end = 3, 1, 2
     rows = np.unique(rng.integers(reserved, work.vocab, (work.items, ITEM_TOKENS), dtype=np.int32), axis=0)
     items = Ragged(rows.reshape(-1), np.arange(len(rows) + 1) * ITEM_TOKENS)
-    legality = Legality(build_trie(items), work.k, separator, end, exclude_history=True)
+    legality = Legality(build_trie(items), work.k, separator, end)
     chosen = np.stack([rng.choice(len(rows), work.k, replace=False) for _ in range(work.prompts * work.group)])
     mark = np.full((*chosen.shape, 1), separator, np.int32)
     lists = np.concatenate([rows[chosen], mark], axis=2).reshape(len(chosen), -1)

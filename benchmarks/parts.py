@@ -46,14 +46,15 @@ class Quality:
         numbers = Numbers(joined)
         rows, tables = numbers.comparisons(targets, family), numbers.table()
         summaries = [self._runner.summary(cell) for cell in cells]
-        draw_curves(summaries, self._picture("curves"))
+        draw_curves(summaries, self._beside("curves"))
         greedy = {name: tables["greedy"][name][MAIN] for name in ("sft", "blade") if name in tables["greedy"]}
-        draw_search(searches(tables["sampled"]), greedy, self._picture("search"))
+        draw_search(searches(tables["sampled"]), greedy, self._beside("search"))
         return {
             "tables": tables,
             "comparisons": rows,
             "tests": sum("p" in row for row in rows),
             "held_out_ndcg5": headline(numbers, rows),
+            "prompts": joined.prompts(),
             "by_seed": joined.by_seed(),
             "cells": summaries,
             "trials": trials,
@@ -71,6 +72,7 @@ class Quality:
         for metric in metrics:
             run = self._runner.searched_by(FIRST, metric, math.copysign(1.0, ASKED[metric]))
             joined.add(RunPaths(run).evaluation / ROWS, FIRST, {SEARCH: f"{SEARCH} by {metric}"})
+        joined.save(self._beside("pareto", "parquet"))
         numbers = Numbers(joined)
         tables = {decode: without_reward(table) for decode, table in numbers.table().items()}
         greedy, sampled = tables["greedy"], tables["sampled"]
@@ -89,7 +91,7 @@ class Quality:
             }
             for metric in metrics
         }
-        draw_pareto(fronts, self._picture("pareto"))
+        draw_pareto(fronts, self._beside("pareto"))
         traded = [trade for weights in rewards for trade in _trades(numbers, weights)]
         return {"tables": tables, "trades": traded, "cells": [self._runner.summary(cell) for cell in cells]}
 
@@ -99,7 +101,7 @@ class Quality:
         every = list({cell.name: cell for values in cells.values() for cell in values.values()}.values())
         table = Numbers(self._joined(every, [FIRST])).table()["greedy"]
         found = {name: {value: table[cell.name][MAIN] for value, cell in of.items()} for name, of in cells.items()}
-        draw_sensitivity(found, self._picture("sensitivity"))
+        draw_sensitivity(found, self._beside("sensitivity"))
         return {"ndcg@5": found, "greedy": table, "cells": [self._runner.summary(cell) for cell in every]}
 
     def _rate(self, target: str) -> float:
@@ -117,8 +119,9 @@ class Quality:
                 joined.add(RunPaths(run).evaluation / ROWS, seed, {cell.target: cell.name})
         return joined
 
-    def _picture(self, name: str) -> Path:
-        return self._out.with_name(f"{self._out.stem}-{name}.png")
+    def _beside(self, name: str, kind: str = "png") -> Path:
+        """Of a picture, or of a part's rows."""
+        return self._out.with_name(f"{self._out.stem}-{name}.{kind}")
 
 
 def without_reward(table: dict[str, Found]) -> dict[str, Found]:

@@ -4,14 +4,23 @@ from __future__ import annotations
 
 from typing import Any
 
-from compare import MAIN, found, verdict
+from compare import AGAINST, MAIN, found, verdict
 from joined import DECODES
 
 Result = dict[str, Any]
 Rows = list[list[str]]
 
 ACCURACY = ("ndcg@10", "recall@5", "recall@10", "mrr@10")
-BEYOND = ("ild@5", "mgu@5", "dgu@5", "long_tail@5", "coverage", "gini", "miss")
+BEYOND = {
+    "ild@5": "ild@5",
+    "mgu@5": "mgu@5 ↓",
+    "dgu@5": "dgu@5 ↓",
+    "long_tail@5": "long_tail@5",
+    "coverage": "coverage",
+    "gini": "gini ↓",
+    "miss": "invalid or repeated ↓",
+}
+"""Column -> its head; of ↓ less is better."""
 SLICE = f"{MAIN}, "
 """How the columns of slices begin."""
 
@@ -20,7 +29,7 @@ def policies(result: Result, shown: dict[str, str]) -> Rows:
     """Greedy lists of every policy: NDCG@5 with its interval, means of the other columns that there are."""
     table = result["tables"]["greedy"]
     names = [name for name in (*ACCURACY, *BEYOND) if any(name in of for of in table.values())]
-    rows = [["greedy", MAIN, *names]]
+    rows = [["greedy", MAIN, *(BEYOND.get(name, name) for name in names)]]
     for policy, of in table.items():
         rows.append([shown.get(policy, policy), interval(of[MAIN]), *(mean(of, name) for name in names)])
     return rows
@@ -38,14 +47,18 @@ def decodes(result: Result, shown: dict[str, str]) -> Rows:
 
 
 def gains(result: Result, shown: dict[str, str]) -> Rows:
-    """NDCG@5 of each target minus SFT's and static's, with Holm's p-value, and what kind of gain it is."""
+    """NDCG@5 of each target minus SFT's and other targets', with Holm's p-value, and what kind of gain it is."""
     compared = result["comparisons"]
-    rows = [["minus", "SFT, greedy", "Holm's p", "SFT, beam", "SFT, one sample", "so", "static, greedy", "Holm's p"]]
+    rivals = [name for name in AGAINST[1:] if any(row["against"] == name for row in compared)]
+    heads = ["target, minus", "SFT, greedy", "Holm's p", "SFT, beam", "SFT, one sample", "kind of gain"]
+    rows = [heads + [head for name in rivals for head in (f"{shown.get(name, name)}, greedy", "Holm's p")]]
     for policy in dict.fromkeys(row["policy"] for row in compared):
         greedy, beam, sampled = (found(compared, policy, "sft", decode, MAIN) for decode in DECODES)
         if greedy and sampled:
-            static = found(compared, policy, "static", "greedy", MAIN)
-            beside = [signed(static), f"{static['p_holm']:.3f}"] if static else ["", ""]
+            beside = []
+            for rival in rivals:
+                row = found(compared, policy, rival, "greedy", MAIN)
+                beside += [signed(row), f"{row['p_holm']:.3f}"] if row else ["", ""]
             tested = [signed(greedy), f"{greedy['p_holm']:.3f}"]
             others = [signed(beam) if beam else "", signed(sampled)]
             rows.append([shown.get(policy, policy), *tested, *others, verdict(compared, policy, MAIN), *beside])
@@ -53,28 +66,29 @@ def gains(result: Result, shown: dict[str, str]) -> Rows:
 
 
 def slices(result: Result, shown: dict[str, str]) -> Rows:
-    """Greedy NDCG@5 with only some held-out items counted, or only some prompts."""
+    """Greedy NDCG@5 with only some held-out items counted, or only some prompts, whose number comes first."""
     table = result["tables"]["greedy"]
     names = dict.fromkeys(name for of in table.values() for name in of if name.startswith(SLICE))
     rows = [["greedy NDCG@5", *(name.removeprefix(SLICE) for name in names)]]
+    rows.append(["prompts", *(str(result["prompts"][name]) for name in names)])
     for policy, of in table.items():
         rows.append([shown.get(policy, policy), *(mean(of, name) for name in names)])
     return rows
 
 
 def trades(result: Result, shown: dict[str, str]) -> Rows:
-    """What rewards of accuracy and one other metric traded for what: relative to SFT, and the metric against the other
-    targets with the same reward."""
+    """What rewards of accuracy and one other metric gave and cost against SFT, and that metric against other targets of
+    the same reward."""
     found_of = result["pareto"]["trades"]
     rivals = list(dict.fromkeys(rival for trade in found_of for rival in trade["against"]))
-    heads = ["target and reward", "metric", "relative to SFT", MAIN, "as asked"]
+    heads = ["target and reward", "metric", "relative to SFT", f"{MAIN} minus SFT", "as asked"]
     rows = [[*heads, *(f"metric, minus {shown.get(rival, rival)}" for rival in rivals)]]
     for trade in found_of:
         change, metric = trade["relative_to_sft"], trade["metric"]
         relative = f"{change['mean']:+.1%} [{change['low']:+.1%}, {change['high']:+.1%}]"
         asked = "yes" if trade["reached"] else "no"
         beside = [signed(trade["against"][rival][metric]) if rival in trade["against"] else "" for rival in rivals]
-        rows.append([trade["policy"], metric, relative, interval(trade[MAIN]), asked, *beside])
+        rows.append([trade["policy"], metric, relative, signed(trade[f"{MAIN}_minus_sft"]), asked, *beside])
     return rows
 
 

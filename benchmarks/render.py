@@ -14,10 +14,10 @@ from rich.table import Table
 
 WIDTH = 280
 """Characters of a line where no terminal says how many it has."""
-MARKS = {"sft": "*", "static": "†"}
+MARKS = {"sft": "*", "static": "†", "blade": "‡"}
 """Beside a greedy number: it differs from this policy's, by Holm's rule over the family."""
 TITLES = {
-    "greedy": "greedy decoding; * differs from SFT, † from static (Holm over the family, 5 %)",
+    "greedy": "greedy decoding; * differs from SFT, † from static, ‡ from BLADE (Holm over the family, 5 %)",
     "beam": "beam search",
     "sampled": "one sample at T = 1, and searches over more",
 }
@@ -73,7 +73,7 @@ def written(interval: Found) -> str:
 
 def gains(rows: Sequence[Found], family: Sequence[str]) -> Table:
     """What each target gained over SFT, by each way of decoding."""
-    heads = ("target", "column", "greedy", "Holm's p", "beam", "one sample", "so")
+    heads = ("target", "column", "greedy", "Holm's p", "beam", "one sample", "kind of gain")
     table = Table(*heads, title="minus SFT, pooled over seeds")
     for policy in dict.fromkeys(row["policy"] for row in rows):
         for name in family:
@@ -86,10 +86,11 @@ def gains(rows: Sequence[Found], family: Sequence[str]) -> Table:
 
 
 def show_trades(trades: Sequence[Found], console: Console) -> None:
-    """What rewards of accuracy and one other metric traded for what."""
-    table = Table("policy", "metric", "relative to SFT", "NDCG@5", "as asked", title="greedy; asked: see compare.ASKED")
+    """What rewards of accuracy and one other metric gave and cost."""
+    heads = ("policy", "metric", "relative to SFT", "NDCG@5", "NDCG@5 minus SFT", "as asked")
+    table = Table(*heads, title="greedy; asked: see compare.ASKED")
     for trade in trades:
-        numbers = [written(trade["relative_to_sft"]), written(trade[MAIN])]
+        numbers = [written(trade[name]) for name in ("relative_to_sft", MAIN, f"{MAIN}_minus_sft")]
         table.add_row(trade["policy"], trade["metric"], *numbers, "yes" if trade["reached"] else "no")
     console.print(table)
 

@@ -1,7 +1,7 @@
 """A next-item model to compare with: SASRec (Kang & McAuley, ICDM 2018) with a full softmax, as wide as the policy.
 
 A causal transformer over item ids; a position's output, times the item embeddings, scores the item that comes next.
-The K best-scored items that are not in the history are the list.
+The K best-scored items that the user has not had are the list.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from torch import nn
 from torch.nn import functional
 
-from blade_dist.batches import Prompts, Ragged
+from blade_dist.batches import ExcludeHistory, Prompts, Ragged
 from blade_dist.catalog.catalog import Catalog
 from blade_dist.patience import Patience
 from blade_dist.rewards.lists import Lists
@@ -72,7 +72,7 @@ class Fitted:
     """NDCG of its lists there."""
     lr: float
 
-    def lists(self, prompts: Prompts, k: int, exclude_history: bool) -> NDArray[np.int32]:
+    def lists(self, prompts: Prompts, k: int, exclude_history: ExcludeHistory) -> NDArray[np.int32]:
         """``[n, k]`` catalog indices, the best first."""
         return top_lists(self.model, prompts, k, exclude_history)
 
@@ -141,20 +141,21 @@ def cut_windows(sequence: NDArray[np.int32], context: int, rng: np.random.Genera
 
 
 @torch.no_grad()
-def top_lists(model: SasRec, prompts: Prompts, k: int, exclude_history: bool) -> NDArray[np.int32]:
+def top_lists(model: SasRec, prompts: Prompts, k: int, exclude_history: ExcludeHistory) -> NDArray[np.int32]:
     """``[n, k]``: the items with the highest scores after the history's last ``context`` items."""
     model.eval()
     lists = np.zeros((len(prompts), k), dtype=np.int32)
     for start in range(0, len(prompts), PROMPTS):
-        histories = [prompts.history[row] for row in range(start, min(start + PROMPTS, len(prompts)))]
+        asked = prompts.take(np.arange(start, min(start + PROMPTS, len(prompts))))
+        histories = [asked.history[row] for row in range(len(asked))]
         rows = np.full((len(histories), model.context), model.padding)
         for row, history in zip(rows, histories, strict=True):
             row[: min(len(history), model.context)] = history[-model.context :]
         last = torch.tensor([min(len(history), model.context) - 1 for history in histories])
         scores = model.scores(model(torch.from_numpy(rows))[torch.arange(len(rows)), last])
-        if exclude_history:
-            for row, history in zip(scores, histories, strict=True):
-                row[torch.from_numpy(history.astype(np.int64))] = -torch.inf
+        excluded = asked.excluded(exclude_history)
+        for number, row in enumerate(scores):
+            row[torch.from_numpy(excluded[number].astype(np.int64))] = -torch.inf
         lists[start : start + len(rows)] = scores.topk(k).indices.numpy()
     return lists
 

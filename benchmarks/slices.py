@@ -18,8 +18,8 @@ from blade_dist.rewards.metrics import ndcg
 
 SESSION_S = 30 * 60
 """Items of one session: less than this time between one and the next."""
-COLD = 30
-"""A prompt is cold where the training part of its user has fewer items."""
+FEW = 30
+"""Items: a user with fewer of them in the training part is as cold as it gets where every user has a history."""
 CUT = 5
 """Slices are measured by NDCG at this cut-off."""
 
@@ -60,7 +60,7 @@ def make_slices(data: DataBundle, log: Log) -> dict[str, Ragged]:
         "tail items": keep(prompts.targets, tail),
         "short history": keep(prompts.targets, ~long),
         "long history": keep(prompts.targets, long),
-        "cold": keep(prompts.targets, _by_prompt(trained < COLD, prompts)),
+        f"cold: under {FEW} training items": keep(prompts.targets, _by_prompt(trained < FEW, prompts)),
         "same session": keep(prompts.targets, same),
         "later": keep(prompts.targets, ~same),
     }

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import statistics
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
@@ -180,6 +180,16 @@ def summary(cells: list[dict[str, Any]], floor: float) -> dict[str, Any]:
     }
 
 
+def by_seed(
+    summarised: Callable[[list[dict[str, Any]]], dict[str, Any]], cells: list[dict[str, Any]]
+) -> dict[str, Any]:
+    """Seed -> what is summarised of its cells alone."""
+    return {
+        str(seed): summarised([cell for cell in cells if cell["seed"] == seed])
+        for seed in sorted({cell["seed"] for cell in cells})
+    }
+
+
 def tau_summary(cells: list[dict[str, Any]]) -> dict[str, float]:
     """How far the best fixed tau is from the worst and from ``auto``, by the final reward, a mean over seeds."""
 
@@ -200,10 +210,13 @@ def against_search(rows: Any, metric: str) -> dict[str, float]:
     """
     one = rows[(rows["policy"] == "blade") & (rows["decode"] == "greedy")].sort_values("prompt")
     best = rows[(rows["policy"] == "sft best of 16") & (rows["decode"] == "sampled")].sort_values("prompt")
+    if one["prompt"].tolist() != best["prompt"].tolist():
+        raise ValueError(f"{metric}: BLADE and the search were not evaluated on the same prompts")
     a, b = one[metric].to_numpy(), best[metric].to_numpy()
     difference = paired_bootstrap(a, b, one["user"].to_numpy(), 2000, FIRST).as_dict()
     reference = rows[(rows["policy"] == "sft") & (rows["decode"] == "greedy")][metric].mean()
     means = {"blade": float(a.mean()), "best_of_16": float(b.mean()), "sft_greedy": float(reference)}
+    means["users"] = one["user"].nunique()
     return {**difference, **means, "less_is_better": metric.startswith(("mgu", "dgu"))}
 
 
@@ -226,7 +239,9 @@ def run_study(folder: Path, seeds: int, out: Path, targets: Sequence[str]) -> No
         best = {target: tried[0]["lr"] for target, tried in trials.items()}
         cells = [tried[0] for tried in trials.values()]
         cells += [study.run(Cell(MAIN, s, t, best[t])) for s in range(1, seeds) for t in targets]
-        add(**summary(cells, study.floor()), cells=cells, trials=trials)
+        floor = study.floor()
+        seeds_apart = by_seed(lambda of: summary(of, floor), cells)
+        add(**summary(cells, floor), by_seed=seeds_apart, cells=cells, trials=trials)
         add(blade_vs_bon16={metric: study.searched(metric, best["blade"]) for metric in SEARCHES})
         add(supervision=study.supervised(FIRST))
         small = [t for t in ("static", "blade", "grpo") if t in best]
@@ -235,7 +250,7 @@ def run_study(folder: Path, seeds: int, out: Path, targets: Sequence[str]) -> No
         taus: list[dict[str, Any]] = []
         for seed in range(seeds):
             taus += [study.run(Cell(TAU, seed, "blade", best["blade"], tau)) for tau in TAUS]
-            add(**tau_summary(taus), taus=taus)
+            add(**tau_summary(taus), taus_by_seed=by_seed(tau_summary, taus), taus=taus)
     show(found, console)
     draw_curves(cells, out.with_name(f"{out.stem}-curves.png"))
 

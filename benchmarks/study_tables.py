@@ -18,11 +18,12 @@ GOALS = {
 
 
 def goals(result: Result) -> Rows:
-    """What must be reached, and what was."""
-    named = {name: GOALS[name] for name in GOALS if name in result}
-    return [["synthetic study", "measured", "goal"]] + [
-        [what, form.format(result[name]), goal] for name, (what, form, goal) in named.items()
-    ]
+    """What must be reached, and what was, over all seeds and for each alone."""
+    rows = [["synthetic study", "all seeds", "each seed", "goal"]]
+    for name, (what, form, goal) in GOALS.items():
+        alone = [of[name] for part in ("by_seed", "taus_by_seed") for of in result[part].values() if name in of]
+        rows.append([what, form.format(result[name]), ", ".join(map(form.format, alone)), goal])
+    return rows
 
 
 def targets(result: Result, shown: dict[str, str]) -> Rows:
@@ -60,6 +61,7 @@ def searches(result: Result) -> Rows:
     ]
     for metric, of in result["blade_vs_bon16"].items():
         name = f"{metric} (less is better)" if of["less_is_better"] else metric
+        name += f", {of['users']} users"
         means = [f"{of[policy]:.4f}" for policy in ("sft_greedy", "best_of_16", "blade")]
         rows.append([name, *means, f"{of['mean']:+.4f} [{of['low']:+.4f}, {of['high']:+.4f}]"])
     return rows

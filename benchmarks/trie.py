@@ -126,13 +126,13 @@ def measure_generation(codec: Codec, work: Workload, run: Path) -> dict[str, flo
 
 
 def make_request(codec: Codec, work: Workload) -> RolloutRequest:
-    """Random prompts and histories."""
+    """Random prompts and excluded items."""
     rng = np.random.default_rng(1)
     items = len(codec.item_tokens)
     prompt = [rng.integers(RESERVED, work.vocab, work.prompt_tokens) for _ in range(work.prompts)]
-    history = [rng.choice(items, 20, replace=False) for _ in range(work.prompts)]
+    excluded = [rng.choice(items, 20, replace=False) for _ in range(work.prompts)]
     index = np.arange(work.prompts)
-    return RolloutRequest(index, Ragged.of(prompt), Ragged.of(history), index * 1000, work.group, 1.0)
+    return RolloutRequest(index, Ragged.of(prompt), Ragged.of(excluded), index * 1000, work.group, 1.0)
 
 
 def main(

@@ -10,12 +10,16 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass, field, fields, replace
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
 MISS = -1
-"""Item index of a list position that is invalid, repeated, in the history, against a rule, or missing."""
+"""Item index of a list position that is invalid, repeated, excluded, against a rule, or missing."""
+
+ExcludeHistory = bool | Literal["shown"]
+"""``lists.exclude_history``."""
 
 
 @dataclass(frozen=True)
@@ -76,13 +80,22 @@ class Prompts:
     """int32 item indices, oldest first."""
     targets: Ragged
     """int32 item indices, held out, next first."""
+    seen: Ragged
+    """int32 item indices: all that the user had before the targets, the history (what the prompt shows) at the end."""
 
     def __len__(self) -> int:
         return len(self.index)
 
     def take(self, rows: NDArray[np.int64]) -> Prompts:
         """The given rows (positions in this batch, not table indices)."""
-        return Prompts(self.index[rows], self.user[rows], self.history.take(rows), self.targets.take(rows))
+        ragged = (part.take(rows) for part in (self.history, self.targets, self.seen))
+        return Prompts(self.index[rows], self.user[rows], *ragged)
+
+    def excluded(self, exclude_history: ExcludeHistory) -> Ragged:
+        """int32 item indices that a list may not hold: all that was seen, what the prompt shows, or none."""
+        if exclude_history == "shown":
+            return self.history
+        return self.seen if exclude_history else Ragged(np.zeros(0, np.int32), np.zeros(len(self) + 1, np.int64))
 
 
 @dataclass(frozen=True)
@@ -104,7 +117,7 @@ class Rollouts:
     invalid: NDArray[np.int32]
     """``[B, G]`` positions that name no catalog item, or that are missing."""
     duplicate: NDArray[np.int32]
-    """``[B, G]`` positions that repeat an earlier one or (where excluded) the history, or break a rule."""
+    """``[B, G]`` positions that repeat an earlier one, or are excluded, or break a rule."""
     seconds: NDArray[np.float64]
     """``[engines]`` how long each engine wrote."""
 
@@ -209,8 +222,8 @@ class LearnBatch:
 
     prompt_tokens: Ragged
     """int32, ``B`` rows."""
-    history: Ragged
-    """int32 item indices, ``B`` rows."""
+    excluded: Ragged
+    """int32 item indices that lists may not hold, ``B`` rows."""
     rollouts: Rollouts
     estimates: Estimates
     decision_tokens: int

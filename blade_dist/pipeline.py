@@ -13,7 +13,7 @@ import ray
 from numpy.typing import NDArray
 
 from blade_dist.artifacts import RunPaths
-from blade_dist.batches import Estimates, LearnBatch, Prompts, Rewards, Rollouts
+from blade_dist.batches import Estimates, ExcludeHistory, LearnBatch, Prompts, Rewards, Rollouts
 from blade_dist.catalog.codec import Codec
 from blade_dist.data.prompts import PromptTable
 from blade_dist.posterior.belief import miscalibration
@@ -72,7 +72,7 @@ class Step:
         rows = np.array_split(np.arange(len(request)), world)[rank]
         return LearnBatch(
             prompt_tokens=request.tokens.take(rows),
-            history=request.history.take(rows),
+            excluded=request.excluded.take(rows),
             rollouts=rollouts.take(rows),
             estimates=estimates.take(rows),
             decision_tokens=int(rollouts.decision.sum()),
@@ -83,10 +83,11 @@ class Step:
 class Prompter:
     """Makes rollout requests for rows of a prompt table."""
 
-    def __init__(self, table: PromptTable, codec: Codec, seed: int) -> None:
+    def __init__(self, table: PromptTable, codec: Codec, seed: int, exclude_history: ExcludeHistory) -> None:
         self._table = table
         self._codec = codec
         self._seed = seed
+        self._exclude_history = exclude_history
 
     def request(self, rows: NDArray[np.int64], group_size: int, temperature: float, purpose: object) -> RolloutRequest:
         """``group_size`` lists for each row; the seeds depend on the run, the purpose (a step, say) and the prompt."""
@@ -94,7 +95,7 @@ class Prompter:
         return RolloutRequest(
             prompt=prompts.index,
             tokens=self._codec.encode_prompts(prompts.history),
-            history=prompts.history,
+            excluded=prompts.excluded(self._exclude_history),
             seed=np.array([stable_seed(self._seed, purpose, row) for row in prompts.index], dtype=np.int64),
             group_size=group_size,
             temperature=temperature,
@@ -136,9 +137,15 @@ class StepPipeline:
         self._pool = pool
         self._scorer = scorer
         self._estimator = estimator
-        codec, seed = Codec.load(paths.codec), config.run.seed
-        self._prompter = Prompter(PromptTable.load(paths.data / "train.arrow"), codec, seed)
-        self._validation = Prompter(PromptTable.load(paths.data / "validation.arrow"), codec, seed)
+        self._prompter, self._validation = (
+            Prompter(
+                PromptTable.load(paths.data / f"{split}.arrow"),
+                Codec.load(paths.codec),
+                config.run.seed,
+                config.lists.exclude_history,
+            )
+            for split in ("train", "validation")
+        )
         self._held_out = held_out
         self._lock = threading.Lock()
         self._attempt = 0

@@ -53,7 +53,7 @@ def probe_gap(
     """
     gaps = []
     for answer in answers:
-        legal = legal_tokens(legality, answer.tokens, request.history)
+        legal = legal_tokens(legality, answer.tokens, request.excluded)
         own = logprobs(Sequences.single(request.tokens, answer.tokens, legal)).numpy()
         gaps.append(largest_gap(answer.logprobs, own))
     return float(np.max(gaps))

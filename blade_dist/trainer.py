@@ -111,7 +111,8 @@ class Rank:
         self._source = source(self.learner.model, config.weights.bucket_mb)
         self._pusher = WeightPusher(job.engines, job.transport, self._source, self.learner.rank, dist.barrier)
         self._anchor = Anchor(own, config.bond.eta) if own is not None and config.target == "bond" else None
-        prompter = Prompter(PromptTable.load(paths.data / "train.arrow"), self._codec, config.run.seed)
+        table, excluded = PromptTable.load(paths.data / "train.arrow"), config.lists.exclude_history
+        prompter = Prompter(table, self._codec, config.run.seed, excluded)
         self._probe = probe_request(prompter, job.rows[: config.weights.probe_prompts], temperature)
         self.patience = Patience()
 

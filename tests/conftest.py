@@ -13,12 +13,13 @@ import torch
 from rich.console import Console
 
 from blade_dist.artifacts import RunPaths
-from blade_dist.batches import Ragged
+from blade_dist.batches import Prompts, Ragged
 from blade_dist.checkpoint import save_policy
 from blade_dist.config import load_config
 from blade_dist.data.bundle import DataBundle, load_data
 from blade_dist.data.prepare import prepare_data
 from blade_dist.data.prompts import PromptTable, write_prompts
+from blade_dist.data.split import Views
 from blade_dist.learners.policy import build_model
 from blade_dist.settings import Config
 from blade_dist.stages.align import align_stage
@@ -85,6 +86,20 @@ def semantic_run(
     return config, load_data(config.run.dir)
 
 
+def whole(rows: Ragged) -> Views:
+    """Rows that share nothing."""
+    return Views(rows.flat, rows.offsets[:-1], rows.lengths)
+
+
+def made_prompts(
+    histories: list, targets: list, users: list[str] | None = None, seen: list[list[int]] | None = None
+) -> Prompts:
+    """Prompts ``u0``, ``u1``, ..., who have seen what is shown or, where it is given, more."""
+    names = np.array(users or [f"u{number}" for number in range(len(histories))], dtype=object)
+    rows = (Ragged.of(part) for part in (histories, targets, seen or histories))
+    return Prompts(np.arange(len(histories)), names, *rows)
+
+
 def random_policy(config: Config, data: DataBundle, folder: Path, tied: bool, seed: int = 0) -> Path:
     """A checkpoint with random weights."""
     torch.manual_seed(seed)
@@ -116,8 +131,8 @@ def with_settings(config: Config, run: Path, **sections: dict) -> Config:
 def trained(
     tiny_config: Config, tiny_data: DataBundle, tiny_reference: Path, tmp_path_factory: pytest.TempPathFactory
 ) -> dict[int, RunPaths]:
-    """One step with one rank and one engine, and with two of each."""
-    runs = {}
+    """One step with one rank and one engine, and with two of each, on the same prior."""
+    runs: dict[int, RunPaths] = {}
     for number in (1, 2):
         config = with_settings(
             tiny_config,
@@ -126,6 +141,8 @@ def trained(
             learner={"workers": number, "clip_grad": 0.0},
             rollout={"engines": number},
         )
+        if runs:
+            shutil.copyfile(runs[1].prior, RunPaths(config.run.dir).prior)
         align_stage(config, Console(quiet=True))
         runs[number] = RunPaths(config.run.dir)
     return runs
@@ -170,7 +187,7 @@ def small(tmp_path: Path) -> DataBundle:
     for name in ("train", "validation", "test"):
         orders = [rng.permutation(12) for _ in range(40)]
         users = pa.array([f"u{number}" for number in range(40)])
-        rows = (users, Ragged.of([order[:3] for order in orders]), Ragged.of([order[3:6] for order in orders]))
-        write_prompts(tmp_path / f"{name}.arrow", [rows])
+        seen, targets = Ragged.of([order[:3] for order in orders]), Ragged.of([order[3:6] for order in orders])
+        write_prompts(tmp_path / f"{name}.arrow", [(users, seen, targets, whole(seen))])
         tables[name] = PromptTable.load(tmp_path / f"{name}.arrow")
     return DataBundle(make_catalog(), cast(Any, None), **tables, card={})

@@ -38,7 +38,7 @@ def make_batch(prompts: int = 6, seed: int = 0) -> LearnBatch:
         seconds=np.ones(1),
     )
     estimates = Estimates(index, advantage.astype(np.float64), advantage, np.ones(prompts, bool))
-    return LearnBatch(prompt_tokens, no_history(prompts), rollouts, estimates, decision_tokens=len(tokens.flat))
+    return LearnBatch(prompt_tokens, nothing(prompts), rollouts, estimates, decision_tokens=len(tokens.flat))
 
 
 def make_taught(prompts: int = 6, seed: int = 3) -> Rollouts:
@@ -58,7 +58,7 @@ def make_taught(prompts: int = 6, seed: int = 3) -> Rollouts:
     )
 
 
-def no_history(prompts: int) -> Ragged:
+def nothing(prompts: int) -> Ragged:
     return Ragged(np.zeros(0, np.int32), np.zeros(prompts + 1, np.int64))
 
 
@@ -72,7 +72,7 @@ def shard(batch: LearnBatch, rank: int, world: int) -> LearnBatch:
     e, taught = batch.estimates, batch.taught
     return LearnBatch(
         batch.prompt_tokens.take(rows),
-        batch.history.take(rows),
+        batch.excluded.take(rows),
         batch.rollouts.take(rows),
         Estimates(e.prompt[rows], e.proxy[rows], e.advantage[rows], e.informative[rows]),
         batch.decision_tokens,

@@ -13,13 +13,14 @@ from blade_dist.evaluation.baselines import cooccurrence_lists
 from blade_dist.evaluation.bootstrap import mean_interval
 from blade_dist.rewards.lists import Lists
 from blade_dist.settings import BuildSettings, Config
+from tests.conftest import made_prompts
 from tests.test_rewards_metrics import make_catalog
 
 pytestmark = pytest.mark.usefixtures("benchmarks_path")
 
 
 def prompts_of(users: list[str], histories: list[list[int]], targets: list[list[int]]) -> Prompts:
-    return Prompts(np.arange(len(users)), np.array(users, dtype=object), Ragged.of(histories), Ragged.of(targets))
+    return made_prompts(histories, targets, users)
 
 
 class TestIntervals:
@@ -125,7 +126,7 @@ class TestSlices:
         for one, other in (("head items", "tail items"), ("short history", "long history"), ("same session", "later")):
             assert len(found[one].flat) + len(found[other].flat) == whole
         assert 0 < len(found["tail items"].flat) < whole
-        assert len(found["cold"].flat) == whole  # 14 items each, of which 6 are held out
+        assert len(found["cold: under 30 training items"].flat) == whole  # 14 items each, of which 6 are held out
         assert len(found["same session"].flat) == whole  # 1000 s apart
 
 
@@ -195,9 +196,7 @@ class TestBlind:
         train, test = (table.rows(np.arange(len(table))) for table in (tiny_data.train, tiny_data.test))
         best = cooccurrence_lists(tiny_data.catalog, train, test, 3, True)
         rng = np.random.default_rng(0)
-        other = np.stack(
-            [rng.permutation(np.setdiff1d(np.arange(len(tiny_data.catalog)), h))[:3] for h in test.history]
-        )
+        other = np.stack([rng.permutation(np.setdiff1d(np.arange(len(tiny_data.catalog)), h))[:3] for h in test.seen])
 
         def score(items: np.ndarray) -> np.ndarray:
             return blind.cooccurrence(Lists(items.astype(np.int32), test.targets, test.history, tiny_data.catalog))

@@ -21,7 +21,7 @@ pytestmark = pytest.mark.usefixtures("benchmarks_path")
 class TestTable:
     @pytest.fixture
     def joined(self, small: DataBundle, tmp_path: Path) -> object:
-        """Two seeds; BLADE's greedy lists begin with the first target, some of the others do."""
+        """Two seeds; BLADE's greedy lists begin with the first target, some of the others' do."""
         from joined import Joined
 
         test = small.test.rows(np.arange(len(small.test)))
@@ -32,7 +32,7 @@ class TestTable:
             rng = np.random.default_rng(seed)
             free = [np.setdiff1d(np.arange(12), row) for row in test.targets]
             tables = []
-            for policy, hits in (("sft", 0.3), ("static", 0.3), ("blade", 1.0)):
+            for policy, hits in (("sft", 0.3), ("static", 0.3), ("blade", 1.0), ("grpo", 0.3)):
                 for decode in ("greedy", "sampled"):
                     items = np.stack([rng.permutation(row)[:5] for row in free]).astype(np.int32)
                     first = np.array([row[0] for row in test.targets])
@@ -49,7 +49,7 @@ class TestTable:
     def test_rows_of_all_seeds_lie_in_one_file(self, joined: object, small: DataBundle, tmp_path: Path) -> None:
         joined.save(tmp_path / "rows.parquet")
         rows = pd.read_parquet(tmp_path / "rows.parquet")
-        assert len(rows) == 2 * 3 * 2 * len(small.test)
+        assert len(rows) == 2 * 4 * 2 * len(small.test)
         assert {"seed", "policy", "decode", "user", "prompt", "items", "reward", "ndcg@5", "ndcg@5, all"} <= set(rows)
         means = rows.groupby(["seed", "policy", "decode"])["reward"].mean()
         for row in joined.by_seed():
@@ -60,13 +60,11 @@ class TestTable:
         from render import marks
 
         numbers = compare.Numbers(joined)
-        rows = numbers.comparisons(["static", "blade"], ["ndcg@5"])
+        rows = numbers.comparisons(["blade", "static", "grpo"], ["ndcg@5"])
         tested = [row for row in rows if "p" in row]
-        assert [(row["policy"], row["against"]) for row in tested] == [
-            ("static", "sft"),
-            ("blade", "sft"),
-            ("blade", "static"),
-        ]
+        pairs = ["blade sft", "blade static", "static sft", "grpo sft", "grpo static", "grpo blade"]
+        assert [f"{row['policy']} {row['against']}" for row in tested] == pairs
+        assert marks(rows, "grpo", "ndcg@5") == "‡"
         assert all(row["p_holm"] >= row["p"] for row in tested)
         assert marks(rows, "blade", "ndcg@5") == "*†"
         assert compare.verdict(rows, "blade", "ndcg@5") == "greedy lists are better"
@@ -90,6 +88,8 @@ class TestTable:
             assert trade["relative_to_sft"]["mean"] == relative
         difference = joined.rows("blade", "greedy")["ild@5"] - joined.rows("static", "greedy")["ild@5"]
         assert trade["against"]["static"]["ild@5"]["mean"] == pytest.approx(difference.mean())
+        cost = joined.rows("blade", "greedy")["ndcg@5"] - joined.rows("sft", "greedy")["ndcg@5"]
+        assert trade["ndcg@5_minus_sft"]["mean"] == pytest.approx(cost.mean())
 
     def test_the_readme_s_tables_are_read_off_the_result(self, joined: object) -> None:
         import compare
@@ -99,10 +99,11 @@ class TestTable:
         compared = numbers.comparisons(["static", "blade"], ["ndcg@5"])
         trade = numbers.trade("blade", "ild@5", {"static": "static"})
         result = {"tables": numbers.table(), "comparisons": compared, "pareto": {"trades": [trade]}}
+        result["prompts"] = joined.prompts()
         shown = {"blade": "BLADE"}
         head, *rows = quality_tables.policies(result, shown)
-        assert head == ["greedy", "ndcg@5", "ild@5", "coverage", "gini", "miss"]
-        assert [row[0] for row in rows] == ["sft", "static", "BLADE"]
+        assert head == ["greedy", "ndcg@5", "ild@5", "coverage", "gini ↓", "invalid or repeated ↓"]
+        assert [row[0] for row in rows] == ["sft", "static", "BLADE", "grpo"]
         mean = joined.rows("blade", "greedy")["ndcg@5"].mean()
         assert rows[2][1].startswith(f"{mean:.4f} [")
         assert quality_tables.decodes(result, shown)[0] == ["ndcg@5", "greedy", "sampled"]
@@ -110,7 +111,7 @@ class TestTable:
         assert gained["BLADE"][3] == ""  # no beam search
         assert gained["BLADE"][5] == "greedy lists are better"
         assert gained["static"][6:] == ["", ""]
-        assert quality_tables.slices(result, shown)[0] == ["greedy NDCG@5", "all"]
+        assert quality_tables.slices(result, shown)[:2] == [["greedy NDCG@5", "all"], ["prompts", "40"]]
         heads, traded = quality_tables.trades(result, {"static": "vBoN"})
         assert (traded[:2], heads[-1]) == (["blade", "ild@5"], "metric, minus vBoN")
         other = joined.rows("static", "greedy")["ild@5"].mean()

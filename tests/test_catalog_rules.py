@@ -9,10 +9,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from blade_dist.batches import MISS, Prompts, Ragged
+from blade_dist.batches import MISS, Ragged
 from blade_dist.catalog import blocked
 from blade_dist.catalog.catalog import Catalog
-from blade_dist.catalog.legal import LegalSets
+from blade_dist.catalog.legal import LegalSets, distinct_items
 from blade_dist.catalog.legality import Legality, check_free_items, room_for_all
 from blade_dist.catalog.lists import mask_illegal
 from blade_dist.catalog.rules import Rules, make_rules
@@ -21,6 +21,7 @@ from blade_dist.errors import UserError
 from blade_dist.evaluation.baselines import popularity_lists
 from blade_dist.rollouts.request import RolloutRequest, to_rollouts
 from blade_dist.settings import ListSettings
+from tests.conftest import made_prompts
 
 SEPARATOR, END = 90, 91
 NAMES = ["A", "B", "C"]
@@ -44,7 +45,7 @@ class Case:
     def legality(self) -> Legality:
         trie = build_trie(Ragged.of([list(item) for item in self.items]))
         ranked = None if self.rules is None else self.rules.ranked(trie)
-        return Legality(trie, self.lists.k, SEPARATOR, END, True, ranked)
+        return Legality(trie, self.lists.k, SEPARATOR, END, ranked)
 
     def limit(self, group: str) -> int:
         return self.lists.at_most.get(group, self.lists.at_most.get("*", 99))
@@ -111,7 +112,7 @@ def write(case: Case, data: Any) -> tuple[list[list[int]], list[list[set[int]]]]
     """Lists of three users side by side, every legal set looked at; without rules a list may come to a dead end."""
     legality = case.legality
     writers = legality.writers(3)
-    writers.start(np.arange(3), legality.excluded(case.histories))
+    writers.start(np.arange(3), distinct_items(case.histories))
     written: list[list[int]] = [[], [], []]
     seen: list[list[set[int]]] = [[], [], []]
     while going := [row for row in range(3) if END not in written[row] and case.legal(row, written[row])]:
@@ -150,7 +151,7 @@ def test_engines_leave_out_only_what_is_no_decision(case: Case, data: st.DataObj
     """Lists that an engine ended early are read, completed, and have the decisions that a learner sees."""
     legality = case.legality
     writers = legality.writers(3, early=True)
-    writers.start(np.arange(3), legality.excluded(case.histories))
+    writers.start(np.arange(3), distinct_items(case.histories))
     written: list[list[int]] = [[], [], []]
     going = [0, 1, 2]
     while going:
@@ -205,7 +206,7 @@ def test_a_free_text_position_that_breaks_a_rule_is_a_miss(case: Case, data: st.
     item = st.integers(MISS, len(case.items) - 1)
     shape = st.lists(item, min_size=case.lists.k, max_size=case.lists.k)
     rows = data.draw(st.lists(shape, min_size=3, max_size=3))
-    masked, invalid, broken = mask_illegal(np.array(rows, np.int32), case.histories, True, case.rules)
+    masked, invalid, broken = mask_illegal(np.array(rows, np.int32), case.histories, case.rules)
     for row, items in enumerate(rows):
         kept: list[int] = []
         for place, number in enumerate(items):
@@ -220,8 +221,7 @@ def test_a_free_text_position_that_breaks_a_rule_is_a_miss(case: Case, data: st.
 @settings(deadline=None)
 @given(cases())
 def test_the_popularity_baseline_keeps_the_rules(case: Case) -> None:
-    users = np.array(["u0", "u1", "u2"], dtype=object)
-    prompts = Prompts(np.arange(3), users, case.histories, Ragged.of([[0]] * 3))
+    prompts = made_prompts(list(case.histories), [[0]] * 3)
     found = popularity_lists(case.catalog, prompts, case.lists.k, True, case.rules)
     for row in range(3):
         plain: list[int] = []
@@ -286,8 +286,7 @@ def test_rules_without_room_are_refused() -> None:
     with pytest.raises(UserError, match=r"lists\.exclude, lists\.at_most: they leave room for 3 of 5 items in a list"):
         room_for_all(5, 4, tight)
     assert room_for_all(5, 3, tight) == 3
-    users = np.array(["u0", "u1"], dtype=object)
-    prompts = Prompts(np.arange(2), users, Ragged.of([[0], [4, 4]]), Ragged.of([[1]] * 2))
+    prompts = made_prompts([[0], [4, 4]], [[1]] * 2)
     check_free_items(prompts, 5, 2, True, tight)
     with pytest.raises(UserError, match=r"user 'u1' has 2 of 5 items outside the history that fit a list under"):
         check_free_items(prompts, 5, 3, True, tight)

@@ -7,13 +7,18 @@ import pyarrow as pa
 import pytest
 
 from blade_dist.batches import Ragged
+from blade_dist.catalog.arrow import write_table
 from blade_dist.data.prompts import PromptTable, write_prompts
+from blade_dist.data.split import Views
+from blade_dist.errors import UserError
 
 
-def _batch(first: int, size: int) -> tuple[pa.Array, Ragged, Ragged]:
-    rows = range(first, first + size)
-    history = Ragged.of([list(range(n % 4)) for n in rows])
-    return pa.array([f"u{n}" for n in rows], pa.string()), history, Ragged.of([[n, n + 1] for n in rows])
+def _batch(first: int, size: int) -> tuple[pa.Array, Ragged, Ragged, Views]:
+    """Row n has seen 0, 1, ..., n - 1; all rows share these numbers."""
+    rows = np.arange(first, first + size)
+    users, history = pa.array([f"u{n}" for n in rows], pa.string()), Ragged.of([list(range(n % 4)) for n in rows])
+    seen = Views(np.arange(50, dtype=np.int32), np.zeros(size, np.int64), rows)
+    return users, history, Ragged.of([[n, n + 1] for n in rows]), seen
 
 
 def test_rows_come_in_the_order_asked_for(tmp_path: Path) -> None:
@@ -27,9 +32,21 @@ def test_rows_come_in_the_order_asked_for(tmp_path: Path) -> None:
     assert prompts.user.tolist() == ["u6", "u0", "u3", "u2", "u6"]
     assert [prompts.history[n].tolist() for n in range(5)] == [list(range(i % 4)) for i in index]
     assert [prompts.targets[n].tolist() for n in range(5)] == [[i, i + 1] for i in index]
-    assert prompts.history.flat.dtype == np.int32
+    assert [prompts.seen[n].tolist() for n in range(5)] == [list(range(i)) for i in index]
+    assert prompts.history.flat.dtype == prompts.seen.flat.dtype == np.int32
+    assert [table.most_excluded(which) for which in (True, "shown", False)] == [6, 3, 0]
+    assert prompts.take(np.array([0])).excluded(True)[0].tolist() == list(range(6))
+    assert prompts.excluded("shown") is prompts.history
+    assert (len(prompts.excluded(False)), len(prompts.excluded(False).flat)) == (5, 0)
     assert len(table.rows(np.zeros(0, np.int64))) == 0
     assert [file.name for file in tmp_path.iterdir()] == ["train.arrow"]
+
+
+def test_a_file_of_another_version_is_refused(tmp_path: Path) -> None:
+    table = pa.table({"user": ["a"], "history": [[1]], "targets": [[2]]})
+    write_table(table, tmp_path / "data" / "train.arrow")
+    with pytest.raises(UserError, match=r"another version of blade_dist \(columns user, history, targets; here user, "):
+        PromptTable.load(tmp_path / "data" / "train.arrow")
 
 
 def test_users_have_a_number_each(tmp_path: Path) -> None:

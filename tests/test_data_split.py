@@ -23,7 +23,10 @@ def _sequences(rows: list[list[int]]) -> Sequences:
 
 
 def _prompts(sequences: Sequences, positions: Positions, max_history: int) -> list[tuple[str, list[int], list[int]]]:
-    users, history, targets = cut(sequences, positions, max_history)
+    users, history, targets, views = cut(sequences, positions, max_history)
+    seen = views.take(np.arange(len(positions)))
+    for n, (row, at) in enumerate(zip(positions.user, positions.at, strict=True)):
+        assert seen[n].tolist() == sequences.items[row][:at].tolist()
     return [(u, history[n].tolist(), targets[n].tolist()) for n, u in enumerate(users.to_pylist())]
 
 

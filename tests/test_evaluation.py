@@ -6,31 +6,29 @@ import numpy as np
 import pyarrow as pa
 from scipy import stats
 
-from blade_dist.batches import MISS, Prompts, Ragged
+from blade_dist.batches import MISS, Ragged
 from blade_dist.evaluation.baselines import cooccurrence_lists, popularity_lists
 from blade_dist.evaluation.bootstrap import mean_interval, paired_bootstrap
 from blade_dist.evaluation.corpus import corpus_metrics
 from blade_dist.evaluation.table import differences, per_user_rows, render, summarise
 from blade_dist.rewards.composite import Composite
 from blade_dist.rewards.lists import Lists
+from tests.conftest import made_prompts
 from tests.test_rewards_metrics import ITEMS, make_catalog
 
 
-def prompts(histories: list[list[int]], targets: list[list[int]], users: list[str] | None = None) -> Prompts:
-    names = np.array(users or [f"u{i}" for i in range(len(histories))], dtype=object)
-    return Prompts(np.arange(len(histories)), names, Ragged.of(histories), Ragged.of(targets))
-
-
 def test_popularity_is_the_same_for_all_but_the_history() -> None:
-    asked = prompts([[0, 2], [5]], [[1], [1]])
+    asked = made_prompts([[2], [5]], [[1], [1]], seen=[[0, 2], [5]])
     assert popularity_lists(make_catalog(), asked, 3, exclude_history=True).tolist() == [[1, 3, 4], [0, 1, 2]]
     assert popularity_lists(make_catalog(), asked, 3, exclude_history=False).tolist() == [[0, 1, 2]] * 2
+    shown = popularity_lists(make_catalog(), asked, 3, exclude_history="shown")
+    assert shown.tolist() == [[0, 1, 3], [0, 1, 2]]
 
 
 def test_cooccurrence_by_hand() -> None:
     # a user has what is in any of her rows: a has {1, 2, 3}, b {1, 2}, c {4, 5}
-    train = prompts([[1], [1, 2], [1], [4]], [[2], [3], [2], [5]], ["a", "a", "b", "c"])
-    found = cooccurrence_lists(make_catalog(), train, prompts([[1], [4]], [[2], [5]]), 2, exclude_history=True)
+    train = made_prompts([[1], [1, 2], [1], [4]], [[2], [3], [2], [5]], ["a", "a", "b", "c"])
+    found = cooccurrence_lists(make_catalog(), train, made_prompts([[1], [4]], [[2], [5]]), 2, exclude_history=True)
     # with 1: item 2 in both users 2 / sqrt(2 * 2) = 1, item 3 in one 1 / sqrt(2) = 0.71
     assert found[0].tolist() == [2, 3]
     assert found[1, 0] == 5
@@ -75,7 +73,7 @@ def test_corpus_metrics_by_hand() -> None:
 
 def test_the_table_is_recomputed_from_its_rows() -> None:
     catalog = make_catalog()
-    asked = prompts([[1], [2], [3]], [[4], [5], [6]])
+    asked = made_prompts([[1], [2], [3]], [[4], [5], [6]])
     reward = Composite({"hr@2": 1.0, "ild@2": 0.5}, catalog, 2)
     lists = {
         (name, "greedy"): Lists(np.array(items, np.int32), asked.targets, asked.history, catalog)

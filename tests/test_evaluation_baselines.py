@@ -9,20 +9,21 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from blade_dist.batches import MISS, Prompts, Ragged
+from blade_dist.batches import MISS, ExcludeHistory, Prompts
 from blade_dist.evaluation import baselines
 from blade_dist.evaluation.baselines import cooccurrence_lists, popularity_lists, similarities
+from tests.conftest import made_prompts
 from tests.test_rewards_metrics import ITEMS, make_catalog
 
 
 def draw_prompts(rng: np.random.Generator, n: int, users: int) -> Prompts:
     histories = [rng.permutation(ITEMS)[: rng.integers(1, 6)] for _ in range(n)]
     targets = [rng.permutation(ITEMS)[: rng.integers(1, 4)] for _ in range(n)]
-    names = np.array([f"u{rng.integers(users)}" for _ in range(n)], dtype=object)
-    return Prompts(np.arange(n), names, Ragged.of(histories), Ragged.of(targets))
+    seen = [[*rng.permutation(ITEMS)[: rng.integers(4)], *history] for history in histories]
+    return made_prompts(histories, targets, [f"u{rng.integers(users)}" for _ in range(n)], seen)
 
 
-def plainly(train: Prompts, history: list[int], k: int, exclude_history: bool) -> list[int]:
+def plainly(train: Prompts, history: list[int], excluded: list[int], k: int) -> list[int]:
     """The definition, item by item."""
     sequences: dict[str, set[int]] = {}
     for row in range(len(train)):
@@ -36,26 +37,26 @@ def plainly(train: Prompts, history: list[int], k: int, exclude_history: bool) -
         return sum(both / math.sqrt(product) for both, product in pairs if both)
 
     popularity = make_catalog().popularity
-    allowed = [item for item in range(ITEMS) if not (exclude_history and item in history)]
+    allowed = [item for item in range(ITEMS) if item not in excluded]
     ranked = sorted(allowed, key=lambda item: (-round(score(item), 9), -popularity[item], item))[:k]
     return ranked + [MISS] * (k - len(ranked))
 
 
 @settings(deadline=None)
-@given(st.integers(0, 2**16), st.integers(1, ITEMS + 2), st.booleans())
-def test_cooccurrence_is_its_definition(seed: int, k: int, exclude_history: bool) -> None:
+@given(st.integers(0, 2**16), st.integers(1, ITEMS + 2), st.sampled_from([True, False, "shown"]))
+def test_cooccurrence_is_its_definition(seed: int, k: int, exclude_history: ExcludeHistory) -> None:
     rng = np.random.default_rng(seed)
     train, asked = draw_prompts(rng, 12, users=5), draw_prompts(rng, 4, users=4)
     found = cooccurrence_lists(make_catalog(), train, asked, k, exclude_history)
     assert found.dtype == np.int32
     for row in range(len(asked)):
-        ours, plain = found[row].tolist(), plainly(train, asked.history[row].tolist(), k, exclude_history)
-        assert ours == plain
+        history, seen = asked.history[row].tolist(), asked.seen[row].tolist()
+        excluded = {True: seen, False: [], "shown": history}[exclude_history]
+        assert found[row].tolist() == plainly(train, history, excluded, k)
 
 
 def test_what_never_occurs_with_the_history_goes_by_popularity() -> None:
-    train = Prompts(np.arange(1), np.array(["a"], dtype=object), Ragged.of([[9]]), Ragged.of([[11]]))
-    asked = Prompts(np.arange(1), np.array(["b"], dtype=object), Ragged.of([[9]]), Ragged.of([[0]]))
+    train, asked = made_prompts([[9]], [[11]], ["a"]), made_prompts([[9]], [[0]], ["b"])
     assert cooccurrence_lists(make_catalog(), train, asked, 4, exclude_history=True).tolist() == [[11, 0, 1, 2]]
 
 
@@ -70,8 +71,7 @@ def test_the_size_of_a_batch_changes_nothing(cells: int, monkeypatch: pytest.Mon
 
 def test_an_earlier_window_counts() -> None:
     """The latest window does not reach back to item 3; the policy is trained on it nevertheless."""
-    users = np.array(["a", "a"], dtype=object)
-    train = Prompts(np.arange(2), users, Ragged.of([[3], [4]]), Ragged.of([[4], [5]]))
+    train = made_prompts([[3], [4]], [[4], [5]], ["a", "a"])
     similar = similarities(make_catalog(), train).toarray()
     np.testing.assert_allclose(similar[[3, 3, 4], [4, 5, 5]], 1)
 
@@ -88,12 +88,12 @@ def test_the_size_of_a_piece_changes_nothing(seed: int, size: int) -> None:
 
 
 def test_without_training_rows_nothing_is_alike() -> None:
-    nobody = Prompts(np.arange(0), np.array([], dtype=object), Ragged.of([]), Ragged.of([]))
+    nobody = made_prompts([], [])
     assert not similarities(make_catalog(), nobody).toarray().any()
 
 
 def test_a_catalog_that_is_used_up_leaves_misses() -> None:
-    asked = Prompts(np.arange(1), np.array(["a"], dtype=object), Ragged.of([np.arange(ITEMS - 2)]), Ragged.of([[0]]))
+    asked = made_prompts([np.arange(ITEMS - 2)], [[0]])
     excluded = popularity_lists(make_catalog(), asked, 4, exclude_history=True)
     assert excluded.tolist() == [[ITEMS - 2, ITEMS - 1, MISS, MISS]]
 
@@ -110,5 +110,5 @@ def test_prompts_are_left_as_they_were() -> None:
 
 
 def test_no_prompts_no_lists() -> None:
-    nobody = Prompts(np.arange(0), np.array([], dtype=object), Ragged.of([]), Ragged.of([]))
+    nobody = made_prompts([], [])
     assert popularity_lists(make_catalog(), nobody, 3, exclude_history=True).shape == (0, 3)

@@ -11,6 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from blade_dist.batches import Ragged
+from blade_dist.catalog.legal import distinct_items
 from blade_dist.catalog.legality import Legality
 from blade_dist.catalog.trie import build_trie
 from blade_dist.learners import legal_head
@@ -26,13 +27,13 @@ def random_legality(rng: np.random.Generator, items: int, k: int) -> Legality:
     """A catalog with common beginnings and items that begin others."""
     rows = {tuple(rng.integers(0, 40, rng.integers(1, 4)).tolist()) for _ in range(items)}
     rows |= {row[:1] for row in list(rows)[: items // 4]}
-    return Legality(build_trie(Ragged.of(sorted(rows))), k, SEPARATOR, END, exclude_history=True)
+    return Legality(build_trie(Ragged.of(sorted(rows))), k, SEPARATOR, END)
 
 
 def random_lists(rng: np.random.Generator, legality: Legality, histories: Ragged) -> Ragged:
     """Legal lists, drawn by the rule."""
     writers = legality.writers(len(histories))
-    writers.start(np.arange(len(histories)), legality.excluded(histories))
+    writers.start(np.arange(len(histories)), distinct_items(histories))
     mask = LegalMask(legality, "cpu")
     rows: list[list[int]] = [[] for _ in range(len(histories))]
     while going := [row for row, tokens in enumerate(rows) if END not in tokens]:

@@ -128,7 +128,7 @@ class Table:
         from blade_dist.batches import Prompts
 
         targets = Ragged.of([[int(i)] for i in index])
-        return Prompts(index, np.array(["u"] * len(index), dtype=object), targets, targets)
+        return Prompts(index, np.array(["u"] * len(index), dtype=object), targets, targets, targets)
 
 
 def test_rollouts_are_scored_against_their_own_prompt() -> None:

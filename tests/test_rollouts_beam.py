@@ -30,7 +30,7 @@ def next_logprobs(seed: int, prompt: int, written: list[int], legal: np.ndarray)
 
 
 def legality() -> Legality:
-    return Legality(build_trie(Ragged.of([list(item) for item in ITEMS])), 2, SEPARATOR, END, exclude_history=True)
+    return Legality(build_trie(Ragged.of([list(item) for item in ITEMS])), 2, SEPARATOR, END)
 
 
 def legal_after(rule: Legality, excluded: list[int], written: list[int]) -> np.ndarray:
@@ -99,7 +99,7 @@ def test_a_list_that_rules_leave_no_item_gives_way_to_longer_ones() -> None:
     trie = build_trie(Ragged.of([list(item) for item in ITEMS]))
     rules = make_rules(ListSettings(k=2, at_most={"*": 1}), catalog)
     assert rules is not None
-    rule = Legality(trie, 2, SEPARATOR, END, True, rules.ranked(trie))
+    rule = Legality(trie, 2, SEPARATOR, END, rules.ranked(trie))
 
     def best(excluded: list[int]) -> list[int]:
         beams = Beams(rule, Ragged.of([excluded]), 3)

@@ -16,6 +16,7 @@ import torch
 
 from blade_dist.artifacts import RunPaths
 from blade_dist.batches import MISS, Ragged, Rollouts
+from blade_dist.catalog.legal import distinct_items
 from blade_dist.catalog.legality import Legality
 from blade_dist.checkpoint import context_length
 from blade_dist.data.bundle import DataBundle
@@ -38,11 +39,11 @@ class Setup:
 
     def request(self, prompts: int, group: int, temperature: float) -> RolloutRequest:
         rows = np.arange(prompts)
-        return Prompter(self.data.train, self.data.codec, 0).request(rows, group, temperature, "test")
+        return Prompter(self.data.train, self.data.codec, 0, True).request(rows, group, temperature, "test")
 
     def learner_logprobs(self, request: RolloutRequest, rollouts: Rollouts) -> np.ndarray:
         owner = np.repeat(np.arange(len(request)), request.group_size)
-        legal = legal_tokens(self.legality, rollouts.tokens, request.history.take(owner))
+        legal = legal_tokens(self.legality, rollouts.tokens, request.excluded.take(owner))
         policy = Policy(load_model(self.model, self.config.model), request.temperature)
         sequences = Sequences(request.tokens, rollouts.tokens, owner, legal)
         return sequence_logprobs(policy, sequences, self.data.codec.pad, 16384, shared=True).numpy()
@@ -68,7 +69,7 @@ def check_legal(setup: Setup, request: RolloutRequest, rollouts: Rollouts) -> No
     assert rollouts.duplicate.sum() == 0
     assert (rollouts.items != MISS).all()
     for row in range(len(request)):
-        history = set(request.history[row].tolist())
+        history = set(setup.data.train.rows(request.prompt[[row]]).seen[0].tolist())
         for items in rollouts.items[row]:
             assert len(set(items.tolist())) == setup.config.lists.k
             assert not history & set(items.tolist())
@@ -112,7 +113,7 @@ def greedy_by_hand(setup: Setup, request: RolloutRequest) -> list[list[int]]:
     for row in range(len(request)):
         writers = setup.legality.writers(1)
         slot = np.array([0])
-        writers.start(slot, setup.legality.excluded(request.history.take(np.array([row]))))
+        writers.start(slot, distinct_items(request.excluded.take(np.array([row]))))
         tokens: list[int] = []
         while setup.data.codec.end not in tokens:
             ids = torch.tensor([[*request.tokens[row].tolist(), *tokens]])

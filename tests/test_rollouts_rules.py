@@ -40,7 +40,7 @@ def test_lists_keep_the_rules_and_their_logprobs_are_the_learners(ruled: Setup, 
             written = [item for item in items if item != MISS]
             shown = np.concatenate([groups[item] for item in written])
             assert len(np.unique(shown)) == len(shown)
-            assert not {3, 8, *request.history[row].tolist()} & set(written)
+            assert not {3, 8, *request.excluded[row].tolist()} & set(written)
             # groups may be full before the list is: it ends there
             assert len(written) == size or len(np.unique(shown)) >= size
     np.testing.assert_allclose(rollouts.logprobs, ruled.learner_logprobs(request, rollouts), atol=1e-4)

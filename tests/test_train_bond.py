@@ -32,11 +32,8 @@ FIRST, STEPS = 2, 3
 
 
 @pytest.fixture(scope="module")
-def anchored(
-    tiny_config: Config, tiny_data: DataBundle, tiny_reference: Path, tmp_path_factory: pytest.TempPathFactory
-) -> RunPaths:
+def anchored(tiny_config: Config, trained: dict[int, RunPaths], tmp_path_factory: pytest.TempPathFactory) -> RunPaths:
     """Two steps on two ranks, and then, with other learners, one more from the checkpoint."""
-    assert tiny_reference.is_dir()
     config = with_settings(
         tiny_config,
         tmp_path_factory.mktemp("anchored") / "run",
@@ -44,8 +41,9 @@ def anchored(
         | {"checkpoint_every": 1, "keep_checkpoints": STEPS},
         learner={"workers": 2, "zero_stage": 3, "lr": 1e-2},
     ).model_copy(update={"target": "bond", "bond": tiny_config.bond.model_copy(update={"eta": ETA})})
-    align_stage(config, Console(quiet=True))
     paths = RunPaths(config.run.dir)
+    shutil.copyfile(trained[1].prior, paths.prior)
+    align_stage(config, Console(quiet=True))
     longer = config.model_copy(update={"train": config.train.model_copy(update={"steps": STEPS})})
     mark(paths.target("bond"), align_stamp(longer, check_inputs(longer)), done=False)
     align_stage(longer, Console(quiet=True))
@@ -113,7 +111,8 @@ def test_a_refreshed_prior_is_what_the_policy_writes(
     saved = checkpoints(paths, "static")
     prompts = np.sort(prompts_of_step(refreshed.run.seed, 2, 16, TRAIN_PROMPTS))
     prompts = check_inputs(refreshed).rows[prompts]
-    request = Prompter(tiny_data.train, tiny_data.codec, refreshed.run.seed).request(prompts, 4, 1.0, ("refresh", 2))
+    prompter = Prompter(tiny_data.train, tiny_data.codec, refreshed.run.seed, True)
+    request = prompter.request(prompts, 4, 1.0, ("refresh", 2))
     roles = place_here(refreshed, learners=False).engines
     with (
         engines(refreshed, paths, saved[2] / "policy", roles) as pool,

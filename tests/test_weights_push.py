@@ -62,7 +62,7 @@ def running(
     start = random_policy(config, data, folder / "start", tied, seed=0)
     other = random_policy(config, data, folder / "other", tied, seed=7)
     paths = RunPaths(config.run.dir)
-    probe = Prompter(data.train, data.codec, seed=0).request(np.arange(4), 1, 1.0, "probe")
+    probe = Prompter(data.train, data.codec, 0, True).request(np.arange(4), 1, 1.0, "probe")
     policy = Policy(load_model(start if lora else other, config.model), 1.0)
     if lora is not None:
         add_adapter(policy.model, lora)

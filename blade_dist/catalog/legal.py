@@ -1,8 +1,8 @@
 """Legal lists: what may be written next, for many lists at once. Pure numpy over the trie.
 
-A list is ``item separator item separator ... end`` with K different items, none of them excluded (the history) or
-blocked by a rule. The legal next tokens are: those that lead to an item which is still free; the separator where a
-free item ends; the end after K items. Sampling renormalises over them, and so does the learner.
+A list is ``item separator item separator ... end`` with K different items, none of them excluded (what the user has
+had) or blocked by a rule. The legal next tokens are: those that lead to an item which is still free; the separator
+where a free item ends; the end after K items. Sampling renormalises over them, and so does the learner.
 """
 
 from __future__ import annotations
@@ -261,10 +261,10 @@ def replay(writers: ListWriters, tokens: Ragged, excluded: Ragged) -> tuple[Lega
     return LegalSets.concat(parts).take(np.argsort(np.concatenate(places), kind="stable")), items
 
 
-def excluded_items(histories: Ragged) -> Ragged:
+def distinct_items(rows: Ragged) -> Ragged:
     """The different items of each row (int32 catalog indices), ascending."""
-    row = np.repeat(np.arange(len(histories)), histories.lengths)
-    pairs = np.unique((row.astype(np.int64) << _EDGE_BITS) | histories.flat)
-    counts = np.bincount(pairs >> _EDGE_BITS, minlength=len(histories))
+    row = np.repeat(np.arange(len(rows)), rows.lengths)
+    pairs = np.unique((row.astype(np.int64) << _EDGE_BITS) | rows.flat)
+    counts = np.bincount(pairs >> _EDGE_BITS, minlength=len(rows))
     items = (pairs & ((1 << _EDGE_BITS) - 1)).astype(np.int32)
     return Ragged(items, np.concatenate([[0], np.cumsum(counts)]).astype(np.int64))

@@ -9,15 +9,19 @@ import numpy as np
 from numpy.typing import NDArray
 
 from blade_dist.artifacts import read_json, whole_folder, write_json
-from blade_dist.batches import Prompts, Ragged
+from blade_dist.batches import ExcludeHistory, Prompts, Ragged
 from blade_dist.catalog.codec import Codec
-from blade_dist.catalog.legal import LegalSets, ListWriters, excluded_items, replay
+from blade_dist.catalog.legal import LegalSets, ListWriters, distinct_items, replay
 from blade_dist.catalog.rules import Rules, load_rules
 from blade_dist.catalog.trie import Trie, build_trie
 from blade_dist.errors import UserError
 from blade_dist.settings import ListSettings
 
 _NO_ITEMS = Ragged.of([[]])
+_MORE_ROOM: dict[ExcludeHistory, str] = {
+    True: "lower lists.k, or set lists.exclude_history to shown (what the prompt shows) or false",
+    "shown": "lower lists.k or data.max_history, or set lists.exclude_history=false",
+}
 
 
 def write_trie(codec: Codec, folder: Path) -> None:
@@ -53,8 +57,6 @@ class Legality:
     """Items per list."""
     separator: int
     end: int
-    exclude_history: bool
-    """Whether an item of the history may not be in the list."""
     rules: Rules | None = None
     """Over the trie's ranks."""
 
@@ -68,25 +70,19 @@ class Legality:
             return None
         trie, rules = load_trie(codec, folder), load_rules(lists, catalog)
         ranked = None if rules is None else rules.ranked(trie)
-        return cls(trie, lists.k, codec.separator, codec.end, lists.exclude_history, ranked)
-
-    def excluded(self, histories: Ragged) -> Ragged:
-        """Items that a list for each of the histories may not hold, without repeats (int32 catalog indices)."""
-        if self.exclude_history:
-            return excluded_items(histories)
-        return Ragged(np.zeros(0, np.int32), np.zeros(len(histories) + 1, np.int64))
+        return cls(trie, lists.k, codec.separator, codec.end, ranked)
 
     def writers(self, slots: int, early: bool = False) -> ListWriters:
         """``slots`` empty lists; ``early``: as engines write them, to the last decision only."""
         return ListWriters(self.trie, self.k, self.separator, self.end, slots, early, self.rules)
 
-    def sets(self, tokens: Ragged, histories: Ragged) -> LegalSets:
-        """The legal set at every token of finished lists; ``tokens`` and ``histories`` have a row per list."""
-        return replay(self.writers(len(tokens)), tokens, self.excluded(histories))[0]
+    def sets(self, tokens: Ragged, excluded: Ragged) -> LegalSets:
+        """The legal set at every token of finished lists; ``tokens`` and ``excluded`` (items) have a row per list."""
+        return replay(self.writers(len(tokens)), tokens, distinct_items(excluded))[0]
 
-    def read(self, tokens: Ragged, histories: Ragged) -> tuple[NDArray[np.int32], NDArray[np.bool_]]:
+    def read(self, tokens: Ragged, excluded: Ragged) -> tuple[NDArray[np.int32], NDArray[np.bool_]]:
         """What engines wrote: items ``[n, K]``, and whether each token was one of several legal ones ``[T]``."""
-        sets, items = replay(self.writers(len(tokens), early=True), tokens, self.excluded(histories))
+        sets, items = replay(self.writers(len(tokens), early=True), tokens, distinct_items(excluded))
         return items, sets.sizes(self.trie) > 1
 
 
@@ -107,17 +103,20 @@ def room_for_all(items: int, k: int, rules: Rules | None) -> int:
     return room
 
 
-def check_free_items(prompts: Prompts, items: int, k: int, exclude_history: bool, rules: Rules | None = None) -> None:
+def check_free_items(
+    prompts: Prompts, items: int, k: int, exclude_history: ExcludeHistory, rules: Rules | None = None
+) -> None:
     """Raises UserError where a user has fewer than ``k`` items that a list may hold (as far as it can be known)."""
     room = room_for_all(items, k, rules)
-    if not exclude_history or not len(prompts) or room - int(prompts.history.lengths.max()) >= k:
+    excluded = prompts.excluded(exclude_history)
+    if room - int(excluded.lengths.max(initial=0)) >= k:
         return
-    known = excluded_items(prompts.history)
+    known = distinct_items(excluded)
     free = items - known.lengths if rules is None else rules.room(known)
     if (short := np.flatnonzero(free < k)).size:
         row = short[0]
         raise UserError(
             f"lists.k: user {prompts.user[row]!r} has {free[row]} of {items} items outside the history"
             f"{'' if rules is None else ' that fit a list under lists.exclude and lists.at_most'}, fewer than "
-            f"the {k} of a list; lower lists.k or data.max_history, or set lists.exclude_history=false"
+            f"the {k} of a list; {_MORE_ROOM[exclude_history]}"
         )

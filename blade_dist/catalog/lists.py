@@ -10,29 +10,28 @@ from blade_dist.catalog.rules import Rules
 
 
 def mask_illegal(
-    items: NDArray[np.int32], histories: Ragged, exclude_history: bool, rules: Rules | None = None
+    items: NDArray[np.int32], excluded: Ragged, rules: Rules | None = None
 ) -> tuple[NDArray[np.int32], NDArray[np.int32], NDArray[np.int32]]:
-    """Turns repeated items (and, where excluded, those of the history, and what breaks a rule) into misses.
+    """Turns repeated items, excluded ones and what breaks a rule into misses.
 
     Args:
         items: int32 ``[n, K]`` catalog indices or :data:`MISS`.
-        histories: int32 item indices, ``n`` rows.
-        exclude_history: whether an item of the history counts as a repeated one.
+        excluded: int32 item indices, ``n`` rows; such an item counts as a repeated one.
         rules: over catalog indices.
 
     Returns:
         The masked items int32 ``[n, K]``; positions that were a miss on input, int32 ``[n]``; positions that repeat
-        an earlier one or the history, or break a rule, int32 ``[n]``.
+        an earlier one, or are excluded, or break a rule, int32 ``[n]``.
     """
     n, k = items.shape
     written = items != MISS
     earlier = np.tri(k, k=-1, dtype=bool)
     repeated = ((items[:, :, None] == items[:, None, :]) & earlier).any(axis=2)
-    if exclude_history and len(histories.flat):
-        width = int(max(items.max(initial=0), histories.flat.max())) + 1
+    if len(excluded.flat):
+        width = int(max(items.max(initial=0), excluded.flat.max())) + 1
         rows = np.arange(n, dtype=np.int64)
-        seen = np.repeat(rows, histories.lengths) * width + histories.flat
-        repeated |= np.isin(rows[:, None] * width + items, seen)
+        pairs = np.repeat(rows, excluded.lengths) * width + excluded.flat
+        repeated |= np.isin(rows[:, None] * width + items, pairs)
     masked = np.where(repeated, MISS, items).astype(np.int32)
     if rules is not None:
         masked = rules.keep(masked)

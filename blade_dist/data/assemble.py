@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from blade_dist.batches import Ragged
 from blade_dist.data.partition import quantiles
 from blade_dist.data.sequences import Sequences, SequenceStore
-from blade_dist.data.split import Positions, Split, cut, global_time, leave_last, windows
+from blade_dist.data.split import Positions, Split, Views, cut, global_time, leave_last, windows
 from blade_dist.settings import DataSettings
 
 SplitName = Literal["train", "validation", "test"]
@@ -52,18 +52,18 @@ class Assembler:
             total += np.bincount(self._index[sequences.items.flat[trained]], minlength=len(total))
         return total
 
-    def prompts(self, name: SplitName) -> Iterator[tuple[pa.Array, Ragged, Ragged]]:
-        """Users, histories and targets of one split, batch after batch."""
+    def prompts(self, name: SplitName) -> Iterator[tuple[pa.Array, Ragged, Ragged, Views]]:
+        """Users, histories, targets and what was seen before, of one split, batch after batch."""
         for sequences, split in self._splits():
             positions = self._positions(split, name)
             for start in range(0, len(positions), _BATCH):
-                users, history, targets = cut(
-                    sequences, positions.part(start, start + _BATCH), self._settings.max_history
-                )
+                part = positions.part(start, start + _BATCH)
+                users, history, targets, seen = cut(sequences, part, self._settings.max_history)
                 yield (
                     users,
                     Ragged(self._index[history.flat], history.offsets),
                     Ragged(self._index[targets.flat], targets.offsets),
+                    Views(self._index[seen.flat], seen.starts, seen.lengths),
                 )
 
     def _positions(self, split: Split, name: SplitName) -> Positions:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from functools import cached_property
 from pathlib import Path
 
@@ -11,20 +11,29 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from blade_dist.batches import Prompts, Ragged
+from blade_dist.batches import ExcludeHistory, Prompts, Ragged
 from blade_dist.catalog.arrow import arrow_to_ragged, ragged_to_arrow, read_table
 from blade_dist.catalog.codec import Codec
+from blade_dist.data.split import Views
+from blade_dist.errors import UserError
 
-_SCHEMA = pa.schema([("user", pa.string()), ("history", pa.list_(pa.int32())), ("targets", pa.list_(pa.int32()))])
+_ITEMS = pa.list_(pa.int32())
+_SCHEMA = pa.schema(
+    [("user", pa.string()), ("history", _ITEMS), ("targets", _ITEMS), ("seen", pa.list_view(pa.int32()))]
+)
 
 
-def write_prompts(path: Path, batches: Iterable[tuple[pa.Array, Ragged, Ragged]]) -> int:
-    """Writes (users, histories, targets), batch after batch and atomically; returns the number of prompts."""
+def write_prompts(path: Path, batches: Iterable[tuple[pa.Array, Ragged, Ragged, Views]]) -> int:
+    """Writes (users, histories, targets, what was seen before), batch after batch and atomically.
+
+    Returns:
+        The number of prompts.
+    """
     temporary, rows = path.with_name(path.name + ".tmp"), 0
     with pa.OSFile(str(temporary), "wb") as sink, pa.ipc.new_file(sink, _SCHEMA) as writer:
-        for users, history, targets in batches:
+        for users, history, targets, seen in batches:
             if len(users):
-                columns = [users, ragged_to_arrow(history), ragged_to_arrow(targets)]
+                columns = [users, ragged_to_arrow(history), ragged_to_arrow(targets), views_to_arrow(seen)]
                 writer.write_batch(pa.record_batch(columns, schema=_SCHEMA))
                 rows += len(users)
     temporary.replace(path)
@@ -40,6 +49,7 @@ class PromptTable:
         chunks = table.to_batches()
         self._histories = [arrow_to_ragged(chunk.column("history")) for chunk in chunks]
         self._targets = [arrow_to_ragged(chunk.column("targets")) for chunk in chunks]
+        self._seen = [arrow_to_views(chunk.column("seen")) for chunk in chunks]
         self._first = np.concatenate([[0], np.cumsum([len(chunk) for chunk in chunks])]).astype(np.int64)
 
     @classmethod
@@ -48,8 +58,15 @@ class PromptTable:
 
         Raises:
             FileNotFoundError: no such file.
+            UserError: one that an earlier version wrote.
         """
-        return cls(path, read_table(path))
+        table = read_table(path)
+        if table.schema != _SCHEMA:
+            raise UserError(
+                f"{path}: written by another version of blade_dist (columns {', '.join(table.column_names)}; here "
+                f"{', '.join(_SCHEMA.names)}): delete {path.parent} and run the data stage again"
+            )
+        return cls(path, table)
 
     def __len__(self) -> int:
         return int(self._first[-1])
@@ -64,7 +81,14 @@ class PromptTable:
         if len(index) and not 0 <= index.min() <= index.max() < len(self):
             raise IndexError(f"prompts 0 to {len(self) - 1}, not {index.min()} to {index.max()}")
         users = self._users.take(pa.array(index)).to_numpy()
-        return Prompts(index, users, self._take(self._histories, index), self._take(self._targets, index))
+        return Prompts(index, users, *(self._take(of, index) for of in (self._histories, self._targets, self._seen)))
+
+    def most_excluded(self, exclude_history: ExcludeHistory) -> int:
+        """Items that the lists of any one prompt may not hold, at most; reads no item."""
+        if not exclude_history:
+            return 0
+        chunks = self._histories if exclude_history == "shown" else self._seen
+        return max((int(chunk.lengths.max(initial=0)) for chunk in chunks), default=0)
 
     def user_numbers(self, index: NDArray[np.int64]) -> NDArray[np.int64]:
         """``[B]`` a number of each given prompt's user: the same for the same user; no history is read."""
@@ -86,10 +110,22 @@ class PromptTable:
         with self._path.open("rb") as file:
             return hashlib.file_digest(file, "sha256").hexdigest()[:16]
 
-    def _take(self, chunks: list[Ragged], index: NDArray[np.int64]) -> Ragged:
+    def _take(self, chunks: Sequence[Ragged | Views], index: NDArray[np.int64]) -> Ragged:
         chunk = np.searchsorted(self._first, index, side="right") - 1
         order = np.argsort(chunk, kind="stable")
         parts = [chunks[number].take(index[chunk == number] - self._first[number]) for number in np.unique(chunk)]
         back = np.empty_like(order)
         back[order] = np.arange(len(order))
         return Ragged.concat(parts).take(back) if parts else Ragged.of([])
+
+
+def views_to_arrow(rows: Views) -> pa.ListViewArray:
+    """A list-view column, whose rows may share values; these are not copied. At most 2**31 - 1 values."""
+    starts, lengths = (pa.array(part.astype(np.int32)) for part in (rows.starts, rows.lengths))
+    return pa.ListViewArray.from_arrays(starts, lengths, pa.array(rows.flat))
+
+
+def arrow_to_views(column: pa.ListViewArray) -> Views:
+    """Rows of a list-view column without nulls; the values are not copied."""
+    starts, lengths = (part.to_numpy().astype(np.int64) for part in (column.offsets, column.sizes))
+    return Views(column.values.to_numpy(zero_copy_only=True), starts, lengths)

@@ -90,13 +90,30 @@ def windows(train_end: NDArray[np.int64], targets: int, min_history: int, latest
     return Positions(user, at, np.full(len(user), targets, dtype=np.int64))
 
 
-def cut(sequences: Sequences, positions: Positions, max_history: int) -> tuple[pa.Array, Ragged, Ragged]:
-    """User ids, histories (the last ``max_history`` items) and targets, in rows of the items table."""
-    start = sequences.items.offsets[positions.user]
+@dataclass(frozen=True, eq=False)
+class Views:
+    """Rows that may overlap: row ``i`` is ``flat[starts[i] : starts[i] + lengths[i]]``."""
+
+    flat: NDArray
+    starts: NDArray[np.int64]
+    lengths: NDArray[np.int64]
+
+    def take(self, rows: NDArray[np.int64]) -> Ragged:
+        """The given rows, in the given order, each by itself."""
+        return slices(self.flat, self.starts[rows], self.lengths[rows])
+
+
+def cut(sequences: Sequences, positions: Positions, max_history: int) -> tuple[pa.Array, Ragged, Ragged, Views]:
+    """User ids, histories (the last ``max_history`` items), targets, and all items before the targets, which a user's
+    prompts share; in rows of the items table."""
+    items = sequences.items
+    start = items.offsets[positions.user]
     length = np.minimum(positions.at, max_history)
-    flat = sequences.items.flat
-    history = slices(flat, start + positions.at - length, length)
-    return sequences.users.take(pa.array(positions.user)), history, slices(flat, start + positions.at, positions.count)
+    history = slices(items.flat, start + positions.at - length, length)
+    first, last = start.min(initial=len(items.flat)), items.offsets[positions.user + 1].max(initial=0)
+    seen = Views(items.flat[first:last], start - first, positions.at)
+    users = sequences.users.take(pa.array(positions.user))
+    return users, history, slices(items.flat, start + positions.at, positions.count), seen
 
 
 def slices(flat: NDArray, starts: NDArray[np.int64], lengths: NDArray[np.int64]) -> Ragged:

@@ -9,7 +9,7 @@ import pyarrow as pa
 from numpy.typing import NDArray
 from scipy.sparse import csr_matrix, diags, vstack
 
-from blade_dist.batches import MISS, Prompts, Ragged
+from blade_dist.batches import MISS, ExcludeHistory, Prompts, Ragged
 from blade_dist.catalog.catalog import Catalog
 from blade_dist.catalog.rules import Rules
 
@@ -24,19 +24,24 @@ DECIMALS = 9
 
 
 def popularity_lists(
-    catalog: Catalog, prompts: Prompts, k: int, exclude_history: bool, rules: Rules | None = None
+    catalog: Catalog, prompts: Prompts, k: int, exclude_history: ExcludeHistory, rules: Rules | None = None
 ) -> NDArray[np.int32]:
     """The k most popular items of the training part, for everybody: int32 ``[n, k]``.
 
-    Equally popular items come in catalog order. With ``exclude_history`` the items of the prompt's history are left
-    out; an item that would break a rule is passed over; where fewer than k items remain, the last positions are misses.
+    Equally popular items come in catalog order. What ``exclude_history`` says is left out, an item that
+    would break a rule is passed over; where fewer than k items remain, the last positions are misses.
     """
     nothing = csr_matrix((len(catalog), len(catalog)))
     return _most_similar(catalog, nothing, prompts, k, exclude_history, rules)
 
 
 def cooccurrence_lists(
-    catalog: Catalog, train: Prompts, prompts: Prompts, k: int, exclude_history: bool, rules: Rules | None = None
+    catalog: Catalog,
+    train: Prompts,
+    prompts: Prompts,
+    k: int,
+    exclude_history: ExcludeHistory,
+    rules: Rules | None = None,
 ) -> NDArray[np.int32]:
     """Items that occur with the history's items in the same users' training prompts: int32 ``[n, k]``.
 
@@ -76,7 +81,12 @@ def _seen(train: Prompts, items: int) -> csr_matrix:
 
 
 def _most_similar(
-    catalog: Catalog, similar: csr_matrix, prompts: Prompts, k: int, exclude_history: bool, rules: Rules | None
+    catalog: Catalog,
+    similar: csr_matrix,
+    prompts: Prompts,
+    k: int,
+    exclude_history: ExcludeHistory,
+    rules: Rules | None,
 ) -> NDArray[np.int32]:
     """The k items with the largest sum of similarities ``[I, I]`` to the history, equals by popularity."""
     lists = np.full((len(prompts), k), MISS, dtype=np.int32)
@@ -84,11 +94,13 @@ def _most_similar(
     size = max(1, CELLS // len(catalog))
     for start in range(0, len(prompts), size):
         rows = np.arange(start, min(start + size, len(prompts)))
-        history = prompts.history.take(rows)
-        known = occurrence(history, np.arange(len(rows)), len(rows), len(catalog))
+        asked = prompts.take(rows)
+        known, excluded = (
+            occurrence(items, np.arange(len(rows)), len(rows), len(catalog))
+            for items in (asked.history, asked.excluded(exclude_history))
+        )
         scores = (known @ similar).toarray().round(DECIMALS)
-        if exclude_history:
-            scores[known.nonzero()] = -np.inf
+        scores[excluded.nonzero()] = -np.inf
         lists[rows] = _first_largest(scores[:, by_popularity], by_popularity, k, rules)
     return lists
 

@@ -143,7 +143,7 @@ class Aligner:
         return StepStats(loss_mean, kl, clip_fraction, weight, grad_norm, self._learner.max_over_ranks(gap))
 
     def _sequences(self, batch: LearnBatch, tokens: StepTokens) -> Sequences:
-        legal = legal_tokens(self._legality, tokens.lists, batch.history.take(tokens.owner))
+        legal = legal_tokens(self._legality, tokens.lists, batch.excluded.take(tokens.owner))
         return Sequences(batch.prompt_tokens, tokens.lists, tokens.owner, legal)
 
 

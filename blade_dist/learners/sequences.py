@@ -38,11 +38,11 @@ class LegalTokens:
     separator: int
 
 
-def legal_tokens(legality: Legality | None, tokens: Ragged, histories: Ragged) -> LegalTokens | None:
-    """The legal set at each token of constrained lists (a row of ``histories`` per list); None without constraint."""
+def legal_tokens(legality: Legality | None, tokens: Ragged, excluded: Ragged) -> LegalTokens | None:
+    """The legal set at each token of constrained lists (``excluded``: items, a row each); None without constraint."""
     if legality is None:
         return None
-    return LegalTokens(legality.sets(tokens, histories), legality.trie, legality.separator)
+    return LegalTokens(legality.sets(tokens, excluded), legality.trie, legality.separator)
 
 
 @dataclass(frozen=True)

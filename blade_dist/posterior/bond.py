@@ -12,8 +12,8 @@ The log-ratio in ``G_BW`` is that KL's gradient too, so that with ``A = r_JBOND 
 
     ``(1 - beta) (-log pi(y*)) + beta (-A log pi(y)) + (beta + gamma) KL(pi || pi_anchor)``.
 
-The penalty of log 16, beta = 0.5 and eta = 0.02 are the paper's as far as we know it (its appendix was not at hand);
-gamma is 0 here, the paper tries several.
+The penalty of log 16, beta = 0.5 and eta = 0.02 are the paper's as we and another implementation of it read it (its
+appendix was not at hand); gamma is 0 here, the paper tries several.
 
 What differs: the G lists of a group stand for the one sample ``y``, all judged by the same two lists; the baseline is
 their mean, not the batch's; and the KL is the k3 estimate that every target here has, whose expected gradient is that

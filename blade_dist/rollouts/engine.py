@@ -14,6 +14,7 @@ import ray
 from blade_dist.artifacts import RunPaths
 from blade_dist.batches import Rollouts
 from blade_dist.catalog.codec import Codec
+from blade_dist.catalog.legal import distinct_items
 from blade_dist.catalog.legality import Legality
 from blade_dist.catalog.rules import load_rules
 from blade_dist.rollouts.beam import Beams
@@ -163,7 +164,7 @@ class Engine:
         if self._legality is None:
             raise ValueError("beam search needs lists.constrain = catalog")
         began = time.perf_counter()
-        excluded = self._legality.excluded(request.history)
+        excluded = distinct_items(request.excluded)
         beams = Beams(self._legality, excluded, width)
         while len(slots := beams.undecided()):
             prompts, params = [], []
@@ -182,7 +183,7 @@ class Engine:
         from vllm import SamplingParams
 
         request.check_fits(self._longest_list, self._spec.context)
-        excluded = None if self._legality is None else self._legality.excluded(request.history)
+        excluded = None if self._legality is None else distinct_items(request.excluded)
         params = [
             SamplingParams(
                 n=request.group_size,

@@ -25,8 +25,8 @@ class RolloutRequest:
     """``[B]`` prompt index."""
     tokens: Ragged
     """int32, ``B`` rows: the prompts' tokens."""
-    history: Ragged
-    """int32 item indices, ``B`` rows."""
+    excluded: Ragged
+    """int32 indices of items that a list may not hold, ``B`` rows."""
     seed: NDArray[np.int64]
     """``[B]`` sampling seed of each prompt; list ``i`` uses ``seed + i``."""
     group_size: int
@@ -55,7 +55,7 @@ class RolloutRequest:
         return RolloutRequest(
             self.prompt[rows],
             self.tokens.take(rows),
-            self.history.take(rows),
+            self.excluded.take(rows),
             self.seed[rows],
             self.group_size,
             self.temperature,
@@ -82,20 +82,20 @@ def to_rollouts(
         logprobs: ``B * G`` rows of floats, one per token.
         version: (attempt, step) of the weights.
         codec: reads items out of tokens.
-        lists: items per list, and whether an item of the history counts as repeated.
+        lists: items per list.
         legality: of constrained lists; None: every token was a decision.
         rules: over catalog indices, whether lists are constrained or not.
         seconds: how long the engine wrote.
     """
     shape = (len(request), request.group_size)
     ragged, values = Ragged.of(tokens), _flat(logprobs)
-    histories = request.history.take(np.repeat(np.arange(shape[0]), shape[1]))
+    excluded = request.excluded.take(np.repeat(np.arange(shape[0]), shape[1]))
     if legality is None:
         read, decision = codec.parse(ragged, lists.k), np.ones(len(ragged.flat), dtype=bool)
     else:
-        read, decision = legality.read(ragged, histories)
+        read, decision = legality.read(ragged, excluded)
         ragged, values, decision = _completed(ragged, values, decision, read, codec)
-    items, invalid, duplicate = mask_illegal(read, histories, lists.exclude_history, rules)
+    items, invalid, duplicate = mask_illegal(read, excluded, rules)
     return Rollouts(
         prompt=request.prompt,
         items=items.reshape(*shape, lists.k),

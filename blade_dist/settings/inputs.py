@@ -7,6 +7,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
+from blade_dist.batches import ExcludeHistory
 from blade_dist.settings.section import Fraction, Name, NonNegative, Positive, Rate, Section
 
 
@@ -101,8 +102,9 @@ class CodecSettings(Section):
 class ListSettings(Section):
     k: Positive = 5
     """Items per list."""
-    exclude_history: bool = True
-    """An item of the user's history is not legal in a list (with ``constrain: none`` it counts as a repeated one)."""
+    exclude_history: ExcludeHistory = True
+    """true: no list holds an item that the user has had, however long ago; shown: none that the prompt shows, the last
+    ``data.max_history``; false: all may come again. With ``constrain: none`` such an item counts as repeated."""
     exclude: list[Name] = []
     """Items that no list may hold, though a history may: item ids, and ``group:NAME`` for all items of a group."""
     at_most: dict[Name, NonNegative] = {}

@@ -97,7 +97,7 @@ class _Served:
         self._pool = pool
         self._pad = inputs.data.codec.pad
         self._legality = Legality.load(config.lists, inputs.data.codec, inputs.paths.trie, inputs.paths.catalog)
-        self._prompter = Prompter(inputs.data.test, inputs.data.codec, config.run.seed)
+        self._prompter = Prompter(inputs.data.test, inputs.data.codec, config.run.seed, config.lists.exclude_history)
         rows = np.arange(min(config.weights.probe_prompts, len(inputs.data.test)))
         self._probe = probe_request(self._prompter, rows, 1.0)
 

@@ -114,11 +114,10 @@ def check_lists(config: Config, data: DataBundle) -> None:
     if config.lists.constrain == "none":
         return
     load_trie(data.codec, RunPaths(config.run.dir).trie)
-    if room_for_all(items, k, rules) - config.data.max_history >= k:
-        return  # nobody's history is long enough
-    for table in (data.train, data.test):
-        prompts = table.rows(np.arange(len(table)))
-        check_free_items(prompts, items, k, config.lists.exclude_history, rules)
+    room, excluded = room_for_all(items, k, rules), config.lists.exclude_history
+    for table in (data.train, data.validation, data.test):
+        if room - table.most_excluded(excluded) < k:  # somebody has had so much that it may not suffice
+            check_free_items(table.rows(np.arange(len(table))), items, k, excluded, rules)
 
 
 @contextmanager

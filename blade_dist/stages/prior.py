@@ -65,8 +65,8 @@ def prior_stamp(config: Config, inputs: Inputs) -> dict[str, Any]:
 def _constraint(lists: ListSettings) -> str:
     """Which lists are legal, in words; rules by a digest, as they may name many items."""
     rules = fingerprint(sorted(set(lists.exclude)), lists.at_most) if lists.exclude or lists.at_most else None
-    history = "excluded" if lists.exclude_history else "allowed"
-    return f"{lists.constrain}, history {history}" + (f", rules {rules}" if rules else "")
+    history = {True: "nothing seen", "shown": "nothing shown", False: "anything seen"}[lists.exclude_history]
+    return f"{lists.constrain}, {history}" + (f", rules {rules}" if rules else "")
 
 
 def warm_prompts(config: Config, rows: NDArray[np.int64]) -> NDArray[np.int64]:
@@ -130,7 +130,7 @@ def build_prior(config: Config, inputs: Inputs, pool: EnginePool, reward: Any, c
     writer = PriorWriter(inputs.paths.prior, prior_stamp(config, inputs))
     constrained = config.reward.constrained
     warm = warm_prompts(config, inputs.rows)
-    prompter = Prompter(inputs.data.train, inputs.data.codec, config.run.seed)
+    prompter = Prompter(inputs.data.train, inputs.data.codec, config.run.seed, config.lists.exclude_history)
 
     def lists(rows: NDArray[np.int64], size: int = config.prior.size) -> Any:
         return reward.score.remote(pool.generate(prompter.request(rows, size, config.rollout.temperature, "prior")))

@@ -115,7 +115,7 @@ def open_doors(folder: Path, hosts: list[Host], result: dict[str, Any]) -> None:
 
 def wrong_token(folder: Path, hosts: list[Host], result: dict[str, Any]) -> None:
     job = Job("token", folder, hosts)
-    head, other = job.node(0), job.node(1, token=secrets.token_hex(32))
+    head, other = job.node(0, wait_s=30), job.node(1, token=secrets.token_hex(32))
     status = [node.wait() for node in (head, other)]
     result["bad_token"] = {"exit": status, "head": head.error(), "other": other.error()}
     result["left_behind"] += job.left_behind()

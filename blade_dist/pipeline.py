@@ -107,7 +107,8 @@ class StepPipeline:
 
     ``max_staleness`` steps may be under way beyond the one that the learners take. An engine answers in the order in
     which it was asked, and a push is a question like any other, so that step ``t`` is written by the weights after step
-    ``max(0, t - max_staleness)``; with 0 that is strictly sequential.
+    ``max(0, t - max_staleness)``; with 0 that is strictly sequential. A run that goes on from a checkpoint begins with
+    fresher ones.
     """
 
     def __init__(
@@ -244,9 +245,11 @@ class StepPipeline:
         ray.get(self._estimator.refresh.remote(attempt, step, prompts, np.concatenate(totals)))
 
     def _prompts(self, step: int) -> NDArray[np.int64]:
+        """Each once, where one pass over the prompts ends within a step and the next begins: its lists would be the
+        same."""
         config = self._config
         chosen = prompts_of_step(config.run.seed, step, len(self._rows), config.train.prompts_per_step)
-        rows: NDArray[np.int64] = self._rows[chosen]
+        rows: NDArray[np.int64] = self._rows[chosen[np.sort(np.unique(chosen, return_index=True)[1])]]
         return rows
 
     def _request(self, step: int, lists: int, purpose: str) -> RolloutRequest:

@@ -49,6 +49,8 @@ class Progress:
     without_better: int = 0
     """Validations since the best."""
     seconds: float = 0.0
+    ranks: int = 1
+    """Learners."""
 
 
 def fine_tune(job: SftJob) -> None:
@@ -67,6 +69,7 @@ def fine_tune(job: SftJob) -> None:
     policy = Policy(model, temperature=1.0)
     learner = DeepSpeedLearner(policy, sft_learner(config), config.model.dtype, codec.pad)
     progress = _restore(learner)
+    progress.ranks = learner.world_size
     per_epoch = math.ceil(len(train) / config.sft.batch_size)
     total = per_epoch * config.sft.epochs
     interval = max(1, per_epoch // config.sft.validations_per_epoch)

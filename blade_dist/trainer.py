@@ -288,7 +288,8 @@ class Rank:
                 if self._anchor is not None:
                     self._anchor.save(folder / ANCHOR)
                 (folder / "estimator.arrow").write_bytes(ray.get(self._job.estimator.state.remote(step)))
-                progress = {"attempt": attempt, "step": step, "patience": asdict(self.patience)}
+                progress = {"attempt": attempt, "step": step, "ranks": self.learner.world_size}
+                progress["patience"] = asdict(self.patience)
                 write_json(folder / "progress.json", progress)
                 ray.get(self._job.tracker.flush.remote())
             numbers = {"step": step} | {name: validation[name] for name in validation if name == VALIDATION}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+from itertools import combinations
 from pathlib import Path
 
 import numpy as np
@@ -12,10 +13,12 @@ from transformers import GPT2Config, GPT2LMHeadModel
 
 from blade_dist.artifacts import RunPaths
 from blade_dist.checkpoint import STAMP, check_base
+from blade_dist.config import load_config
 from blade_dist.data.bundle import DataBundle, load_own_data
 from blade_dist.posterior.prior import PriorWriter
 from blade_dist.rewards.lists import Lists
 from blade_dist.settings import Config
+from blade_dist.stages.align import align_stamp
 from blade_dist.stages.parts import check_inputs
 from blade_dist.stages.prior import prior_stamp
 from tests.program import Program
@@ -85,6 +88,18 @@ def test_a_wrong_rule(ready: Program, command: str, setting: str, message: str) 
     assert message in ready.fails(command, *ready.needs(command), "--set", setting)
 
 
+def test_stamps_know_what_lists_depend_on(ready: Program) -> None:
+    def stamps(*settings: str) -> tuple[str, dict[str, object]]:
+        config = load_config(ready.folder / "config.yaml", settings)
+        inputs = check_inputs(config)
+        return align_stamp(config, inputs), prior_stamp(config, inputs)
+
+    plain, late = stamps(), stamps("rollout.max_staleness=1")
+    assert (plain[0] != late[0], plain[1]) == (True, late[1])
+    warm = [stamps("prior.prompts=9", *more)[1] for more in ((), ("run.seed=5",), ("train.prompts=30",))]
+    assert all(one != other for one, other in combinations(warm, 2))
+
+
 def test_the_stamp_of_a_prior_knows_the_rules(ready: Program) -> None:
     inputs = check_inputs(ready.config)
 
@@ -92,7 +107,8 @@ def test_the_stamp_of_a_prior_knows_the_rules(ready: Program) -> None:
         lists = ready.config.lists.model_copy(update=rules)
         return prior_stamp(ready.config.model_copy(update={"lists": lists}), inputs)["constraint"]
 
-    assert constraint() == "catalog, history excluded"  # as it was before there were rules
+    assert constraint() == "catalog, nothing seen"
+    assert constraint(exclude_history="shown") == "catalog, nothing shown"
     assert constraint(exclude=["a", "b"]) == constraint(exclude=["b", "a"]) != constraint(exclude=["a"])
     assert constraint(at_most={"a": 1}) != constraint(at_most={"a": 2})
 

@@ -60,8 +60,15 @@ def test_a_refreshed_prior_is_for_targets_that_read_it() -> None:
     assert load_config(None, ["prior.refresh_every=3", "target=grpo"]).refresh_every is None
     with pytest.raises(UserError, match=r"prior\.refresh_every: needs rollout\.max_staleness = 0"):
         load_config(None, ["prior.refresh_every=3", "rollout.max_staleness=1"])
+    with pytest.raises(UserError, match=r"prior\.refresh_every: evidence that posterior\.carry brings back is older"):
+        load_config(None, ["prior.refresh_every=3", "posterior.carry=0.5"])
     with pytest.raises(UserError, match=r"prior\.refresh_every: multipliers of reward\.at_least"):
         load_config(None, ["prior.refresh_every=3", "reward.at_least={ndcg@5: 0.2}"])
+
+
+def test_a_small_tau_may_be_written_as_people_do() -> None:
+    """YAML takes 1e-2 for text."""
+    assert load_config(None, ["posterior.tau=1e-2"]).posterior.tau == 0.01
 
 
 @pytest.mark.parametrize(
@@ -76,7 +83,13 @@ def test_a_refreshed_prior_is_for_targets_that_read_it() -> None:
             "posterior={ties: exact, proxy: mean_log}",
             "posterior.proxy: mean_log has no closed form with",
         ),
-        ("prior={size: 4, cold_size: 4}", "prior.cold_size: cold prompts have fewer lists than prior.size = 4; got 4"),
+        ("posterior.tau=off", "posterior.tau: write a number that is at least 0 and less than 1, or auto; got False"),
+        ("prior.cold_size=2", "prior.cold_size: without prior.prompts no prompt is cold"),
+        ("lists.exclude_history=all", "lists.exclude_history"),
+        (
+            "prior={size: 4, prompts: 9, cold_size: 4}",
+            "prior.cold_size: cold prompts have fewer lists than prior.size = 4; got 4",
+        ),
         ("learner.lr=.inf", "learner.lr: Input should be a finite number (got inf)"),
         ("learner.zero_stage=4", "learner.zero_stage: Input should be less than or equal to 3"),
         ("target=dpo", "target: Input should be 'blade', 'static', 'bond', 'grpo' or 'best_of_n_sft'"),

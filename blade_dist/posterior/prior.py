@@ -45,7 +45,7 @@ class Prior:
         if not np.isnan(self.rewards[:, -1]).any():
             return None
         known = np.flatnonzero(~np.isnan(self.rewards))
-        return known[np.linspace(0, len(known) - 1, min(len(known), POOLED)).round().astype(np.int64)]
+        return np.sort(np.random.default_rng(0).choice(known, min(len(known), POOLED), replace=False))
 
     @classmethod
     def load(cls, path: Path, stamp: dict[str, Any]) -> Prior:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+from contextlib import suppress
 from typing import Annotated, Literal
 
 from pydantic import BeforeValidator, Field, model_validator
@@ -28,7 +30,8 @@ class RewardSettings(Section):
     to ``lists.exclude`` and ``lists.at_most``, which no list breaks."""
     at_least: dict[str, float] = {}
     """Floors: metric to the mean that the sampled lists must have; the loop weighs it up until they do. Refused where
-    the best reference lists miss it; not beside ``train.validation_prompts`` or ``prior.refresh_every``."""
+    no reference list reaches it or, of metrics that read held-out items, each prompt's best do not on average; not
+    beside ``train.validation_prompts`` or ``prior.refresh_every``."""
     at_most: dict[str, float] = {}
     """Ceilings, likewise, for metrics where less is better."""
     multiplier_lr: Rate = 0.5
@@ -60,6 +63,8 @@ class PriorSettings(Section):
 
     @model_validator(mode="after")
     def _cold(self) -> PriorSettings:
+        if self.cold_size and self.prompts is None:
+            raise ValueError("prior.cold_size: without prior.prompts no prompt is cold; set it, or leave this out")
         if self.cold_size >= self.size:
             raise ValueError(
                 f"prior.cold_size: cold prompts have fewer lists than prior.size = {self.size}; got {self.cold_size}"
@@ -68,9 +73,13 @@ class PriorSettings(Section):
 
 
 def _tau(given: object) -> float | str:
-    """One message for both kinds of values."""
-    if given == "auto" or (isinstance(given, int | float) and 0 <= given < 1):
-        return "auto" if given == "auto" else float(given)
+    """One message for both kinds of values; YAML reads 1e-2 as text."""
+    with suppress(ValueError):
+        number = float(given) if isinstance(given, int | float | str) and not isinstance(given, bool) else math.nan
+        if 0 <= number < 1:
+            return number
+    if given == "auto":
+        return "auto"
     raise ValueError(f"posterior.tau: write a number that is at least 0 and less than 1, or auto; got {given!r}")
 
 
@@ -89,8 +98,8 @@ class PosteriorSettings(Section):
     proxy: Literal["log_mean", "mean_log"] = "log_mean"
     """The proxy reward: log_mean is log E[F], mean_log is E[log F], by the digamma function (not with ``exact``)."""
     carry: Fraction = 0.0
-    """How much of a prompt's earlier evidence returns at its next visit; not beside ``reward.at_least`` or
-    ``reward.at_most``."""
+    """How much of a prompt's earlier evidence returns at its next visit, of its 64 newest rewards; not beside
+    ``reward.at_least``, ``reward.at_most`` or ``prior.refresh_every``."""
 
     @model_validator(mode="after")
     def _closed_form(self) -> PosteriorSettings:

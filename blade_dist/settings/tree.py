@@ -127,6 +127,11 @@ class Config(Section):
             return self
         if self.rollout.max_staleness:
             raise ValueError("prior.refresh_every: needs rollout.max_staleness = 0, so that the newest policy writes")
+        if self.posterior.carry:
+            raise ValueError(
+                "prior.refresh_every: evidence that posterior.carry brings back is older than the new reference lists; "
+                "leave one of the two out"
+            )
         if self.reward.constrained:
             raise ValueError(
                 "prior.refresh_every: multipliers of reward.at_least and at_most weigh the first reference's lists; "

@@ -23,7 +23,7 @@ from blade_dist.posterior.actor import EstimatorActor
 from blade_dist.rollouts.pool import EnginePool
 from blade_dist.runtime import beside_driver, ray_runtime
 from blade_dist.settings import Config
-from blade_dist.stages.fit import fit
+from blade_dist.stages.fit import check_ranks, fit
 from blade_dist.stages.limits import check_limits, show_limits
 from blade_dist.stages.parts import Inputs, check_inputs, engines, scorer, tracker
 from blade_dist.stages.prior import build_prior, has_prior, prior_stamp, reward_scales
@@ -60,6 +60,7 @@ def align_stage(
     if is_done(folder, stamp, "the aligned model"):
         console.print(f"train: {folder / 'policy'} is already there")
         return
+    check_ranks(config, folder)
     if ready := has_prior(config, inputs):
         check_limits(config, inputs, console)
     with ray_runtime(config):
@@ -162,10 +163,11 @@ def align_stamp(config: Config, inputs: Inputs) -> str:
     """All that the aligned weights depend on; not where and how fast they are made."""
     how_fast = {"workers", "cpus_per_worker", "tokens_per_microbatch", "shared_prefix"}
     limits = {"at_least", "at_most", "multiplier_lr"} if config.reward.constrained else set()
+    late = {"max_staleness"} if config.rollout.max_staleness else set()
     chooses = {"validation_prompts", "patience", "checkpoint_every"} if config.train.validation_prompts else set()
     own = {
         "reward": config.reward.model_dump(include=limits),
-        "rollout": config.rollout.model_dump(include={"group_size", "temperature"}),
+        "rollout": config.rollout.model_dump(include={"group_size", "temperature"} | late),
         "learner": config.learner.model_dump(exclude=how_fast),
         "train": config.train.model_dump(include={"steps", "prompts", "prompts_per_step"} | chooses),
     }

@@ -13,12 +13,26 @@ import ray
 from ray.train import CheckpointConfig, FailureConfig, Result, RunConfig, ScalingConfig
 from ray.train.torch import TorchConfig, TorchTrainer
 
+from blade_dist.artifacts import read_json
+from blade_dist.errors import UserError
 from blade_dist.placement import Role
 from blade_dist.settings import Config
 from blade_dist.tracking.progress import Onlooker
 
 POLL_S = 1.0
 """How often the driver asks the tracker for new rows."""
+
+
+def check_ranks(config: Config, stage: Path) -> None:
+    """Raises UserError where an unfinished run in the stage's folder has checkpoints of another number of ranks: the
+    optimizer's partition, and the state of random numbers, are a rank's own."""
+    for saved in stage.glob("learners/checkpoint_*/progress.json"):
+        there, now = (read_json(saved) or {}).get("ranks"), config.learner.workers
+        if there not in (None, now):
+            raise UserError(
+                f"learner.workers: the checkpoints in {stage} are of {there} learners, and this run has {now}; set "
+                f"learner.workers={there} to go on from them, or delete {stage} to begin anew"
+            )
 
 
 def fit(

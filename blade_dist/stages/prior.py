@@ -46,7 +46,9 @@ def prior_stage(config: Config, console: Console) -> None:
 
 def prior_stamp(config: Config, inputs: Inputs) -> dict[str, Any]:
     """What the prior depends on; compared before it is used."""
-    cold = {"cold_size": config.prior.cold_size} if config.prior.cold_size else {}
+    cold: dict[str, Any] = {"cold_size": config.prior.cold_size} if config.prior.cold_size else {}
+    if len(warm := warm_prompts(config, inputs.rows)) < len(inputs.rows):
+        cold["choice of warm prompts"] = fingerprint(warm.tolist())
     return cold | {
         "reference": inputs.reference.weights,
         "catalog": inputs.data.catalog.fingerprint(),

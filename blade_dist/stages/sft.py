@@ -17,7 +17,7 @@ from blade_dist.learners.policy import model_without_weights
 from blade_dist.placement import place_here
 from blade_dist.settings import Config
 from blade_dist.sft import SftJob, fine_tune
-from blade_dist.stages.fit import fit
+from blade_dist.stages.fit import check_ranks, fit
 from blade_dist.stages.parts import tracker
 from blade_dist.tracking.progress import ProgressPrinter
 
@@ -37,6 +37,7 @@ def sft_stage(config: Config, console: Console) -> None:
     if is_done(paths.sft, stamp, "the fine-tuned model"):
         console.print(f"sft: {paths.reference} is already there")
         return
+    check_ranks(config, paths.sft)
     mark(paths.sft, stamp, done=False)
     save_config(config, paths.sft / "config.yaml")
     steps = -(-len(data.train) // config.sft.batch_size) * config.sft.epochs

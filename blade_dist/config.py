@@ -19,6 +19,7 @@ from pydantic.fields import FieldInfo
 
 from blade_dist.errors import UserError
 from blade_dist.settings import Config
+from blade_dist.settings.text import read_yaml
 
 
 def load_config(path: Path | str | None, overrides: Sequence[str] = ()) -> Config:
@@ -32,7 +33,7 @@ def load_config(path: Path | str | None, overrides: Sequence[str] = ()) -> Confi
     if path is not None:
         path = Path(path)
         try:
-            tree = yaml.safe_load(path.read_text(encoding="utf-8")) or {}
+            tree = read_yaml(path.read_text(encoding="utf-8")) or {}
         except OSError as error:
             raise UserError(f"{path}: {error.strerror or error}") from None
         except UnicodeDecodeError as error:
@@ -117,7 +118,7 @@ def _apply(tree: dict[str, Any], override: str) -> None:
     if not equals:
         raise UserError(f"--set {override}: write section.key=value")
     try:
-        change(tree, name.strip(), yaml.safe_load(value))
+        change(tree, name.strip(), read_yaml(value))
     except yaml.YAMLError:
         raise UserError(f"--set {override}: {value!r} is not a YAML value") from None
 

@@ -94,7 +94,7 @@ def cases(draw: st.DrawFn) -> Case:
     lists = ListSettings(
         k=draw(st.integers(1, 4)),
         exclude=draw(st.lists(named, max_size=2)),
-        at_most=draw(st.dictionaries(limited, st.integers(0, 2), max_size=3)),
+        at_most=draw(st.dictionaries(limited, st.integers(0, 2), max_size=3 if present else 0)),
     )
     known = draw(st.lists(st.sets(st.integers(0, len(items) - 1), max_size=3), min_size=3, max_size=3))
     return Case(items, groups, lists, known)
@@ -279,6 +279,11 @@ def test_ids_may_be_numbers() -> None:
 def test_unknown_names_are_refused(given: dict[str, Any], message: str) -> None:
     with pytest.raises(UserError, match=message):
         rules_of(3, **given)
+
+
+def test_limits_of_groups_where_there_are_none_are_refused() -> None:
+    with pytest.raises(UserError, match=r"lists\.at_most: the catalog has no groups \(data\.columns\.groups\)"):
+        make_rules(ListSettings(k=2, at_most={"*": 1}), catalog_of([set()] * 3))
 
 
 def test_rules_without_room_are_refused() -> None:

@@ -139,6 +139,14 @@ def test_a_prior_of_another_reference(ready: Program) -> None:
     assert "reference another" in said
 
 
+def test_a_reward_that_is_the_same_for_all_lists(ready: Program) -> None:
+    inputs = check_inputs(ready.config)
+    writer = PriorWriter(ready.paths.prior, prior_stamp(ready.config, inputs))
+    writer.add(inputs.rows, np.full((len(inputs.rows), 4), 0.25))
+    writer.finish()
+    assert "prompts has a reward of 0.25: there is nothing to be learnt from that" in ready.fails("train")
+
+
 def test_a_floor_that_no_list_reaches(ready: Program) -> None:
     floor = {"reward": ready.config.reward.model_copy(update={"at_least": {"ndcg@3": 0.7}})}
     inputs = check_inputs(ready.config)

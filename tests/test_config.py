@@ -9,6 +9,7 @@ import yaml
 
 from blade_dist.config import dump_config, load_config, save_config
 from blade_dist.errors import UserError
+from blade_dist.settings import Config
 
 CONFIGS = sorted((Path(__file__).parents[1] / "launch" / "configs").glob("*.yaml"))
 
@@ -84,6 +85,8 @@ def test_a_small_tau_may_be_written_as_people_do() -> None:
             "posterior.proxy: mean_log has no closed form with",
         ),
         ("posterior.tau=off", "posterior.tau: write a number that is at least 0 and less than 1, or auto; got False"),
+        ("reward.boosts={promo: {i1: 1}}", "reward.boosts.promo: no metric goes by it; give boost/promo@5 a weight"),
+        ("reward.distributions={t: {head: 1}}", "reward.distributions.t: no metric goes by it; give mgu/t@5 a weight"),
         ("prior.cold_size=2", "prior.cold_size: without prior.prompts no prompt is cold"),
         ("lists.exclude_history=all", "lists.exclude_history"),
         (
@@ -114,6 +117,21 @@ def test_what_is_refused_is_named(override: str, message: str) -> None:
         load_config(None, overrides)
     assert message in str(error.value)
     assert "\n" not in str(error.value)
+
+
+def test_names_are_what_they_look_like() -> None:
+    """YAML 1.1 takes leading zeros for octal numbers, and colons for base 60."""
+    config = load_config(None, ["lists.exclude=[0012, 12:30, 7]", "train.steps=1_000", "run.seed=0"])
+    assert (config.lists.exclude, config.train.steps, config.run.seed) == (["0012", "12:30", "7"], 1000, 0)
+    again = yaml.safe_load(dump_config(config))
+    assert Config.model_validate(again) == config
+
+
+def test_a_section_that_stands_there_twice_is_refused(tmp_path: Path) -> None:
+    """The first one would be lost."""
+    (tmp_path / "twice.yaml").write_text("reward: {at_least: {ild@5: 0.7}}\nlists: {k: 5}\nreward: {weights: {}}\n")
+    with pytest.raises(UserError, match=r"twice\.yaml: not valid YAML: 'reward' stands there twice .*line 3"):
+        load_config(tmp_path / "twice.yaml")
 
 
 def test_files_that_cannot_be_read_are_named(tmp_path: Path) -> None:

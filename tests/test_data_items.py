@@ -52,6 +52,20 @@ def test_no_embedding_at_all_says_so() -> None:
         _embedded([None, []])
 
 
+@pytest.mark.parametrize("odd", [float("nan"), float("inf"), None])
+def test_an_embedding_that_is_no_number_is_named(odd: float | None) -> None:
+    with pytest.raises(UserError, match=r"2 of 4 items have an embedding with what is no finite .*, the first is 'i1'"):
+        _embedded([[1.0, 2.0], [1.0, odd], [1.0, 2.0], [odd, 1.0]])  # type: ignore[list-item]
+
+
+def test_white_space_makes_no_group() -> None:
+    rows = [["Crime", " Drama"], ["  Crime "], [" ", None]]
+    table = pa.table({"item": list("abc"), "title": list("abc"), "groups": pa.array(rows, pa.list_(pa.string()))})
+    catalog = build_catalog(table, np.zeros(3, np.int64))
+    assert catalog.group_names == ["Crime", "Drama"]
+    assert [row.tolist() for row in catalog.groups] == [[0, 1], [0], []]
+
+
 def _grouped(groups: list[list[str]]) -> Catalog:
     names = [f"i{number}" for number in range(len(groups))]
     return Catalog.build(names, names, groups, np.zeros(len(groups), np.int64))

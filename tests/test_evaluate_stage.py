@@ -97,4 +97,6 @@ def test_an_export_serves(settings: Config, tiny_data: DataBundle, tmp_path: Pat
     ).stdout
     answer = json.loads(served.split("ANSWER ")[1].splitlines()[0])
     assert answer == written
-    assert json.loads((out / "recommender.json").read_text())["policy"] == "blade"
+    recommender = json.loads((out / "recommender.json").read_text())
+    assert recommender["policy"] == "blade"
+    assert {"exclude_history": True, "exclude": [], "at_most": {}}.items() <= recommender.items()

@@ -172,3 +172,18 @@ def test_a_metric_without_spread_is_named() -> None:
         UserError, match=r"reward.normalise: ild@3 is the same in all 4 reference lists of each of 2 prompts"
     ):
         spreads({"hr@3": np.arange(8.0).reshape(2, 4), "ild@3": np.ones((2, 4))})
+
+
+def test_what_cancels_out_is_a_tie() -> None:
+    """0.3 - 3 * 0.1 is -5.6e-17 in float64, and 0 for the posterior."""
+    lists = Lists(np.array([[0, 1], [2, 3]], np.int32), Ragged.of([[9]] * 2), Ragged.of([[8]] * 2), make_catalog())
+    weights = {f"{__name__}:three_tenths": 1.0, f"{__name__}:a_tenth": -3.0}
+    assert Composite(weights, make_catalog(), 2).score(lists)[0].tolist() == [0.0, 0.0]
+
+
+def three_tenths(lists: Lists) -> np.ndarray:
+    return np.full(len(lists), 0.3)
+
+
+def a_tenth(lists: Lists) -> np.ndarray:
+    return np.array([0.1, 0.1])

@@ -14,6 +14,7 @@ from blade_dist.rewards.composite import Composite
 from blade_dist.rewards.distribution import make_distribution
 from blade_dist.rewards.items import tail_items
 from blade_dist.rewards.lists import Lists
+from blade_dist.rewards.named import check_groups
 
 
 def catalog(groups: list[list[str]] | None = None) -> Catalog:
@@ -125,7 +126,7 @@ def test_bad_distributions_are_refused(wanted: dict[str, float], message: str) -
     [
         ("mgu/providers@2", "reward.weights 'mgu/providers@2': reward.distributions has no 'providers'; it has tail"),
         ("ild/tail@2", "only mgu and dgu"),
-        ("mgu/tail@7", "write mgu@N with N from 1 to lists.k = 2"),
+        ("mgu/tail@7", "reward.weights 'mgu/tail@7': write mgu/tail@N with N from 1 to lists.k = 2"),
     ],
 )
 def test_bad_names_are_refused(name: str, message: str) -> None:
@@ -133,3 +134,18 @@ def test_bad_names_are_refused(name: str, message: str) -> None:
     with pytest.raises(UserError) as error:
         Composite({name: 1.0}, catalog(), 2, distributions=wanted)
     assert message in str(error.value)
+
+
+def test_a_share_for_a_tail_without_items_is_refused() -> None:
+    even = Catalog.build(list("abc"), list("abc"), [["A"]] * 3, np.ones(3))
+    with pytest.raises(UserError, match=r"reward\.distributions\.x: a share of 0\.6 for 'tail', and no item"):
+        make_distribution("x", {"head": 0.4, "tail": 0.6}, even)
+
+
+@pytest.mark.parametrize("name", ["mgu@2", "ild@2", "excess/1@2"])
+def test_metrics_of_groups_where_there_are_none_are_refused(name: str) -> None:
+    bare = Catalog.build(list("abc"), list("abc"), [[]] * 3, np.ones(3))
+    with pytest.raises(UserError, match=rf"reward\.weights '{name}': the catalog has no groups"):
+        check_groups(["ndcg@2", "mgu/tail@2", name], bare, "reward.weights")
+    check_groups(["ndcg@2", "mgu/tail@2"], bare, "reward.weights")
+    check_groups([name], catalog(), "reward.weights")

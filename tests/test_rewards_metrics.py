@@ -285,6 +285,20 @@ def test_nothing_held_out_is_no_hit(catalog: Catalog) -> None:
     assert not nothing.history_shares.any()
 
 
+def test_items_without_a_group_are_one_more_group() -> None:
+    """Nobody gets away with showing what is in no group."""
+    catalog = Catalog.build(
+        list("01234567"), list("abcdefgh"), [["A"], ["A"], ["A"], ["B"], ["B"], [], [], []], np.ones(8)
+    )
+    items = np.array([[5, 6], [0, 5], [0, 1], [0, 3]], np.int32)
+    lists = Lists(items, Ragged.of([[4]] * 4), Ragged.of([[2, 4], [2, 7], [2, 7], [2, 4]]), catalog)
+    np.testing.assert_allclose(METRICS["mgu"](lists, 2), [(0.5 + 0.5 + 1) / 2, 0, (0.5 + 0.5) / 2, 0])
+    np.testing.assert_allclose(METRICS["dgu"](lists, 2), [1.5, 0, 1, 0])
+    found = METRICS["calibration"](lists, 2)
+    np.testing.assert_allclose(found[[0, 1, 3]], [1, 0, 0], atol=1e-12)
+    assert 0.4 < found[2] < 0.5  # one of two equal ones is not shown
+
+
 def test_calibration_by_hand() -> None:
     catalog = make_catalog()
     groups = [catalog.groups[item].tolist() for item in range(len(catalog))]

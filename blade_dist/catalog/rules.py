@@ -16,6 +16,7 @@ from blade_dist.batches import MISS, Ragged
 from blade_dist.catalog.catalog import Catalog
 from blade_dist.catalog.names import group_number, named_items
 from blade_dist.catalog.trie import Trie
+from blade_dist.errors import UserError
 from blade_dist.settings import ListSettings
 
 EVERY = "*"
@@ -89,8 +90,10 @@ def make_rules(lists: ListSettings, catalog: Catalog) -> Rules | None:
     """The rules of the settings for a catalog; None where there is none that a list could break.
 
     Raises:
-        UserError: an item or a group that is not there.
+        UserError: an item or a group that is not there; limits for groups where the catalog has none.
     """
+    if lists.at_most and not catalog.n_groups:
+        raise UserError("lists.at_most: the catalog has no groups (data.columns.groups)")
     excluded = np.zeros(len(catalog), dtype=bool)
     for items in named_items(lists.exclude, catalog, "lists.exclude"):
         excluded[items] = True

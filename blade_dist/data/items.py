@@ -37,15 +37,20 @@ def build_catalog(items: pa.Table, popularity: NDArray[np.int64]) -> Catalog:
     """The catalog of the items that are left, in the order of the table.
 
     Raises:
-        UserError: embeddings that are missing or of different lengths; names the first such item.
+        UserError: embeddings that are missing, of different lengths or not finite; names the first such item.
     """
     return Catalog.build(
         item_ids=items.column("item").to_pylist(),
         titles=items.column("title").to_pylist(),
-        groups=[[name for name in row or [] if name] for row in items.column("groups").to_pylist()],
+        groups=[_names(row) for row in items.column("groups").to_pylist()],
         popularity=popularity,
         embeddings=_embeddings(items) if "embedding" in items.column_names else None,
     )
+
+
+def _names(row: list[str | None] | None) -> list[str]:
+    """Of groups, without white space around them: " Crime" of "Drama, Crime" is the group of "Crime"."""
+    return [plain for name in row or [] if (plain := " ".join((name or "").split()))]
 
 
 def _embeddings(items: pa.Table) -> NDArray[np.float32]:
@@ -62,4 +67,11 @@ def _embeddings(items: pa.Table) -> NDArray[np.float32]:
             f"data.columns.embedding: item {names[odd[0]].as_py()!r} has an embedding of {sizes[odd[0]]} numbers, and "
             f"item {names[given].as_py()!r} one of {sizes[given]}; every item needs one of the same length"
         )
-    return pc.list_flatten(vectors).to_numpy().reshape(len(items), sizes[given])
+    numbers = pc.list_flatten(vectors).to_numpy(zero_copy_only=False).reshape(len(items), sizes[given])
+    bad = np.flatnonzero(~np.isfinite(numbers).all(axis=1))
+    if len(bad):
+        raise UserError(
+            f"data.columns.embedding: {len(bad)} of {len(items)} items have an embedding with what is no finite "
+            f"number, the first is {names[bad[0]].as_py()!r}"
+        )
+    return numbers

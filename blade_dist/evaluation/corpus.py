@@ -30,7 +30,7 @@ def corpus_metrics(lists: Lists) -> dict[str, float]:
         "coverage": float((counts > 0).mean()),
         "gini": _gini(shares),
         "entropy": float((0.0 - (positive * np.log(positive)).sum()) / np.log(max(2, len(counts)))),
-        "corpus_mgu": float(np.abs(difference).sum() + miss) / max(1, len(difference)),
+        "corpus_mgu": float(np.abs(difference).sum() + miss) / max(1, lists.catalog.n_groups),
         "corpus_dgu": (float(np.ptp(difference)) if len(difference) else 0.0) + miss,
         "miss": miss,
     }
@@ -48,8 +48,10 @@ def illegal_rates(invalid: NDArray[np.int32], duplicate: NDArray[np.int32], k: i
 
 
 def _group_shares(lists: Lists, items: NDArray[np.int32]) -> NDArray[np.float64]:
-    """``[groups]`` shares in one long row of items (misses are in no group's share)."""
-    return group_sums(lists.catalog, items, np.array([0, len(items)]))[0] / max(1, len(items))
+    """``[groups]`` shares in one long row of items (misses are in none); items without a group have the last column."""
+    sums = group_sums(lists.catalog, items, np.array([0, len(items)]))[0]
+    bare = (items != MISS).sum() - sums.sum() if (lists.catalog.groups.lengths == 0).any() else 0.0
+    return np.append(sums, bare) / max(1, len(items))
 
 
 def _gini(shares: NDArray[np.float64]) -> float:

@@ -18,7 +18,7 @@ from blade_dist.rewards.named import NamedMetrics, Weights
 
 Scores = NDArray[np.float64]
 
-DEFINITIONS = 2
+DEFINITIONS = 3
 """Part of every fingerprint: one more whenever a metric's value for some list changes, so that rewards of two
 definitions are never mixed."""
 
@@ -88,10 +88,9 @@ class Composite:
             UserError: a user's function fails, see :meth:`check`; a metric is not finite.
         """
         parts = {name: _checked(name, part, lists, self._setting) for name, part in self._parts.items()}
-        total = np.zeros(len(lists))
-        for name, values in parts.items():
-            total += self._weights[name] / self._scales.get(name, 1.0) * values
-        return _settled(total), parts
+        weighed = [self._weights[name] / self._scales.get(name, 1.0) * values for name, values in parts.items()]
+        total = np.sum(weighed, axis=0) if weighed else np.zeros(len(lists))
+        return _settled(total, np.abs(weighed).sum(axis=0) if weighed else total), parts
 
     def fingerprint(self) -> str:
         """Equal names, weights and definitions of the metrics, equal fingerprint. A user's code is not looked at."""
@@ -139,7 +138,7 @@ def _checked(name: str, part: Callable[[Lists], Scores], lists: Lists, setting: 
     if not np.isfinite(values).all():
         bad = int(np.flatnonzero(~np.isfinite(values))[0])
         raise UserError(f"{setting} {name}: returned {values[bad]} for list {bad}; return finite numbers")
-    return _settled(values)
+    return _settled(values, values)
 
 
 def _called(name: str, own: Callable[[Lists], Scores], lists: Lists, setting: str) -> Scores:
@@ -153,7 +152,7 @@ def _one_line(error: Exception) -> str:
     return f"{type(error).__name__}: {' '.join(str(error).split())}"
 
 
-def _settled(values: Scores) -> Scores:
-    """Rounded to :data:`SIGNIFICANT_BITS`, whatever the scale."""
-    mantissa, exponent = np.frexp(values)
-    return np.ldexp(np.rint(np.ldexp(mantissa, SIGNIFICANT_BITS)), exponent - SIGNIFICANT_BITS)
+def _settled(values: Scores, size: Scores) -> Scores:
+    """Rounded to :data:`SIGNIFICANT_BITS` of what they were added up from, whose ``size`` may be larger than theirs."""
+    _, exponent = np.frexp(size)
+    return np.ldexp(np.rint(np.ldexp(values, SIGNIFICANT_BITS - exponent)), exponent - SIGNIFICANT_BITS)

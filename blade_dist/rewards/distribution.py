@@ -72,6 +72,11 @@ def make_distribution(name: str, wanted: Mapping[str, float], catalog: Catalog) 
             f"{setting}: {EVERY!r} stands for the items in none of the other groups; name a group beside it"
         )
     member = _members(setting, named, catalog)
+    for group, column in zip(named, member.T, strict=True):
+        if wanted[group] > 0 and not column.any():
+            raise UserError(
+                f"{setting}: a share of {wanted[group]:g} for {group!r}, and no item of the catalog is in it"
+            )
     outside = ~member.any(axis=1)
     if EVERY in wanted:
         _check_others(setting, wanted[EVERY], int(outside.sum()))
@@ -103,8 +108,9 @@ def _members(setting: str, groups: list[str], catalog: Catalog) -> NDArray[np.bo
             near = difflib.get_close_matches(group, catalog.group_names, n=1, cutoff=0.0)
             hint = f"did you mean {near[0]!r}?" if near else "the catalog has no groups (data.columns.groups)"
             raise UserError(f"{setting}: there is no group {group!r}; {hint} ('head' and 'tail' stand alone)")
-    place = {name: column for column, name in enumerate(catalog.group_names)}
-    owners = np.repeat(np.arange(len(catalog)), catalog.groups.lengths)
-    member = np.zeros((len(catalog), catalog.n_groups), dtype=bool)
-    member[owners, catalog.groups.flat] = True
-    return member[:, [place[group] for group in groups]]
+    column = np.full(catalog.n_groups, -1)
+    column[[catalog.group_names.index(group) for group in groups]] = np.arange(len(groups))
+    owners, columns = np.repeat(np.arange(len(catalog)), catalog.groups.lengths), column[catalog.groups.flat]
+    member = np.zeros((len(catalog), len(groups)), dtype=bool)
+    member[owners[columns >= 0], columns[columns >= 0]] = True
+    return member

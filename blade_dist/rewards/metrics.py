@@ -89,7 +89,8 @@ def ild_embedding(lists: Lists, k: int) -> Scores:
 def mgu(lists: Lists, k: int) -> Scores:
     """Mean group unfairness: ``mean_g |share of g in the list - share of g in the history|``; less is better.
 
-    A miss is the worst: its 1/k of mass counts as one group more, of which the history has none.
+    A miss is the worst: its 1/k of mass counts as one group more, of which the history has none. Items without a group
+    are together another one, though the mean is over real groups.
     List all in A, history half A half B: (0.5 + 0.5) / 2 = 0.5.
     """
     difference, missing = _differences(lists, k)
@@ -143,10 +144,9 @@ def calibration(lists: Lists, k: int) -> Scores:
 
     Steck's (RecSys 2018), over its largest value; less is better. 0 where the list shows the groups as the history
     does, 1 where it shows none of the history's; nothing of one of two equal groups: 0.43. Items without a group are
-    not in p.
+    together one more.
     """
-    p, q = lists.history_shares, lists.group_shares(k)
-    p = p / np.maximum(p.sum(axis=1, keepdims=True), 1e-12)
+    p, q = _shares(lists, k)
     mixed = (1 - CALIBRATION_MIX) * q + CALIBRATION_MIX * p
     ratio = np.divide(p, mixed, out=np.ones_like(p), where=p > 0)
     return (p * np.log(ratio)).sum(axis=1) / -np.log(CALIBRATION_MIX)
@@ -180,8 +180,23 @@ def cut_off(name: str, base: str, cut: str, k: int, setting: str) -> int:
 
 
 def _differences(lists: Lists, k: int) -> tuple[Scores, Scores]:
-    """Signed share differences ``[n, groups]``, and the share of misses ``[n]``."""
-    return lists.group_shares(k) - lists.history_shares, 1 - lists.valid[:, :k].mean(axis=1)
+    """Signed share differences, of :func:`_shares`, and the share of misses ``[n]``."""
+    known, shown = _shares(lists, k)
+    return shown - known, 1 - lists.valid[:, :k].mean(axis=1)
+
+
+def _shares(lists: Lists, k: int) -> tuple[Scores, Scores]:
+    """``[n, groups]`` shares of the history and of the list; where the catalog has items without a group, these have a
+    column more."""
+    known, shown = lists.history_shares, lists.group_shares(k)
+    if (lists.catalog.groups.lengths > 0).all():
+        return known, shown
+    wholes = (lists.history.lengths > 0, lists.valid[:, :k].mean(axis=1))
+    known, shown = (
+        np.column_stack([part, np.maximum(whole - part.sum(axis=1), 0.0)])
+        for part, whole in zip((known, shown), wholes, strict=True)
+    )
+    return known, shown
 
 
 def _ratio(above: NDArray, below: NDArray) -> Scores:

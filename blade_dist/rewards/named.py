@@ -15,7 +15,19 @@ from blade_dist.rewards.soft import Excess, make_boost
 AGAINST = ("mgu", "dgu")
 """Metrics that a distribution may be named for."""
 BOOST, EXCESS = "boost", "excess"
+BY_GROUP = ("ild", "mgu", "dgu", "calibration", "entropy", EXCESS)
+"""Metrics that are the same for all lists where the catalog has no groups."""
 Weights = Mapping[str, Mapping[str, float]]
+
+
+def check_groups(names: Iterable[str], catalog: Catalog, setting: str) -> None:
+    """Raises UserError for a metric of the catalog's groups where there are none; head and tail are always there."""
+    for name in () if catalog.n_groups else names:
+        base = name.partition("@")[0]
+        if base in BY_GROUP or base.partition("/")[0] == EXCESS:
+            raise UserError(
+                f"{setting} {name!r}: the catalog has no groups (data.columns.groups), and it is about them"
+            )
 
 
 class NamedMetrics:
@@ -48,8 +60,10 @@ class NamedMetrics:
             return Excess(int(argument)), cut_off(name, f"{EXCESS}/{argument}", cut, k, setting)
         if base not in METRICS and (near := nearest(base, [*METRICS, BOOST, EXCESS])) not in METRICS:
             raise UserError(f"{setting} {name!r}: unknown metric; did you mean {near}/{argument or 'NAME'}@{k}?")
-        function, number = metric(f"{base}@{cut}", k, setting) if slash else metric(name, k, setting)
-        return (self._against(name, base, argument, setting) if slash else function), number
+        if not slash:
+            return metric(name, k, setting)
+        metric(f"{base}@1", k, setting)
+        return self._against(name, base, argument, setting), cut_off(name, f"{base}/{argument}", cut, k, setting)
 
     def used(self, names: Iterable[str]) -> list[dict[str, Any]]:
         """The settings that metrics of these names depend on; nothing for those that depend on none."""

@@ -84,6 +84,21 @@ class Config(Section):
         return self
 
     @model_validator(mode="after")
+    def _named(self) -> Config:
+        metrics = [*self.reward.scored, *self.evaluate.metrics, *self.evaluate.select_by]
+        for kind, given, bases in (
+            ("boosts", self.reward.boosts, ("boost",)),
+            ("distributions", self.reward.distributions, ("mgu", "dgu")),
+        ):
+            for name in given:
+                if not any(metric.startswith(tuple(f"{base}/{name}@" for base in bases)) for metric in metrics):
+                    raise ValueError(
+                        f"reward.{kind}.{name}: no metric goes by it; give {bases[0]}/{name}@{self.lists.k} a weight "
+                        "in reward.weights, or leave it out"
+                    )
+        return self
+
+    @model_validator(mode="after")
     def _consistent(self) -> Config:
         if self.posterior.carry and self.reward.constrained:
             raise ValueError("posterior.carry: earlier evidence has no place beside reward.at_least or reward.at_most")

@@ -42,6 +42,7 @@ def export_stage(config: Config, checkpoint: Path, out: Path, console: Console) 
             "prompt": config.codec.prompt,
             "separator_token_id": codec.separator,
             "end_token_id": codec.end,
+            **config.lists.model_dump(include={"exclude_history", "exclude", "at_most"}),
         }
         (folder / "recommender.json").write_text(json.dumps(recommender, indent=2) + "\n")
     console.print(f"export: {stamp.policy} (step {stamp.step}) -> {out}")

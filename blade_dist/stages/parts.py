@@ -21,6 +21,7 @@ from blade_dist.errors import UserError
 from blade_dist.placement import Role
 from blade_dist.rewards.actor import RewardActor
 from blade_dist.rewards.composite import Composite
+from blade_dist.rewards.named import check_groups
 from blade_dist.rollouts.engine import EngineSpec
 from blade_dist.rollouts.pool import EnginePool, RunningPool
 from blade_dist.runtime import beside_driver
@@ -74,6 +75,7 @@ def check_metrics(config: Config, data: DataBundle) -> Composite:
     limits = {"reward.at_least": config.reward.at_least, "reward.at_most": config.reward.at_most}
     bounds = [make_composite(config, data, dict.fromkeys(names, 1.0), setting) for setting, names in limits.items()]
     reward = make_composite(config, data, config.reward.scored)
+    check_groups([name for name, weight in config.reward.weights.items() if weight], data.catalog, "reward.weights")
     report = make_composite(config, data, dict.fromkeys(config.evaluate.metrics, 1.0), "evaluate.metrics")
     select = search_choice(config, data)
     for metrics in (*bounds, reward, report, *([select] if select else [])):

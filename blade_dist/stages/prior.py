@@ -110,6 +110,17 @@ def has_prior(config: Config, inputs: Inputs) -> bool:
     return not len(np.setdiff1d(inputs.rows, prior.prompts))
 
 
+def check_spread(config: Config, inputs: Inputs) -> None:
+    """Raises UserError where a whole prior says that the reward is the same for all lists."""
+    rewards = Prior.load(inputs.paths.prior, prior_stamp(config, inputs)).rewards
+    if not np.nanmax(rewards) > np.nanmin(rewards):
+        raise UserError(
+            f"reward.weights: each of the {np.isfinite(rewards).sum()} reference lists of {len(rewards)} prompts has a "
+            f"reward of {np.nanmax(rewards):g}: there is nothing to be learnt from that; take another reward, or a "
+            "better reference (more of sft.epochs)"
+        )
+
+
 def reward_scales(config: Config, inputs: Inputs) -> dict[str, float]:
     """What each metric is divided by before it is weighed; empty without ``reward.normalise``.
 

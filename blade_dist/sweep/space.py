@@ -16,6 +16,7 @@ import yaml
 from blade_dist.config import change, check_config, fingerprint, setting_path
 from blade_dist.errors import UserError
 from blade_dist.settings import Config
+from blade_dist.settings.text import read_yaml
 
 SECTIONS = ("prior", "rollout", "reward", "posterior", "advantage", "bond", "learner", "train")
 """Sections whose settings may differ between points, but for :data:`PLACES`."""
@@ -111,7 +112,7 @@ def _values(over: Sequence[str]) -> dict[str, list[Any]]:
     for given in over:
         name, _, line = (part.strip() for part in given.partition("="))
         try:
-            values = yaml.safe_load(f"[{line}]")
+            values = read_yaml(f"[{line}]")
         except yaml.YAMLError:
             raise UserError(f"--over {given}: {line!r} are not YAML values, separated by commas") from None
         if not values:

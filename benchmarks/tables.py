@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -25,6 +26,8 @@ SHOWN = {
     "grpo": "GRPO (raw reward)",
     "best_of_n_sft": "SFT on the best of each group",
     "blade": "BLADE",
+    **{f"sft best of {n}": f"SFT, best of {n} by co-occurrence" for n in (2, 4, 8, 16)},
+    **{f"sft best of {n} (oracle)": f"SFT, best of {n} by the held-out items (oracle)" for n in (2, 4, 8, 16)},
 }
 Result = dict[str, Any]
 
@@ -178,11 +181,17 @@ TABLES: dict[str, Callable[[], str]] = {
     "study-searches": lambda: made(study_tables.searches, "synthetic"),
     "study-supervision": lambda: made(study_tables.supervision, "synthetic"),
     "study-small": lambda: made(study_tables.small_regimes, "synthetic", SHOWN),
-    "movielens-policies": lambda: made(quality_tables.policies, "movielens", SHOWN),
-    "movielens-decodes": lambda: made(quality_tables.decodes, "movielens", SHOWN),
-    "movielens-gains": lambda: made(quality_tables.gains, "movielens", SHOWN),
-    "movielens-slices": lambda: made(quality_tables.slices, "movielens", SHOWN),
-    "movielens-trades": lambda: made(quality_tables.trades, "movielens", SHOWN),
+    **{
+        f"{result}-{kind.__name__}": partial(made, kind, result, SHOWN)
+        for result in ("movielens", "movielens-shown")
+        for kind in (
+            quality_tables.policies,
+            quality_tables.decodes,
+            quality_tables.gains,
+            quality_tables.slices,
+            quality_tables.trades,
+        )
+    },
     "speed": speed,
     "gpu": gpu,
     "seconds": role_seconds,

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
+from typing import cast
+
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from blade_dist.batches import Ragged
+from blade_dist.pipeline import StepPipeline
 from blade_dist.seeds import prompts_of_step, stable_seed
 from blade_dist.weights.push import largest_gap
 from blade_dist.weights.transports import choose_transport
@@ -46,6 +50,16 @@ def test_every_pass_uses_every_prompt_once(size: int, per_step: int) -> None:
     steps = size  # size * per_step draws: per_step whole passes
     drawn = np.concatenate([prompts_of_step(3, step, size, per_step) for step in range(steps)])
     assert (np.bincount(drawn, minlength=size) == per_step).all()
+
+
+@given(st.integers(1, 12), st.integers(1, 20), st.integers(0, 9))
+def test_a_step_asks_for_no_prompt_twice(size: int, per_step: int, step: int) -> None:
+    """It would get the same lists; the order stays."""
+    config = SimpleNamespace(run=SimpleNamespace(seed=3), train=SimpleNamespace(prompts_per_step=per_step))
+    known = 100 + np.arange(size)
+    asked = StepPipeline._prompts(cast(StepPipeline, SimpleNamespace(_config=config, _rows=known)), step)
+    drawn = 100 + prompts_of_step(3, step, size, per_step)
+    assert asked.tolist() == list(dict.fromkeys(drawn.tolist()))
 
 
 def test_seeds_are_stable_and_apart() -> None:

@@ -5,12 +5,12 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from blade_dist.batches import Prompts, Ragged
 from blade_dist.evaluation.search import best_of, is_oracle, repeated
 from blade_dist.rewards.composite import Composite
+from tests.conftest import made_prompts
 from tests.test_rewards_metrics import make_catalog
 
-PROMPTS = Prompts(np.array([4, 9]), np.array(["a", "b"], object), Ragged.of([[0], [1, 2]]), Ragged.of([[3], [4]]))
+PROMPTS = made_prompts([[0], [1, 2]], [[3], [4]], ["a", "b"])
 ITEMS = np.array([[[1, 2], [3, 4]], [[4, 5], [0, 3]]], np.int32)
 
 

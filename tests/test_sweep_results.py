@@ -120,6 +120,7 @@ def test_brackets_in_the_table_are_shown_as_they_are() -> None:
     assert "no [/INST] there" in shown
 
 
+BOOSTED, AGAINST = "reward.weights={boost/margin@5: 1.0}", "reward.weights={mgu/d@5: -1.0}"
 PARTS, EVALUATE = "choose by the parts", "compare them with `blade-dist evaluate`"
 
 
@@ -129,8 +130,8 @@ PARTS, EVALUATE = "choose by the parts", "compare them with `blade-dist evaluate
         ([], "reward.weights.ild@5=0,0.3", "reward", "reward.weights", PARTS),
         ([], "reward.weights.ild@5=0,0.3", "validation", "reward.weights", PARTS),
         ([], "reward.normalise=false,true", "reward", "reward.normalise", PARTS),
-        ([], "reward.boosts={margin: {a: 1}},{margin: {a: 2}}", "reward", "reward.boosts", PARTS),
-        ([], "reward.distributions={d: {a: 1}},{d: {b: 1}}", "reward", "reward.distributions", PARTS),
+        ([BOOSTED], "reward.boosts={margin: {a: 1}},{margin: {a: 2}}", "reward", "reward.boosts", PARTS),
+        ([AGAINST], "reward.distributions={d: {a: 1}},{d: {b: 1}}", "reward", "reward.distributions", PARTS),
         ([], "reward.at_least={ndcg@5: 0.1},{ndcg@5: 0.2}", "reward", "reward.at_least", PARTS),
         ([], "reward.at_most={mgu@5: 0.1}", "reward", "reward.at_most", PARTS),
         (["reward.at_least={ndcg@5: 0.1}"], "reward.multiplier_lr=0.1,0.5", "reward", "reward.at_least", PARTS),

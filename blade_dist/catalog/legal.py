@@ -87,21 +87,18 @@ class ListWriters:
         self._rank = np.zeros(slots, dtype=np.int32)
         self._depth = np.zeros(slots, dtype=np.int32)
         self._written = np.zeros(slots, dtype=np.int32)
-        # ranks that may not be written (again): the list's own items in the first k columns, then the excluded ones
+        # ranks that may not be written (again): the list's own items; the excluded ones, ascending
         self._taken = np.full((slots, k), _NOBODY, dtype=np.int32)
+        self._excluded = [np.zeros(0, dtype=np.int32)] * slots
         self._blocked = None if rules is None else BlockedRanks(rules, trie, slots)
 
     def start(self, slots: NDArray[np.int64], excluded: Ragged) -> None:
         """New lists; ``excluded``: catalog indices, a row per slot."""
         self._node[slots], self._depth[slots], self._written[slots] = ROOT, 0, 0
-        width = self._k + int(excluded.lengths.max(initial=0))
-        if width > self._taken.shape[1]:
-            more = np.full((len(self._taken), width - self._taken.shape[1]), _NOBODY, dtype=np.int32)
-            self._taken = np.concatenate([self._taken, more], axis=1)
         self._taken[slots] = _NOBODY
-        row = np.repeat(np.arange(len(slots)), excluded.lengths)
-        column = self._k + np.arange(len(excluded.flat)) - np.repeat(excluded.offsets[:-1], excluded.lengths)
-        self._taken[np.asarray(slots)[row], column] = self._trie.rank[excluded.flat]
+        ranks = Ragged(np.asarray(self._trie.rank[excluded.flat]), excluded.offsets)
+        for row, slot in enumerate(np.asarray(slots).tolist()):
+            self._excluded[slot] = np.sort(ranks[row])
         if self._blocked is not None:
             self._blocked.start(slots)
 
@@ -109,6 +106,9 @@ class ListWriters:
         """Each target slot gets the list of its source slot, all at the same time."""
         for state in (self._node, self._rank, self._depth, self._written, self._taken):
             state[target] = state[source]
+        excluded = [self._excluded[slot] for slot in np.asarray(source).tolist()]
+        for slot, ranks in zip(np.asarray(target).tolist(), excluded, strict=True):
+            self._excluded[slot] = ranks
         if self._blocked is not None:
             self._blocked.copy(source, target)
 
@@ -163,7 +163,7 @@ class ListWriters:
 
     def items(self, slots: NDArray[np.int64]) -> NDArray[np.int32]:
         """``[n, K]`` catalog indices of the items that are written so far, then :data:`MISS`."""
-        rank = self._taken[slots, : self._k]
+        rank = self._taken[slots]
         return np.where(rank == _NOBODY, MISS, self._trie.item[rank]).astype(np.int32)
 
     def _ended(self, sets: LegalSets, free: NDArray[np.bool_]) -> LegalSets:
@@ -198,7 +198,7 @@ class ListWriters:
         self._node[slots] = np.where(self._written[slots] == self._k, OVER, ROOT)
         self._depth[slots] = 0
         if self._blocked is not None:
-            self._blocked.hold(slots, self._taken[slots, : self._k])
+            self._blocked.hold(slots, self._taken[slots])
 
     def _next_of_one(self, slots: NDArray[np.int64]) -> NDArray[np.int32]:
         """The next token of slots whose item is settled."""
@@ -209,10 +209,9 @@ class ListWriters:
 
     def _inside(self, slots: NDArray[np.int64]) -> tuple[NDArray[np.bool_], Ragged]:
         """For slots at a node: whether a free item ends there, and the edges below which none is free."""
-        trie, node, taken, blocked = self._trie, self._node[slots], self._taken[slots], self._blocked
-        below = (taken >= trie.node_low[node, None]) & (taken < trie.node_high[node, None])
-        row, _ = np.nonzero(below)
-        rank, ends = taken[below], trie.node_ends[node]
+        trie, node, blocked = self._trie, self._node[slots], self._blocked
+        row, rank = self._gone(slots, trie.node_low[node], trie.node_high[node])
+        ends = trie.node_ends[node]
         if blocked is not None:  # a blocked rank is counted as such, taken or not
             ends &= ~blocked.has(slots, trie.node_low[node])
             free = ~blocked.has(slots[row], rank)
@@ -231,6 +230,19 @@ class ListWriters:
         whole = blocked.edges(slots, node)
         rows = np.concatenate([row[empty], np.repeat(np.arange(len(slots)), whole.lengths)])
         return ends, Ragged.of_pairs(rows, np.concatenate([edge[empty], whole.flat]), len(slots))
+
+    def _gone(
+        self, slots: NDArray[np.int64], low: NDArray[np.int32], high: NDArray[np.int32]
+    ) -> tuple[NDArray[np.int64], NDArray[np.int32]]:
+        """Of the ranks from ``low`` to before ``high`` ``[n]``, those that a list holds or may not: row and rank."""
+        own = self._taken[slots]
+        held = (own >= low[:, None]) & (own < high[:, None])
+        parts = [self._excluded[slot] for slot in slots.tolist()]
+        for row in np.flatnonzero((low > 0) | (high < len(self._trie))).tolist():
+            first, last = parts[row].searchsorted((low[row], high[row]))
+            parts[row] = parts[row][first:last]
+        rows = np.repeat(np.arange(len(slots)), [len(part) for part in parts])
+        return np.concatenate([np.nonzero(held)[0], rows]), np.concatenate([own[held], *parts])
 
 
 def replay(writers: ListWriters, tokens: Ragged, excluded: Ragged) -> tuple[LegalSets, NDArray[np.int32]]:

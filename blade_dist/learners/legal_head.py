@@ -53,9 +53,9 @@ def head_plan(sets: LegalSets, trie: Trie, separator: int) -> HeadPlan:
     wide = sets.sizes(trie) >= WIDE
     nodes = [_wide_node(np.flatnonzero(wide & (sets.node == node)), sets, trie, separator) for node in _set(sets, wide)]
     narrow = np.flatnonzero(~wide)
-    edges = trie.edges_of(sets.node[narrow])
+    edges, gone = trie.edges_of(sets.node[narrow]), sets.gone.take(narrow)
     row, edge = np.repeat(narrow, edges.lengths), edges.flat
-    legal = ~np.isin((row << 32) | edge, (np.repeat(np.arange(len(sets)), sets.gone.lengths) << 32) | sets.gone.flat)
+    legal = ~np.isin((row << 32) | edge, (np.repeat(narrow, gone.lengths) << 32) | gone.flat)
     ends = narrow[sets.ends[narrow]]
     row = np.concatenate([row[legal], ends])
     token = np.concatenate([trie.edge_token(edge[legal]), np.full(len(ends), separator)])

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Container, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -38,10 +38,12 @@ class Joined:
             if names is None or policy in names:
                 self._add(seed, names[policy] if names else policy, decode, part.sort_values("prompt"))
 
-    def save(self, path: Path) -> None:
-        """One Parquet file, atomically."""
+    def save(self, path: Path, without: Container[str] = ()) -> None:
+        """One Parquet file, atomically; ``without``: policies that another file has."""
         temporary = path.with_name(path.name + ".tmp")
-        pq.write_table(pa.Table.from_pandas(pd.concat(self._parts.values()), preserve_index=False), temporary)
+        rows = pd.concat(part for (_, policy, _), part in self._parts.items() if policy not in without)
+        table = pa.Table.from_pandas(rows, preserve_index=False)
+        pq.write_table(table, temporary, compression="zstd", compression_level=19)
         temporary.replace(path)
 
     def policies(self, decode: str) -> list[str]:

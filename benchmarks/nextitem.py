@@ -34,7 +34,7 @@ def write_rows(config: Config, decodes: tuple[str, ...], path: Path) -> None:
     data, k = inputs.data, config.lists.k
     train, validation, test = (table.rows(np.arange(len(table))) for table in (data.train, data.validation, data.test))
     known = (data.catalog, training_sequences(train), validation)
-    fitted = fit(known, config.model.build, config.data.max_history, k, CUT, config.run.seed)
+    fitted = fit(known, config.model.build, config.data.max_history, config.lists, CUT, config.run.seed)
     items = fitted.lists(test, k, config.lists.exclude_history)
     lists = Lists(items, test.targets, test.history, data.catalog, test.user)
     names = dict.fromkeys([*config.evaluate.metrics, *config.reward.scored], 1.0)

@@ -69,10 +69,11 @@ class Quality:
         plain = [Cell(FIRST, target, rates[target], TARGETS[target]) for target in PARETO_TARGETS]
         cells = [*plain, *pareto_cells(FIRST, rates, rewards)]
         joined = self._joined(cells, [FIRST])
+        in_main = set(joined.policies("sampled")) - {cell.name for cell in cells if cell not in plain}
         for metric in metrics:
             run = self._runner.searched_by(FIRST, metric, math.copysign(1.0, ASKED[metric]))
             joined.add(RunPaths(run).evaluation / ROWS, FIRST, {SEARCH: f"{SEARCH} by {metric}"})
-        joined.save(self._beside("pareto", "parquet"))
+        joined.save(self._beside("pareto", "parquet"), without=in_main)
         numbers = Numbers(joined)
         tables = {decode: without_reward(table) for decode, table in numbers.table().items()}
         greedy, sampled = tables["greedy"], tables["sampled"]

@@ -34,7 +34,6 @@ FIXED: dict[str, tuple[Any, str]] = {
     "data.min_rating": (None, "slices count what lies before a user's last items in the whole log"),
     "data.windows": (0, "the next-item model learns from every prefix"),
     "evaluate.max_prompts": (None, "all seeds and models have the same test prompts"),
-    "lists.exclude_history": (True, "the next-item model's lists hold nothing that the user has had"),
 }
 """What a preset may not change, and why."""
 

@@ -22,7 +22,7 @@ from blade_dist.catalog.catalog import Catalog
 from blade_dist.patience import Patience
 from blade_dist.rewards.lists import Lists
 from blade_dist.rewards.metrics import ndcg
-from blade_dist.settings import BuildSettings
+from blade_dist.settings import BuildSettings, ListSettings
 
 RATES = (1e-3, 2e-3, 4e-3)
 """Learning rates; the one with the best validation NDCG is taken, as for the policies."""
@@ -78,7 +78,12 @@ class Fitted:
 
 
 def fit(
-    data: tuple[Catalog, Ragged, Prompts], build: BuildSettings, context: int, k: int, cut: int, seed: int
+    data: tuple[Catalog, Ragged, Prompts],
+    build: BuildSettings,
+    context: int,
+    lists: ListSettings,
+    cut: int,
+    seed: int,
 ) -> Fitted:
     """Trains with every learning rate, each until validation NDCG stops improving; the best model.
 
@@ -86,15 +91,22 @@ def fit(
         data: the items, the users' training sequences, the validation prompts.
         build: width, layers, heads, feed-forward width.
         context: longest input; a longer sequence is cut to windows.
-        k: items per list.
+        lists: how long they are, and what they may not hold of a history.
         cut: of the NDCG.
         seed: of initialisation, order and dropout.
     """
-    return max((_fit(data, build, context, k, cut, seed, lr) for lr in RATES), key=lambda fitted: fitted.validation)
+    trials = (_fit(data, build, context, lists, cut, seed, lr) for lr in RATES)
+    return max(trials, key=lambda fitted: fitted.validation)
 
 
 def _fit(
-    data: tuple[Catalog, Ragged, Prompts], build: BuildSettings, context: int, k: int, cut: int, seed: int, lr: float
+    data: tuple[Catalog, Ragged, Prompts],
+    build: BuildSettings,
+    context: int,
+    lists: ListSettings,
+    cut: int,
+    seed: int,
+    lr: float,
 ) -> Fitted:
     catalog, sequences, validation = data
     torch.manual_seed(seed)
@@ -111,7 +123,7 @@ def _fit(
             optimizer.zero_grad()
             loss.backward()
             optimizer.step()
-        items = top_lists(model, validation, k, True)
+        items = top_lists(model, validation, lists.k, lists.exclude_history)
         found = float(ndcg(Lists(items, validation.targets, validation.history, catalog), cut).mean())
         if patience.see(found):
             best, validation_ndcg = copy.deepcopy(model.state_dict()), found

@@ -138,15 +138,9 @@ class StepPipeline:
         self._pool = pool
         self._scorer = scorer
         self._estimator = estimator
-        self._prompter, self._validation = (
-            Prompter(
-                PromptTable.load(paths.data / f"{split}.arrow"),
-                Codec.load(paths.codec),
-                config.run.seed,
-                config.lists.exclude_history,
-            )
-            for split in ("train", "validation")
-        )
+        how = (Codec.load(paths.codec), config.run.seed, config.lists.exclude_history)
+        self._prompter = Prompter(PromptTable.load(paths.data / "train.arrow"), *how)
+        self._validation = Prompter(PromptTable.load(paths.data / "validation.arrow"), *how)
         self._held_out = held_out
         self._lock = threading.Lock()
         self._attempt = 0

@@ -12,7 +12,7 @@ from blade_dist.data.bundle import DataBundle
 from blade_dist.evaluation.baselines import cooccurrence_lists
 from blade_dist.evaluation.bootstrap import mean_interval
 from blade_dist.rewards.lists import Lists
-from blade_dist.settings import BuildSettings, Config
+from blade_dist.settings import BuildSettings, Config, ListSettings
 from tests.conftest import made_prompts
 from tests.test_rewards_metrics import make_catalog
 
@@ -159,7 +159,10 @@ class TestSasRec:
             [str(n) for n in range(12)], [[n] for n in range(12)], [[(n + 5) % 12] for n in range(12)]
         )
         build = BuildSettings(hidden_size=32, layers=1, heads=1, kv_heads=1, ffn_size=32)
-        fitted = [sasrec.fit((catalog, Ragged.of(walks), validation), build, 4, 3, 3, seed=1) for _ in range(2)]
+        fitted = [
+            sasrec.fit((catalog, Ragged.of(walks), validation), build, 4, ListSettings(k=3), 3, seed=1)
+            for _ in range(2)
+        ]
         lists = fitted[0].lists(validation, 3, True)
         assert (lists[:, 0] == (np.arange(12) + 5) % 12).all()
         assert fitted[0].validation == 1

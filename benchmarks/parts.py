@@ -11,7 +11,7 @@ from cells import PARETO, PARETO_TARGETS, TARGETS, Cell, pareto_cells, pareto_na
 from compare import ASKED, MAIN, Numbers, headline
 from joined import Joined
 from pictures import draw_curves, draw_pareto, draw_search, draw_sensitivity
-from runner import BEST_OF, Runner
+from runner import BEST_OF, ROWS, Runner
 from slices import make_slices, read_log
 
 from blade_dist.artifacts import RunPaths
@@ -20,7 +20,6 @@ from blade_dist.data.bundle import load_data
 Found = dict[str, Any]
 FIRST = 0
 """The seed that learning rates are chosen on, and that the Pareto front and the sensitivity are of."""
-ROWS = "per_user.parquet"
 SEARCH = f"sft best of {BEST_OF[-1]}"
 
 

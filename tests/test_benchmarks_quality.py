@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 from contextlib import suppress
@@ -16,6 +17,8 @@ import pandas as pd
 import pytest
 import yaml
 from rich.console import Console
+
+from blade_dist.artifacts import RunPaths
 
 FOLDER = Path(__file__).parent.parent / "benchmarks"
 
@@ -54,10 +57,61 @@ class TestRunner:
     def test_work_is_done_once(self, runner: Any, tmp_path: Path) -> None:
         done: list[str] = []
         for _ in range(2):
-            runner.once(tmp_path / "runs" / "a", {"run.seed": 0}, "train", lambda: done.append("train"))
-        runner.once(tmp_path / "runs" / "a", {"run.seed": 0}, "evaluate", lambda: done.append("evaluate"))
+            runner.once(tmp_path / "runs" / "a", {"run.seed": 0}, "train", tmp_path, lambda: done.append("train"))
+        runner.once(tmp_path / "runs" / "a", {"run.seed": 0}, "evaluate", tmp_path, lambda: done.append("evaluate"))
         assert done == ["train", "evaluate"]
         assert runner.seconds()["a"].keys() == {"train", "evaluate"}
+
+    def test_work_whose_result_is_gone_is_done_again(self, runner: Any, tmp_path: Path) -> None:
+        run, makes, done = tmp_path / "runs" / "a", tmp_path / "weights", 0
+
+        def work() -> None:
+            nonlocal done
+            done += 1
+            makes.touch()
+
+        for _ in range(2):
+            runner.once(run, {}, "train", makes, work)
+        makes.unlink()
+        runner.once(run, {}, "train", makes, work)
+        assert done == 2
+        assert json.loads((run / "cell.json").read_text())["finished"] == ["train"]
+
+    def test_the_light_files_are_enough_wherever_the_log_lies(
+        self, runner: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """Nothing of a finished cell is made again for the table, its reference and data included."""
+        import runner as module
+        from cells import Cell
+
+        def stage(name: str, config: Any, *_checkpoints: Path) -> None:
+            done.append(name)
+            paths = RunPaths(config.run.dir)
+            for makes in STAGE_MAKES[name](paths):
+                makes.parent.mkdir(parents=True, exist_ok=True)
+                makes.touch()
+
+        done: list[str] = []
+        monkeypatch.setattr(module, "stage", stage)
+        cell = Cell(1, "blade", 1e-3, {"target": "blade"})
+        runner.evaluated(cell)
+        assert done == ["data", "sft", "prior", "train", "evaluate"]
+        light = tmp_path / "light"
+        for path in (tmp_path / "runs").rglob("*"):
+            if path.name in module.LIGHT:
+                (light / path.relative_to(tmp_path / "runs")).parent.mkdir(parents=True, exist_ok=True)
+                shutil.copy(path, light / path.relative_to(tmp_path / "runs"))
+        log = tmp_path / "elsewhere" / tmp_path.name
+        log.mkdir(parents=True)
+        elsewhere = module.Runner(light, tmp_path / "preset.yaml", log, Console(quiet=True))
+        done.clear()
+        run = elsewhere.evaluated(cell)
+        elsewhere.aligned(cell)
+        assert done == []
+        assert elsewhere.seconds()["seed1/blade-lr-0.001-4188"].keys() == {"train", "evaluate"}
+        assert (run / "evaluation" / "per_user.parquet").is_file()
+        elsewhere.evaluated(Cell(1, "static", 1e-3, {"target": "static"}))
+        assert done == ["data", "sft", "prior", "train", "evaluate"]
 
     def test_failed_work_is_tried_again_and_its_time_counts(self, runner: Any, tmp_path: Path) -> None:
         run = tmp_path / "runs" / "a"
@@ -67,24 +121,33 @@ class TestRunner:
             raise SystemExit
 
         with suppress(SystemExit):
-            runner.once(run, {}, "train", fails)
-        runner.once(run, {}, "train", lambda: None)
+            runner.once(run, {}, "train", tmp_path, fails)
+        runner.once(run, {}, "train", tmp_path, lambda: None)
         assert 0.2 < runner.seconds()["a"]["train"] < 2
 
     def test_a_folder_of_other_settings_is_refused(self, runner: Any, tmp_path: Path) -> None:
         run = tmp_path / "runs" / "a"
-        runner.once(run, {"learner.lr": 1e-3}, "train", lambda: None)
+        runner.once(run, {"learner.lr": 1e-3}, "train", tmp_path, lambda: None)
         with pytest.raises(SystemExit, match="delete it or choose another --folder"):
-            runner.once(run, {"learner.lr": 2e-3}, "train", lambda: None)
-        runner.once(run, {"learner.lr": 1e-3}, "evaluate", lambda: None, {"evaluate.best_of": (2, 4)})
-        runner.once(run, {"learner.lr": 1e-3}, "evaluate", lambda: None, {"evaluate.best_of": [2, 4]})
+            runner.once(run, {"learner.lr": 2e-3}, "train", tmp_path, lambda: None)
+        runner.once(run, {"learner.lr": 1e-3}, "evaluate", tmp_path, lambda: None, more={"evaluate.best_of": (2, 4)})
+        runner.once(run, {"learner.lr": 1e-3}, "evaluate", tmp_path, lambda: None, more={"evaluate.best_of": [2, 4]})
         with pytest.raises(SystemExit, match="delete it or choose another --folder"):
-            runner.once(run, {"learner.lr": 1e-3}, "evaluate", lambda: None, {"evaluate.best_of": (2,)})
+            runner.once(run, {"learner.lr": 1e-3}, "evaluate", tmp_path, lambda: None, more={"evaluate.best_of": (2,)})
 
     def test_the_preset_says_what_it_has(self, runner: Any) -> None:
         assert runner.preset_value("prior.size") == 4
         assert runner.preset_value("posterior.tau") == 0.3
 
+
+STAGE_MAKES = {
+    "data": lambda paths: [paths.data / "rows"],
+    "sft": lambda paths: [paths.reference / "weights"],
+    "prior": lambda paths: [paths.prior],
+    "train": lambda paths: [paths.target("blade") / "metrics.parquet", paths.policy("blade") / "weights"],
+    "evaluate": lambda paths: [paths.evaluation / "per_user.parquet"],
+}
+"""What a stage leaves."""
 
 PRESET = {
     "data": {"source": "movielens", "k_core": 2, "max_history": 8, "targets": 5, "windows": 0},
@@ -114,6 +177,14 @@ def movielens(tmp_path: Path) -> Path:
     movies = [f'{movie},"Film {movie}, the (2001)",{"Drama|War" if movie % 3 else "Comedy"}' for movie in range(30)]
     (folder / "movies.csv").write_text("\n".join(["movieId,title,genres", *movies]) + "\n")
     return folder
+
+
+def heavy(folder: str, names: list[str]) -> set[str]:
+    """What the table does not read."""
+    from runner import LIGHT
+
+    links = {name for name in names if (Path(folder) / name).is_symlink()}
+    return links | {name for name in names if name not in LIGHT and not (Path(folder) / name).is_dir()}
 
 
 def quality(folder: Path, *options: str) -> subprocess.CompletedProcess[str]:
@@ -152,6 +223,12 @@ def test_the_whole_command_resumes_and_says_what_it_found(movielens: Path, tmp_p
     assert {k: v for k, v in json.loads(out.read_text()).items() if k != "when"} == {
         k: v for k, v in first.items() if k != "when"
     }
+    light = tmp_path / "light"
+    shutil.copytree(runs, light, ignore=heavy)
+    elsewhere = quality(light, *options)
+    assert elsewhere.returncode == 0, elsewhere.stderr[-3000:]
+    assert {path.name for path in light.rglob("*") if path.suffix == ".safetensors"} == set()
+    assert json.loads(out.read_text())["tables"] == first["tables"]
     preset.write_text(yaml.safe_dump(PRESET | {"prior": {"size": 8}}))
     other = quality(runs, *options)
     assert other.returncode == 2

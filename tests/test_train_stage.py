@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -13,11 +14,13 @@ from rich.console import Console
 
 from blade_dist.artifacts import RunPaths
 from blade_dist.checkpoint import read_policy
+from blade_dist.config import load_config
 from blade_dist.data.bundle import DataBundle
 from blade_dist.errors import UserError
 from blade_dist.posterior.prior import SCALES_KEY
 from blade_dist.settings import Config
 from blade_dist.stages.align import align_stage
+from blade_dist.stages.prior import prior_stage
 from tests.conftest import TRAIN_PROMPTS, with_settings
 
 
@@ -106,6 +109,30 @@ def test_generation_runs_ahead_by_max_staleness(
     assert [row["rollout_gap"] < 1e-4 for row in rows] == [True, False, False, False, False]
     (first,) = pq.read_table(trained[1].target("blade") / "metrics.parquet").to_pylist()
     assert rows[0]["reward"] == first["reward"]
+
+
+def test_lists_are_as_long_in_training_as_the_reward_looks(
+    trained: dict[int, RunPaths], tiny_config: Config, tiny_data: DataBundle, tmp_path: Path
+) -> None:
+    config = with_settings(
+        tiny_config,
+        tmp_path / "run",
+        train={"steps": 1, "prompts": 16, "prompts_per_step": TRAIN_PROMPTS},
+        rollout={"k": 2},
+        reward={"weights": {"ndcg@2": 1.0, "ild@2": 0.3}},
+    )
+    align_stage(config, Console(quiet=True))
+    paths = RunPaths(config.run.dir)
+    (row,) = pq.read_table(paths.target("blade") / "metrics.parquet").to_pylist()
+    (whole,) = pq.read_table(trained[1].target("blade") / "metrics.parquet").to_pylist()
+    assert row["list_tokens"] <= tiny_data.codec.max_list_tokens(2)
+    assert whole["list_tokens"] > row["list_tokens"]
+    assert row["invalid"] == row["duplicate"] == 0
+    assert max(row["logprob_gap"], row["rollout_gap"]) < 1e-4
+    assert load_config(paths.target("blade") / "config.yaml").lists.k == 3
+    shutil.copyfile(trained[1].prior, paths.prior)
+    with pytest.raises(UserError, match="another k 3 instead of 2"):
+        prior_stage(config, Console(quiet=True))
 
 
 def test_validation_chooses_the_checkpoint_and_stops_the_run(

@@ -125,6 +125,19 @@ class Config(Section):
         return self
 
     @model_validator(mode="after")
+    def _cut(self) -> Config:
+        k = self.rollout.k
+        if k is None:
+            return self
+        if k > self.lists.k:
+            raise ValueError(f"rollout.k: {k} items in training, and lists.k = {self.lists.k}; at most that many")
+        for name in self.reward.scored:
+            cut = name.rpartition("@")[2]
+            if cut.isdecimal() and int(cut) > k:
+                raise ValueError(f"rollout.k: the reward's {name} looks at more than {k} items; give it at least {cut}")
+        return self
+
+    @model_validator(mode="after")
     def _anchored(self) -> Config:
         if "bond" not in (self.target, *self.run.compare):
             return self
@@ -153,6 +166,12 @@ class Config(Section):
                 "leave one of the two out"
             )
         return self
+
+    @property
+    def in_training(self) -> Config:
+        """These settings with lists of the length that they have in training, ``rollout.k``."""
+        lists = self.lists.model_copy(update={"k": self.rollout.k or self.lists.k})
+        return self.model_copy(update={"lists": lists})
 
     @property
     def refresh_every(self) -> int | None:

@@ -16,6 +16,9 @@ class RolloutSettings(Section):
     """GPUs per engine."""
     group_size: Annotated[int, Field(ge=2)] = 16
     """G: lists per prompt and step."""
+    k: Positive | None = None
+    """Items of a list in training, reference lists included; default ``lists.k``. Items that no part of the reward
+    looks at cost time and add noise to the gradient: 5 is right where the reward is ndcg@5."""
     max_staleness: Annotated[int, Field(ge=0, le=8)] = 0
     """Steps that generation may run ahead of the newest weights, while the learners learn; 0 is strictly on-policy."""
     temperature: Rate = 1.0

@@ -54,7 +54,7 @@ def align_stage(
         UserError: bad input, before anything starts; a floor or a ceiling that is out of reach, as soon as there is a
             prior. The folder is not yet bound to the settings then.
     """
-    inputs = check_alignment(config)
+    inputs, given, config = check_alignment(config), config, config.in_training
     folder = inputs.paths.target(config.target)
     stamp = align_stamp(config, inputs)
     if is_done(folder, stamp, "the aligned model"):
@@ -79,7 +79,7 @@ def align_stage(
                 check_spread(config, inputs)
                 check_limits(config, inputs, console)
             mark(folder, stamp, done=False)  # from here on the folder belongs to these settings
-            save_config(config, folder / "config.yaml")
+            save_config(given, folder / "config.yaml")
             scales = reward_scales(config, inputs)
             ray.get([actor.rescale.remote(scales) for actor in (reward, validator) if actor is not None])
             watching = watching or (lambda _: ProgressPrinter(config.train.steps, console))

@@ -32,7 +32,7 @@ PILOT = 256
 
 def prior_stage(config: Config, console: Console) -> None:
     """Builds ``prior.arrow``, or goes on where it was stopped; skipped where it is whole."""
-    inputs = check_inputs(config)
+    inputs, config = check_inputs(config), config.in_training
     if has_prior(config, inputs):
         console.print(f"prior: {inputs.paths.prior} is already there")
         return
@@ -54,7 +54,7 @@ def prior_stamp(config: Config, inputs: Inputs) -> dict[str, Any]:
         "catalog": inputs.data.catalog.fingerprint(),
         "split": inputs.data.train.fingerprint(),
         "reward": inputs.composite.fingerprint(),
-        "k": config.lists.k,
+        "k": config.in_training.lists.k,
         "temperature": config.rollout.temperature,
         "constraint": _constraint(config.lists),
         "size": config.prior.size,

@@ -81,7 +81,8 @@ class Prompts:
     targets: Ragged
     """int32 item indices, held out, next first."""
     seen: Ragged
-    """int32 item indices: all that the user had before the targets, the history (what the prompt shows) at the end."""
+    """int32 item indices, none twice: all that the user had before the targets, the history (what the prompt shows) at
+    the end."""
 
     def __len__(self) -> int:
         return len(self.index)
@@ -223,7 +224,7 @@ class LearnBatch:
     prompt_tokens: Ragged
     """int32, ``B`` rows."""
     excluded: Ragged
-    """int32 item indices that lists may not hold, ``B`` rows."""
+    """int32 item indices that lists may not hold, ``B`` rows, none twice in a row."""
     rollouts: Rollouts
     estimates: Estimates
     decision_tokens: int

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from blade_dist.batches import Ragged
-from blade_dist.catalog.legal import LegalSets, ListWriters, distinct_items, replay
+from blade_dist.catalog.legal import LegalSets, ListWriters, replay
 from blade_dist.catalog.trie import ROOT, Trie, build_trie
 from blade_dist.errors import UserError
 
@@ -153,11 +153,6 @@ def test_a_saved_trie_is_mapped_back(tmp_path: Path) -> None:
     assert isinstance(again.token, np.memmap)
     for name, array in vars(trie).items():
         np.testing.assert_array_equal(array, getattr(again, name))
-
-
-def test_distinct_items_are_distinct() -> None:
-    rows = distinct_items(Ragged.of([[3, 1, 3], [], [2]]))
-    assert [rows[i].tolist() for i in range(3)] == [[1, 3], [], [2]]
 
 
 def test_an_engine_stops_when_the_last_item_is_settled() -> None:

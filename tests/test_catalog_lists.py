@@ -30,4 +30,7 @@ def test_mask_illegal_is_the_definition(case: tuple[int, list[tuple[list[int], l
         assert masked[n].tolist() == kept
         assert invalid[n] == written.count(MISS)
         assert duplicate[n] == repeats
+    twice = mask_illegal(items.repeat(2, axis=0), Ragged.of([row[1] for row in rows]))
+    for once, pairs in zip((masked, invalid, duplicate), twice, strict=True):
+        np.testing.assert_array_equal(pairs, once.repeat(2, axis=0))
     assert masked.dtype == invalid.dtype == duplicate.dtype == np.int32

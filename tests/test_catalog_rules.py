@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from blade_dist.batches import MISS, Ragged
 from blade_dist.catalog import blocked
 from blade_dist.catalog.catalog import Catalog
-from blade_dist.catalog.legal import LegalSets, distinct_items
+from blade_dist.catalog.legal import LegalSets
 from blade_dist.catalog.legality import Legality, check_free_items, room_for_all
 from blade_dist.catalog.lists import mask_illegal
 from blade_dist.catalog.rules import Rules, make_rules
@@ -112,7 +112,7 @@ def write(case: Case, data: Any) -> tuple[list[list[int]], list[list[set[int]]]]
     """Lists of three users side by side, every legal set looked at; without rules a list may come to a dead end."""
     legality = case.legality
     writers = legality.writers(3)
-    writers.start(np.arange(3), distinct_items(case.histories))
+    writers.start(np.arange(3), case.histories)
     written: list[list[int]] = [[], [], []]
     seen: list[list[set[int]]] = [[], [], []]
     while going := [row for row in range(3) if END not in written[row] and case.legal(row, written[row])]:
@@ -151,7 +151,7 @@ def test_engines_leave_out_only_what_is_no_decision(case: Case, data: st.DataObj
     """Lists that an engine ended early are read, completed, and have the decisions that a learner sees."""
     legality = case.legality
     writers = legality.writers(3, early=True)
-    writers.start(np.arange(3), distinct_items(case.histories))
+    writers.start(np.arange(3), case.histories)
     written: list[list[int]] = [[], [], []]
     going = [0, 1, 2]
     while going:
@@ -291,7 +291,7 @@ def test_rules_without_room_are_refused() -> None:
     with pytest.raises(UserError, match=r"lists\.exclude, lists\.at_most: they leave room for 3 of 5 items in a list"):
         room_for_all(5, 4, tight)
     assert room_for_all(5, 3, tight) == 3
-    prompts = made_prompts([[0], [4, 4]], [[1]] * 2)
+    prompts = made_prompts([[0], [4]], [[1]] * 2)
     check_free_items(prompts, 5, 2, True, tight)
     with pytest.raises(UserError, match=r"user 'u1' has 2 of 5 items outside the history that fit a list under"):
         check_free_items(prompts, 5, 3, True, tight)

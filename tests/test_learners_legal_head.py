@@ -11,7 +11,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from blade_dist.batches import Ragged
-from blade_dist.catalog.legal import distinct_items
 from blade_dist.catalog.legality import Legality
 from blade_dist.catalog.trie import build_trie
 from blade_dist.learners import legal_head
@@ -33,7 +32,7 @@ def random_legality(rng: np.random.Generator, items: int, k: int) -> Legality:
 def random_lists(rng: np.random.Generator, legality: Legality, histories: Ragged) -> Ragged:
     """Legal lists, drawn by the rule."""
     writers = legality.writers(len(histories))
-    writers.start(np.arange(len(histories)), distinct_items(histories))
+    writers.start(np.arange(len(histories)), histories)
     mask = LegalMask(legality, "cpu")
     rows: list[list[int]] = [[] for _ in range(len(histories))]
     while going := [row for row, tokens in enumerate(rows) if END not in tokens]:

@@ -16,7 +16,6 @@ import torch
 
 from blade_dist.artifacts import RunPaths
 from blade_dist.batches import MISS, Ragged, Rollouts
-from blade_dist.catalog.legal import distinct_items
 from blade_dist.catalog.legality import Legality
 from blade_dist.checkpoint import context_length
 from blade_dist.data.bundle import DataBundle
@@ -113,7 +112,7 @@ def greedy_by_hand(setup: Setup, request: RolloutRequest) -> list[list[int]]:
     for row in range(len(request)):
         writers = setup.legality.writers(1)
         slot = np.array([0])
-        writers.start(slot, distinct_items(request.excluded.take(np.array([row]))))
+        writers.start(slot, request.excluded.take(np.array([row])))
         tokens: list[int] = []
         while setup.data.codec.end not in tokens:
             ids = torch.tensor([[*request.tokens[row].tolist(), *tokens]])

@@ -271,12 +271,3 @@ def replay(writers: ListWriters, tokens: Ragged, excluded: Ragged) -> tuple[Lega
     if not parts:
         return writers.legal(np.arange(0)), items
     return LegalSets.concat(parts).take(np.argsort(np.concatenate(places), kind="stable")), items
-
-
-def distinct_items(rows: Ragged) -> Ragged:
-    """The different items of each row (int32 catalog indices), ascending."""
-    row = np.repeat(np.arange(len(rows)), rows.lengths)
-    pairs = np.unique((row.astype(np.int64) << _EDGE_BITS) | rows.flat)
-    counts = np.bincount(pairs >> _EDGE_BITS, minlength=len(rows))
-    items = (pairs & ((1 << _EDGE_BITS) - 1)).astype(np.int32)
-    return Ragged(items, np.concatenate([[0], np.cumsum(counts)]).astype(np.int64))

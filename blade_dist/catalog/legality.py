@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from blade_dist.artifacts import read_json, whole_folder, write_json
 from blade_dist.batches import ExcludeHistory, Prompts, Ragged
 from blade_dist.catalog.codec import Codec
-from blade_dist.catalog.legal import LegalSets, ListWriters, distinct_items, replay
+from blade_dist.catalog.legal import LegalSets, ListWriters, replay
 from blade_dist.catalog.rules import Rules, load_rules
 from blade_dist.catalog.trie import Trie, build_trie
 from blade_dist.errors import UserError
@@ -77,12 +77,13 @@ class Legality:
         return ListWriters(self.trie, self.k, self.separator, self.end, slots, early, self.rules)
 
     def sets(self, tokens: Ragged, excluded: Ragged) -> LegalSets:
-        """The legal set at every token of finished lists; ``tokens`` and ``excluded`` (items) have a row per list."""
-        return replay(self.writers(len(tokens)), tokens, distinct_items(excluded))[0]
+        """The legal set at every token of finished lists; ``tokens`` and ``excluded`` (items, none twice) have a row
+        for each."""
+        return replay(self.writers(len(tokens)), tokens, excluded)[0]
 
     def read(self, tokens: Ragged, excluded: Ragged) -> tuple[NDArray[np.int32], NDArray[np.bool_]]:
         """What engines wrote: items ``[n, K]``, and whether each token was one of several legal ones ``[T]``."""
-        sets, items = replay(self.writers(len(tokens), early=True), tokens, distinct_items(excluded))
+        sets, items = replay(self.writers(len(tokens), early=True), tokens, excluded)
         return items, sets.sizes(self.trie) > 1
 
 
@@ -111,8 +112,7 @@ def check_free_items(
     excluded = prompts.excluded(exclude_history)
     if room - int(excluded.lengths.max(initial=0)) >= k:
         return
-    known = distinct_items(excluded)
-    free = items - known.lengths if rules is None else rules.room(known)
+    free = items - excluded.lengths if rules is None else rules.room(excluded)
     if (short := np.flatnonzero(free < k)).size:
         row = short[0]
         raise UserError(

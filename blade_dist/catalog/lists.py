@@ -16,7 +16,8 @@ def mask_illegal(
 
     Args:
         items: int32 ``[n, K]`` catalog indices or :data:`MISS`.
-        excluded: int32 item indices, ``n`` rows; such an item counts as a repeated one.
+        excluded: int32 item indices, a row for each list, or for each group of as many lists that follow each other;
+            such an item counts as a repeated one.
         rules: over catalog indices.
 
     Returns:
@@ -29,9 +30,9 @@ def mask_illegal(
     repeated = ((items[:, :, None] == items[:, None, :]) & earlier).any(axis=2)
     if len(excluded.flat):
         width = int(max(items.max(initial=0), excluded.flat.max())) + 1
-        rows = np.arange(n, dtype=np.int64)
+        rows = np.arange(len(excluded), dtype=np.int64)
         pairs = np.repeat(rows, excluded.lengths) * width + excluded.flat
-        repeated |= np.isin(rows[:, None] * width + items, pairs)
+        repeated |= np.isin(rows.repeat(n // len(rows))[:, None] * width + items, pairs)
     masked = np.where(repeated, MISS, items).astype(np.int32)
     if rules is not None:
         masked = rules.keep(masked)

@@ -14,7 +14,6 @@ import ray
 from blade_dist.artifacts import RunPaths
 from blade_dist.batches import Rollouts
 from blade_dist.catalog.codec import Codec
-from blade_dist.catalog.legal import distinct_items
 from blade_dist.catalog.legality import Legality
 from blade_dist.catalog.rules import load_rules
 from blade_dist.rollouts.beam import Beams
@@ -164,14 +163,13 @@ class Engine:
         if self._legality is None:
             raise ValueError("beam search needs lists.constrain = catalog")
         began = time.perf_counter()
-        excluded = distinct_items(request.excluded)
-        beams = Beams(self._legality, excluded, width)
+        beams = Beams(self._legality, request.excluded, width)
         while len(slots := beams.undecided()):
             prompts, params = [], []
             for slot in slots.tolist():
                 row, written = beams.prompt_of(slot), beams.tokens(slot)
                 prompts.append({"prompt_token_ids": [*request.tokens[row].tolist(), *written]})
-                arguments = {EXCLUDED: excluded[row].tolist(), WRITTEN: len(written)}
+                arguments = {EXCLUDED: request.excluded[row].tolist(), WRITTEN: len(written)}
                 params.append(SamplingParams(max_tokens=1, logprobs=width, detokenize=False, extra_args=arguments))
             outputs = self._write(prompts, params)
             beams.extend(slots, [{t: p.logprob for t, p in o.outputs[0].logprobs[0].items()} for o in outputs])
@@ -183,7 +181,6 @@ class Engine:
         from vllm import SamplingParams
 
         request.check_fits(self._longest_list, self._spec.context)
-        excluded = None if self._legality is None else distinct_items(request.excluded)
         params = [
             SamplingParams(
                 n=request.group_size,
@@ -196,7 +193,7 @@ class Engine:
                 detokenize=False,
                 logprobs=0,
                 flat_logprobs=True,
-                extra_args=None if excluded is None else {EXCLUDED: excluded[row].tolist()},
+                extra_args=None if self._legality is None else {EXCLUDED: request.excluded[row].tolist()},
             )
             for row, seed in enumerate(request.seed)
         ]

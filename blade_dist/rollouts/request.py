@@ -26,7 +26,7 @@ class RolloutRequest:
     tokens: Ragged
     """int32, ``B`` rows: the prompts' tokens."""
     excluded: Ragged
-    """int32 indices of items that a list may not hold, ``B`` rows."""
+    """int32 indices of items that a list may not hold, ``B`` rows, none twice in a row."""
     seed: NDArray[np.int64]
     """``[B]`` sampling seed of each prompt; list ``i`` uses ``seed + i``."""
     group_size: int
@@ -89,13 +89,13 @@ def to_rollouts(
     """
     shape = (len(request), request.group_size)
     ragged, values = Ragged.of(tokens), _flat(logprobs)
-    excluded = request.excluded.take(np.repeat(np.arange(shape[0]), shape[1]))
     if legality is None:
         read, decision = codec.parse(ragged, lists.k), np.ones(len(ragged.flat), dtype=bool)
     else:
+        excluded = request.excluded.take(np.repeat(np.arange(shape[0]), shape[1]))
         read, decision = legality.read(ragged, excluded)
         ragged, values, decision = _completed(ragged, values, decision, read, codec)
-    items, invalid, duplicate = mask_illegal(read, excluded, rules)
+    items, invalid, duplicate = mask_illegal(read, request.excluded, rules)
     return Rollouts(
         prompt=request.prompt,
         items=items.reshape(*shape, lists.k),

@@ -39,12 +39,17 @@ class Joined:
                 self._add(seed, names[policy] if names else policy, decode, part.sort_values("prompt"))
 
     def save(self, path: Path, without: Container[str] = ()) -> None:
-        """One Parquet file, atomically; ``without``: policies that another file has."""
-        temporary = path.with_name(path.name + ".tmp")
-        rows = pd.concat(part for (_, policy, _), part in self._parts.items() if policy not in without)
-        table = pa.Table.from_pandas(rows, preserve_index=False)
-        pq.write_table(table, temporary, compression="zstd", compression_level=19)
-        temporary.replace(path)
+        """A Parquet file for each seed, ``<stem>-seed0.parquet`` for instance, each atomically.
+
+        ``without``: policies that other files have.
+        """
+        for seed in dict.fromkeys(seed for seed, _, _ in self._parts):
+            parts = [part for (of, policy, _), part in self._parts.items() if of == seed and policy not in without]
+            file = path.with_stem(f"{path.stem}-seed{seed}")
+            temporary = file.with_name(file.name + ".tmp")
+            table = pa.Table.from_pandas(pd.concat(parts), preserve_index=False)
+            pq.write_table(table, temporary, compression="zstd", compression_level=19)
+            temporary.replace(file)
 
     def policies(self, decode: str) -> list[str]:
         """In the order in which they came."""

@@ -213,7 +213,7 @@ def test_the_whole_command_resumes_and_says_what_it_found(movielens: Path, tmp_p
     assert [cell["name"] for cell in first["cells"]] == ["static", "blade"]
     assert all({"train", "evaluate"} <= cell["seconds"].keys() for cell in first["cells"])
     assert first["seconds"]["seed0/reference"].keys() == {"sft", "prior", "evaluate"}
-    rows = pd.read_parquet(out.with_suffix(".parquet"))
+    rows = pd.read_parquet(tmp_path / "out-seed0.parquet")
     assert len(rows) == (3 * len(policies) + len(searches)) * rows["prompt"].nunique()
     assert {path.name for path in tmp_path.glob("*.png")} == {"out-curves.png", "out-search.png"}
     began = {path: path.stat().st_mtime_ns for path in runs.rglob("*") if path.is_file()}

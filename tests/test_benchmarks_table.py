@@ -46,9 +46,11 @@ class TestTable:
             joined.add(path, seed)
         return joined
 
-    def test_rows_of_all_seeds_lie_in_one_file(self, joined: object, small: DataBundle, tmp_path: Path) -> None:
+    def test_each_seed_has_its_rows_in_a_file(self, joined: object, small: DataBundle, tmp_path: Path) -> None:
         joined.save(tmp_path / "rows.parquet")
-        rows = pd.read_parquet(tmp_path / "rows.parquet")
+        files = sorted(tmp_path.glob("rows-seed*.parquet"))
+        assert [set(pd.read_parquet(file)["seed"]) for file in files] == [{0}, {1}]
+        rows = pd.concat(map(pd.read_parquet, files))
         assert len(rows) == 2 * 4 * 2 * len(small.test)
         assert {"seed", "policy", "decode", "user", "prompt", "items", "reward", "ndcg@5", "ndcg@5, all"} <= set(rows)
         means = rows.groupby(["seed", "policy", "decode"])["reward"].mean()
@@ -121,7 +123,7 @@ class TestTable:
         from compare import Numbers
 
         joined.save(tmp_path / "rows.parquet")
-        rows = pd.read_parquet(tmp_path / "rows.parquet").query("seed == 0 and policy == 'blade'")
+        rows = pd.read_parquet(tmp_path / "rows-seed0.parquet").query("policy == 'blade'")
         rows.drop(columns=["seed", "ndcg@5, all"]).to_parquet(tmp_path / "one.parquet")
         joined.add(tmp_path / "one.parquet", 0, {"blade": "half"})
         with pytest.raises(ValueError, match="half, greedy"):

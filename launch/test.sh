@@ -10,7 +10,7 @@ case ${1:-} in
 Usage: launch/test.sh [PYTEST ARGUMENTS]
 
 Installs blade-dist with its development tools where that is not done (launch/install.sh --dev), then runs
-ruff check, ruff format --check, mypy and pytest (two processes), and stops at the first that fails.
+ruff check, ruff format --check, mypy and pytest, and stops at the first that fails.
 
 Examples:
   launch/test.sh
@@ -32,4 +32,4 @@ cd "$root"
 check ruff check
 check ruff format --check
 check mypy
-check pytest -n 2 --dist loadgroup "$@"
+check pytest "$@"

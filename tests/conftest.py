@@ -31,13 +31,6 @@ TRAIN_PROMPTS = 8
 """Prompts per step of the trained runs."""
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Of two processes (``launch/test.sh``) one gets all tests on the shared Ray; a file's others stay together."""
-    for item in items:
-        shares = "ray_session" in getattr(item, "fixturenames", ())
-        item.add_marker(pytest.mark.xdist_group("the shared Ray" if shares else item.path.name))
-
-
 @pytest.fixture(scope="session")
 def ray_session() -> Iterator[None]:
     """A local Ray for every test that needs one."""

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
-from sasrec import fit, training_sequences
+from sasrec import RATES, fit, training_sequences
 
 from blade_dist.evaluation.table import per_user_rows
 from blade_dist.rewards.composite import Composite
@@ -19,22 +20,25 @@ from blade_dist.stages.prior import reward_scales
 NAME = "SASRec"
 CUT = 5
 """Its learning rate and when it stops are chosen by validation NDCG at this cut-off."""
+LR = b"lr"
+"""Key of the chosen learning rate in the file's metadata."""
 
 
-def write_rows(config: Config, decodes: tuple[str, ...], path: Path) -> None:
+def write_rows(config: Config, decodes: tuple[str, ...], path: Path, rates: Sequence[float] = RATES) -> None:
     """Fits the model to the training part of the run's data; writes what `blade-dist evaluate` would of its lists.
 
     Args:
         config: settings of a run with data, a reference and a prior; ``model.build`` says how large the model is.
         decodes: ways of decoding that others have; it does not sample, so all show the same.
         path: the Parquet file.
+        rates: learning rates that are tried; :func:`chosen_rate` reads the best one.
     """
     inputs = check_inputs(config)
     inputs.composite.rescale(reward_scales(config, inputs))
     data, k = inputs.data, config.lists.k
     train, validation, test = (table.rows(np.arange(len(table))) for table in (data.train, data.validation, data.test))
     known = (data.catalog, training_sequences(train), validation)
-    fitted = fit(known, config.model.build, config.data.max_history, config.lists, CUT, config.run.seed)
+    fitted = fit(known, config.model.build, config.data.max_history, config.lists, CUT, config.run.seed, rates)
     items = fitted.lists(test, k, config.lists.exclude_history)
     lists = Lists(items, test.targets, test.history, data.catalog, test.user)
     names = dict.fromkeys([*config.evaluate.metrics, *config.reward.scored], 1.0)
@@ -42,5 +46,11 @@ def write_rows(config: Config, decodes: tuple[str, ...], path: Path) -> None:
     rows = [per_user_rows(NAME, decode, test, lists, metrics, inputs.composite) for decode in decodes]
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(path.name + ".tmp")
-    pq.write_table(pa.concat_tables(rows), temporary)
+    table = pa.concat_tables(rows)
+    pq.write_table(table.replace_schema_metadata({**(table.schema.metadata or {}), LR: str(fitted.lr)}), temporary)
     temporary.replace(path)
+
+
+def chosen_rate(path: Path) -> float:
+    """The learning rate of the model whose rows these are."""
+    return float(pq.read_schema(path).metadata[LR])

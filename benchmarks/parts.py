@@ -7,7 +7,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
-from cells import PARETO, PARETO_TARGETS, TARGETS, Cell, pareto_cells, pareto_name, sensitivity_cells
+from cells import FIRST, PARETO, PARETO_TARGETS, TARGETS, Cell, pareto_cells, pareto_name, sensitivity_cells
 from compare import ASKED, MAIN, Numbers, headline
 from joined import Joined
 from pictures import draw_curves, draw_pareto, draw_search, draw_sensitivity
@@ -18,8 +18,6 @@ from blade_dist.artifacts import RunPaths
 from blade_dist.data.bundle import load_data
 
 Found = dict[str, Any]
-FIRST = 0
-"""The seed that learning rates are chosen on, and that the Pareto front and the sensitivity are of."""
 SEARCH = f"sft best of {BEST_OF[-1]}"
 
 

@@ -18,9 +18,9 @@ from typing import Any
 import blind
 import pyarrow.parquet as pq
 import yaml
-from cells import Cell, folder_name
+from cells import FIRST, Cell, folder_name
 from inside import link, one_ray, stage
-from nextitem import write_rows
+from nextitem import RATES, chosen_rate, write_rows
 from rich.console import Console
 
 from blade_dist.artifacts import RunPaths, read_json, write_json
@@ -116,7 +116,7 @@ class Runner:
         return self._evaluate(run, cell.settings, policy, lambda: self._train(cell, policy))
 
     def next_item(self, seed: int) -> Path:
-        """The run with the next-item model's lists."""
+        """The run with the next-item model's lists; its learning rate is chosen on the first seed too."""
         config = self.config(self._reference(seed), seed)
         run = self._folder / f"seed{seed}" / "next-item"
         decodes = ("greedy", "sampled", *(("beam",) if config.evaluate.beam_width else ()))
@@ -126,7 +126,11 @@ class Runner:
             self._prior(seed, {})
             return {}
 
-        return self.once(run, {"run.seed": seed}, "next item", out, lambda: write_rows(config, decodes, out), needs)
+        def work() -> None:
+            first = RunPaths(self.next_item(FIRST)).evaluation / ROWS if seed != FIRST else None
+            write_rows(config, decodes, out, RATES if first is None else [chosen_rate(first)])
+
+        return self.once(run, {"run.seed": seed}, "next item", out, work, needs)
 
     def tuned(self, seed: int, name: str, changes: dict[str, Any], rates: Sequence[float]) -> list[dict[str, Any]]:
         """A seed's trials of every learning rate, the one with the best validation reward first."""

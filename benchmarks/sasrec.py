@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import copy
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -84,6 +84,7 @@ def fit(
     lists: ListSettings,
     cut: int,
     seed: int,
+    rates: Sequence[float] = RATES,
 ) -> Fitted:
     """Trains with every learning rate, each until validation NDCG stops improving; the best model.
 
@@ -94,8 +95,9 @@ def fit(
         lists: how long they are, and what they may not hold of a history.
         cut: of the NDCG.
         seed: of initialisation, order and dropout.
+        rates: learning rates that are tried.
     """
-    trials = (_fit(data, build, context, lists, cut, seed, lr) for lr in RATES)
+    trials = (_fit(data, build, context, lists, cut, seed, lr) for lr in rates)
     return max(trials, key=lambda fitted: fitted.validation)
 
 

@@ -36,8 +36,8 @@ class Quality:
 
     def main(self, targets: Sequence[str], seeds: int, family: Sequence[str]) -> Found:
         """Every target at its own learning rate on every seed, beside references, searches and baselines."""
-        trials = {name: self._runner.tuned(FIRST, name, TARGETS[name], self._rates) for name in targets}
-        cells = [Cell(seed, name, trials[name][0]["lr"], TARGETS[name]) for seed in range(seeds) for name in targets]
+        rates = {name: self._rate(name) for name in targets}
+        cells = [Cell(seed, name, rates[name], TARGETS[name]) for seed in range(seeds) for name in targets]
         joined = self._joined(cells, range(seeds))
         joined.save(self._out.with_suffix(".parquet"))
         numbers = Numbers(joined)
@@ -54,7 +54,7 @@ class Quality:
             "prompts": joined.prompts(),
             "by_seed": joined.by_seed(),
             "cells": summaries,
-            "trials": trials,
+            "trials": {name: self._trials(name) for name in targets},
         }
 
     def pareto(self, trades: Sequence[str]) -> Found:
@@ -103,7 +103,11 @@ class Quality:
         return {"ndcg@5": found, "greedy": table, "cells": [self._runner.summary(cell) for cell in every]}
 
     def _rate(self, target: str) -> float:
-        return float(self._runner.tuned(FIRST, target, TARGETS[target], self._rates)[0]["lr"])
+        return float(self._trials(target)[0]["lr"])
+
+    def _trials(self, target: str) -> list[Found]:
+        """The first seed's, the best one first."""
+        return self._runner.tuned(FIRST, target, TARGETS[target], self._rates)
 
     def _joined(self, cells: Sequence[Cell], seeds: Iterable[int]) -> Joined:
         """Rows of the seeds' references with all that is compared with them, and of the cells."""

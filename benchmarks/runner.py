@@ -83,13 +83,17 @@ class Runner:
     def data(self) -> Path:
         """The run whose data all seeds share: the same catalog, split and test prompts."""
         run = self._folder / "data"
-        return self._blade(run, {"run.seed": 0}, "data", makes=RunPaths(run).data)
+        return self._blade(run, {"run.seed": 0}, "data", makes=RunPaths(run).data / "card.json")
 
     def reference(self, seed: int) -> Path:
         """The run with the seed's fine-tuned reference."""
         run = self._reference(seed)
         return self._blade(
-            run, {"run.seed": seed}, "sft", makes=RunPaths(run).reference, needs=lambda: {"data": self.data()}
+            run,
+            {"run.seed": seed},
+            "sft",
+            makes=RunPaths(run).reference / "config.json",
+            needs=lambda: {"data": self.data()},
         )
 
     def searched(self, seed: int) -> Path:
@@ -113,7 +117,7 @@ class Runner:
         """The cell's run, trained and evaluated."""
         run = self._place(cell)
         policy = RunPaths(run).policy(cell.target)
-        return self._evaluate(run, cell.settings, policy, lambda: self._train(cell, policy))
+        return self._evaluate(run, cell.settings, policy, lambda: self._train(cell, policy / "config.json"))
 
     def next_item(self, seed: int) -> Path:
         """The run with the next-item model's lists; its learning rate is chosen on the first seed too."""

@@ -141,10 +141,10 @@ class TestRunner:
 
 
 STAGE_MAKES = {
-    "data": lambda paths: [paths.data / "rows"],
-    "sft": lambda paths: [paths.reference / "weights"],
+    "data": lambda paths: [paths.data / "card.json"],
+    "sft": lambda paths: [paths.reference / "config.json"],
     "prior": lambda paths: [paths.prior],
-    "train": lambda paths: [paths.target("blade") / "metrics.parquet", paths.policy("blade") / "weights"],
+    "train": lambda paths: [paths.target("blade") / "metrics.parquet", paths.policy("blade") / "config.json"],
     "evaluate": lambda paths: [paths.evaluation / "per_user.parquet"],
 }
 """What a stage leaves."""

@@ -59,6 +59,10 @@ class Numbers:
             found[int(number)] |= {"p_holm": adjusted, "significant": adjusted < LEVEL}
         return found
 
+    def minus(self, policy: str, against: str, column: str) -> Found:
+        """Greedily, the mean of what the policy has more than the other one, prompt by prompt."""
+        return self._users.mean(self._minus(policy, against, "greedy", column)).as_dict()
+
     def ratio(self, policy: str, against: str, column: str) -> Found:
         """Greedily, ``mean(policy) / mean(against) - 1``."""
         a, b = (self._values(of, "greedy", column) for of in (policy, against))
@@ -75,9 +79,7 @@ class Numbers:
         own, reference = (self._users.mean(self._values(of, "greedy", MAIN)).as_dict() for of in (policy, "sft"))
         change = self.ratio(policy, "sft", metric)
         against = {
-            target: {
-                name: self._users.mean(self._minus(policy, rival, "greedy", name)).as_dict() for name in (metric, MAIN)
-            }
+            target: {name: self.minus(policy, rival, name) for name in (metric, MAIN)}
             for target, rival in rivals.items()
         }
         reached = own["mean"] >= reference["low"] and change["mean"] / ASKED[metric] >= 1
@@ -86,7 +88,7 @@ class Numbers:
             "metric": metric,
             "relative_to_sft": change,
             MAIN: own,
-            f"{MAIN}_minus_sft": self._users.mean(self._minus(policy, "sft", "greedy", MAIN)).as_dict(),
+            f"{MAIN}_minus_sft": self.minus(policy, "sft", MAIN),
             "sft_low": reference["low"],
             "reached": reached,
             "against": against,

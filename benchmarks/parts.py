@@ -16,6 +16,7 @@ from slices import make_slices, read_log
 
 from blade_dist.artifacts import RunPaths
 from blade_dist.data.bundle import load_data
+from blade_dist.tracking.means import mean_of_last
 
 Found = dict[str, Any]
 SEARCH = f"sft best of {BEST_OF[-1]}"
@@ -95,12 +96,23 @@ class Quality:
 
     def sensitivity(self) -> Found:
         """Greedy numbers of BLADE with one setting changed at a time, at its own learning rate."""
-        cells = sensitivity_cells(FIRST, self._rate("blade"), self._runner.preset_value)
-        every = list({cell.name: cell for values in cells.values() for cell in values.values()}.values())
-        table = Numbers(self._joined(every, [FIRST])).table()["greedy"]
-        found = {name: {value: table[cell.name][MAIN] for value, cell in of.items()} for name, of in cells.items()}
+        plain = Cell(FIRST, "blade", self._rate("blade"), TARGETS["blade"])
+        cells = sensitivity_cells(FIRST, plain.lr, self._runner.preset_value)
+        every = {cell.name: cell for cell in [plain, *(cell for of in cells.values() for cell in of.values())]}
+        numbers = Numbers(self._joined(list(every.values()), [FIRST]))
+        summaries = {name: self._runner.summary(cell) for name, cell in every.items()}
+        table = numbers.table()["greedy"]
+
+        def of_value(cell: Cell) -> Found:
+            own = summaries[cell.name]
+            informative = mean_of_last(own["curves"]["informative_groups"])
+            read = {"informative_groups": informative, "validation": own["validation"]}
+            other = numbers.minus(cell.name, plain.name, MAIN) if cell != plain else None
+            return table[cell.name][MAIN] | {"minus_preset": other, **read}
+
+        found = {name: {value: of_value(cell) for value, cell in of.items()} for name, of in cells.items()}
         draw_sensitivity(found, self._beside("sensitivity"))
-        return {"ndcg@5": found, "greedy": table, "cells": [self._runner.summary(cell) for cell in every]}
+        return {MAIN: found, "greedy": table, "cells": list(summaries.values())}
 
     def _rate(self, target: str) -> float:
         return float(self._trials(target)[0]["lr"])

@@ -92,6 +92,17 @@ def trades(result: Result, shown: dict[str, str]) -> Rows:
     return rows
 
 
+def sensitivity(result: Result, shown: dict[str, str]) -> Rows:
+    """BLADE with one setting changed: NDCG@5, its difference to the preset's BLADE, and how much there was to learn."""
+    rows = [[shown["blade"], MAIN, "minus the preset's", "informative groups", "validation"]]
+    for name, values in result["sensitivity"][MAIN].items():
+        for value, of in values.items():
+            read = [f"{of['informative_groups']:.2f}", f"{of['validation']:.4f}"]
+            other = of["minus_preset"]
+            rows.append([f"`{name}: {value}`", interval(of), signed(other) if other else "", *read])
+    return rows
+
+
 def interval(of: Result) -> str:
     """Mean, low, high."""
     return f"{of['mean']:.4f} [{of['low']:.4f}, {of['high']:.4f}]"

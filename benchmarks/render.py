@@ -97,10 +97,12 @@ def show_trades(trades: Sequence[Found], console: Console) -> None:
 
 def show_sensitivity(found: dict[str, Found], console: Console) -> None:
     """NDCG for each value of each setting."""
-    table = Table("setting", "value", "NDCG@5", title="BLADE, greedy, one setting changed")
+    heads = ("setting", "value", "NDCG@5", "minus the preset's", "informative groups")
+    table = Table(*heads, title="BLADE, greedy, one setting changed")
     for name, values in found.items():
-        for value, interval in values.items():
-            table.add_row(name, value, written(interval))
+        for value, of in values.items():
+            other = written(of["minus_preset"]) if of["minus_preset"] else ""
+            table.add_row(name, value, written(of), other, f"{of['informative_groups']:.2f}")
     console.print(table)
 
 

@@ -190,6 +190,7 @@ TABLES: dict[str, Callable[[], str]] = {
             quality_tables.gains,
             quality_tables.slices,
             quality_tables.trades,
+            quality_tables.sensitivity,
         )
     },
     "speed": speed,

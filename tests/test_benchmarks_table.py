@@ -119,6 +119,24 @@ class TestTable:
         other = joined.rows("static", "greedy")["ild@5"].mean()
         assert traded[-1].startswith(f"{joined.rows('blade', 'greedy')['ild@5'].mean() - other:+.4f} [")
 
+    def test_a_changed_setting_is_read_beside_the_preset_s(self, joined: object) -> None:
+        import compare
+        import quality_tables
+
+        numbers = compare.Numbers(joined)
+        read = {"informative_groups": 0.5, "validation": 0.25}
+        of = {"1": numbers.table()["greedy"]["blade"]["ndcg@5"] | {"minus_preset": None, **read}}
+        difference = numbers.minus("static", "blade", "ndcg@5")
+        of["2"] = numbers.table()["greedy"]["static"]["ndcg@5"] | {"minus_preset": difference, **read}
+        result = {"sensitivity": {"ndcg@5": {"prior.size": of}}}
+        head, own, other = quality_tables.sensitivity(result, {"blade": "BLADE"})
+        assert head[0] == "BLADE"
+        assert own[2:] == ["", "0.50", "0.2500"]
+        means = {policy: joined.rows(policy, "greedy")["ndcg@5"].mean() for policy in ("static", "blade")}
+        assert other[0] == "`prior.size: 2`"
+        assert other[1].startswith(f"{means['static']:.4f} [")
+        assert other[2].startswith(f"{means['static'] - means['blade']:+.4f} [")
+
     def test_a_policy_that_lacks_a_seed_is_refused(self, joined: object, tmp_path: Path) -> None:
         from compare import Numbers
 

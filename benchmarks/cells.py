@@ -12,7 +12,6 @@ TARGETS: dict[str, dict[str, Any]] = {
     "static": {"target": "static"},
     "static, refreshed": {"target": "static", "prior.refresh_every": 20},
     "blade": {"target": "blade"},
-    "blade, refreshed": {"target": "blade", "prior.refresh_every": 20},
     "bond": {"target": "bond"},
     "grpo": {"target": "grpo"},
     "best_of_n_sft": {"target": "best_of_n_sft"},
@@ -32,7 +31,7 @@ PARETO: dict[str, dict[str, float]] = {
 SENSITIVITY: dict[str, tuple[Any, ...]] = {
     "posterior.tau": (0.05, 0.3, 0.6, 0.9, "auto"),
     "posterior.ties": ("le", "mid", "lt", "exact"),
-    "prior.size": (8, 16, 32, 64),
+    "prior.size": (8, 16, 32),
     "rollout.group_size": (4, 8, 16, 32),
     "learner.bon_n": (4, 16, 64),
 }

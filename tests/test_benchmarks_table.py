@@ -18,6 +18,17 @@ from blade_dist.rewards.lists import Lists
 pytestmark = pytest.mark.usefixtures("benchmarks_path")
 
 
+ROOT = Path(__file__).parent.parent
+
+
+@pytest.mark.parametrize("file", ["README.md", "benchmarks/README.md"])
+def test_tables_are_what_the_results_say(file: str) -> None:
+    from tables import filled
+
+    text = (ROOT / file).read_text()
+    assert filled(text) == text, f"run: python benchmarks/tables.py {file}"
+
+
 class TestTable:
     @pytest.fixture
     def joined(self, small: DataBundle, tmp_path: Path) -> object:

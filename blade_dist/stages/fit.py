@@ -97,7 +97,9 @@ def _run_rank(given: dict[str, Any]) -> None:
 def _environment(config: Config, gpus: bool) -> dict[str, str]:
     threads = str(config.learner.cpus_per_worker)
     quiet = {"TOKENIZERS_PARALLELISM": "false", "HF_HUB_OFFLINE": os.environ.get("HF_HUB_OFFLINE", "1")}
-    return {"OMP_NUM_THREADS": threads, **quiet, **({} if gpus else {"DS_ACCELERATOR": "cpu"})}
+    # on a CPU: huge pages for PyTorch's tensors, as those of logits are new in every step and fault page by page
+    device = {} if gpus else {"DS_ACCELERATOR": "cpu", "THP_MEM_ALLOC_ENABLE": "1"}
+    return {"OMP_NUM_THREADS": threads, **quiet, **device}
 
 
 def _watch(tracker: Any, onlooker: Onlooker, stop: threading.Event) -> None:

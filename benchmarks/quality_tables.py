@@ -1,4 +1,4 @@
-"""The README's tables of a real log, from `quality.py`'s result file."""
+"""The Markdown tables of a real log, from `quality.py`'s result file."""
 
 from __future__ import annotations
 

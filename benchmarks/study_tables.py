@@ -1,4 +1,4 @@
-"""The README's tables of the synthetic study, from its result file."""
+"""The Markdown tables of the synthetic study, from its result file."""
 
 from __future__ import annotations
 

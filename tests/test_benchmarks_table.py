@@ -21,7 +21,7 @@ pytestmark = pytest.mark.usefixtures("benchmarks_path")
 ROOT = Path(__file__).parent.parent
 
 
-@pytest.mark.parametrize("file", ["README.md", "benchmarks/README.md"])
+@pytest.mark.parametrize("file", ["README.md", "benchmarks/QUALITY.md"])
 def test_tables_are_what_the_results_say(file: str) -> None:
     from tables import filled
 

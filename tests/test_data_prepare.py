@@ -186,6 +186,15 @@ def test_nothing_prepared_says_so(tmp_path: Path) -> None:
         load_data(tmp_path)
 
 
+def test_a_folder_that_is_no_data_is_left_alone(tmp_path: Path) -> None:
+    stray = tmp_path / "data" / "notes.txt"
+    stray.parent.mkdir()
+    stray.touch()
+    with pytest.raises(UserError, match=r"data is no prepared data, card\.json is missing: delete it"):
+        prepare_data(load_config(None, [f"run.dir={tmp_path}"]))
+    assert list(stray.parent.iterdir()) == [stray]
+
+
 @pytest.mark.skipif(not MOVIELENS.exists(), reason=f"{MOVIELENS} is not there")
 def test_movielens_small_is_the_known_five_core(tmp_path: Path) -> None:
     settings = ["data.source=movielens", f"data.path={MOVIELENS}", "model.build.context=1024"]

@@ -83,9 +83,10 @@ def prepare_data(config: Config) -> None:
 
 def _reuse(config: Config, folder: Path, settings: str) -> None:
     card = read_card(folder)
-    if card is None or card["settings_fingerprint"] != settings:
-        changed = ["card.json is missing"] if card is None else list(other_settings(config, card).values())
-        raise made_otherwise(folder, changed)
+    if card is None:
+        raise UserError(f"{folder} is no prepared data, card.json is missing: delete it or choose another run.dir")
+    if card["settings_fingerprint"] != settings:
+        raise made_otherwise(folder, list(other_settings(config, card).values()))
     codec = Codec.load(folder / "codec")
     check_items(config, len(codec.item_tokens))
     check_context(config, card["tokens"]["longest_prompt"], codec.max_list_tokens(config.lists.k))

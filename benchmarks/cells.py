@@ -24,7 +24,7 @@ FIRST = 0
 PARETO_TARGETS = ("static", "blade", "grpo")
 PARETO: dict[str, dict[str, float]] = {
     f"{metric}={weight:g}": {"ndcg@5": 1.0, metric: weight}
-    for metric, weights in {"ild@5": (0.1, 0.3, 1.0), "mgu@5": (-0.3, -1.0, -3.0)}.items()
+    for metric, weights in {"ild@5": (0.1, 0.3, 1.0), "mgu@5": (-1.0, -3.0)}.items()
     for weight in weights
 }
 """Rewards of the Pareto front, besides the preset's own, by what is added to NDCG."""

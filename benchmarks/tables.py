@@ -182,8 +182,7 @@ TABLES: dict[str, Callable[[], str]] = {
     "study-supervision": lambda: made(study_tables.supervision, "synthetic"),
     "study-small": lambda: made(study_tables.small_regimes, "synthetic", SHOWN),
     **{
-        f"{result}-{kind.__name__}": partial(made, kind, result, SHOWN)
-        for result in ("movielens", "movielens-shown")
+        f"movielens-{kind.__name__}": partial(made, kind, "movielens", SHOWN)
         for kind in (
             quality_tables.policies,
             quality_tables.decodes,

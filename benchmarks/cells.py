@@ -30,9 +30,9 @@ PARETO: dict[str, dict[str, float]] = {
 """Rewards of the Pareto front, besides the preset's own, by what is added to NDCG."""
 SENSITIVITY: dict[str, tuple[Any, ...]] = {
     "posterior.tau": (0.05, 0.3, 0.6, 0.9, "auto"),
-    "posterior.ties": ("le", "mid", "lt", "exact"),
+    "posterior.ties": ("le", "exact"),
     "prior.size": (8, 16, 32),
-    "rollout.group_size": (4, 8, 16, 32),
+    "rollout.group_size": (4, 8, 16),
     "learner.bon_n": (4, 16, 64),
 }
 """BLADE with one setting changed at a time: tau, ties, M, G, N."""

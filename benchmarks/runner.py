@@ -152,7 +152,7 @@ class Runner:
             **asdict(cell),
             "validation": max(looks),
             "seconds": json.loads((run / RECORD).read_text())["seconds"],
-            "curves": {name: [row[name] for row in rows] for name in ("reward", "informative_groups")},
+            "curves": {name: [round(row[name], 6) for row in rows] for name in ("reward", "informative_groups")},
         }
 
     def once(

@@ -22,6 +22,7 @@ MARKED = re.compile(r"(<!-- table (\S+) -->\n).*?(<!-- end -->)", re.DOTALL)
 SHOWN = {
     "sft": "SFT",
     "static": "static (tau = 0)",
+    "static, refreshed": "static, references of the policy every 20 steps",
     "bond": "J-BOND",
     "grpo": "GRPO (raw reward)",
     "best_of_n_sft": "SFT on the best of each group",

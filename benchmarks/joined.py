@@ -38,13 +38,13 @@ class Joined:
             if names is None or policy in names:
                 self._add(seed, names[policy] if names else policy, decode, part.sort_values("prompt"))
 
-    def save(self, path: Path, without: Container[str] = ()) -> None:
+    def save(self, path: Path, only: Container[tuple[str, str]] | None = None) -> None:
         """A Parquet file for each seed, ``<stem>-seed0.parquet`` for instance, each atomically.
 
-        ``without``: policies that other files have.
+        ``only``: policies and how they decode; None: all.
         """
         for seed in dict.fromkeys(seed for seed, _, _ in self._parts):
-            parts = [part for (of, policy, _), part in self._parts.items() if of == seed and policy not in without]
+            parts = [part for key, part in self._parts.items() if key[0] == seed and (only is None or key[1:] in only)]
             file = path.with_stem(f"{path.stem}-seed{seed}")
             temporary = file.with_name(file.name + ".tmp")
             table = pa.Table.from_pandas(pd.concat(parts), preserve_index=False)

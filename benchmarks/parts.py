@@ -16,7 +16,6 @@ from slices import make_slices, read_log
 
 from blade_dist.artifacts import RunPaths
 from blade_dist.data.bundle import load_data
-from blade_dist.tracking.means import mean_of_last
 
 Found = dict[str, Any]
 SEARCH = f"sft best of {BEST_OF[-1]}"
@@ -43,7 +42,7 @@ class Quality:
         joined.save(self._out.with_suffix(".parquet"))
         numbers = Numbers(joined)
         rows, tables = numbers.comparisons(targets, family), numbers.table()
-        summaries = [self._runner.summary(cell) for cell in cells]
+        summaries = [self._runner.summary(cell) | {"curves": self._runner.curves(cell)} for cell in cells]
         draw_curves(summaries, self._beside("curves"))
         greedy = {name: tables["greedy"][name][MAIN] for name in ("sft", "blade") if name in tables["greedy"]}
         draw_search(searches(tables["sampled"]), greedy, self._beside("search"))
@@ -67,11 +66,13 @@ class Quality:
         plain = [Cell(FIRST, target, rates[target], TARGETS[target]) for target in PARETO_TARGETS]
         cells = [*plain, *pareto_cells(FIRST, rates, rewards)]
         joined = self._joined(cells, [FIRST])
-        in_main = set(joined.policies("sampled")) - {cell.name for cell in cells if cell not in plain}
         for metric in metrics:
             run = self._runner.searched_by(FIRST, metric, math.copysign(1.0, ASKED[metric]))
             joined.add(RunPaths(run).evaluation / ROWS, FIRST, {SEARCH: f"{SEARCH} by {metric}"})
-        joined.save(self._beside("pareto", "parquet"), without=in_main)
+        own = {(cell.name, "greedy") for cell in cells if cell not in plain}
+        joined.save(
+            self._beside("pareto", "parquet"), own | {(f"{SEARCH} by {metric}", "sampled") for metric in metrics}
+        )
         numbers = Numbers(joined)
         tables = {decode: without_reward(table) for decode, table in numbers.table().items()}
         greedy, sampled = tables["greedy"], tables["sampled"]
@@ -99,14 +100,14 @@ class Quality:
         plain = Cell(FIRST, "blade", self._rate("blade"), TARGETS["blade"])
         cells = sensitivity_cells(FIRST, plain.lr, self._runner.preset_value)
         every = {cell.name: cell for cell in [plain, *(cell for of in cells.values() for cell in of.values())]}
-        numbers = Numbers(self._joined(list(every.values()), [FIRST]))
+        joined = self._joined(list(every.values()), [FIRST])
+        joined.save(self._beside("sensitivity", "parquet"), {(name, "greedy") for name in every.keys() - {plain.name}})
+        numbers = Numbers(joined)
         summaries = {name: self._runner.summary(cell) for name, cell in every.items()}
         table = numbers.table()["greedy"]
 
         def of_value(cell: Cell) -> Found:
-            own = summaries[cell.name]
-            informative = mean_of_last(own["curves"]["informative_groups"])
-            read = {"informative_groups": informative, "validation": own["validation"]}
+            read = {name: summaries[cell.name][name] for name in ("informative_groups", "validation")}
             other = numbers.minus(cell.name, plain.name, MAIN) if cell != plain else None
             return table[cell.name][MAIN] | {"minus_preset": other, **read}
 

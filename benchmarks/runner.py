@@ -26,12 +26,14 @@ from rich.console import Console
 from blade_dist.artifacts import RunPaths, read_json, write_json
 from blade_dist.config import load_config
 from blade_dist.settings import Config
+from blade_dist.tracking.means import mean_of_last
 
 BEST_OF = (2, 4, 8, 16)
 """N of the searches over the reference's samples."""
 RECORD = "cell.json"
 ROWS = "per_user.parquet"
 CURVES = "metrics.parquet"
+DRAWN = ("reward", "informative_groups")
 LIGHT = (RECORD, ROWS, CURVES)
 """Names of the files that a table is made of."""
 OTHER = "{}: was made with another preset or --data; delete it or choose another --folder"
@@ -144,16 +146,24 @@ class Runner:
         return sorted((self.summary(cell) for cell in cells), key=lambda trial: -trial["validation"])
 
     def summary(self, cell: Cell) -> dict[str, Any]:
-        """What the result file says of a trained cell."""
+        """What the result file says of a trained cell; of what changes from step to step the mean of the last tenth."""
         run = self._place(cell)
-        rows = pq.read_table(RunPaths(run).target(cell.target) / CURVES).to_pylist()
+        rows = self._steps(cell)
         looks = [row["validation"] for row in rows if row.get("validation") is not None]
         return {
             **asdict(cell),
             "validation": max(looks),
             "seconds": json.loads((run / RECORD).read_text())["seconds"],
-            "curves": {name: [round(row[name], 6) for row in rows] for name in ("reward", "informative_groups")},
+            **{name: mean_of_last([row[name] for row in rows]) for name in DRAWN},
         }
+
+    def curves(self, cell: Cell) -> dict[str, list[float]]:
+        """What is drawn of a trained cell over its steps."""
+        rows = self._steps(cell)
+        return {name: [round(row[name], 6) for row in rows] for name in DRAWN}
+
+    def _steps(self, cell: Cell) -> list[dict[str, Any]]:
+        return pq.read_table(RunPaths(self._place(cell)).target(cell.target) / CURVES).to_pylist()
 
     def once(
         self,

@@ -56,8 +56,9 @@ def prepare_data(config: Config) -> None:
     """Writes ``{run.dir}/data``, whole or not at all; skips what is there with the same settings. Ray must be up.
 
     Raises:
-        UserError: data of other settings there, a missing or unreadable file (with the line), a missing column,
-            nothing left after the filters, lists longer than the catalog, prompts longer than the model's context.
+        UserError: data of other settings or something else there, a missing or unreadable file (with the line), a
+            missing column, nothing left after the filters, lists longer than the catalog, prompts longer than the
+            model's context.
         RuntimeError: Ray is not initialised.
     """
     folder, scratch = config.run.dir / "data", config.run.dir / "data.tmp"

@@ -84,13 +84,18 @@ def test_a_gap_beyond_the_tolerance_stops_the_run(
     assert not RunPaths(config.run.dir).policy("blade").exists()
 
 
-def test_the_prior_is_sorted_and_whole(trained: dict[int, RunPaths]) -> None:
+def test_the_prior_is_sorted_and_whole(trained: dict[int, RunPaths], tiny_config: Config, tmp_path: Path) -> None:
     import pyarrow as pa
 
     table = pa.ipc.open_file(pa.memory_map(str(trained[1].prior))).read_all()
     rewards = np.array(table["rewards"].to_pylist())
     assert rewards.shape == (16, 4)
     assert (np.diff(rewards, axis=1) >= 0).all()
+    config = with_settings(tiny_config, tmp_path / "run", train={"prompts": 16})
+    RunPaths(config.run.dir).prior.write_bytes(trained[1].prior.read_bytes())
+    console = Console(record=True, width=200)
+    prior_stage(config, console)
+    assert f"64 reference lists of 16 prompts: reward {rewards.mean():.4g} on average" in console.export_text()
 
 
 def test_generation_runs_ahead_by_max_staleness(

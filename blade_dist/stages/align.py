@@ -26,7 +26,7 @@ from blade_dist.settings import Config
 from blade_dist.stages.fit import check_ranks, fit
 from blade_dist.stages.limits import check_limits, show_limits
 from blade_dist.stages.parts import Inputs, check_inputs, engines, scorer, tracker
-from blade_dist.stages.prior import build_prior, check_spread, has_prior, prior_stamp, reward_scales
+from blade_dist.stages.prior import build_prior, has_prior, prior_stamp, reward_scales, show_prior
 from blade_dist.tracking.progress import Onlooker, ProgressPrinter
 from blade_dist.trainer import AlignJob, align
 from blade_dist.weights.transports import choose_transport
@@ -62,7 +62,7 @@ def align_stage(
         return
     check_ranks(config, folder)
     if ready := has_prior(config, inputs):
-        check_spread(config, inputs)
+        show_prior(config, inputs, console)
         check_limits(config, inputs, console)
     with ray_runtime(config):
         placement = placement or place_here(config)
@@ -76,7 +76,7 @@ def align_stage(
         ):
             if not ready:
                 build_prior(config, inputs, pool, reward, console)
-                check_spread(config, inputs)
+                show_prior(config, inputs, console)
                 check_limits(config, inputs, console)
             mark(folder, stamp, done=False)  # from here on the folder belongs to these settings
             save_config(given, folder / "config.yaml")

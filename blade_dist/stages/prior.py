@@ -16,6 +16,7 @@ from blade_dist.errors import UserError
 from blade_dist.pipeline import Prompter
 from blade_dist.placement import place_here
 from blade_dist.posterior.prior import Prior, PriorWriter
+from blade_dist.posterior.ties import ties
 from blade_dist.rewards.composite import spreads
 from blade_dist.rollouts.pool import EnginePool
 from blade_dist.runtime import ray_runtime
@@ -35,6 +36,7 @@ def prior_stage(config: Config, console: Console) -> None:
     inputs, config = check_inputs(config), config.in_training
     if has_prior(config, inputs):
         console.print(f"prior: {inputs.paths.prior} is already there")
+        show_prior(config, inputs, console)
         return
     with (
         ray_runtime(config),
@@ -42,6 +44,7 @@ def prior_stage(config: Config, console: Console) -> None:
         scorer(config, inputs.paths, "train") as reward,
     ):
         build_prior(config, inputs, pool, reward, console)
+    show_prior(config, inputs, console)
 
 
 def prior_stamp(config: Config, inputs: Inputs) -> dict[str, Any]:
@@ -110,15 +113,21 @@ def has_prior(config: Config, inputs: Inputs) -> bool:
     return not len(np.setdiff1d(inputs.rows, prior.prompts))
 
 
-def check_spread(config: Config, inputs: Inputs) -> None:
-    """Raises UserError where a whole prior says that the reward is the same for all lists."""
+def show_prior(config: Config, inputs: Inputs, console: Console) -> None:
+    """Says how far the reference lists of a whole prior differ.
+
+    Raises:
+        UserError: the reward is the same for all of them.
+    """
     rewards = Prior.load(inputs.paths.prior, prior_stamp(config, inputs)).rewards
+    found = ties(rewards)
     if not np.nanmax(rewards) > np.nanmin(rewards):
         raise UserError(
-            f"reward.weights: each of the {np.isfinite(rewards).sum()} reference lists of {len(rewards)} prompts has a "
-            f"reward of {np.nanmax(rewards):g}: there is nothing to be learnt from that; take another reward, or a "
-            "better reference (more of sft.epochs)"
+            f"reward.weights: each of the {found.lists} reference lists of {found.prompts} prompts has a reward of "
+            f"{found.mean:g}: there is nothing to be learnt from that; take another reward, or a better reference "
+            "(more of sft.epochs)"
         )
+    console.print(f"prior: {found}", highlight=False, soft_wrap=True)
 
 
 def reward_scales(config: Config, inputs: Inputs) -> dict[str, float]:

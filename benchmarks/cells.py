@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import re
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 TARGETS: dict[str, dict[str, Any]] = {
@@ -34,9 +34,13 @@ SENSITIVITY: dict[str, tuple[Any, ...]] = {
     "prior.size": (8, 16, 32),
     "rollout.group_size": (4, 8, 16),
     "learner.bon_n": (4, 16, 64),
+    "rollout.k": (5, 10),
 }
-"""BLADE with one setting changed at a time: tau, ties, M, G, N."""
-PRIOR = ("reward.", "prior.size")
+"""BLADE with one setting changed at a time: tau, ties, M, G, N, items of a list in training."""
+COMPARED = ("static", "blade")
+REFERENCES = (4, 8, 16)
+"""M that :data:`COMPARED` are compared with on every seed: static has nothing else to tell lists apart by."""
+PRIOR = ("reward.", "prior.size", "rollout.k")
 """How those of a cell's settings begin that the prior depends on."""
 
 
@@ -79,15 +83,19 @@ def pareto_cells(seed: int, rates: dict[str, float], rewards: Sequence[dict[str,
     ]
 
 
-def sensitivity_cells(seed: int, lr: float, preset: Callable[[str], Any]) -> dict[str, dict[str, Cell]]:
-    """Setting -> value -> cell; the value that the preset has is the main table's BLADE."""
+def sensitivity_cells(plain: Cell, preset: Callable[[str], Any]) -> dict[str, dict[str, Cell]]:
+    """Setting -> value -> the plain cell with it."""
+    return {
+        name: {str(value): changed(plain, name, value, preset) for value in values}
+        for name, values in SENSITIVITY.items()
+    }
 
-    def cell(name: str, value: Any) -> Cell:
-        if value == preset(name):
-            return Cell(seed, "blade", lr, TARGETS["blade"])
-        return Cell(seed, f"blade {name} {value}", lr, {**TARGETS["blade"], name: value})
 
-    return {name: {str(value): cell(name, value) for value in values} for name, values in SENSITIVITY.items()}
+def changed(plain: Cell, name: str, value: Any, preset: Callable[[str], Any]) -> Cell:
+    """A cell of the main table with another value of a setting; itself where the preset has this value."""
+    if value == preset(name):
+        return plain
+    return replace(plain, name=f"{plain.name} {name} {value}", changes={**plain.changes, name: value})
 
 
 def folder_name(label: str) -> str:

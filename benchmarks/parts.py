@@ -3,11 +3,24 @@
 from __future__ import annotations
 
 import math
+import statistics
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
-from cells import FIRST, PARETO, PARETO_TARGETS, TARGETS, Cell, pareto_cells, pareto_name, sensitivity_cells
+from cells import (
+    COMPARED,
+    FIRST,
+    PARETO,
+    PARETO_TARGETS,
+    REFERENCES,
+    TARGETS,
+    Cell,
+    changed,
+    pareto_cells,
+    pareto_name,
+    sensitivity_cells,
+)
 from compare import ASKED, MAIN, Numbers, headline
 from joined import Joined
 from pictures import draw_curves, draw_pareto, draw_search, draw_sensitivity
@@ -98,7 +111,7 @@ class Quality:
     def sensitivity(self) -> Found:
         """Greedy numbers of BLADE with one setting changed at a time, at its own learning rate."""
         plain = Cell(FIRST, "blade", self._rate("blade"), TARGETS["blade"])
-        cells = sensitivity_cells(FIRST, plain.lr, self._runner.preset_value)
+        cells = sensitivity_cells(plain, self._runner.preset_value)
         every = {cell.name: cell for cell in [plain, *(cell for of in cells.values() for cell in of.values())]}
         joined = self._joined(list(every.values()), [FIRST])
         joined.save(self._beside("sensitivity", "parquet"), {(name, "greedy") for name in every.keys() - {plain.name}})
@@ -114,6 +127,33 @@ class Quality:
         found = {name: {value: of_value(cell) for value, cell in of.items()} for name, of in cells.items()}
         draw_sensitivity(found, self._beside("sensitivity"))
         return {MAIN: found, "greedy": table, "cells": list(summaries.values())}
+
+    def references(self, seeds: int) -> Found:
+        """Static and BLADE with fewer reference lists per prompt, on every seed, at their own learning rates."""
+        rates = {target: self._rate(target) for target in COMPARED}
+        plain = [Cell(seed, target, rates[target], TARGETS[target]) for seed in range(seeds) for target in COMPARED]
+        cells = {m: [changed(cell, "prior.size", m, self._runner.preset_value) for cell in plain] for m in REFERENCES}
+        every = [cell for of in cells.values() for cell in of]
+        joined = self._joined(every, range(seeds))
+        own = {(cell.name, "greedy") for cell in every if cell not in plain}
+        joined.save(self._beside("references", "parquet"), own)
+        numbers, summaries = Numbers(joined), [self._runner.summary(cell) for cell in every]
+
+        def row(m: int) -> Found:
+            names = {cell.target: cell.name for cell in cells[m]}
+            pair = (names["blade"], names["static"], MAIN)
+            return {
+                "lists": m,
+                "minus_sft": {target: numbers.minus(name, "sft", MAIN) for target, name in names.items()},
+                "blade_minus_static": numbers.minus(*pair),
+                "relative": numbers.ratio(*pair),
+                "informative_groups": {
+                    target: statistics.fmean(of["informative_groups"] for of in summaries if of["name"] == name)
+                    for target, name in names.items()
+                },
+            }
+
+        return {"rows": [row(m) for m in REFERENCES], "cells": summaries}
 
     def _rate(self, target: str) -> float:
         return float(self._trials(target)[0]["lr"])

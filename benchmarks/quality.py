@@ -15,7 +15,7 @@ from cells import PARETO, RATES, TARGETS
 from compare import MAIN
 from parts import Quality
 from regimes import TARGETS as STUDIED
-from render import show, show_sensitivity, show_trades
+from render import show, show_references, show_sensitivity, show_trades
 from report import HEAD, write_result
 from rich.console import Console
 from runner import Runner
@@ -44,6 +44,7 @@ class Part(StrEnum):
     main = "main"
     pareto = "pareto"
     sensitivity = "sensitivity"
+    references = "references"
 
 
 def main(
@@ -55,7 +56,7 @@ def main(
     folder: Annotated[Path, typer.Option(help="Where runs are kept; what is done there is not done again.")] = Path(
         "runs/quality"
     ),
-    seeds: Annotated[int, typer.Option(min=1, help="Seeds of the main part.")] = 3,
+    seeds: Annotated[int, typer.Option(min=1, help="Seeds of the parts main and references.")] = 3,
     part: Annotated[list[Part] | None, typer.Option(help="What is measured; may be repeated. Default: main.")] = None,
     target: Annotated[
         list[str] | None, typer.Option(help="Rows of the main part; may be repeated. Default: all.")
@@ -115,9 +116,12 @@ def main(
             elif name is Part.pareto:
                 results[name] = quality.pareto(trades)
                 show_trades(results[name]["trades"], console)
-            else:
+            elif name is Part.sensitivity:
                 results[name] = quality.sensitivity()
                 show_sensitivity(results[name][MAIN], console)
+            else:
+                results[name] = quality.references(seeds)
+                show_references(results[name]["rows"], console)
             write_result(out, "quality", settings, results | {"seconds": runner.seconds()})
     console.print(f"result: {out}", highlight=False, soft_wrap=True)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from cells import COMPARED
 from compare import AGAINST, MAIN, found, verdict
 from joined import DECODES
 
@@ -100,6 +101,18 @@ def sensitivity(result: Result, shown: dict[str, str]) -> Rows:
             read = [f"{of['informative_groups']:.2f}", f"{of['validation']:.4f}"]
             other = of["minus_preset"]
             rows.append([f"`{name}: {value}`", interval(of), signed(other) if other else "", *read])
+    return rows
+
+
+def references(result: Result, _: dict[str, str]) -> Rows:
+    """Static and BLADE over the number of reference lists per prompt, all seeds."""
+    heads = ["static minus SFT", "BLADE minus SFT", "BLADE minus static", "of static's", "informative: static", "BLADE"]
+    rows = [["reference lists", *heads]]
+    for row in result["references"]["rows"]:
+        own, relative = (row["minus_sft"][target] for target in COMPARED), row["relative"]
+        share = f"{relative['mean']:+.0%} [{relative['low']:+.0%}, {relative['high']:+.0%}]"
+        known = [f"{row['informative_groups'][target]:.2f}" for target in COMPARED]
+        rows.append([str(row["lists"]), *map(signed, own), signed(row["blade_minus_static"]), share, *known])
     return rows
 
 

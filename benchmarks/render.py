@@ -106,6 +106,17 @@ def show_sensitivity(found: dict[str, Found], console: Console) -> None:
     console.print(table)
 
 
+def show_references(rows: Sequence[Found], console: Console) -> None:
+    """What a small prior costs static and BLADE."""
+    heads = ("static minus SFT", "BLADE minus SFT", "BLADE minus static", "informative: static", "BLADE")
+    table = Table("reference lists", *heads, title="NDCG@5, greedy")
+    for row in rows:
+        own, known = row["minus_sft"], row["informative_groups"]
+        differences = (own["static"], own["blade"], row["blade_minus_static"])
+        table.add_row(str(row["lists"]), *map(written, differences), f"{known['static']:.2f}", f"{known['blade']:.2f}")
+    console.print(table)
+
+
 def _table(
     title: str,
     policies: dict[str, Found],

@@ -191,6 +191,7 @@ TABLES: dict[str, Callable[[], str]] = {
             quality_tables.slices,
             quality_tables.trades,
             quality_tables.sensitivity,
+            quality_tables.references,
         )
     },
     "speed": speed,

@@ -27,21 +27,26 @@ pytestmark = pytest.mark.usefixtures("benchmarks_path")
 
 class TestCells:
     def test_a_prior_is_shared_where_nothing_it_depends_on_differs(self) -> None:
-        from cells import TARGETS, Cell, sensitivity_cells
+        from cells import TARGETS, Cell, changed, sensitivity_cells
 
         assert all(not Cell(0, name, 1e-3, changes).of_prior for name, changes in TARGETS.items())
-        cells = sensitivity_cells(0, 1e-3, {"prior.size": 32, "posterior.tau": 0.3}.get)
+        blade = Cell(0, "blade", 1e-3, TARGETS["blade"])
+        cells = sensitivity_cells(blade, {"prior.size": 32, "posterior.tau": 0.3}.get)
         own = {name for name, values in cells.items() if any(cell.of_prior for cell in values.values())}
-        assert own == {"prior.size"}
+        assert own == {"prior.size", "rollout.k"}
         assert [value for value, cell in cells["prior.size"].items() if not cell.of_prior] == ["32"]
-        assert cells["posterior.tau"]["0.3"] == cells["prior.size"]["32"] == Cell(0, "blade", 1e-3, TARGETS["blade"])
+        assert cells["posterior.tau"]["0.3"] == cells["prior.size"]["32"] == blade
+        static = changed(Cell(0, "static", 5e-4, TARGETS["static"]), "prior.size", 8, {"prior.size": 32}.get)
+        assert static.of_prior == cells["prior.size"]["8"].of_prior == {"prior.size": 8}
+        assert (static.target, static.lr, static.name) == ("static", 5e-4, "static prior.size 8")
 
     def test_every_cell_has_a_folder_of_its_own(self) -> None:
         from cells import PARETO, PARETO_TARGETS, TARGETS, Cell, pareto_cells, sensitivity_cells
 
         cells = [Cell(0, name, lr, changes) for name, changes in TARGETS.items() for lr in (1e-3, 2e-3)]
         cells += pareto_cells(0, dict.fromkeys(PARETO_TARGETS, 1e-3), list(PARETO.values()))
-        cells += [cell for values in sensitivity_cells(0, 1e-3, {}.get).values() for cell in values.values()]
+        changed = sensitivity_cells(Cell(0, "blade", 3e-3, TARGETS["blade"]), {}.get)
+        cells += [cell for values in changed.values() for cell in values.values()]
         assert len({cell.folder for cell in cells}) == len(cells)
         assert all(set(cell.folder) <= set("abcdefghijklmnopqrstuvwxyz0123456789._-") for cell in cells)
 

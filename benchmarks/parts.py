@@ -1,4 +1,5 @@
-"""The parts of the quality table: main, Pareto front, sensitivity. Runs cells, joins their rows, draws pictures."""
+"""The parts of the quality table: main, Pareto front, sensitivity, number of reference lists. Runs cells, joins their
+rows, draws pictures."""
 
 from __future__ import annotations
 
@@ -138,22 +139,11 @@ class Quality:
         own = {(cell.name, "greedy") for cell in every if cell not in plain}
         joined.save(self._beside("references", "parquet"), own)
         numbers, summaries = Numbers(joined), [self._runner.summary(cell) for cell in every]
-
-        def row(m: int) -> Found:
-            names = {cell.target: cell.name for cell in cells[m]}
-            pair = (names["blade"], names["static"], MAIN)
-            return {
-                "lists": m,
-                "minus_sft": {target: numbers.minus(name, "sft", MAIN) for target, name in names.items()},
-                "blade_minus_static": numbers.minus(*pair),
-                "relative": numbers.ratio(*pair),
-                "informative_groups": {
-                    target: statistics.fmean(of["informative_groups"] for of in summaries if of["name"] == name)
-                    for target, name in names.items()
-                },
-            }
-
-        return {"rows": [row(m) for m in REFERENCES], "cells": summaries}
+        rows = [
+            {"lists": m, **pair_of({cell.target: cell.name for cell in of}, numbers, summaries)}
+            for m, of in cells.items()
+        ]
+        return {"rows": rows, "cells": summaries}
 
     def _rate(self, target: str) -> float:
         return float(self._trials(target)[0]["lr"])
@@ -192,6 +182,20 @@ def _trades(numbers: Numbers, weights: dict[str, float]) -> list[Found]:
         numbers.trade(name, metric, {other: names[other] for other in names if other != target})
         for target, name in names.items()
     ]
+
+
+def pair_of(names: dict[str, str], numbers: Numbers, summaries: Sequence[Found]) -> Found:
+    """Static and BLADE against SFT and each other, greedily, by what their cells are called."""
+    pair = (names["blade"], names["static"], MAIN)
+    return {
+        "minus_sft": {target: numbers.minus(name, "sft", MAIN) for target, name in names.items()},
+        "blade_minus_static": numbers.minus(*pair),
+        "relative": numbers.ratio(*pair),
+        "informative_groups": {
+            target: statistics.fmean(of["informative_groups"] for of in summaries if of["name"] == name)
+            for target, name in names.items()
+        },
+    }
 
 
 def front_point(numbers: Found, metric: str) -> tuple[Found, Found]:

@@ -121,7 +121,7 @@ def main(
                 show_sensitivity(results[name][MAIN], console)
             else:
                 results[name] = quality.references(seeds)
-                show_references(results[name]["rows"], console)
+                show_references(results, console)
             write_result(out, "quality", settings, results | {"seconds": runner.seconds()})
     console.print(f"result: {out}", highlight=False, soft_wrap=True)
 

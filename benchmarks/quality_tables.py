@@ -106,7 +106,14 @@ def sensitivity(result: Result, shown: dict[str, str]) -> Rows:
 
 def references(result: Result, _: dict[str, str]) -> Rows:
     """Static and BLADE over the number of reference lists per prompt, all seeds."""
-    heads = ["static minus SFT", "BLADE minus SFT", "BLADE minus static", "of static's", "informative: static", "BLADE"]
+    heads = [
+        "static minus SFT",
+        "BLADE minus SFT",
+        "BLADE minus static",
+        "relative to static",
+        "informative: static",
+        "BLADE",
+    ]
     rows = [["reference lists", *heads]]
     for row in result["references"]["rows"]:
         own, relative = (row["minus_sft"][target] for target in COMPARED), row["relative"]

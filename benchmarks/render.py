@@ -6,6 +6,7 @@ import re
 from collections.abc import Iterator, Sequence
 from typing import Any
 
+import quality_tables
 from compare import AGAINST, MAIN, found, verdict
 from joined import DECODES
 from nextitem import NAME
@@ -106,14 +107,12 @@ def show_sensitivity(found: dict[str, Found], console: Console) -> None:
     console.print(table)
 
 
-def show_references(rows: Sequence[Found], console: Console) -> None:
+def show_references(results: Found, console: Console) -> None:
     """What a small prior costs static and BLADE."""
-    heads = ("static minus SFT", "BLADE minus SFT", "BLADE minus static", "informative: static", "BLADE")
-    table = Table("reference lists", *heads, title="NDCG@5, greedy")
-    for row in rows:
-        own, known = row["minus_sft"], row["informative_groups"]
-        differences = (own["static"], own["blade"], row["blade_minus_static"])
-        table.add_row(str(row["lists"]), *map(written, differences), f"{known['static']:.2f}", f"{known['blade']:.2f}")
+    head, *lines = quality_tables.references(results, {})
+    table = Table(*head, title="NDCG@5, greedy")
+    for line in lines:
+        table.add_row(*line)
     console.print(table)
 
 

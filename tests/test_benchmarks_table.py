@@ -130,21 +130,22 @@ class TestTable:
         other = joined.rows("static", "greedy")["ild@5"].mean()
         assert traded[-1].startswith(f"{joined.rows('blade', 'greedy')['ild@5'].mean() - other:+.4f} [")
 
-    def test_static_and_blade_are_read_beside_each_other_for_every_prior(self) -> None:
+    def test_static_and_blade_are_read_beside_each_other_for_every_prior(self, joined: object) -> None:
+        import compare
         import quality_tables
+        from parts import pair_of
 
-        one, two, three = ({"mean": mean, "low": mean - 0.1, "high": mean + 0.1} for mean in (0.2, 0.3, 0.5))
-        row = {
-            "lists": 8,
-            "minus_sft": {"static": one, "blade": two},
-            "blade_minus_static": three,
-            "relative": three,
-            "informative_groups": {"static": 0.25, "blade": 0.75},
-        }
+        names = {"static": "static", "blade": "blade"}
+        known = [("static", 0.2), ("static", 0.4), ("blade", 0.6), ("blade", 0.8)]
+        summaries = [{"name": name, "informative_groups": of} for name, of in known]
+        row = {"lists": 8, **pair_of(names, compare.Numbers(joined), summaries)}
         head, found = quality_tables.references({"references": {"rows": [row]}}, {})
         assert len(head) == len(found)
-        assert found[:2] == ["8", "+0.2000 [+0.1000, +0.3000]"]
-        assert found[3:] == ["+0.5000 [+0.4000, +0.6000]", "+50% [+40%, +60%]", "0.25", "0.75"]
+        static, blade, sft = (joined.rows(name, "greedy")["ndcg@5"].mean() for name in ("static", "blade", "sft"))
+        expected = (f"{static - sft:+.4f} [", f"{blade - sft:+.4f} [", f"{blade - static:+.4f} [")
+        assert all(cell.startswith(begin) for cell, begin in zip(found[1:4], expected, strict=True))
+        assert found[4].startswith(f"{blade / static - 1:+.0%} [")
+        assert found[5:] == ["0.30", "0.70"]
 
     def test_a_changed_setting_is_read_beside_the_preset_s(self, joined: object) -> None:
         import compare

@@ -29,8 +29,8 @@ def test_ties_are_those_of_all_pairs(rows: list[list[int]]) -> None:
 def test_ties_in_words() -> None:
     words = str(ties(np.array([[0.0, 0.0, 0.5, 1.0], [0.0, 0.0, 0.0, 0.0]])))
     assert words == (
-        "8 reference lists of 2 prompts: reward 0.1875 on average, 0.5 the best of each prompt's; 58% of the pairs of "
-        "a prompt's lists are equal, on 50% of the prompts all lists are"
+        "8 reference lists of 2 prompts: reward 0.1875 on average, 0.5 the best of each prompt's; 58.3% of the pairs "
+        "of a prompt's lists are equal, on 50.0% of the prompts all lists are"
     )
 
 

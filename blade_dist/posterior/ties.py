@@ -27,8 +27,8 @@ class Ties:
     def __str__(self) -> str:
         return (
             f"{self.lists:,} reference lists of {self.prompts:,} prompts: reward {self.mean:.4g} on average, "
-            f"{self.best:.4g} the best of each prompt's; {self.pairs:.0%} of the pairs of a prompt's lists are equal, "
-            f"on {self.alike:.0%} of the prompts all lists are"
+            f"{self.best:.4g} the best of each prompt's; {self.pairs:.1%} of the pairs of a prompt's lists are equal, "
+            f"on {self.alike:.1%} of the prompts all lists are"
         )
 
 

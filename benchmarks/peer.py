@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 from dataclasses import asdict
@@ -15,14 +16,15 @@ from blade_dist.errors import UserError
 
 
 def measure_peer(work: Workload, steps: int) -> dict[str, Any]:
-    """TRL on the same work, in a process of its own.
+    """TRL on the same work, in a process of its own, with huge pages for large tensors as ours has them.
 
     Raises:
         UserError: it is not installed, or fails.
     """
     script = Path(__file__).with_name("peer_trl.py")
     command = [sys.executable, str(script), "--workload", json.dumps(asdict(work)), "--steps", str(steps)]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    environment = os.environ | {"THP_MEM_ALLOC_ENABLE": "1"}
+    done = subprocess.run(command, capture_output=True, text=True, check=False, env=environment)
     for line in done.stdout.splitlines():
         if line.startswith("RESULT "):
             return json.loads(line.removeprefix("RESULT "))

@@ -17,7 +17,7 @@ from torch.autograd import DeviceType
 from torch.profiler import ProfilerActivity, profile
 from workload import LLAMA_1B
 
-from blade_dist.learners.sequences import Sequences
+from blade_dist.learners.packing import Sequences
 from blade_dist.settings import ModelSettings
 
 WORK = Work(prompts=32, prompt_tokens=300, group=16, k=13, items=10_000, vocab=LLAMA_1B.vocab)

@@ -23,16 +23,17 @@ from trie import Workload as TrieWorkload
 from trie import make_codec, measure_generation
 from workload import LLAMA_1B, Workload
 
-from blade_dist.artifacts import RunPaths, read_json
-from blade_dist.checkpoint import context_length
+from blade_dist.cluster.placement import place_here
+from blade_dist.cluster.runtime import ray_runtime
 from blade_dist.learners.policy import load_model
-from blade_dist.placement import place_here
 from blade_dist.rollouts.engine import EngineSpec
 from blade_dist.rollouts.pool import RunningPool
-from blade_dist.runtime import ray_runtime
 from blade_dist.settings import Config
 from blade_dist.stages.align import align_stage
 from blade_dist.stages.export import export_stage
+from blade_dist.store.files import read_json
+from blade_dist.store.policy import context_length
+from blade_dist.store.run import RunPaths
 from blade_dist.weights.gather import source
 from blade_dist.weights.push import WeightPusher
 

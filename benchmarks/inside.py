@@ -9,8 +9,8 @@ from pathlib import Path
 
 from rich.console import Console
 
+from blade_dist.cluster.runtime import ray_runtime
 from blade_dist.errors import UserError
-from blade_dist.runtime import ray_runtime
 from blade_dist.settings import Config
 from blade_dist.stages.align import align_stage
 from blade_dist.stages.data import data_stage

@@ -20,8 +20,8 @@ from rich.table import Table
 from blade_dist.batches import Ragged
 from blade_dist.catalog.legality import Legality
 from blade_dist.catalog.trie import build_trie
+from blade_dist.learners.packing import Sequences, collate, legal_tokens, microbatches
 from blade_dist.learners.policy import Policy, build_model, sequence_logprobs, why_not_packed
-from blade_dist.learners.sequences import Sequences, collate, legal_tokens, microbatches
 from blade_dist.settings import ModelSettings
 
 GOALS = {"shared_prefix_speedup": 6.5, "legal_head_speedup": 1.5}

@@ -10,11 +10,11 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from sasrec import RATES, fit, training_sequences
 
-from blade_dist.evaluation.table import per_user_rows
+from blade_dist.evaluation.per_user import per_user_rows
+from blade_dist.rewards.batch import Lists
 from blade_dist.rewards.composite import Composite
-from blade_dist.rewards.lists import Lists
 from blade_dist.settings import Config
-from blade_dist.stages.parts import check_inputs
+from blade_dist.stages.inputs import check_inputs
 from blade_dist.stages.prior import reward_scales
 
 NAME = "SASRec"

@@ -28,8 +28,8 @@ from pictures import draw_curves, draw_pareto, draw_search, draw_sensitivity
 from runner import BEST_OF, ROWS, Runner
 from slices import make_slices, read_log
 
-from blade_dist.artifacts import RunPaths
 from blade_dist.data.bundle import load_data
+from blade_dist.store.run import RunPaths
 
 Found = dict[str, Any]
 SEARCH = f"sft best of {BEST_OF[-1]}"

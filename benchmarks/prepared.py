@@ -11,12 +11,12 @@ import torch
 from rich.console import Console
 from workload import ITEM_TOKENS, Workload
 
-from blade_dist.artifacts import RunPaths
-from blade_dist.checkpoint import save_policy
 from blade_dist.data.bundle import load_data
 from blade_dist.learners.policy import build_model
 from blade_dist.settings import Config
 from blade_dist.stages.data import data_stage
+from blade_dist.store.policy import save_policy
+from blade_dist.store.run import RunPaths
 
 
 def make_config(work: Workload, run: Path, steps: int) -> Config:

@@ -17,17 +17,17 @@ from report import write_result
 from rich.console import Console
 from rich.table import Table
 
-from blade_dist.artifacts import RunPaths
-from blade_dist.checkpoint import context_length, save_policy
-from blade_dist.config import load_config
+from blade_dist.cluster.placement import place_here
+from blade_dist.cluster.runtime import ray_runtime
 from blade_dist.data.bundle import load_data
 from blade_dist.data.prepare import prepare_data
 from blade_dist.learners.policy import build_model
-from blade_dist.placement import place_here
 from blade_dist.rollouts.engine import EngineSpec
 from blade_dist.rollouts.pool import EnginePool, RunningPool
-from blade_dist.runtime import ray_runtime
 from blade_dist.settings import Config
+from blade_dist.settings.load import load_config
+from blade_dist.store.policy import context_length, save_policy
+from blade_dist.store.run import RunPaths
 from blade_dist.weights.gather import source
 from blade_dist.weights.gloo import join_group, open_store
 from blade_dist.weights.push import PushReport, WeightPusher

@@ -20,10 +20,10 @@ from report import HEAD, write_result
 from rich.console import Console
 from runner import Runner
 
-from blade_dist.artifacts import read_json
-from blade_dist.config import load_config
 from blade_dist.errors import UserError
 from blade_dist.settings import Config
+from blade_dist.settings.load import load_config
+from blade_dist.store.files import read_json
 
 COLUMNS = {MAIN, "ild@5", "mgu@5"}
 """Metrics that tables and pictures are about."""

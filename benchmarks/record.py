@@ -11,7 +11,7 @@ import typer
 from report import write_result
 
 from blade_dist.evaluation.bootstrap import mean_interval
-from blade_dist.evaluation.table import metric_names
+from blade_dist.evaluation.per_user import metric_names
 
 ORDER = ("popularity", "co-occurrence", "sft", "static", "bond", "grpo", "best_of_n_sft", "blade")
 RESAMPLES = 2000

@@ -23,9 +23,10 @@ from inside import link, one_ray, stage
 from nextitem import RATES, chosen_rate, write_rows
 from rich.console import Console
 
-from blade_dist.artifacts import RunPaths, read_json, write_json
-from blade_dist.config import load_config
 from blade_dist.settings import Config
+from blade_dist.settings.load import load_config
+from blade_dist.store.files import read_json, write_json
+from blade_dist.store.run import RunPaths
 from blade_dist.tracking.means import mean_of_last
 
 BEST_OF = (2, 4, 8, 16)

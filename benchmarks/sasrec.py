@@ -19,10 +19,10 @@ from torch.nn import functional
 
 from blade_dist.batches import ExcludeHistory, Prompts, Ragged
 from blade_dist.catalog.catalog import Catalog
-from blade_dist.patience import Patience
-from blade_dist.rewards.lists import Lists
+from blade_dist.rewards.batch import Lists
 from blade_dist.rewards.metrics import ndcg
 from blade_dist.settings import BuildSettings, ListSettings
+from blade_dist.training.patience import Patience
 
 RATES = (1e-3, 2e-3, 4e-3)
 """Learning rates; the one with the best validation NDCG is taken, as for the policies."""

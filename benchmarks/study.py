@@ -24,13 +24,13 @@ from rich.console import Console
 from rich.table import Table
 from supervision import supervision
 
-from blade_dist.artifacts import RunPaths
-from blade_dist.config import load_config
 from blade_dist.evaluation.bootstrap import paired_bootstrap
 from blade_dist.posterior.prior import Prior
 from blade_dist.settings import Config
-from blade_dist.stages.parts import check_inputs
+from blade_dist.settings.load import load_config
+from blade_dist.stages.inputs import check_inputs
 from blade_dist.stages.prior import prior_stamp
+from blade_dist.store.run import RunPaths
 from blade_dist.tracking.means import mean_of_last
 
 FIRST = 0

@@ -19,9 +19,9 @@ from rich.console import Console
 from rich.table import Table
 from workload import PRESETS, Workload
 
-from blade_dist.artifacts import RunPaths
 from blade_dist.errors import UserError
 from blade_dist.stages.align import align_stage
+from blade_dist.store.run import RunPaths
 
 SWEEPS = {"group": (4, 8, 16, 32), "prompt_tokens": (100, 250, 500), "items": (1_000, 10_000, 100_000)}
 """Values of each sweep."""

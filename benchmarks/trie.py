@@ -17,17 +17,17 @@ from report import write_result
 from rich.console import Console
 from rich.table import Table
 
-from blade_dist.artifacts import RunPaths
 from blade_dist.batches import Ragged
 from blade_dist.catalog.codec import Codec
 from blade_dist.catalog.legality import load_trie, write_trie
 from blade_dist.catalog.tokenizer import special_token, train_tokenizer
 from blade_dist.catalog.trie import build_trie
-from blade_dist.checkpoint import save_policy
 from blade_dist.learners.policy import build_model
 from blade_dist.rollouts.engine import Engine, EngineSpec, engine_environment
 from blade_dist.rollouts.request import RolloutRequest
 from blade_dist.settings import Config
+from blade_dist.store.policy import save_policy
+from blade_dist.store.run import RunPaths
 
 MODEL = {"build": {"hidden_size": 192, "layers": 6, "heads": 6, "kv_heads": 3, "ffn_size": 512}}
 RESERVED = 300

@@ -10,11 +10,11 @@ from typing import Annotated, Literal
 import typer
 from rich.console import Console
 
-from blade_dist.artifacts import check_folder
-from blade_dist.config import dump_config, load_config, save_config
 from blade_dist.errors import UserError, origin
-from blade_dist.explain import explain_config
 from blade_dist.settings import Config
+from blade_dist.settings.explain import explain_config
+from blade_dist.settings.load import dump_config, load_config, save_config
+from blade_dist.store.files import check_folder
 
 RAY_JOB = "RAY_JOB_CONFIG_JSON_ENV_VAR"
 """Ray sets it in the entrypoint of a submitted job."""
@@ -137,7 +137,7 @@ def sft(path: ConfigFile, overrides: Overrides = None) -> None:
 
     Example: blade-dist sft my.yaml --set model.path=Llama-3.2-1B-Instruct --set model.dtype=bfloat16
     """
-    from blade_dist.runtime import ray_runtime
+    from blade_dist.cluster.runtime import ray_runtime
     from blade_dist.stages.sft import sft_stage
 
     settings, console = _read(path, overrides)
@@ -252,7 +252,7 @@ def run(path: ConfigFile, overrides: Overrides = None) -> None:
 
     Example: blade-dist run launch/configs/quickstart.yaml
     """
-    from blade_dist.stages.whole import run_stages
+    from blade_dist.stages.run import run_stages
 
     settings, console = _read(path, overrides)
     save_config(settings, settings.run.dir / "config.yaml")

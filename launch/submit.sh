@@ -64,7 +64,7 @@ export CLUSTER_TOKEN=shared
 bash "$root/launch/install.sh" >&2
 source "$root/launch/env.sh"
 
-[[ -n $dry ]] || "$root/.venv/bin/python" -m blade_dist.nodes.door "$address" || exit 2
+[[ -n $dry ]] || "$root/.venv/bin/python" -m blade_dist.nodes.job_server "$address" || exit 2
 
 job=("$root/.venv/bin/ray" job)
 case $verb in

@@ -12,18 +12,18 @@ import ray
 import torch
 from rich.console import Console
 
-from blade_dist.artifacts import RunPaths
 from blade_dist.batches import Prompts, Ragged
-from blade_dist.checkpoint import save_policy
-from blade_dist.config import load_config
 from blade_dist.data.bundle import DataBundle, load_data
 from blade_dist.data.prepare import prepare_data
 from blade_dist.data.prompts import PromptTable, write_prompts
 from blade_dist.data.split import Views
 from blade_dist.learners.policy import build_model
 from blade_dist.settings import Config
+from blade_dist.settings.load import load_config
 from blade_dist.stages.align import align_stage
 from blade_dist.stages.sft import sft_stage
+from blade_dist.store.policy import save_policy
+from blade_dist.store.run import RunPaths
 from tests.program import Program
 from tests.test_rewards_metrics import make_catalog
 

@@ -8,10 +8,10 @@ from pathlib import Path
 import pytest
 
 import blade_dist.cli
-from blade_dist.artifacts import RunPaths
-from blade_dist.checkpoint import STAMP
-from blade_dist.config import save_config
 from blade_dist.settings import Config
+from blade_dist.settings.load import save_config
+from blade_dist.store.policy import STAMP
+from blade_dist.store.run import RunPaths
 
 
 class Program:

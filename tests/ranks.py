@@ -86,9 +86,9 @@ def first_step(
     """Full parameters after one step, and Adam's first moment, which is (1 - beta1) times the gradient."""
     import deepspeed
 
-    from blade_dist.learners.align import Aligner
-    from blade_dist.learners.engine import DeepSpeedLearner
     from blade_dist.learners.policy import Policy, build_model
+    from blade_dist.learners.update import Aligner
+    from blade_dist.learners.zero import DeepSpeedLearner
     from blade_dist.weights.gather import full_state
 
     model = ModelSettings(
@@ -129,9 +129,9 @@ def taught_step(zero_stage: int, budget: int, shared: bool, own_share: float) ->
     """The gradient of a step with lists to imitate, and what it is by the formula, from a model of its own."""
     from dataclasses import replace
 
-    from blade_dist.learners.align import Aligner
-    from blade_dist.learners.engine import DeepSpeedLearner
     from blade_dist.learners.policy import Policy, build_model
+    from blade_dist.learners.update import Aligner
+    from blade_dist.learners.zero import DeepSpeedLearner
 
     model = ModelSettings(build=BuildSettings(hidden_size=64, layers=2, heads=2, kv_heads=1, ffn_size=48, context=64))
     torch.manual_seed(0)
@@ -174,10 +174,10 @@ def _logprobs(model: torch.nn.Module, batch: LearnBatch, lists: Rollouts, row: i
 def adapted_steps(zero_stage: int) -> dict[str, torch.Tensor]:
     """Two steps of an adapted policy: adapters, merged weights, and log-probs with and without them."""
     from blade_dist.learners.adapter import add_adapter
-    from blade_dist.learners.align import Aligner
-    from blade_dist.learners.engine import DeepSpeedLearner
+    from blade_dist.learners.packing import Sequences
     from blade_dist.learners.policy import Policy, build_model
-    from blade_dist.learners.sequences import Sequences
+    from blade_dist.learners.update import Aligner
+    from blade_dist.learners.zero import DeepSpeedLearner
     from blade_dist.settings import LoraSettings
     from blade_dist.weights.gather import full_state, trained_state
 

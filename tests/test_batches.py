@@ -11,8 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from blade_dist.batches import Ragged
-from blade_dist.pipeline import StepPipeline
-from blade_dist.seeds import prompts_of_step, stable_seed
+from blade_dist.data.seeds import prompts_of_step, stable_seed
+from blade_dist.training.pipeline import StepPipeline
 from blade_dist.weights.push import largest_gap
 from blade_dist.weights.transports import choose_transport
 from tests.ranks import make_batch

@@ -18,7 +18,7 @@ import pytest
 import yaml
 from rich.console import Console
 
-from blade_dist.artifacts import RunPaths
+from blade_dist.store.run import RunPaths
 
 FOLDER = Path(__file__).parent.parent / "benchmarks"
 

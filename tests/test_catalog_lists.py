@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from blade_dist.batches import MISS, Ragged
-from blade_dist.catalog.lists import mask_illegal
+from blade_dist.catalog.mask import mask_illegal
 
 ITEM = st.integers(MISS, 5)
 

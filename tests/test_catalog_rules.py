@@ -14,7 +14,7 @@ from blade_dist.catalog import blocked
 from blade_dist.catalog.catalog import Catalog
 from blade_dist.catalog.legal import LegalSets
 from blade_dist.catalog.legality import Legality, check_free_items, room_for_all
-from blade_dist.catalog.lists import mask_illegal
+from blade_dist.catalog.mask import mask_illegal
 from blade_dist.catalog.rules import Rules, make_rules
 from blade_dist.catalog.trie import Trie, build_trie
 from blade_dist.errors import UserError

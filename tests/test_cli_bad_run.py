@@ -11,16 +11,16 @@ import pyarrow as pa
 import pytest
 from transformers import GPT2Config, GPT2LMHeadModel
 
-from blade_dist.artifacts import RunPaths
-from blade_dist.checkpoint import STAMP, check_base
-from blade_dist.config import load_config
 from blade_dist.data.bundle import DataBundle, load_own_data
 from blade_dist.posterior.prior import PriorWriter
-from blade_dist.rewards.lists import Lists
+from blade_dist.rewards.batch import Lists
 from blade_dist.settings import Config
+from blade_dist.settings.load import load_config
 from blade_dist.stages.align import align_stamp
-from blade_dist.stages.parts import check_inputs
+from blade_dist.stages.inputs import check_inputs
 from blade_dist.stages.prior import prior_stamp
+from blade_dist.store.policy import STAMP, check_base
+from blade_dist.store.run import RunPaths
 from tests.program import Program
 
 

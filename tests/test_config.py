@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 import yaml
 
-from blade_dist.config import dump_config, load_config, save_config
 from blade_dist.errors import UserError
 from blade_dist.settings import Config
+from blade_dist.settings.load import dump_config, load_config, save_config
 
 CONFIGS = sorted((Path(__file__).parents[1] / "launch" / "configs").glob("*.yaml"))
 

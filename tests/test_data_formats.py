@@ -11,9 +11,9 @@ import pyarrow.parquet as pq
 import pytest
 
 from blade_dist.data.formats import FORMATS
-from blade_dist.data.items import build_catalog, usable_items
 from blade_dist.data.partition import ReadCounts, read_sequences
 from blade_dist.data.rawlog import RawLog, quiet_ray_data
+from blade_dist.data.usable import build_catalog, usable_items
 from blade_dist.errors import UserError
 from blade_dist.settings import DataSettings
 

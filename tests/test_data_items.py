@@ -8,7 +8,7 @@ import pytest
 
 from blade_dist.catalog.catalog import Catalog
 from blade_dist.data.card import WITHOUT_GROUP, describe_catalog, write_items_without_group
-from blade_dist.data.items import build_catalog, usable_items
+from blade_dist.data.usable import build_catalog, usable_items
 from blade_dist.errors import UserError
 
 

@@ -12,12 +12,12 @@ from rich.console import Console
 from tokenizers import Tokenizer, models, pre_tokenizers
 from transformers import PreTrainedTokenizerFast
 
-from blade_dist.catalog.arrow import arrow_to_ragged, read_table
-from blade_dist.config import load_config
 from blade_dist.data.prepare import load_data, prepare_data
 from blade_dist.errors import UserError
 from blade_dist.settings import Config
+from blade_dist.settings.load import load_config
 from blade_dist.stages.data import data_stage
+from blade_dist.store.arrow import arrow_to_ragged, read_table
 
 pytestmark = pytest.mark.usefixtures("ray_session")
 

@@ -7,10 +7,10 @@ import pyarrow as pa
 import pytest
 
 from blade_dist.batches import Ragged
-from blade_dist.catalog.arrow import write_table
 from blade_dist.data.prompts import PromptTable, write_prompts
 from blade_dist.data.split import Views
 from blade_dist.errors import UserError
+from blade_dist.store.arrow import write_table
 
 
 def _batch(first: int, size: int) -> tuple[pa.Array, Ragged, Ragged, Views]:

@@ -8,7 +8,6 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
-from blade_dist.config import load_config
 from blade_dist.data.bundle import DataBundle
 from blade_dist.doctor import findings, look
 from blade_dist.doctor.findings import Level
@@ -16,6 +15,7 @@ from blade_dist.doctor.memory import Shape, need, parameters
 from blade_dist.doctor.report import doctor, examine
 from blade_dist.learners.policy import build_model
 from blade_dist.settings import Config
+from blade_dist.settings.load import load_config
 
 
 @pytest.mark.parametrize(("torch", "level"), [("2.13.0", Level.OK), ("2.13.0+cpu", Level.OK), ("2.11.0", Level.FAIL)])

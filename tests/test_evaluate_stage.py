@@ -14,11 +14,11 @@ import pytest
 import torch
 from rich.console import Console
 
-from blade_dist.artifacts import RunPaths
 from blade_dist.data.bundle import DataBundle
 from blade_dist.settings import Config
 from blade_dist.stages.evaluate import evaluate_stage
 from blade_dist.stages.export import export_stage
+from blade_dist.store.run import RunPaths
 
 POLICIES = {"popularity", "co-occurrence", "blade", "sft"}
 

@@ -10,9 +10,9 @@ from blade_dist.batches import MISS, Ragged
 from blade_dist.evaluation.baselines import cooccurrence_lists, popularity_lists
 from blade_dist.evaluation.bootstrap import mean_interval, paired_bootstrap
 from blade_dist.evaluation.corpus import corpus_metrics
-from blade_dist.evaluation.table import differences, per_user_rows, render, summarise
+from blade_dist.evaluation.per_user import differences, per_user_rows, render, summarise
+from blade_dist.rewards.batch import Lists
 from blade_dist.rewards.composite import Composite
-from blade_dist.rewards.lists import Lists
 from tests.conftest import made_prompts
 from tests.test_rewards_metrics import ITEMS, make_catalog
 

@@ -10,10 +10,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import blade_dist.cli
-from blade_dist.config import change, dump_config, load_config
 from blade_dist.errors import UserError
-from blade_dist.explain import explain_config, fields_of, section_of
 from blade_dist.settings import Config
+from blade_dist.settings.explain import explain_config, fields_of, section_of
+from blade_dist.settings.load import change, dump_config, load_config
 from tests.test_config import CONFIGS
 
 LORA = ("learner", "lora")

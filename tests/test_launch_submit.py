@@ -16,11 +16,11 @@ from pathlib import Path
 import pyarrow.parquet as pq
 import pytest
 
-from blade_dist.artifacts import RunPaths
-from blade_dist.config import save_config
 from blade_dist.nodes.processes import end, start
 from blade_dist.nodes.raycluster import RayOptions, environment, start_command, wait_for_port
 from blade_dist.settings import Config
+from blade_dist.settings.load import save_config
+from blade_dist.store.run import RunPaths
 from tests.conftest import TRAIN_PROMPTS, with_settings
 
 SUBMIT = Path(__file__).parents[1] / "launch" / "submit.sh"

@@ -14,8 +14,8 @@ from blade_dist.batches import Ragged
 from blade_dist.catalog.legality import Legality
 from blade_dist.catalog.trie import build_trie
 from blade_dist.learners import legal_head
+from blade_dist.learners.packing import Sequences, collate, legal_tokens, microbatches
 from blade_dist.learners.policy import Policy, sequence_logprobs, why_not_packed
-from blade_dist.learners.sequences import Sequences, collate, legal_tokens, microbatches
 from blade_dist.rollouts.constrain import LegalMask
 
 SEPARATOR, END, VOCAB = 60, 61, 64

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from blade_dist.batches import Ragged
 from blade_dist.learners.attention import visible
-from blade_dist.learners.sequences import (
+from blade_dist.learners.packing import (
     PADDING,
     MicroBatch,
     Sequences,

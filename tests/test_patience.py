@@ -1,6 +1,6 @@
 """When a run stops early."""
 
-from blade_dist.patience import Patience
+from blade_dist.training.patience import Patience
 
 
 def looks(*values: float) -> Patience:

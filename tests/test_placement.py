@@ -10,9 +10,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from rich.console import Console
 
-from blade_dist.config import load_config
+from blade_dist.cluster.placement import Demand, Node, Placement, demand, place, placement_table
 from blade_dist.errors import UserError
-from blade_dist.placement import Demand, Node, Placement, demand, place, placement_table
+from blade_dist.settings.load import load_config
 
 CONFIGS = Path(__file__).parents[1] / "launch" / "configs"
 

@@ -11,15 +11,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 from rich.console import Console
 
-from blade_dist.artifacts import RunPaths
 from blade_dist.batches import Rewards
-from blade_dist.config import load_config
 from blade_dist.data.bundle import DataBundle
 from blade_dist.errors import UserError
 from blade_dist.posterior.prior import Prior
 from blade_dist.settings import Config
+from blade_dist.settings.load import load_config
 from blade_dist.stages import prior as stage
 from blade_dist.stages.prior import build_prior, pilot_prompts, prior_stamp
+from blade_dist.store.run import RunPaths
 
 
 def test_users_whose_prompts_stand_together_are_drawn_once_each() -> None:

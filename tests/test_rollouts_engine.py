@@ -14,19 +14,19 @@ import pytest
 import ray
 import torch
 
-from blade_dist.artifacts import RunPaths
 from blade_dist.batches import MISS, Ragged, Rollouts
 from blade_dist.catalog.legality import Legality
-from blade_dist.checkpoint import context_length
+from blade_dist.cluster.placement import place_here
 from blade_dist.data.bundle import DataBundle
+from blade_dist.learners.packing import Sequences, legal_tokens
 from blade_dist.learners.policy import Policy, load_model, sequence_logprobs
-from blade_dist.learners.sequences import Sequences, legal_tokens
-from blade_dist.pipeline import Prompter
-from blade_dist.placement import place_here
 from blade_dist.rollouts.engine import EngineSpec, engine_environment
 from blade_dist.rollouts.pool import EnginePool, RunningPool
 from blade_dist.rollouts.request import RolloutRequest
 from blade_dist.settings import Config
+from blade_dist.store.policy import context_length
+from blade_dist.store.run import RunPaths
+from blade_dist.training.prompter import Prompter
 from tests.conftest import random_policy
 
 

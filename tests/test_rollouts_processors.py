@@ -10,11 +10,11 @@ import numpy as np
 import pytest
 import torch
 
-from blade_dist.artifacts import RunPaths
 from blade_dist.catalog.legality import Legality
 from blade_dist.data.bundle import DataBundle
 from blade_dist.rollouts.constrain import EXCLUDED, OPTION, WRITTEN, LegalMask, constraint_options
 from blade_dist.settings import Config
+from blade_dist.store.run import RunPaths
 
 SLOTS = 4
 

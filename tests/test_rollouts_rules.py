@@ -7,14 +7,14 @@ from collections.abc import Iterator
 import numpy as np
 import pytest
 
-from blade_dist.artifacts import RunPaths
 from blade_dist.batches import MISS
-from blade_dist.checkpoint import context_length
+from blade_dist.cluster.placement import place_here
 from blade_dist.data.bundle import DataBundle
-from blade_dist.placement import place_here
 from blade_dist.rollouts.engine import EngineSpec
 from blade_dist.rollouts.pool import RunningPool
 from blade_dist.settings import Config
+from blade_dist.store.policy import context_length
+from blade_dist.store.run import RunPaths
 from tests.conftest import random_policy
 from tests.test_rollouts_engine import Setup
 

@@ -15,16 +15,17 @@ import pytest
 from rich.console import Console
 
 import blade_dist.stages.align as stage
-from blade_dist.artifacts import RunPaths, read_json
-from blade_dist.checkpoint import PolicyStamp
-from blade_dist.config import load_config
 from blade_dist.data.bundle import DataBundle
 from blade_dist.errors import UserError
 from blade_dist.posterior.prior import PriorWriter
 from blade_dist.settings import Config
-from blade_dist.stages.limits import oracles, show_limits
-from blade_dist.stages.parts import Inputs, check_metrics, make_composite
+from blade_dist.settings.load import load_config
+from blade_dist.stages.constraints import oracles, show_limits
+from blade_dist.stages.inputs import Inputs, check_metrics, make_composite
 from blade_dist.stages.prior import prior_stamp
+from blade_dist.store.files import read_json
+from blade_dist.store.policy import PolicyStamp
+from blade_dist.store.run import RunPaths
 
 LISTS = np.array([0.1, 0.2, 0.6])
 """What a constrained metric is in the reference lists of every prompt, but the first."""

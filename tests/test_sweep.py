@@ -21,13 +21,14 @@ from ray.util import placement_group_table
 from ray.util.queue import Empty, Queue
 from rich.console import Console
 
-from blade_dist.artifacts import RunPaths, write_json
-from blade_dist.config import load_config
+from blade_dist.cluster.placement import Demand, Node, place_copies
 from blade_dist.errors import UserError, origin
-from blade_dist.placement import Demand, Node, place_copies
 from blade_dist.settings import Config
+from blade_dist.settings.load import load_config
 from blade_dist.stages.sweep import sweep_stage
-from blade_dist.stages.trial import Halving, Trial, TrialRows, _run_trial, first_line
+from blade_dist.stages.trials import Halving, Trial, TrialRows, _run_trial, first_line
+from blade_dist.store.files import write_json
+from blade_dist.store.run import RunPaths
 from blade_dist.sweep.results import Criterion, Outcome
 from tests.conftest import TRAIN_PROMPTS, with_settings
 from tests.program import Program
@@ -65,7 +66,7 @@ def test_a_bad_trial_is_asked_to_stop_also_by_one_of_an_earlier_sweep(tmp_path: 
 def test_a_note_stops_a_trial_of_its_own_criterion_only(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, by: Criterion, asked: list[bool]
 ) -> None:
-    monkeypatch.setattr("blade_dist.stages.trial.tune.report", lambda _: None)
+    monkeypatch.setattr("blade_dist.stages.trials.tune.report", lambda _: None)
     trial = trial_of(BASE, tmp_path, by)
     write_json(trial.stop_note, {"by": "reward", "step": 2, "value": 0.4})
     stopped: list[bool] = []

@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from blade_dist.config import load_config
 from blade_dist.errors import UserError
+from blade_dist.settings.load import load_config
 from blade_dist.sweep.space import points
 
 BASE = load_config(None, ["reward.weights={ndcg@5: 1.0}", "run.seed=7"])

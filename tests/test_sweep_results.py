@@ -14,7 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from rich.console import Console
 
-from blade_dist.config import load_config
+from blade_dist.settings.load import load_config
 from blade_dist.sweep.comparable import obstacle
 from blade_dist.sweep.results import (
     Criterion,

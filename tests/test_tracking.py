@@ -7,8 +7,8 @@ from pathlib import Path
 import pyarrow.parquet as pq
 from rich.console import Console
 
-from blade_dist.tracking.metrics import StepLog
-from blade_dist.tracking.progress import ProgressPrinter, describe
+from blade_dist.tracking.step_log import StepLog
+from blade_dist.tracking.watch import ProgressPrinter, describe
 
 
 def test_every_step_is_a_row(tmp_path: Path) -> None:

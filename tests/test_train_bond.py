@@ -14,17 +14,18 @@ import torch
 from rich.console import Console
 from safetensors.torch import load_file
 
-from blade_dist.artifacts import RunPaths, mark, read_json
+from blade_dist.cluster.placement import place_here
 from blade_dist.data.bundle import DataBundle
-from blade_dist.pipeline import Prompter
-from blade_dist.placement import place_here
+from blade_dist.data.seeds import prompts_of_step
 from blade_dist.posterior.prior import Prior
 from blade_dist.posterior.renewed import Renewals
-from blade_dist.seeds import prompts_of_step
 from blade_dist.settings import Config
 from blade_dist.stages.align import align_stage, align_stamp
-from blade_dist.stages.parts import check_inputs, engines, scorer
+from blade_dist.stages.inputs import check_inputs, engines, scorer
 from blade_dist.stages.prior import prior_stamp
+from blade_dist.store.files import read_json
+from blade_dist.store.run import RunPaths, mark
+from blade_dist.training.prompter import Prompter
 from tests.conftest import TRAIN_PROMPTS, with_settings
 
 ETA = 0.3

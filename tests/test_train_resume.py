@@ -16,12 +16,12 @@ import torch
 from rich.console import Console
 from safetensors.torch import load_file
 
-from blade_dist.artifacts import RunPaths
-from blade_dist.config import load_config, save_config
 from blade_dist.errors import UserError
 from blade_dist.settings import Config
+from blade_dist.settings.load import load_config, save_config
 from blade_dist.stages.align import align_stage
 from blade_dist.stages.fit import check_ranks
+from blade_dist.store.run import RunPaths
 from tests.conftest import TRAIN_PROMPTS, with_settings
 
 STEPS, EVERY = 12, 2

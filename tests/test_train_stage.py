@@ -12,15 +12,15 @@ import pytest
 import torch
 from rich.console import Console
 
-from blade_dist.artifacts import RunPaths
-from blade_dist.checkpoint import read_policy
-from blade_dist.config import load_config
 from blade_dist.data.bundle import DataBundle
 from blade_dist.errors import UserError
 from blade_dist.posterior.prior import SCALES_KEY
 from blade_dist.settings import Config
+from blade_dist.settings.load import load_config
 from blade_dist.stages.align import align_stage
 from blade_dist.stages.prior import prior_stage
+from blade_dist.store.policy import read_policy
+from blade_dist.store.run import RunPaths
 from tests.conftest import TRAIN_PROMPTS, with_settings
 
 

@@ -12,20 +12,20 @@ import pytest
 import ray
 import torch
 
-from blade_dist.artifacts import RunPaths
 from blade_dist.catalog.legality import Legality
-from blade_dist.checkpoint import context_length
+from blade_dist.cluster.placement import place_here
 from blade_dist.data.bundle import DataBundle
 from blade_dist.learners.adapter import add_adapter, without_adapter
+from blade_dist.learners.packing import Sequences
 from blade_dist.learners.policy import Policy, load_model, sequence_logprobs
-from blade_dist.learners.sequences import Sequences
-from blade_dist.pipeline import Prompter
-from blade_dist.placement import place_here
-from blade_dist.probe import ask_engines, probe_gap
 from blade_dist.rollouts.engine import EngineSpec
 from blade_dist.rollouts.pool import EnginePool, RunningPool
 from blade_dist.rollouts.request import RolloutRequest
 from blade_dist.settings import Config, LoraSettings
+from blade_dist.store.policy import context_length
+from blade_dist.store.run import RunPaths
+from blade_dist.training.probe import ask_engines, probe_gap
+from blade_dist.training.prompter import Prompter
 from blade_dist.weights.gather import Bucket, parameter_buckets
 from blade_dist.weights.push import WeightPusher
 from tests.conftest import random_policy

@@ -14,7 +14,7 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from blade_dist.batches import MISS, Ragged
-from blade_dist.catalog.arrow import arrow_to_ragged, digest, ragged_to_arrow, read_table, write_table
+from blade_dist.store.arrow import arrow_to_ragged, digest, ragged_to_arrow, read_table, write_table
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase

@@ -8,7 +8,6 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from blade_dist.artifacts import read_json, whole_folder, write_json
 from blade_dist.batches import ExcludeHistory, Prompts, Ragged
 from blade_dist.catalog.codec import Codec
 from blade_dist.catalog.legal import LegalSets, ListWriters, replay
@@ -16,6 +15,7 @@ from blade_dist.catalog.rules import Rules, load_rules
 from blade_dist.catalog.trie import Trie, build_trie
 from blade_dist.errors import UserError
 from blade_dist.settings import ListSettings
+from blade_dist.store.files import read_json, whole_folder, write_json
 
 _NO_ITEMS = Ragged.of([[]])
 _MORE_ROOM: dict[ExcludeHistory, str] = {

@@ -8,7 +8,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from blade_dist.artifacts import read_json
 from blade_dist.catalog.catalog import Catalog
 from blade_dist.catalog.codec import Codec
 from blade_dist.data.assemble import SPLITS
@@ -16,6 +15,7 @@ from blade_dist.data.card import settings_of
 from blade_dist.data.prompts import PromptTable
 from blade_dist.errors import UserError
 from blade_dist.settings import Config
+from blade_dist.store.files import read_json
 
 FREE = {"data.path", "data.items", "data.partition_rows", "model.path", "run.seed"}
 """Settings of the data stage that a later stage may be run with others of."""

@@ -18,7 +18,6 @@ from numpy.typing import NDArray
 from blade_dist.catalog.build import build_codec
 from blade_dist.catalog.codec import Codec
 from blade_dist.catalog.legality import write_trie
-from blade_dist.config import fingerprint
 from blade_dist.data.assemble import SPLITS, Assembler
 from blade_dist.data.bundle import (
     DataBundle,
@@ -39,13 +38,14 @@ from blade_dist.data.card import (
     write_items_without_group,
 )
 from blade_dist.data.formats import FORMATS
-from blade_dist.data.items import build_catalog, usable_items
 from blade_dist.data.partition import ReadCounts, read_sequences
 from blade_dist.data.prompts import PromptTable, write_prompts
 from blade_dist.data.rawlog import quiet_ray_data
 from blade_dist.data.sequences import SequenceStore, k_core
+from blade_dist.data.usable import build_catalog, usable_items
 from blade_dist.errors import UserError
 from blade_dist.settings import Config
+from blade_dist.settings.load import fingerprint
 
 __all__ = ["DataBundle", "load_data", "prepare_data"]
 

@@ -12,10 +12,10 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from blade_dist.batches import ExcludeHistory, Prompts, Ragged
-from blade_dist.catalog.arrow import arrow_to_ragged, ragged_to_arrow, read_table
 from blade_dist.catalog.codec import Codec
 from blade_dist.data.split import Views
 from blade_dist.errors import UserError
+from blade_dist.store.arrow import arrow_to_ragged, ragged_to_arrow, read_table
 
 _ITEMS = pa.list_(pa.int32())
 _SCHEMA = pa.schema(

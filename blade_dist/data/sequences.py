@@ -10,7 +10,7 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from blade_dist.batches import Ragged
-from blade_dist.catalog.arrow import arrow_to_ragged, ragged_to_arrow, read_table, write_table
+from blade_dist.store.arrow import arrow_to_ragged, ragged_to_arrow, read_table, write_table
 
 
 @dataclass(frozen=True, eq=False)

@@ -10,11 +10,11 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from blade_dist.batches import Ragged
-from blade_dist.catalog.arrow import ragged_to_arrow, write_table
 from blade_dist.data.rawlog import RawLog
+from blade_dist.data.seeds import stable_seed
 from blade_dist.data.table import read_table_log
-from blade_dist.seeds import stable_seed
 from blade_dist.settings import ColumnSettings, DataSettings, SyntheticSettings
+from blade_dist.store.arrow import ragged_to_arrow, write_table
 
 SUCCESSORS = np.array([0.6, 0.3, 0.1])
 """How often each of an item's successors follows it."""

@@ -9,7 +9,8 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
-from blade_dist.artifacts import RunPaths
+from blade_dist.cluster.placement import cluster_nodes, place_here
+from blade_dist.cluster.runtime import ray_runtime
 from blade_dist.data.bundle import load_own_data
 from blade_dist.doctor import findings, look
 from blade_dist.doctor.findings import Finding, Level
@@ -17,10 +18,9 @@ from blade_dist.doctor.memory import Need, Shape, need, parameters
 from blade_dist.errors import UserError
 from blade_dist.learners.policy import load_model
 from blade_dist.nodes.survey import versions
-from blade_dist.placement import cluster_nodes, place_here
-from blade_dist.runtime import ray_runtime
 from blade_dist.settings import Config
-from blade_dist.stages.parts import check_lists, check_metrics
+from blade_dist.stages.inputs import check_lists, check_metrics
+from blade_dist.store.run import RunPaths
 
 PORTS = {6379: "the Ray head", 8265: "Ray's dashboard"}
 STYLE = {Level.OK: "green", Level.WARN: "yellow", Level.FAIL: "red"}

@@ -9,8 +9,8 @@ from numpy.typing import NDArray
 
 from blade_dist.batches import Prompts, Ragged
 from blade_dist.catalog.catalog import Catalog
+from blade_dist.rewards.batch import Lists
 from blade_dist.rewards.composite import Composite
-from blade_dist.rewards.lists import Lists
 
 
 def best_of(items: NDArray[np.int32], scores: NDArray[np.float64]) -> NDArray[np.int32]:

@@ -19,7 +19,7 @@ from transformers import AttentionInterface, AttentionMaskInterface
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.masking_utils import sdpa_mask
 
-from blade_dist.learners.sequences import MicroBatch
+from blade_dist.learners.packing import MicroBatch
 
 ON_CPU, ON_GPU = "sdpa_after_prompt", "flex_attention"
 """Names of the attention that packed rows take."""

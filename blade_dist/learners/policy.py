@@ -15,7 +15,7 @@ from blade_dist.batches import Ragged
 from blade_dist.errors import UserError
 from blade_dist.learners.attention import ON_CPU, ON_GPU, attention_mask, causal_columns, layer_windows
 from blade_dist.learners.legal_head import HeadPlan, dense_logprobs, legal_logprobs
-from blade_dist.learners.sequences import PADDING, MicroBatch, Sequences, collate, microbatches
+from blade_dist.learners.packing import PADDING, MicroBatch, Sequences, collate, microbatches
 from blade_dist.settings import ModelSettings
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}

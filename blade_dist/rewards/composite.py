@@ -11,10 +11,10 @@ from numpy.typing import NDArray
 
 from blade_dist.batches import MISS, Ragged
 from blade_dist.catalog.catalog import Catalog
-from blade_dist.config import fingerprint
 from blade_dist.errors import UserError
-from blade_dist.rewards.lists import Lists
+from blade_dist.rewards.batch import Lists
 from blade_dist.rewards.named import NamedMetrics, Weights
+from blade_dist.settings.load import fingerprint
 
 Scores = NDArray[np.float64]
 

@@ -11,7 +11,6 @@ from typing import Any
 
 import ray
 
-from blade_dist.artifacts import RunPaths
 from blade_dist.batches import Rollouts
 from blade_dist.catalog.codec import Codec
 from blade_dist.catalog.legality import Legality
@@ -20,6 +19,7 @@ from blade_dist.rollouts.beam import Beams
 from blade_dist.rollouts.constrain import EXCLUDED, OPTION, WRITTEN, constraint_options
 from blade_dist.rollouts.request import RolloutRequest, to_rollouts
 from blade_dist.settings import Config, ListSettings, LoraSettings
+from blade_dist.store.run import RunPaths
 from blade_dist.weights.stream import Announcement
 
 CPU_BLOCK = 32

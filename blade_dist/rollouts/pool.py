@@ -10,8 +10,8 @@ from ray.util.placement_group import PlacementGroup, placement_group, remove_pla
 from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
 
 from blade_dist.batches import Rollouts
+from blade_dist.cluster.placement import Role
 from blade_dist.errors import UserError
-from blade_dist.placement import Role
 from blade_dist.rollouts.engine import EngineSpec, RolloutEngine, engine_environment
 from blade_dist.rollouts.request import RolloutRequest
 from blade_dist.settings import Config

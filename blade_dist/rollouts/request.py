@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from blade_dist.batches import MISS, Ragged, Rollouts
 from blade_dist.catalog.codec import Codec
 from blade_dist.catalog.legality import Legality
-from blade_dist.catalog.lists import mask_illegal
+from blade_dist.catalog.mask import mask_illegal
 from blade_dist.catalog.rules import Rules
 from blade_dist.errors import UserError
 from blade_dist.settings import ListSettings

@@ -14,21 +14,22 @@ import ray
 from ray.train import CheckpointConfig
 from rich.console import Console
 
-from blade_dist.artifacts import is_done, mark, whole_folder
-from blade_dist.config import fingerprint, save_config
+from blade_dist.cluster.placement import Placement, cluster_nodes, place_here, placement_table
+from blade_dist.cluster.runtime import beside_driver, ray_runtime
 from blade_dist.learners.adapter import check_modules
-from blade_dist.pipeline import VALIDATION, HeldOut, Pipeline
-from blade_dist.placement import Placement, cluster_nodes, place_here, placement_table
 from blade_dist.posterior.actor import EstimatorActor
 from blade_dist.rollouts.pool import EnginePool
-from blade_dist.runtime import beside_driver, ray_runtime
 from blade_dist.settings import Config
+from blade_dist.settings.load import fingerprint, save_config
+from blade_dist.stages.constraints import check_limits, show_limits
 from blade_dist.stages.fit import check_ranks, fit
-from blade_dist.stages.limits import check_limits, show_limits
-from blade_dist.stages.parts import Inputs, check_inputs, engines, scorer, tracker
+from blade_dist.stages.inputs import Inputs, check_inputs, engines, scorer, tracker
 from blade_dist.stages.prior import build_prior, has_prior, prior_stamp, reward_scales, show_prior
-from blade_dist.tracking.progress import Onlooker, ProgressPrinter
-from blade_dist.trainer import AlignJob, align
+from blade_dist.store.files import whole_folder
+from blade_dist.store.run import is_done, mark
+from blade_dist.tracking.watch import Onlooker, ProgressPrinter
+from blade_dist.training.loop import AlignJob, align
+from blade_dist.training.pipeline import VALIDATION, HeldOut, Pipeline
 from blade_dist.weights.transports import choose_transport
 
 PIPELINE_CALLS = 64

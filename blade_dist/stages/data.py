@@ -7,10 +7,10 @@ from typing import Any
 
 from rich.console import Console
 
+from blade_dist.cluster.runtime import ray_runtime
 from blade_dist.data.bundle import read_card
 from blade_dist.data.card import WITHOUT_GROUP
 from blade_dist.data.prepare import prepare_data
-from blade_dist.runtime import ray_runtime
 from blade_dist.settings import Config
 
 

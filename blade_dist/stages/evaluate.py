@@ -12,26 +12,26 @@ import torch
 from numpy.typing import NDArray
 from rich.console import Console
 
-from blade_dist.artifacts import write_json
 from blade_dist.batches import Prompts, Rollouts
 from blade_dist.catalog.legality import Legality
 from blade_dist.catalog.rules import make_rules
-from blade_dist.checkpoint import PolicyStamp, read_policy
+from blade_dist.cluster.placement import place_here
+from blade_dist.cluster.runtime import ray_runtime
 from blade_dist.evaluation.baselines import cooccurrence_lists, popularity_lists
 from blade_dist.evaluation.corpus import illegal_rates
+from blade_dist.evaluation.per_user import differences, per_user_rows, render, render_differences, summarise
 from blade_dist.evaluation.search import best_of, is_oracle, repeated
-from blade_dist.evaluation.table import differences, per_user_rows, render, render_differences, summarise
+from blade_dist.learners.packing import Sequences
 from blade_dist.learners.policy import Policy, load_model, sequence_logprobs
-from blade_dist.learners.sequences import Sequences
-from blade_dist.pipeline import Prompter
-from blade_dist.placement import place_here
-from blade_dist.probe import ask_engines, probe_gap, probe_request
-from blade_dist.rewards.lists import Lists
+from blade_dist.rewards.batch import Lists
 from blade_dist.rollouts.pool import EnginePool
-from blade_dist.runtime import ray_runtime
 from blade_dist.settings import Config
-from blade_dist.stages.parts import Inputs, check_inputs, engines, make_composite, search_choice
+from blade_dist.stages.inputs import Inputs, check_inputs, engines, make_composite, search_choice
 from blade_dist.stages.prior import reward_scales
+from blade_dist.store.files import write_json
+from blade_dist.store.policy import PolicyStamp, read_policy
+from blade_dist.training.probe import ask_engines, probe_gap, probe_request
+from blade_dist.training.prompter import Prompter
 from blade_dist.weights.gather import source
 from blade_dist.weights.push import WeightPusher
 

@@ -8,11 +8,11 @@ from pathlib import Path
 
 from rich.console import Console
 
-from blade_dist.artifacts import check_folder, whole_folder
-from blade_dist.checkpoint import read_policy
 from blade_dist.data.bundle import load_own_data
 from blade_dist.errors import UserError
 from blade_dist.settings import Config
+from blade_dist.store.files import check_folder, whole_folder
+from blade_dist.store.policy import read_policy
 
 
 def export_stage(config: Config, checkpoint: Path, out: Path, console: Console) -> None:

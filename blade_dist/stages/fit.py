@@ -13,11 +13,11 @@ import ray
 from ray.train import CheckpointConfig, FailureConfig, Result, RunConfig, ScalingConfig
 from ray.train.torch import TorchConfig, TorchTrainer
 
-from blade_dist.artifacts import read_json
+from blade_dist.cluster.placement import Role
 from blade_dist.errors import UserError
-from blade_dist.placement import Role
 from blade_dist.settings import Config
-from blade_dist.tracking.progress import Onlooker
+from blade_dist.store.files import read_json
+from blade_dist.tracking.watch import Onlooker
 
 POLL_S = 1.0
 """How often the driver asks the tracker for new rows."""

@@ -11,18 +11,18 @@ from numpy.typing import NDArray
 from rich.console import Console
 from rich.progress import Progress, TimeRemainingColumn
 
-from blade_dist.config import fingerprint
+from blade_dist.cluster.placement import place_here
+from blade_dist.cluster.runtime import ray_runtime
+from blade_dist.data.seeds import stable_seed
 from blade_dist.errors import UserError
-from blade_dist.pipeline import Prompter
-from blade_dist.placement import place_here
 from blade_dist.posterior.prior import Prior, PriorWriter
 from blade_dist.posterior.ties import ties
 from blade_dist.rewards.composite import spreads
 from blade_dist.rollouts.pool import EnginePool
-from blade_dist.runtime import ray_runtime
-from blade_dist.seeds import stable_seed
 from blade_dist.settings import Config, ListSettings
-from blade_dist.stages.parts import Inputs, check_inputs, engines, scorer
+from blade_dist.settings.load import fingerprint
+from blade_dist.stages.inputs import Inputs, check_inputs, engines, scorer
+from blade_dist.training.prompter import Prompter
 
 CHUNK = 256
 """Prompts between two saves."""

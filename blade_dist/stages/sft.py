@@ -8,18 +8,19 @@ from pathlib import Path
 from ray.train import CheckpointConfig
 from rich.console import Console
 
-from blade_dist.artifacts import RunPaths, is_done, mark, whole_folder
-from blade_dist.checkpoint import check_base
-from blade_dist.config import fingerprint, save_config
+from blade_dist.cluster.placement import place_here
 from blade_dist.data.bundle import DataBundle, check_context, load_own_data
 from blade_dist.learners.dropout import check_layers
 from blade_dist.learners.policy import model_without_weights
-from blade_dist.placement import place_here
 from blade_dist.settings import Config
-from blade_dist.sft import SftJob, fine_tune
+from blade_dist.settings.load import fingerprint, save_config
 from blade_dist.stages.fit import check_ranks, fit
-from blade_dist.stages.parts import tracker
-from blade_dist.tracking.progress import ProgressPrinter
+from blade_dist.stages.inputs import tracker
+from blade_dist.store.files import whole_folder
+from blade_dist.store.policy import check_base
+from blade_dist.store.run import RunPaths, is_done, mark
+from blade_dist.tracking.watch import ProgressPrinter
+from blade_dist.training.sft import SftJob, fine_tune
 
 
 def sft_stage(config: Config, console: Console) -> None:

@@ -9,15 +9,16 @@ from typing import Any
 import pyarrow.parquet as pq
 from rich.console import Console
 
-from blade_dist.artifacts import RunPaths, is_done, read_json
+from blade_dist.cluster.placement import cluster_nodes, demand, place_copies
+from blade_dist.cluster.runtime import ray_runtime
 from blade_dist.errors import UserError
-from blade_dist.placement import cluster_nodes, demand, place_copies
-from blade_dist.runtime import ray_runtime
 from blade_dist.settings import Config
 from blade_dist.stages.align import align_stamp, check_alignment
-from blade_dist.stages.limits import check_limits
+from blade_dist.stages.constraints import check_limits
 from blade_dist.stages.prior import prior_stage, prior_stamp
-from blade_dist.stages.trial import Halving, Trial, run_trials
+from blade_dist.stages.trials import Halving, Trial, run_trials
+from blade_dist.store.files import read_json
+from blade_dist.store.run import RunPaths, is_done
 from blade_dist.sweep.comparable import Obstacle, obstacle
 from blade_dist.sweep.results import Criterion, Outcome, ranked, render, write_results
 from blade_dist.sweep.space import SEED, Point, points

@@ -14,7 +14,7 @@ import pyarrow.parquet as pq
 from rich.markup import escape
 from rich.table import Table
 
-from blade_dist.artifacts import write_json
+from blade_dist.store.files import write_json
 from blade_dist.sweep.space import Point, text
 from blade_dist.tracking.means import mean_of_last
 

@@ -13,9 +13,9 @@ from typing import Any
 import numpy as np
 import yaml
 
-from blade_dist.config import change, check_config, fingerprint, setting_path
 from blade_dist.errors import UserError
 from blade_dist.settings import Config
+from blade_dist.settings.load import change, check_config, fingerprint, setting_path
 from blade_dist.settings.text import read_yaml
 
 SECTIONS = ("prior", "rollout", "reward", "posterior", "advantage", "bond", "learner", "train")

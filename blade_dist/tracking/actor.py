@@ -6,6 +6,6 @@ from typing import Any
 
 import ray
 
-from blade_dist.tracking.metrics import StepLog
+from blade_dist.tracking.step_log import StepLog
 
 TrackerActor: Any = ray.remote(StepLog)

@@ -7,8 +7,8 @@ from pathlib import Path
 
 from rich.console import Console
 
-from blade_dist.config import load_config
-from blade_dist.runtime import ray_runtime
+from blade_dist.cluster.runtime import ray_runtime
+from blade_dist.settings.load import load_config
 from blade_dist.stages.data import data_stage
 from blade_dist.stages.prior import prior_stage
 from blade_dist.stages.sft import sft_stage

@@ -1,4 +1,4 @@
-"""Does a cluster accept jobs from here? ``python -m blade_dist.nodes.door URL`` says no in one line."""
+"""Does a cluster accept jobs from here? ``python -m blade_dist.nodes.job_server URL`` says no in one line."""
 
 from __future__ import annotations
 

@@ -13,9 +13,9 @@ from torch import Tensor
 
 from blade_dist.batches import Ragged, Rollouts
 from blade_dist.catalog.legality import Legality
-from blade_dist.learners.sequences import Sequences, legal_tokens
-from blade_dist.pipeline import Prompter
+from blade_dist.learners.packing import Sequences, legal_tokens
 from blade_dist.rollouts.request import RolloutRequest
+from blade_dist.training.prompter import Prompter
 from blade_dist.weights.push import largest_gap
 
 PROBE_TOKENS = 4

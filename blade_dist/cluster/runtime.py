@@ -10,9 +10,9 @@ from typing import Any
 
 import ray
 
+from blade_dist.cluster.placement import NODE_LABEL
 from blade_dist.errors import UserError
 from blade_dist.nodes.survey import check_nodes
-from blade_dist.placement import NODE_LABEL
 from blade_dist.settings import Config
 
 SMALL_ACTORS_CPUS = 2

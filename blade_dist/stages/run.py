@@ -13,16 +13,17 @@ import psutil
 import pyarrow.parquet as pq
 from rich.console import Console
 
-from blade_dist.artifacts import RunPaths, read_json, write_json
+from blade_dist.cluster.runtime import ray_runtime
 from blade_dist.data.bundle import load_data
-from blade_dist.runtime import ray_runtime
 from blade_dist.settings import Config
 from blade_dist.stages.align import align_stage
 from blade_dist.stages.data import data_stage
 from blade_dist.stages.evaluate import evaluate_stage
 from blade_dist.stages.export import export_stage
-from blade_dist.stages.parts import check_lists, check_metrics
+from blade_dist.stages.inputs import check_lists, check_metrics
 from blade_dist.stages.sft import sft_stage
+from blade_dist.store.files import read_json, write_json
+from blade_dist.store.run import RunPaths
 
 SAMPLE_S = 1.0
 """Time between two looks at the memory."""

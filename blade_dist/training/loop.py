@@ -17,23 +17,25 @@ import torch
 import torch.distributed as dist
 from numpy.typing import NDArray
 
-from blade_dist.artifacts import RunPaths, read_json, write_json
 from blade_dist.batches import LearnBatch
 from blade_dist.catalog.codec import Codec
 from blade_dist.catalog.legality import Legality
-from blade_dist.checkpoint import save_policy
 from blade_dist.data.prompts import PromptTable
 from blade_dist.learners.adapter import add_adapter, save_adapter
-from blade_dist.learners.align import Aligner, StepStats
 from blade_dist.learners.anchor import Anchor
-from blade_dist.learners.engine import DeepSpeedLearner
 from blade_dist.learners.objective import learning_rate
+from blade_dist.learners.packing import Sequences
 from blade_dist.learners.policy import Policy, choose_attention, load_model
-from blade_dist.learners.sequences import Sequences
-from blade_dist.patience import Patience
-from blade_dist.pipeline import VALIDATION, Prompter
-from blade_dist.probe import ask_engines, probe_gap, probe_request
+from blade_dist.learners.update import Aligner, StepStats
+from blade_dist.learners.zero import DeepSpeedLearner
 from blade_dist.settings import Config
+from blade_dist.store.files import read_json, write_json
+from blade_dist.store.policy import save_policy
+from blade_dist.store.run import RunPaths
+from blade_dist.training.patience import Patience
+from blade_dist.training.pipeline import VALIDATION
+from blade_dist.training.probe import ask_engines, probe_gap, probe_request
+from blade_dist.training.prompter import Prompter
 from blade_dist.weights.gather import full_state, source, trained_state
 from blade_dist.weights.push import PushReport, WeightPusher
 

@@ -18,11 +18,11 @@ from ray.tune.schedulers import ASHAScheduler, TrialScheduler
 from ray.util.queue import Empty, Queue
 from rich.console import Console
 
-from blade_dist.artifacts import read_json, write_json
+from blade_dist.cluster.placement import Placement
 from blade_dist.errors import origin
-from blade_dist.placement import Placement
 from blade_dist.settings import Config
 from blade_dist.stages.align import align_stage
+from blade_dist.store.files import read_json, write_json
 from blade_dist.sweep.results import Criterion, value_so_far
 
 PLACE_S = 60.0

@@ -12,16 +12,17 @@ import numpy as np
 import ray
 from numpy.typing import NDArray
 
-from blade_dist.artifacts import RunPaths
-from blade_dist.batches import Estimates, ExcludeHistory, LearnBatch, Prompts, Rewards, Rollouts
+from blade_dist.batches import Estimates, LearnBatch, Rewards, Rollouts
 from blade_dist.catalog.codec import Codec
 from blade_dist.data.prompts import PromptTable
+from blade_dist.data.seeds import prompts_of_step
 from blade_dist.posterior.belief import miscalibration
 from blade_dist.posterior.bond import LISTS
 from blade_dist.rollouts.pool import EnginePool
 from blade_dist.rollouts.request import RolloutRequest
-from blade_dist.seeds import prompts_of_step, stable_seed
 from blade_dist.settings import Config
+from blade_dist.store.run import RunPaths
+from blade_dist.training.prompter import Prompter
 
 VALIDATION = "validation"
 """Name of the mean reward of held-out prompts; those of its parts begin with it."""
@@ -77,28 +78,6 @@ class Step:
             estimates=estimates.take(rows),
             decision_tokens=int(rollouts.decision.sum()),
             taught=None if taught is None else taught.take(rows),
-        )
-
-
-class Prompter:
-    """Makes rollout requests for rows of a prompt table."""
-
-    def __init__(self, table: PromptTable, codec: Codec, seed: int, exclude_history: ExcludeHistory) -> None:
-        self._table = table
-        self._codec = codec
-        self._seed = seed
-        self._exclude_history = exclude_history
-
-    def request(self, rows: NDArray[np.int64], group_size: int, temperature: float, purpose: object) -> RolloutRequest:
-        """``group_size`` lists for each row; the seeds depend on the run, the purpose (a step, say) and the prompt."""
-        prompts: Prompts = self._table.rows(rows)
-        return RolloutRequest(
-            prompt=prompts.index,
-            tokens=self._codec.encode_prompts(prompts.history),
-            excluded=prompts.excluded(self._exclude_history),
-            seed=np.array([stable_seed(self._seed, purpose, row) for row in prompts.index], dtype=np.int64),
-            group_size=group_size,
-            temperature=temperature,
         )
 
 

@@ -12,9 +12,9 @@ from torch import Tensor
 
 from blade_dist.batches import LearnBatch, Ragged
 from blade_dist.catalog.legality import Legality
-from blade_dist.learners.engine import DeepSpeedLearner
 from blade_dist.learners.objective import TokenTerms, policy_terms
-from blade_dist.learners.sequences import MicroBatch, Sequences, legal_tokens
+from blade_dist.learners.packing import MicroBatch, Sequences, legal_tokens
+from blade_dist.learners.zero import DeepSpeedLearner
 from blade_dist.settings import LearnerSettings
 
 

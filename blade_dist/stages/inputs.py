@@ -12,20 +12,20 @@ import numpy as np
 import ray
 from numpy.typing import NDArray
 
-from blade_dist.artifacts import RunPaths
 from blade_dist.catalog.legality import check_free_items, load_trie, room_for_all
 from blade_dist.catalog.rules import make_rules
-from blade_dist.checkpoint import PolicyStamp, context_length, read_policy
+from blade_dist.cluster.placement import Role
+from blade_dist.cluster.runtime import beside_driver
 from blade_dist.data.bundle import DataBundle, load_own_data
 from blade_dist.errors import UserError
-from blade_dist.placement import Role
 from blade_dist.rewards.actor import RewardActor
 from blade_dist.rewards.composite import Composite
 from blade_dist.rewards.named import check_groups
 from blade_dist.rollouts.engine import EngineSpec
 from blade_dist.rollouts.pool import EnginePool, RunningPool
-from blade_dist.runtime import beside_driver
 from blade_dist.settings import Config, LoraSettings
+from blade_dist.store.policy import PolicyStamp, context_length, read_policy
+from blade_dist.store.run import RunPaths
 from blade_dist.tracking.actor import TrackerActor
 
 

@@ -15,18 +15,19 @@ import ray.train
 import torch
 from numpy.typing import NDArray
 
-from blade_dist.artifacts import RunPaths, read_json, write_json
 from blade_dist.batches import Ragged
 from blade_dist.catalog.codec import Codec
-from blade_dist.checkpoint import save_policy
 from blade_dist.data.prompts import PromptTable
+from blade_dist.data.seeds import prompts_of_step, stable_seed
 from blade_dist.learners.dropout import add_dropout
-from blade_dist.learners.engine import DeepSpeedLearner
 from blade_dist.learners.objective import learning_rate
+from blade_dist.learners.packing import MicroBatch, Sequences
 from blade_dist.learners.policy import Policy, build_model, load_model
-from blade_dist.learners.sequences import MicroBatch, Sequences
-from blade_dist.seeds import prompts_of_step, stable_seed
+from blade_dist.learners.zero import DeepSpeedLearner
 from blade_dist.settings import Config, LearnerSettings
+from blade_dist.store.files import read_json, write_json
+from blade_dist.store.policy import save_policy
+from blade_dist.store.run import RunPaths
 from blade_dist.weights.gather import full_state
 
 

@@ -9,9 +9,9 @@ from typing import Any
 
 from torch import Tensor
 
-from blade_dist.artifacts import read_json, write_json
 from blade_dist.catalog.codec import Codec
 from blade_dist.errors import UserError
+from blade_dist.store.files import read_json, write_json
 
 STAMP = "blade_dist.json"
 

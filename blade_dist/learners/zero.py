@@ -13,8 +13,8 @@ import torch.distributed as dist
 from torch import Tensor
 
 from blade_dist.learners.adapter import without_adapter
+from blade_dist.learners.packing import Cut, MicroBatch, Sequences, in_step, microbatches
 from blade_dist.learners.policy import Policy, why_not_packed
-from blade_dist.learners.sequences import Cut, MicroBatch, Sequences, in_step, microbatches
 from blade_dist.settings import LearnerSettings
 
 _LOG = logging.getLogger(__name__)

@@ -12,7 +12,7 @@ from blade_dist.evaluation.search import is_oracle, repeated
 from blade_dist.posterior.constraint import Constraints
 from blade_dist.posterior.prior import Prior
 from blade_dist.settings import Config
-from blade_dist.stages.parts import Inputs, make_composite
+from blade_dist.stages.inputs import Inputs, make_composite
 from blade_dist.stages.prior import prior_stamp
 from blade_dist.tracking.means import mean_of_last
 

@@ -1,0 +1,1 @@
+"""Ray: a runtime for a command, and which role runs on which node."""

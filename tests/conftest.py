@@ -9,26 +9,20 @@ import numpy as np
 import pyarrow as pa
 import pytest
 import ray
-import torch
 from rich.console import Console
 
-from blade_dist.batches import Prompts, Ragged
+from blade_dist.batches import Ragged
 from blade_dist.data.bundle import DataBundle, load_data
 from blade_dist.data.prepare import prepare_data
 from blade_dist.data.prompts import PromptTable, write_prompts
-from blade_dist.data.split import Views
-from blade_dist.learners.policy import build_model
 from blade_dist.settings import Config
 from blade_dist.settings.load import load_config
 from blade_dist.stages.align import align_stage
 from blade_dist.stages.sft import sft_stage
-from blade_dist.store.policy import save_policy
 from blade_dist.store.run import RunPaths
-from tests.program import Program
-from tests.test_rewards_metrics import make_catalog
-
-TRAIN_PROMPTS = 8
-"""Prompts per step of the trained runs."""
+from tests.helpers.catalogs import make_catalog, whole
+from tests.helpers.program import Program
+from tests.helpers.runs import TRAIN_PROMPTS, random_policy, with_settings
 
 
 @pytest.fixture(scope="session")
@@ -86,45 +80,11 @@ def semantic_run(
     return config, load_data(config.run.dir)
 
 
-def whole(rows: Ragged) -> Views:
-    """Rows that share nothing."""
-    return Views(rows.flat, rows.offsets[:-1], rows.lengths)
-
-
-def made_prompts(
-    histories: list, targets: list, users: list[str] | None = None, seen: list[list[int]] | None = None
-) -> Prompts:
-    """Prompts ``u0``, ``u1``, ..., who have seen what is shown or, where it is given, more."""
-    names = np.array(users or [f"u{number}" for number in range(len(histories))], dtype=object)
-    rows = (Ragged.of(part) for part in (histories, targets, seen or histories))
-    return Prompts(np.arange(len(histories)), names, *rows)
-
-
-def random_policy(config: Config, data: DataBundle, folder: Path, tied: bool, seed: int = 0) -> Path:
-    """A checkpoint with random weights."""
-    torch.manual_seed(seed)
-    settings = config.model.model_copy(update={"build": config.model.build.model_copy(update={"tied": tied})})
-    model = build_model(settings, len(data.codec.tokenizer), data.codec.pad, data.codec.end)
-    save_policy(folder, model, model.state_dict(), data.codec, "sft", 0)
-    return folder
-
-
 @pytest.fixture(scope="session")
 def tiny_reference(tiny_config: Config, tiny_data: DataBundle) -> Path:
     """The tiny run's fine-tuned model, by the real stage: good enough that its lists differ in reward."""
     sft_stage(tiny_config, Console(quiet=True))
     return RunPaths(tiny_config.run.dir).reference
-
-
-def with_settings(config: Config, run: Path, **sections: dict) -> Config:
-    """A copy of the tiny run's data and reference in a folder of its own, with some settings changed."""
-    shutil.copytree(config.run.dir / "data", run / "data")
-    shutil.copytree(config.run.dir / "sft", run / "sft")
-    merged = config.model_dump()
-    merged["run"]["dir"] = run
-    for section, values in sections.items():
-        merged[section].update(values)
-    return Config.model_validate(merged)
 
 
 @pytest.fixture(scope="session")
@@ -172,12 +132,6 @@ def ready(program: Program, tiny_config: Config, tiny_data: DataBundle) -> Progr
     shutil.copytree(RunPaths(tiny_config.run.dir).data, program.paths.data)
     random_policy(program.config, tiny_data, program.paths.reference, tied=True)
     return program
-
-
-@pytest.fixture
-def benchmarks_path(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The benchmarks' modules can be imported."""
-    monkeypatch.syspath_prepend(str(Path(__file__).parent.parent / "benchmarks"))
 
 
 @pytest.fixture

@@ -15,7 +15,7 @@ from blade_dist.data.seeds import prompts_of_step, stable_seed
 from blade_dist.training.pipeline import StepPipeline
 from blade_dist.weights.push import largest_gap
 from blade_dist.weights.transports import choose_transport
-from tests.ranks import make_batch
+from tests.helpers.ranks import make_batch
 
 ROWS = st.lists(st.lists(st.integers(0, 99), max_size=5), min_size=1, max_size=6)
 

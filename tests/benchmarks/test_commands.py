@@ -1,0 +1,105 @@
+"""The benchmarks run, and their files say what they should; how fast anything is, is no matter of tests."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from importlib import import_module
+from pathlib import Path
+
+import pytest
+
+from tests.helpers.paths import BENCHMARKS
+
+SMALL = {
+    "rewards": ["--lists", "64", "--items", "50", "--repeats", "1"],
+    "posterior": ["--prompts", "50", "--repeats", "1"],
+    "trie": ["--items", "500", "--no-generate"],
+    "learner": ["--prompts", "2", "--prompt-tokens", "20", "--group", "2", "--items", "100", "--repeats", "1"],
+}
+
+
+def run(name: str, *options: str) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, str(BENCHMARKS / f"{name}.py"), *options]
+    return subprocess.run(command, capture_output=True, text=True, timeout=240, check=False)
+
+
+@pytest.mark.parametrize("name", SMALL)
+def test_a_small_benchmark_writes_its_result(name: str, tmp_path: Path) -> None:
+    out = tmp_path / "out.json"
+    done = run(name, *SMALL[name], "--json", str(out))
+    assert done.returncode == 0, done.stderr[-2000:]
+    result = json.loads(out.read_text())
+    assert result["benchmark"] == name
+    assert result["hardware"]["cores"] >= 1
+    assert {"ray", "torch", "numpy"} <= result["versions"].keys()
+    exact = {"rewards": "ndcg_difference", "posterior": "largest_difference", "learner": "logprob_difference"}
+    if name in exact:
+        assert result[exact[name]] < 1e-5
+    else:
+        assert result["by_items"]["500"]["megabytes"] > 0
+
+
+@pytest.mark.parametrize("name", ["throughput", "push", "trie", "peer_trl", "record", "tables", "gpu", "quality"])
+def test_every_benchmark_explains_itself(name: str) -> None:
+    done = run(name, "--help")
+    assert done.returncode == 0, done.stderr[-2000:]
+    assert "--" in done.stdout
+
+
+@pytest.mark.parametrize("line", range(1, 8))
+def test_a_gpu_line_says_that_it_needs_one(line: int, tmp_path: Path) -> None:
+    import torch
+
+    if torch.cuda.is_available():
+        pytest.skip("there is a GPU here")
+    done = run("gpu", "--line", str(line), "--json", str(tmp_path / "out.json"))
+    assert done.returncode == 3
+    assert f"line {line} (" in done.stdout
+    assert "needs an NVIDIA GPU" in done.stdout
+    assert not (tmp_path / "out.json").exists()
+
+
+def test_every_gpu_line_has_its_function(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(str(BENCHMARKS))
+    import gpu
+
+    for _, module, function in gpu.LINES.values():
+        assert callable(getattr(import_module(module), function))
+
+
+def test_useful_flops_of_a_small_model(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(str(BENCHMARKS))
+    from measure import useful_flops
+
+    # 10 weights on 4 tokens, 3 pairs in each of 2 layers of width 5, one decision over a head of 7 weights:
+    # forward 2 * (40 + 2 * 5 * 2 * 3 + 7) operations, backward twice as many
+    assert useful_flops(10, 4, 3, 2, 5, 1, 7) == 3 * 2 * (40 + 60 + 7)
+
+
+def test_numbers_are_medians_after_the_warm_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(str(BENCHMARKS))
+    from measure import numbers, overhead
+
+    row = {
+        **{f"seconds/{name}": 1.0 for name in ("generate", "score", "estimate", "learn", "push")},
+        "seconds/step": 4.0,
+        **dict.fromkeys(("invalid", "duplicate", "staleness", "logprob_gap"), 0.0),
+        "lists": 128.0,
+        "list_tokens": 16.0,
+        "push_bytes": 2e9,
+        "group": 16,
+    }
+    slow = row | {"seconds/step": 40.0}
+    found = numbers([slow, row, row, row | {"seconds/step": 5.0}], warmup=1, parameters=10, prompt_tokens=250)
+    assert overhead(row) == 0.25
+    assert (found["lists_per_second"], found["overhead"], found["idle"]["engine"]) == (32, 0.25, 0.75)
+    assert found["push_gb_per_second"] == 2
+    assert found["generated_tokens_per_second"] == 2048
+
+
+@pytest.mark.parametrize("name", ["README.md"])
+def test_tables_are_what_the_results_say(name: str) -> None:
+    done = run("tables", str(BENCHMARKS.parent / name), "--check")
+    assert done.returncode == 0, done.stderr

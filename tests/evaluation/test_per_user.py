@@ -1,0 +1,89 @@
+"""Baselines, intervals and the table."""
+
+from __future__ import annotations
+
+import numpy as np
+import pyarrow as pa
+from scipy import stats
+
+from blade_dist.batches import MISS, Ragged
+from blade_dist.evaluation.baselines import cooccurrence_lists, popularity_lists
+from blade_dist.evaluation.bootstrap import mean_interval, paired_bootstrap
+from blade_dist.evaluation.corpus import corpus_metrics
+from blade_dist.evaluation.per_user import differences, per_user_rows, render, summarise
+from blade_dist.rewards.batch import Lists
+from blade_dist.rewards.composite import Composite
+from tests.helpers.catalogs import ITEMS, made_prompts, make_catalog
+
+
+def test_popularity_is_the_same_for_all_but_the_history() -> None:
+    asked = made_prompts([[2], [5]], [[1], [1]], seen=[[0, 2], [5]])
+    assert popularity_lists(make_catalog(), asked, 3, exclude_history=True).tolist() == [[1, 3, 4], [0, 1, 2]]
+    assert popularity_lists(make_catalog(), asked, 3, exclude_history=False).tolist() == [[0, 1, 2]] * 2
+    shown = popularity_lists(make_catalog(), asked, 3, exclude_history="shown")
+    assert shown.tolist() == [[0, 1, 3], [0, 1, 2]]
+
+
+def test_cooccurrence_by_hand() -> None:
+    # a user has what is in any of her rows: a has {1, 2, 3}, b {1, 2}, c {4, 5}
+    train = made_prompts([[1], [1, 2], [1], [4]], [[2], [3], [2], [5]], ["a", "a", "b", "c"])
+    found = cooccurrence_lists(make_catalog(), train, made_prompts([[1], [4]], [[2], [5]]), 2, exclude_history=True)
+    # with 1: item 2 in both users 2 / sqrt(2 * 2) = 1, item 3 in one 1 / sqrt(2) = 0.71
+    assert found[0].tolist() == [2, 3]
+    assert found[1, 0] == 5
+
+
+def test_interval_matches_scipy() -> None:
+    values = np.random.default_rng(0).gamma(2, 1, 300)
+    own = mean_interval(values, np.arange(300), 4000, seed=1)
+    peer = stats.bootstrap((values,), np.mean, n_resamples=4000, method="percentile", rng=2).confidence_interval
+    assert own.mean == values.mean()
+    np.testing.assert_allclose([own.low, own.high], [peer.low, peer.high], rtol=0.01)
+
+
+def test_users_are_resampled_whole() -> None:
+    values = np.repeat(np.random.default_rng(0).normal(size=40), 25)
+    together = mean_interval(values, np.repeat(np.arange(40), 25), 2000, seed=0)
+    apart = mean_interval(values, np.arange(1000), 2000, seed=0)
+    assert together.high - together.low > 4 * (apart.high - apart.low)
+
+
+def test_pairing_removes_what_users_share() -> None:
+    rng = np.random.default_rng(0)
+    base = rng.normal(size=200)
+    interval = paired_bootstrap(base + 0.1, base, np.arange(200), 500, seed=0)
+    np.testing.assert_allclose([interval.mean, interval.low, interval.high], 0.1)
+
+
+def test_corpus_metrics_by_hand() -> None:
+    catalog = make_catalog()
+    everything = np.arange(ITEMS, dtype=np.int32).reshape(4, 3)
+    same = Lists(everything, Ragged.of([[0]] * 4), Ragged.of(list(everything)), catalog)
+    found = corpus_metrics(same)
+    np.testing.assert_allclose(
+        [found[n] for n in ("coverage", "gini", "entropy", "corpus_mgu", "miss")], [1, 0, 1, 0, 0], atol=1e-12
+    )
+    one = np.array([[3, MISS, MISS]], np.int32)
+    lonely = corpus_metrics(Lists(one, Ragged.of([[0]]), Ragged.of([[3]]), catalog))
+    np.testing.assert_allclose(lonely["coverage"], 1 / ITEMS)
+    np.testing.assert_allclose(lonely["gini"], 1 - 1 / ITEMS)
+    np.testing.assert_allclose(lonely["miss"], 2 / 3)
+
+
+def test_the_table_is_recomputed_from_its_rows() -> None:
+    catalog = make_catalog()
+    asked = made_prompts([[1], [2], [3]], [[4], [5], [6]])
+    reward = Composite({"hr@2": 1.0, "ild@2": 0.5}, catalog, 2)
+    lists = {
+        (name, "greedy"): Lists(np.array(items, np.int32), asked.targets, asked.history, catalog)
+        for name, items in (("a", [[4, 7], [5, 8], [0, 1]]), ("b", [[4, 7], [0, 1], [0, 1]]))
+    }
+    rows = pa.concat_tables(per_user_rows(name, d, asked, batch, reward, reward) for (name, d), batch in lists.items())
+    assert rows.column_names[:6] == ["user", "prompt", "policy", "decode", "items", "reward"]
+    summary = summarise(rows, lists, "greedy")
+    np.testing.assert_allclose(summary["a"]["hr@2"], 2 / 3)
+    np.testing.assert_allclose(summary["b"]["hr@2"], 1 / 3)
+    difference = differences(rows, "greedy", "a", "b", 300, seed=0)["hr@2"]
+    np.testing.assert_allclose(difference["mean"], 1 / 3)
+    assert difference["low"] <= difference["mean"] <= difference["high"]
+    assert render(rows, "greedy", 100, 0).row_count == 3

@@ -1,0 +1,52 @@
+"""A catalog of a few items, prompts and lists of them."""
+
+from __future__ import annotations
+
+import numpy as np
+from hypothesis import strategies as st
+
+from blade_dist.batches import MISS, Prompts, Ragged
+from blade_dist.catalog.catalog import Catalog
+from blade_dist.data.split import Views
+from blade_dist.rewards.batch import Lists
+
+ITEMS = 12
+
+
+def make_catalog() -> Catalog:
+    groups = Ragged.of([[] if i == 10 else [i % 3] if i % 4 else [0, 2] for i in range(ITEMS)])
+    rng = np.random.default_rng(0)
+    return Catalog(
+        item_ids=np.array([f"i{i}" for i in range(ITEMS)], dtype=object),
+        titles=np.array([f"t{i}" for i in range(ITEMS)], dtype=object),
+        groups=groups,
+        group_names=["a", "b", "c"],
+        popularity=np.arange(ITEMS, 0, -1) ** 2,
+        embeddings=rng.normal(size=(ITEMS, 4)).astype(np.float32),
+    )
+
+
+@st.composite
+def batches(draw: st.DrawFn, misses: bool = True) -> Lists:
+    n, k = draw(st.integers(1, 4)), 5
+    rng = np.random.default_rng(draw(st.integers(0, 2**16)))
+    items = np.stack([rng.permutation(ITEMS)[:k] for _ in range(n)]).astype(np.int32)
+    if misses:
+        items[rng.random(items.shape) < 0.3] = MISS
+    targets = Ragged.of([rng.permutation(ITEMS)[: rng.integers(1, 5)] for _ in range(n)])
+    history = Ragged.of([rng.permutation(ITEMS)[: rng.integers(1, 7)] for _ in range(n)])
+    return Lists(items, targets, history, make_catalog())
+
+
+def made_prompts(
+    histories: list, targets: list, users: list[str] | None = None, seen: list[list[int]] | None = None
+) -> Prompts:
+    """Prompts ``u0``, ``u1``, ..., who have seen what is shown or, where it is given, more."""
+    names = np.array(users or [f"u{number}" for number in range(len(histories))], dtype=object)
+    rows = (Ragged.of(part) for part in (histories, targets, seen or histories))
+    return Prompts(np.arange(len(histories)), names, *rows)
+
+
+def whole(rows: Ragged) -> Views:
+    """Rows that share nothing."""
+    return Views(rows.flat, rows.offsets[:-1], rows.lengths)

@@ -1,0 +1,7 @@
+"""Where the project's own files are."""
+
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[2]
+BENCHMARKS = ROOT / "benchmarks"
+CONFIGS = ROOT / "launch" / "configs"

@@ -1,0 +1,87 @@
+"""The gradient does not depend on how the batch is cut: ranks, micro-batches, ZeRO stages."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from tests.helpers.ranks import free_port, run_ranks, taught_step
+
+WHOLE, SMALL = 100_000, 40
+ONE = {
+    "whole": dict(zero_stage=0, budget=WHOLE, tied=True),
+    "unshared": dict(zero_stage=0, budget=WHOLE, tied=True, shared=False),
+    "accumulated": dict(zero_stage=0, budget=SMALL, tied=True),
+    "untied": dict(zero_stage=0, budget=WHOLE, tied=False),
+}
+TWO = {
+    "zero0": dict(zero_stage=0, budget=WHOLE, tied=True),
+    "zero1": dict(zero_stage=1, budget=SMALL, tied=True),
+    "zero2": dict(zero_stage=2, budget=SMALL, tied=True),
+    "zero3": dict(zero_stage=3, budget=SMALL, tied=True),
+    "zero3_untied": dict(zero_stage=3, budget=SMALL, tied=False),
+    "bfloat16": dict(zero_stage=2, budget=SMALL, tied=True, dtype="bfloat16"),
+}
+
+
+@pytest.fixture(scope="module")
+def steps(tmp_path_factory: pytest.TempPathFactory) -> dict[str, dict[str, torch.Tensor]]:
+    out: Path = tmp_path_factory.mktemp("ranks")
+    return {**run_ranks(1, ONE, out, free_port()), **run_ranks(2, TWO, out, free_port())}
+
+
+@pytest.mark.parametrize(
+    ("case", "same_as"),
+    [
+        ("unshared", "whole"),
+        ("accumulated", "whole"),
+        ("zero0", "whole"),
+        ("zero1", "whole"),
+        ("zero2", "whole"),
+        ("zero3", "whole"),
+        ("zero3_untied", "untied"),
+    ],
+)
+def test_gradient_is_the_same(steps: dict, case: str, same_as: str) -> None:
+    reference, other = steps[same_as], steps[case]
+    names = [name for name in reference if name.startswith("gradient/")]
+    assert len(names) > 10
+    whole = torch.cat([reference[name].reshape(-1) for name in names])
+    cut = torch.cat([other[name].reshape(-1) for name in names])
+    assert whole.norm() > 0
+    assert float((whole - cut).norm() / whole.norm()) < 1e-5
+    torch.testing.assert_close(other["stats"], reference["stats"], rtol=1e-4, atol=1e-6)
+
+
+def test_what_is_imitated_weighs_as_the_formula_says(tmp_path: Path) -> None:
+    half = dict(zero_stage=0, budget=WHOLE, shared=True, own_share=0.5)
+    cases = {"half": half, "most": {**half, "own_share": 0.25, "budget": SMALL}, "nothing": {**half, "own_share": 1.0}}
+    parted = {"parted": dict(zero_stage=3, budget=SMALL, shared=False, own_share=0.5)}
+    found = run_ranks(1, cases, tmp_path, free_port(), taught_step)
+    found |= run_ranks(2, parted, tmp_path, free_port(), taught_step)
+    for step in found.values():
+        names = [name for name in step if name.startswith("gradient/")]
+        gradient = torch.cat([step[name].reshape(-1) for name in names])
+        expected = torch.cat([step[name.replace("gradient", "expected")].reshape(-1) for name in names])
+        assert float((gradient - expected).norm() / expected.norm()) < 1e-4
+        kl, gap, weight = step["stats"].tolist()  # of the policy's own lists alone
+        assert kl == pytest.approx(0, abs=1e-9)
+        assert gap < 1e-4
+        assert weight == pytest.approx(1, abs=1e-4)
+
+
+def test_bfloat16_points_the_same_way(steps: dict) -> None:
+    names = [name for name in steps["whole"] if name.startswith("gradient/")]
+    exact, rough = (torch.cat([steps[case][name].reshape(-1) for name in names]) for case in ("whole", "bfloat16"))
+    assert float(torch.nn.functional.cosine_similarity(exact, rough, dim=0)) > 0.99
+    assert steps["bfloat16"]["weight/model.embed_tokens.weight"].dtype == torch.bfloat16
+
+
+def test_the_step_moves_every_parameter(steps: dict) -> None:
+    before, after = steps["whole"], steps["untied"]
+    moved = [name for name in before if name.startswith("gradient/") and before[name].abs().max() > 0]
+    assert len(moved) == sum(name.startswith("gradient/") for name in before)
+    assert "gradient/lm_head.weight" in after
+    assert "gradient/lm_head.weight" not in before

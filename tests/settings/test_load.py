@@ -1,0 +1,158 @@
+"""The settings tree: defaults, overrides, what is refused and how."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import yaml
+
+from blade_dist.errors import UserError
+from blade_dist.settings import Config
+from blade_dist.settings.load import dump_config, load_config, save_config
+from tests.helpers.paths import CONFIGS
+
+
+@pytest.mark.parametrize("path", sorted(CONFIGS.glob("*.yaml")), ids=lambda p: p.stem)
+def test_bundled_files_load(path: Path) -> None:
+    assert load_config(path).run.dir.name == path.stem
+
+
+def test_what_is_dumped_loads_again(tmp_path: Path) -> None:
+    config = load_config(None, ["learner.lr=3e-5", "reward.weights={hr@5: 2.0}", "run.compare=[static]"])
+    save_config(config, tmp_path / "deep" / "config.yaml")
+    assert load_config(tmp_path / "deep" / "config.yaml") == config
+    assert yaml.safe_load(dump_config(config))["learner"]["lr"] == 3e-5
+
+
+def test_overrides_win_over_the_file(tmp_path: Path) -> None:
+    (tmp_path / "c.yaml").write_text("target: grpo\nlearner: {lr: 0.5, zero_stage: 1}\n")
+    config = load_config(tmp_path / "c.yaml", ["learner.lr=0.25", "target=static"])
+    assert (config.target, config.learner.lr, config.learner.zero_stage) == ("static", 0.25, 1)
+
+
+def test_derived_defaults() -> None:
+    config = load_config(None)
+    assert config.kl_coef == pytest.approx(1 / 15)
+    assert load_config(None, ["learner.kl_coef=0"]).kl_coef == 0
+    assert config.prior_strength == config.prior.size
+    assert config.logprob_tolerance == 1e-4
+    assert load_config(None, ["model.dtype=bfloat16"]).logprob_tolerance == 0.1
+
+
+def test_the_anchor_is_the_reference_of_bond() -> None:
+    config = load_config(None, ["target=bond", "bond={beta: 0.25, gamma: 0.5}", "learner.kl_coef=3"])
+    assert (config.kl_coef, config.own_share) == (0.75, 0.25)
+    other = config.model_copy(update={"target": "static"})
+    assert (other.kl_coef, other.own_share) == (3, 1)
+
+
+@pytest.mark.parametrize("how", ["target=bond", "run.compare=[bond]"])
+def test_bond_needs_fresh_lists_and_all_weights(how: str) -> None:
+    with pytest.raises(UserError, match=r"rollout\.max_staleness: target bond needs 0"):
+        load_config(None, [how, "rollout.max_staleness=1"])
+    with pytest.raises(UserError, match=r"learner\.lora: target bond averages all weights"):
+        load_config(None, [how, "learner.lora={}"])
+
+
+def test_a_refreshed_prior_is_for_targets_that_read_it() -> None:
+    assert load_config(None, ["prior.refresh_every=3"]).refresh_every == 3
+    assert load_config(None, ["prior.refresh_every=3", "target=grpo"]).refresh_every is None
+    with pytest.raises(UserError, match=r"prior\.refresh_every: needs rollout\.max_staleness = 0"):
+        load_config(None, ["prior.refresh_every=3", "rollout.max_staleness=1"])
+    with pytest.raises(UserError, match=r"prior\.refresh_every: evidence that posterior\.carry brings back is older"):
+        load_config(None, ["prior.refresh_every=3", "posterior.carry=0.5"])
+    with pytest.raises(UserError, match=r"prior\.refresh_every: multipliers of reward\.at_least"):
+        load_config(None, ["prior.refresh_every=3", "reward.at_least={ndcg@5: 0.2}"])
+
+
+def test_a_small_tau_may_be_written_as_people_do() -> None:
+    """YAML takes 1e-2 for text."""
+    assert load_config(None, ["posterior.tau=1e-2"]).posterior.tau == 0.01
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("learner.zero_stag=2", "learner.zero_stag: unknown setting; did you mean learner.zero_stage?"),
+        ("data.synthetic.user=3", "data.synthetic.user: unknown setting; did you mean data.synthetic.users?"),
+        ("lerner.lr=1", "lerner: unknown setting; did you mean learner?"),
+        ("posterior.tau=1", "posterior.tau: write a number that is at least 0 and less than 1, or auto; got 1"),
+        ("posterior.tau=automatic", "posterior.tau: write a number that is at least 0 and less than 1, or auto"),
+        (
+            "posterior={ties: exact, proxy: mean_log}",
+            "posterior.proxy: mean_log has no closed form with",
+        ),
+        ("posterior.tau=off", "posterior.tau: write a number that is at least 0 and less than 1, or auto; got False"),
+        ("reward.boosts={promo: {i1: 1}}", "reward.boosts.promo: no metric goes by it; give boost/promo@5 a weight"),
+        ("reward.distributions={t: {head: 1}}", "reward.distributions.t: no metric goes by it; give mgu/t@5 a weight"),
+        ("prior.cold_size=2", "prior.cold_size: without prior.prompts no prompt is cold"),
+        ("lists.exclude_history=all", "lists.exclude_history"),
+        (
+            "prior={size: 4, prompts: 9, cold_size: 4}",
+            "prior.cold_size: cold prompts have fewer lists than prior.size = 4; got 4",
+        ),
+        ("learner.lr=.inf", "learner.lr: Input should be a finite number (got inf)"),
+        ("learner.zero_stage=4", "learner.zero_stage: Input should be less than or equal to 3"),
+        ("target=dpo", "target: Input should be 'blade', 'static', 'bond', 'grpo' or 'best_of_n_sft'"),
+        ("reward.weights={ndcg@5: 0}", "reward.weights: every weight is 0"),
+        ("evaluate.select_by={ild@5: 0}", "evaluate.select_by: every weight is 0; give at least one metric a weight"),
+        (
+            "reward={at_least: {ndcg@5: 0.5}, at_most: {ndcg@5: 0.3}}",
+            "reward.at_least.ndcg@5: the floor 0.5 is above the ceiling reward.at_most.ndcg@5 = 0.3",
+        ),
+        ("data.targets=2", "data.targets: 2 held-out items per prompt cannot teach lists of lists.k = 5"),
+        ("rollout.k=6", "rollout.k: 6 items in training, and lists.k = 5; at most that many"),
+        ("rollout.k=3", "rollout.k: the reward's ndcg@5 looks at more than 3 items; give it at least 5"),
+        ("data.source=movielens", "data.path: needed where data.source is movielens"),
+        ("codec.prompt=hello", "codec.prompt: the text has no {history}"),
+        ("model.build.heads=3", "model.build: hidden_size / heads must be a multiple of 32"),
+        ("learner.lr", "--set learner.lr: write section.key=value"),
+        ("target.x=1", "target"),
+        ("learner.lr=[", "--set learner.lr=["),
+    ],
+)
+def test_what_is_refused_is_named(override: str, message: str) -> None:
+    overrides = ["target=blade", override] if override.startswith("target.x") else [override]
+    with pytest.raises(UserError) as error:
+        load_config(None, overrides)
+    assert message in str(error.value)
+    assert "\n" not in str(error.value)
+
+
+def test_names_are_what_they_look_like() -> None:
+    """YAML 1.1 takes leading zeros for octal numbers, and colons for base 60."""
+    config = load_config(None, ["lists.exclude=[0012, 12:30, 7]", "train.steps=1_000", "run.seed=0"])
+    assert (config.lists.exclude, config.train.steps, config.run.seed) == (["0012", "12:30", "7"], 1000, 0)
+    again = yaml.safe_load(dump_config(config))
+    assert Config.model_validate(again) == config
+
+
+def test_a_section_that_stands_there_twice_is_refused(tmp_path: Path) -> None:
+    """The first one would be lost."""
+    (tmp_path / "twice.yaml").write_text("reward: {at_least: {ild@5: 0.7}}\nlists: {k: 5}\nreward: {weights: {}}\n")
+    with pytest.raises(UserError, match=r"twice\.yaml: not valid YAML: 'reward' stands there twice .*line 3"):
+        load_config(tmp_path / "twice.yaml")
+
+
+def test_files_that_cannot_be_read_are_named(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"missing\.yaml: No such file"):
+        load_config(tmp_path / "missing.yaml")
+    (tmp_path / "broken.yaml").write_text("run:\n  dir: [\n")
+    with pytest.raises(UserError, match=r"broken\.yaml: not valid YAML: .*line 3"):
+        load_config(tmp_path / "broken.yaml")
+    (tmp_path / "list.yaml").write_text("- 1\n")
+    with pytest.raises(UserError, match="must be a mapping"):
+        load_config(tmp_path / "list.yaml")
+
+
+def test_constrained_metrics_are_scored_and_carry_has_no_place_beside_them() -> None:
+    reward = load_config(None, ["reward.at_least={ndcg@5: 0.2}", "reward.weights={ild@5: 1.0}"]).reward
+    assert reward.scored == {"ndcg@5": 0.0, "ild@5": 1.0}
+    with pytest.raises(UserError, match=r"posterior\.carry: earlier evidence has no place beside reward\.at_least"):
+        load_config(None, ["reward.at_most={mgu@5: 0.1}", "posterior.carry=0.5"])
+
+
+def test_a_floor_may_be_the_ceiling() -> None:
+    reward = load_config(None, ["reward.at_least={ild@5: 0.3}", "reward.at_most={ild@5: 0.3}"]).reward
+    assert reward.constrained == ["ild@5", "ild@5"]

@@ -1,0 +1,94 @@
+"""A training job that is killed goes on from its last checkpoint, through the real program, as if it never had been."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pyarrow.parquet as pq
+import pytest
+import torch
+from rich.console import Console
+from safetensors.torch import load_file
+
+from blade_dist.errors import UserError
+from blade_dist.settings import Config
+from blade_dist.settings.load import load_config, save_config
+from blade_dist.stages.align import align_stage
+from blade_dist.stages.fit import check_ranks
+from blade_dist.store.run import RunPaths
+from tests.helpers.runs import TRAIN_PROMPTS, with_settings
+
+STEPS, EVERY = 12, 2
+PATIENCE_S = 240
+SAME = {"reward", "kl", "loss", "grad_norm", "informative_groups"}
+"""Numbers of a step that a restart must not change."""
+
+
+@pytest.fixture
+def job(tiny_config: Config, tiny_reference: Path, trained: dict[int, RunPaths], tmp_path: Path) -> Path:
+    """Settings of a short ZeRO-3 job on two ranks."""
+    assert tiny_reference.is_dir()
+    config = with_settings(
+        tiny_config,
+        tmp_path / "run",
+        train={"steps": STEPS, "prompts": 16, "prompts_per_step": TRAIN_PROMPTS, "checkpoint_every": EVERY},
+        learner={"workers": 2, "zero_stage": 3},
+        posterior={"carry": 0.5},
+    )
+    (tmp_path / "run" / "prior.arrow").write_bytes(trained[1].prior.read_bytes())
+    save_config(config, tmp_path / "job.yaml")
+    return tmp_path
+
+
+def start(folder: Path) -> subprocess.Popen[bytes]:
+    # a Ray of its own, and a session of its own, so that the signal reaches all of it
+    environment = {name: value for name, value in os.environ.items() if name not in ("RAY_ADDRESS", "RAY_JOB_ID")}
+    command = [sys.executable, "-m", "blade_dist", "train", str(folder / "job.yaml")]
+    log = (folder / "log").open("ab")
+    return subprocess.Popen(command, env=environment, stdout=log, stderr=log, start_new_session=True)
+
+
+def test_a_killed_job_goes_on_from_its_checkpoint(job: Path) -> None:
+    paths = RunPaths(job / "run")
+    first = start(job)
+    deadline = time.monotonic() + PATIENCE_S
+    saved = paths.target("blade") / "learners"
+    while not list(saved.glob("checkpoint_manager_snapshot.json")) or not list(
+        saved.glob("checkpoint_*/progress.json")
+    ):
+        assert first.poll() is None, (job / "log").read_text()[-3000:]
+        assert time.monotonic() < deadline
+        time.sleep(0.2)
+    os.killpg(first.pid, signal.SIGKILL)
+    first.wait()
+    assert not paths.policy("blade").exists()
+
+    second = start(job)
+    assert second.wait(PATIENCE_S) == 0, (job / "log").read_text()[-3000:]
+    rows = pq.read_table(paths.target("blade") / "metrics.parquet").to_pylist()
+    assert [row["step"] for row in rows] == list(range(STEPS))
+    states = [json.loads(path.read_text()) for path in saved.glob("checkpoint_*/progress.json")]
+    assert (2, STEPS) in [(state["attempt"], state["step"]) for state in states]
+    with pytest.raises(
+        UserError, match=r"learner\.workers: the checkpoints in .* are of 2 learners, and this run has 1"
+    ):
+        check_ranks(load_config(job / "job.yaml", ["learner.workers=1"]), paths.target("blade"))
+
+    whole = RunPaths(job / "whole")
+    for part in ("data", "sft", "prior.arrow"):
+        (job / "whole").mkdir(exist_ok=True)
+        (job / "whole" / part).symlink_to(job / "run" / part)
+    align_stage(load_config(job / "job.yaml", [f"run.dir={job / 'whole'}"]), Console(quiet=True))
+    for row, plain in zip(rows, pq.read_table(whole.target("blade") / "metrics.parquet").to_pylist(), strict=True):
+        same = [name for name in plain if name in SAME or name.startswith("posterior/")]
+        assert len(same) > len(SAME)
+        assert {name: row[name] for name in same} == pytest.approx({name: plain[name] for name in same}, rel=1e-4)
+    ours, plain = (load_file(of.policy("blade") / "model.safetensors") for of in (paths, whole))
+    for name, weights in plain.items():
+        torch.testing.assert_close(ours[name], weights, rtol=1e-4, atol=1e-6)

@@ -89,5 +89,13 @@ def prepare(config: Config, work: Workload) -> int:
     model.cpu()
     if torch.cuda.is_available():
         torch.cuda.empty_cache()
-    save_policy(RunPaths(config.run.dir).reference, model, model.state_dict(), data.codec, "sft", 0)
+    save_policy(
+        RunPaths(config.run.dir).reference,
+        model,
+        model.state_dict(),
+        data.codec.tokenizer,
+        codec=data.codec.fingerprint(),
+        policy="sft",
+        step=0,
+    )
     return sum(parameter.numel() for parameter in model.parameters())

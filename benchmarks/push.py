@@ -126,7 +126,15 @@ def running(config: Config, folder: Path) -> Iterator[tuple[Any, EnginePool]]:
     data = load_data(config.run.dir)
     torch.manual_seed(0)
     model = build_model(config.model, len(data.codec.tokenizer), data.codec.pad, data.codec.end)
-    save_policy(folder / "policy", model, model.state_dict(), data.codec, "sft", 0)
+    save_policy(
+        folder / "policy",
+        model,
+        model.state_dict(),
+        data.codec.tokenizer,
+        codec=data.codec.fingerprint(),
+        policy="sft",
+        step=0,
+    )
     spec = EngineSpec.of(config, folder / "policy", RunPaths(config.run.dir), context_length(folder / "policy"))
     with RunningPool(config, spec, place_here(config, learners=False).engines) as pool:
         yield model, pool

@@ -101,7 +101,9 @@ def measure_generation(codec: Codec, work: Workload, run: Path) -> dict[str, flo
     codec.save(paths.codec)
     write_trie(codec, paths.trie)
     model = build_model(config.model, work.vocab, codec.pad, codec.end)
-    save_policy(run / "model", model, model.state_dict(), codec, "sft", 0)
+    save_policy(
+        run / "model", model, model.state_dict(), codec.tokenizer, codec=codec.fingerprint(), policy="sft", step=0
+    )
     request = make_request(codec, work)
     engines = {}
     for name in ("none", "catalog"):

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from blade_dist.batches import Ragged
 from blade_dist.data.partition import quantiles
-from blade_dist.data.sequences import Sequences, SequenceStore
+from blade_dist.data.sequences import SequenceStore, UserSequences
 from blade_dist.data.split import Positions, Split, Views, cut, global_time, leave_last, windows
 from blade_dist.settings import DataSettings
 
@@ -74,7 +74,7 @@ class Assembler:
         given = self._settings
         return windows(split.train_end, given.targets, given.min_history, given.windows)
 
-    def _splits(self) -> Iterator[tuple[Sequences, Split]]:
+    def _splits(self) -> Iterator[tuple[UserSequences, Split]]:
         given = self._settings
         for partition in range(len(self._store)):
             sequences = self._store.load(partition)

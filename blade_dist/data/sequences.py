@@ -14,7 +14,7 @@ from blade_dist.store.arrow import arrow_to_ragged, ragged_to_arrow, read_table,
 
 
 @dataclass(frozen=True, eq=False)
-class Sequences:
+class UserSequences:
     """``U`` users."""
 
     users: pa.Array
@@ -27,15 +27,17 @@ class Sequences:
     def __len__(self) -> int:
         return len(self.users)
 
-    def keep(self, mask: NDArray[np.bool_]) -> Sequences:
+    def keep(self, mask: NDArray[np.bool_]) -> UserSequences:
         """Only the interactions (of ``items.flat``) where the mask holds; users without any go."""
         kept = np.concatenate([[0], np.cumsum(mask)])[self.items.offsets]
         stay = np.diff(kept) > 0
         offsets = np.concatenate([[0], kept[1:][stay]]).astype(np.int64)
-        return Sequences(self.users.filter(pa.array(stay)), Ragged(self.items.flat[mask], offsets), self.times[mask])
+        return UserSequences(
+            self.users.filter(pa.array(stay)), Ragged(self.items.flat[mask], offsets), self.times[mask]
+        )
 
 
-def build_sequences(table: pa.Table) -> tuple[Sequences, int]:
+def build_sequences(table: pa.Table) -> tuple[UserSequences, int]:
     """Sorts interactions (``user``, ``item`` as int32, ``time``) by user and time; equal times keep their order.
 
     Returns:
@@ -51,7 +53,7 @@ def build_sequences(table: pa.Table) -> tuple[Sequences, int]:
     first = np.sort(np.unique(codes * width + items, return_index=True)[1])
     lengths = np.bincount(codes[first], minlength=len(users))
     offsets = np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64)
-    return Sequences(users, Ragged(items[first].astype(np.int32), offsets), times[first]), len(order) - len(first)
+    return UserSequences(users, Ragged(items[first].astype(np.int32), offsets), times[first]), len(order) - len(first)
 
 
 class SequenceStore:
@@ -63,17 +65,17 @@ class SequenceStore:
     def __len__(self) -> int:
         return self._partitions
 
-    def save(self, partition: int, sequences: Sequences) -> None:
+    def save(self, partition: int, sequences: UserSequences) -> None:
         """Writes one partition, atomically."""
         times = Ragged(sequences.times, sequences.items.offsets)
         columns = {"user": sequences.users, "items": ragged_to_arrow(sequences.items), "times": ragged_to_arrow(times)}
         write_table(pa.table(columns), self._path(partition))
 
-    def load(self, partition: int) -> Sequences:
+    def load(self, partition: int) -> UserSequences:
         """One partition, memory-mapped."""
         table = read_table(self._path(partition)).combine_chunks()
         users = table.column("user")
-        return Sequences(
+        return UserSequences(
             users.chunk(0) if users.num_chunks else pa.array([], pa.string()),
             arrow_to_ragged(table.column("items")),
             arrow_to_ragged(table.column("times")).flat,
@@ -83,7 +85,7 @@ class SequenceStore:
         return self._folder / f"sequences-{partition:05d}.arrow"
 
 
-def item_counts(sequences: Sequences, n_items: int) -> NDArray[np.int64]:
+def item_counts(sequences: UserSequences, n_items: int) -> NDArray[np.int64]:
     """int64 ``[n_items]``: interactions with each item."""
     return np.bincount(sequences.items.flat, minlength=n_items)
 

@@ -9,7 +9,7 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from blade_dist.batches import Ragged
-from blade_dist.data.sequences import Sequences
+from blade_dist.data.sequences import UserSequences
 
 
 @dataclass(frozen=True, eq=False)
@@ -103,7 +103,7 @@ class Views:
         return slices(self.flat, self.starts[rows], self.lengths[rows])
 
 
-def cut(sequences: Sequences, positions: Positions, max_history: int) -> tuple[pa.Array, Ragged, Ragged, Views]:
+def cut(sequences: UserSequences, positions: Positions, max_history: int) -> tuple[pa.Array, Ragged, Ragged, Views]:
     """User ids, histories (the last ``max_history`` items), targets, and all items before the targets, which a user's
     prompts share; in rows of the items table."""
     items = sequences.items

@@ -50,7 +50,7 @@ def evaluate_stage(config: Config, checkpoint: Path, against: list[Path], consol
     inputs = check_inputs(config)
     inputs.composite.rescale(reward_scales(config, inputs))
     paths = [checkpoint, *against]
-    names = _names([read_policy(path, inputs.data.codec) for path in paths])
+    names = _names([read_policy(path, inputs.data.codec.fingerprint()) for path in paths])
     prompts = inputs.data.test.rows(_chosen(config, len(inputs.data.test)))
     reported = make_composite(config, inputs.data, _reported(config))
 

@@ -22,7 +22,7 @@ def export_stage(config: Config, checkpoint: Path, out: Path, console: Console) 
         UserError: the checkpoint is of another catalog, or ``out`` is there and is not an export, or can't be.
     """
     codec = load_own_data(config).codec
-    stamp = read_policy(checkpoint, codec)
+    stamp = read_policy(checkpoint, codec.fingerprint())
     if out.exists() and not (out / "recommender.json").is_file():
         raise UserError(f"--out {out}: exists and is not an export; choose another one")
     check_folder(out, "--out")

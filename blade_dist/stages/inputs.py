@@ -51,7 +51,7 @@ def check_inputs(config: Config) -> Inputs:
     paths = RunPaths(config.run.dir)
     if not paths.reference.is_dir():
         raise UserError(f"{paths.reference}: no fine-tuned model there; run `blade-dist sft` first")
-    reference = read_policy(paths.reference, data.codec)
+    reference = read_policy(paths.reference, data.codec.fingerprint())
     composite = check_metrics(config, data)
     check_lists(config, data)
     if config.train.validation_prompts and not len(data.validation):

@@ -28,7 +28,7 @@ def sft_stage(config: Config, console: Console) -> None:
     paths = RunPaths(config.run.dir)
     data = load_own_data(config)
     if config.model.path is not None:
-        check_base(config.model.path, data.codec, _tokenizer_of(config, data))
+        check_base(config.model.path, data.codec.fingerprint(), _tokenizer_of(config, data))
         if config.sft.dropout:
             check_layers(model_without_weights(config.model.path, config.model))
     check_context(config, data.card["tokens"]["longest_prompt"], data.codec.max_list_tokens(config.lists.k))

@@ -5,13 +5,15 @@ from __future__ import annotations
 import hashlib
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from torch import Tensor
 
-from blade_dist.catalog.codec import Codec
 from blade_dist.errors import UserError
 from blade_dist.store.files import read_json, write_json
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
 
 STAMP = "blade_dist.json"
 
@@ -30,19 +32,36 @@ class PolicyStamp:
 
 
 def save_policy(
-    directory: Path, model: Any, state: dict[str, Tensor], codec: Codec, policy: str, step: int
+    directory: Path,
+    model: Any,
+    state: dict[str, Tensor],
+    tokenizer: PreTrainedTokenizerBase,
+    *,
+    codec: str,
+    policy: str,
+    step: int,
 ) -> PolicyStamp:
-    """Writes config, weights (safetensors), tokenizer and stamp into ``directory``."""
+    """Writes config, weights (safetensors), tokenizer and stamp into ``directory``.
+
+    Args:
+        directory: is made where it is missing.
+        model: the Transformers model; gives the configuration.
+        state: the weights, full tensors under the model's names.
+        tokenizer: the codec's, with its item tokens.
+        codec: the codec's fingerprint.
+        policy: ``sft``, or the target that the model was aligned to.
+        step: training steps behind the weights.
+    """
     directory.mkdir(parents=True, exist_ok=True)
     model.save_pretrained(directory, state_dict=state)
-    codec.tokenizer.save_pretrained(directory)
-    stamp = PolicyStamp(policy, step, codec.fingerprint(), weights_digest(directory))
+    tokenizer.save_pretrained(directory)
+    stamp = PolicyStamp(policy, step, codec, weights_digest(directory))
     write_json(directory / STAMP, asdict(stamp))
     return stamp
 
 
-def read_policy(directory: Path, codec: Codec) -> PolicyStamp:
-    """The stamp of a checkpoint of ours, checked against the catalog's codec.
+def read_policy(directory: Path, codec: str) -> PolicyStamp:
+    """The stamp of a checkpoint of ours, checked against ``codec``, the fingerprint of this run's codec.
 
     Raises:
         UserError: no checkpoint there, or one of another model or catalog.
@@ -56,20 +75,20 @@ def read_policy(directory: Path, codec: Codec) -> PolicyStamp:
             "give it as model.path and run `blade-dist sft` first"
         )
     stamp = _stamp(directory, found)
-    if stamp.codec != codec.fingerprint():
+    if stamp.codec != codec:
         raise UserError(
             f"{directory}: a checkpoint of another model: its item tokens are {stamp.codec}, "
-            f"this run's are {codec.fingerprint()} (data/codec); use the checkpoint's own config"
+            f"this run's are {codec} (data/codec); use the checkpoint's own config"
         )
     return stamp
 
 
-def check_base(directory: Path, codec: Codec, tokenizer_of: Path | None) -> None:
-    """Checks that ``model.path`` can be fine-tuned on lists that ``codec`` writes.
+def check_base(directory: Path, codec: str, tokenizer_of: Path | None) -> None:
+    """Checks that ``model.path`` can be fine-tuned on lists that this run's codec writes.
 
     Args:
         directory: the base checkpoint.
-        codec: of the prepared data.
+        codec: fingerprint of the prepared data's codec.
         tokenizer_of: the base checkpoint whose tokenizer the codec extends; None where it was trained on the catalog.
 
     Raises:
@@ -80,12 +99,12 @@ def check_base(directory: Path, codec: Codec, tokenizer_of: Path | None) -> None
             raise UserError(f"model.path: {directory} is no Hugging Face checkpoint ({needed} is missing)")
     found = read_json(directory / STAMP)
     own = None if found is None else _stamp(directory, found).codec
-    if own == codec.fingerprint() or (tokenizer_of is not None and tokenizer_of.resolve() == directory.resolve()):
+    if own == codec or (tokenizer_of is not None and tokenizer_of.resolve() == directory.resolve()):
         return
     if own is not None:
         raise UserError(
             f"model.path: {directory} is a checkpoint of another model: its item tokens are {own}, "
-            f"this run's are {codec.fingerprint()} (data/codec); run `blade-dist data` with it, in another run.dir"
+            f"this run's are {codec} (data/codec); run `blade-dist data` with it, in another run.dir"
         )
     raise UserError(
         f"model.path: {directory} has another tokenizer than the prepared data, whose is "

@@ -284,7 +284,15 @@ class Rank:
             self.learner.save_state(folder / "deepspeed")
             np.save(folder / f"rng-{self.learner.rank}.npy", torch.get_rng_state().numpy())
             if first:
-                save_policy(folder / "policy", self.learner.model, state, self._codec, self._config.target, step)
+                save_policy(
+                    folder / "policy",
+                    self.learner.model,
+                    state,
+                    self._codec.tokenizer,
+                    codec=self._codec.fingerprint(),
+                    policy=self._config.target,
+                    step=step,
+                )
                 if lora is not None:
                     save_adapter(folder / "policy" / "adapter", adapter, lora, RunPaths(self._job.run).reference)
                 if self._anchor is not None:

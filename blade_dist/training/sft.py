@@ -170,7 +170,15 @@ def _save(learner: DeepSpeedLearner, codec: Codec, progress: Progress, loss: flo
         folder = Path(name)
         learner.save_state(folder / "deepspeed")
         if learner.rank == 0:
-            save_policy(folder / "policy", learner.model, state, codec, "sft", progress.step)
+            save_policy(
+                folder / "policy",
+                learner.model,
+                state,
+                codec.tokenizer,
+                codec=codec.fingerprint(),
+                policy="sft",
+                step=progress.step,
+            )
             write_json(folder / "progress.json", vars(progress))
         metrics = {"validation_loss": loss, "step": progress.step}
         ray.train.report(metrics, checkpoint=ray.train.Checkpoint.from_directory(folder))

@@ -180,7 +180,7 @@ def test_a_comparison_with_another_model(ready: Program) -> None:
 
 
 def test_a_base_checkpoint_of_another_model(ready: Program, tiny_data: DataBundle) -> None:
-    foreign, codec = ready.foreign(), tiny_data.codec
+    foreign, codec = ready.foreign(), tiny_data.codec.fingerprint()
     base = ("--set", f"model.path={foreign}")
     assert "foreign is a checkpoint of another model" in ready.fails("sft", *base)
     (foreign / STAMP).unlink()

@@ -10,12 +10,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from blade_dist.data.partition import quantiles
-from blade_dist.data.sequences import Sequences, SequenceStore, build_sequences, k_core
+from blade_dist.data.sequences import SequenceStore, UserSequences, build_sequences, k_core
 
 LOG = st.lists(st.tuples(st.sampled_from("abcd"), st.integers(0, 4), st.integers(0, 3)), max_size=40)
 
 
-def _built(log: list[tuple[str, int, int]]) -> tuple[Sequences, int]:
+def _built(log: list[tuple[str, int, int]]) -> tuple[UserSequences, int]:
     columns = list(zip(*log, strict=True)) or [[], [], []]
     types = [pa.string(), pa.int32(), pa.int64()]
     return build_sequences(
@@ -23,7 +23,7 @@ def _built(log: list[tuple[str, int, int]]) -> tuple[Sequences, int]:
     )
 
 
-def _plain(sequences: Sequences) -> dict[str, list[int]]:
+def _plain(sequences: UserSequences) -> dict[str, list[int]]:
     return {user: sequences.items[row].tolist() for row, user in enumerate(sequences.users.to_pylist())}
 
 

@@ -6,23 +6,25 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from blade_dist.batches import Ragged
-from blade_dist.data.sequences import Sequences
+from blade_dist.data.sequences import UserSequences
 from blade_dist.data.split import Positions, Split, cut, global_time, leave_last, slices, windows
 
 ROWS = st.lists(st.lists(st.integers(0, 20), min_size=1, max_size=14).map(sorted), min_size=1, max_size=5)
 SIZE = st.integers(1, 4)
 
 
-def _sequences(rows: list[list[int]]) -> Sequences:
+def _sequences(rows: list[list[int]]) -> UserSequences:
     """Users with the given times; item numbers are unique over all users, so that an item tells its place."""
     offsets = Ragged.of(rows).offsets
     items = np.arange(offsets[-1], dtype=np.int32)
-    return Sequences(
+    return UserSequences(
         pa.array([f"u{n}" for n in range(len(rows))]), Ragged(items, offsets), Ragged.of(rows, np.int64).flat
     )
 
 
-def _prompts(sequences: Sequences, positions: Positions, max_history: int) -> list[tuple[str, list[int], list[int]]]:
+def _prompts(
+    sequences: UserSequences, positions: Positions, max_history: int
+) -> list[tuple[str, list[int], list[int]]]:
     users, history, targets, views = cut(sequences, positions, max_history)
     seen = views.take(np.arange(len(positions)))
     for n, (row, at) in enumerate(zip(positions.user, positions.at, strict=True)):
@@ -30,7 +32,7 @@ def _prompts(sequences: Sequences, positions: Positions, max_history: int) -> li
     return [(u, history[n].tolist(), targets[n].tolist()) for n, u in enumerate(users.to_pylist())]
 
 
-def _check_training(sequences: Sequences, split: Split, targets: int, least: int, latest: int, most: int) -> None:
+def _check_training(sequences: UserSequences, split: Split, targets: int, least: int, latest: int, most: int) -> None:
     expected = []
     for row, end in enumerate(split.train_end):
         part = sequences.items[row][:end].tolist()
@@ -96,7 +98,7 @@ def test_global_time_never_looks_ahead(
     _check_training(sequences, split, targets, least, latest, most)
 
 
-def _check_no_held_out_item_in_training(sequences: Sequences, split: Split) -> None:
+def _check_no_held_out_item_in_training(sequences: UserSequences, split: Split) -> None:
     trained = {int(item) for row, end in enumerate(split.train_end) for item in sequences.items[row][:end]}
     for positions in (split.validation, split.test):
         held = {item for _, _, targets in _prompts(sequences, positions, 1) for item in targets}

@@ -21,7 +21,9 @@ def random_policy(config: Config, data: DataBundle, folder: Path, tied: bool, se
     torch.manual_seed(seed)
     settings = config.model.model_copy(update={"build": config.model.build.model_copy(update={"tied": tied})})
     model = build_model(settings, len(data.codec.tokenizer), data.codec.pad, data.codec.end)
-    save_policy(folder, model, model.state_dict(), data.codec, "sft", 0)
+    save_policy(
+        folder, model, model.state_dict(), data.codec.tokenizer, codec=data.codec.fingerprint(), policy="sft", step=0
+    )
     return folder
 
 

@@ -51,9 +51,9 @@ def test_a_step_is_recorded(trained: dict[int, RunPaths]) -> None:
 
 def test_the_aligned_policy_is_a_checkpoint_of_its_own(trained: dict[int, RunPaths], tiny_data: DataBundle) -> None:
     paths = trained[1]
-    stamp = read_policy(paths.policy("blade"), tiny_data.codec)
+    stamp = read_policy(paths.policy("blade"), tiny_data.codec.fingerprint())
     assert (stamp.policy, stamp.step) == ("blade", 1)
-    assert stamp.weights != read_policy(paths.reference, tiny_data.codec).weights
+    assert stamp.weights != read_policy(paths.reference, tiny_data.codec.fingerprint()).weights
 
 
 def test_a_finished_run_is_not_repeated(trained: dict[int, RunPaths], tiny_config: Config) -> None:
@@ -158,7 +158,7 @@ def test_validation_chooses_the_checkpoint_and_stops_the_run(
     seen = [row["validation"] for row in rows]
     best = int(np.argmax(seen))
     assert len(rows) == best + 1 + 3 < 40
-    assert read_policy(paths.policy("blade"), tiny_data.codec).step == best + 1
+    assert read_policy(paths.policy("blade"), tiny_data.codec.fingerprint()).step == best + 1
     for row in rows:
         weighed = (weight * row[f"validation/{name}"] for name, weight in config.reward.weights.items())
         assert row["validation"] == pytest.approx(sum(weighed))

@@ -17,7 +17,7 @@ from torch.autograd import DeviceType
 from torch.profiler import ProfilerActivity, profile
 from workload import LLAMA_1B
 
-from blade_dist.learners.packing import Sequences
+from blade_dist.learners.packing import PromptLists
 from blade_dist.settings import ModelSettings
 
 WORK = Work(prompts=32, prompt_tokens=300, group=16, k=13, items=10_000, vocab=LLAMA_1B.vocab)
@@ -101,7 +101,7 @@ def copy_speed(size: int, repeats: int = 10) -> float:
     return repeats * size / (time.perf_counter() - began)
 
 
-def _speed(sequences: Sequences, budget: int, shared: bool) -> dict[str, float] | None:
+def _speed(sequences: PromptLists, budget: int, shared: bool) -> dict[str, float] | None:
     """None where it does not fit into the memory."""
     gc.collect()  # the last one's model: its head refers to itself
     torch.cuda.empty_cache()
@@ -115,7 +115,7 @@ def _speed(sequences: Sequences, budget: int, shared: bool) -> dict[str, float] 
         return None
 
 
-def _numbers(seconds: float, sequences: Sequences, whole_head: bool) -> dict[str, float]:
+def _numbers(seconds: float, sequences: PromptLists, whole_head: bool) -> dict[str, float]:
     build = MODEL.build
     head_width = build.hidden_size // build.heads
     attention = 2 * build.hidden_size**2 + 2 * build.hidden_size * head_width * build.kv_heads

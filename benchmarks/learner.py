@@ -20,7 +20,7 @@ from rich.table import Table
 from blade_dist.batches import Ragged
 from blade_dist.catalog.legality import Legality
 from blade_dist.catalog.trie import build_trie
-from blade_dist.learners.packing import Sequences, collate, legal_tokens, microbatches
+from blade_dist.learners.packing import PromptLists, collate, legal_tokens, microbatches
 from blade_dist.learners.policy import Policy, build_model, sequence_logprobs, why_not_packed
 from blade_dist.settings import ModelSettings
 
@@ -49,7 +49,7 @@ class Work:
         return self.group * (self.prompt_tokens + lists / self.group) / (self.prompt_tokens + lists)
 
 
-def make_sequences(work: Work, seed: int = 0) -> Sequences:
+def make_sequences(work: Work, seed: int = 0) -> PromptLists:
     """Random prompts, and random legal lists over a random catalog."""
     rng = np.random.default_rng(seed)
     reserved, separator, end = 3, 1, 2
@@ -63,11 +63,11 @@ def make_sequences(work: Work, seed: int = 0) -> Sequences:
     prompt = Ragged.of([rng.integers(reserved, work.vocab, work.prompt_tokens) for _ in range(work.prompts)])
     owner = np.repeat(np.arange(work.prompts), work.group)
     nothing = Ragged(np.zeros(0, np.int32), np.zeros(len(tokens) + 1, np.int64))
-    return Sequences(prompt, tokens, owner, legal_tokens(legality, tokens, nothing))
+    return PromptLists(prompt, tokens, owner, legal_tokens(legality, tokens, nothing))
 
 
 def make_step(
-    sequences: Sequences, vocab: int, budget: int, shared: bool, model: ModelSettings = MODEL
+    sequences: PromptLists, vocab: int, budget: int, shared: bool, model: ModelSettings = MODEL
 ) -> Callable[[], float]:
     """A function that takes one optimizer step and returns its seconds; every call starts from the last one's model."""
     torch.manual_seed(0)
@@ -109,7 +109,7 @@ def turn_about(steps: dict[str, Callable[[], float]], repeats: int) -> dict[str,
     return {name: statistics.median(values) for name, values in seconds.items()}
 
 
-def check_equal(sequences: Sequences, vocab: int) -> float:
+def check_equal(sequences: PromptLists, vocab: int) -> float:
     """Largest difference of the log-probs with and without a shared prefix."""
     torch.manual_seed(0)
     policy = Policy(build_model(MODEL, vocab, 0, 2), temperature=1.0)

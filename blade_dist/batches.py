@@ -198,21 +198,21 @@ class Estimates:
     report: dict[str, NDArray[np.float64]] = field(default_factory=dict)
     """What to report of posterior, multipliers and prior by name, ``[B]`` or ``[B, bins]``; not a number where it was
     not looked at."""
-    taught: NDArray[np.int64] | None = None
+    imitated: NDArray[np.int64] | None = None
     """``[B]`` number, among an anchor's lists for the prompt, of the one to be imitated; None without an anchor."""
 
     def take(self, rows: NDArray[np.int64]) -> Estimates:
         """The given groups."""
         report = {name: values[rows] for name, values in self.report.items()}
-        taught = None if self.taught is None else self.taught[rows]
+        imitated = None if self.imitated is None else self.imitated[rows]
         return Estimates(
-            self.prompt[rows], self.proxy[rows], self.advantage[rows], self.informative[rows], report, taught
+            self.prompt[rows], self.proxy[rows], self.advantage[rows], self.informative[rows], report, imitated
         )
 
     @classmethod
     def concat(cls, parts: Sequence[Estimates]) -> Estimates:
         """All groups of all parts, in order."""
-        names = ["prompt", "proxy", "advantage", "informative", *([] if parts[0].taught is None else ["taught"])]
+        names = ["prompt", "proxy", "advantage", "informative", *([] if parts[0].imitated is None else ["imitated"])]
         report = {name: np.concatenate([part.report[name] for part in parts]) for name in parts[0].report}
         return cls(**{name: np.concatenate([getattr(part, name) for part in parts]) for name in names}, report=report)
 
@@ -229,7 +229,7 @@ class LearnBatch:
     estimates: Estimates
     decision_tokens: int
     """Decision tokens of *all* groups on *all* ranks: the loss's denominator."""
-    taught: Rollouts | None = None
+    imitated: Rollouts | None = None
     """Lists to imitate, one per prompt (``G`` of 1), that another policy wrote; None where there are none."""
 
     @property

@@ -46,7 +46,7 @@ def legal_tokens(legality: Legality | None, tokens: Ragged, excluded: Ragged) ->
 
 
 @dataclass(frozen=True)
-class Sequences:
+class PromptLists:
     """``P`` prompts with ``n`` lists of ``T`` tokens; the log-probs that matter are those of the lists' tokens."""
 
     prompt: Ragged
@@ -59,7 +59,7 @@ class Sequences:
     """None: every token of the vocabulary is legal."""
 
     @classmethod
-    def single(cls, prompt: Ragged, tokens: Ragged, legal: LegalTokens | None = None) -> Sequences:
+    def single(cls, prompt: Ragged, tokens: Ragged, legal: LegalTokens | None = None) -> PromptLists:
         """One list per prompt."""
         return cls(prompt, tokens, np.arange(len(tokens)), legal)
 
@@ -134,7 +134,7 @@ class MicroBatch:
     label: Tensor
     """``[D]`` the token that was written."""
     flat: Tensor
-    """``[D]`` position of the token in ``Sequences.tokens.flat``."""
+    """``[D]`` position of the token in ``PromptLists.tokens.flat``."""
     head: HeadPlan | None
     """The legal tokens of each decision; None: the whole vocabulary."""
     packed: bool
@@ -146,7 +146,7 @@ class MicroBatch:
         return replace(self, **moved)
 
 
-def blocks(sequences: Sequences, shared: bool, budget: int) -> Blocks:
+def blocks(sequences: PromptLists, shared: bool, budget: int) -> Blocks:
     """One block per list, or with ``shared`` one per prompt; where that exceeds ``budget`` tokens, as few as fit it."""
     lengths, owner = sequences.inputs.lengths, sequences.owner
     prompt = sequences.prompt.lengths
@@ -164,7 +164,7 @@ def blocks(sequences: Sequences, shared: bool, budget: int) -> Blocks:
     return Blocks(first, stop, total[stop] - total[first] + prompt[owner[first]] if len(first) else first)
 
 
-def microbatches(sequences: Sequences, budget: int, shared: bool) -> list[Cut]:
+def microbatches(sequences: PromptLists, budget: int, shared: bool) -> list[Cut]:
     """Micro-batches with ``rows * width <= budget`` (one row at least), longest blocks first.
 
     With ``shared``, a block goes into the first row that has room for it (first fit, decreasing), so that prompts
@@ -200,7 +200,7 @@ def microbatches(sequences: Sequences, budget: int, shared: bool) -> list[Cut]:
     return cuts
 
 
-def collate(sequences: Sequences, cut: Cut, pad: int) -> MicroBatch:
+def collate(sequences: PromptLists, cut: Cut, pad: int) -> MicroBatch:
     """The tensors of one micro-batch."""
     prompt = sequences.prompt.take(sequences.owner[cut.first])
     counts = cut.stop - cut.first
@@ -255,7 +255,7 @@ def idle_microbatch(pad: int) -> MicroBatch:
     return MicroBatch(ids, torch.arange(2)[None], nothing, nothing, zero, zero, zero, zero + pad, zero[:0], None, False)
 
 
-def in_step(cuts: list[Cut], sequences: Sequences, pad: int, count: int) -> Iterator[MicroBatch]:
+def in_step(cuts: list[Cut], sequences: PromptLists, pad: int, count: int) -> Iterator[MicroBatch]:
     """Exactly ``count`` micro-batches: the real ones, then idle ones (ZeRO-2/3 want equal counts on all ranks)."""
     for cut in cuts:
         yield collate(sequences, cut, pad)

@@ -15,7 +15,7 @@ from blade_dist.batches import Ragged
 from blade_dist.errors import UserError
 from blade_dist.learners.attention import ON_CPU, ON_GPU, attention_mask, causal_columns, layer_windows
 from blade_dist.learners.legal_head import HeadPlan, dense_logprobs, legal_logprobs
-from blade_dist.learners.packing import PADDING, MicroBatch, Sequences, collate, microbatches
+from blade_dist.learners.packing import PADDING, MicroBatch, PromptLists, collate, microbatches
 from blade_dist.settings import ModelSettings
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
@@ -70,7 +70,7 @@ def _head_logprobs(head: Any, temperature: float, hidden: Tensor, label: Tensor,
     return legal_logprobs(hidden, head.weight, bias, plan, label, temperature)
 
 
-def sequence_logprobs(policy: Policy, sequences: Sequences, pad: int, budget: int, shared: bool) -> Tensor:
+def sequence_logprobs(policy: Policy, sequences: PromptLists, pad: int, budget: int, shared: bool) -> Tensor:
     """Log-probs of every list token, float32 ``[T]`` on the CPU, without gradient; 0 where it was no decision."""
     result = torch.zeros(len(sequences.tokens.flat))
     device = next(policy.parameters()).device
@@ -98,7 +98,7 @@ def why_not_packed(policy: Policy) -> str | None:
     vocab = policy.model.get_input_embeddings().num_embeddings
     prompt = Ragged.of([rng.integers(0, vocab, size) for size in (7, 4)])
     tokens = Ragged.of([rng.integers(0, vocab, size) for size in (3, 2, 4, 3)])
-    sequences = Sequences(prompt, tokens, np.array([0, 0, 1, 1]))
+    sequences = PromptLists(prompt, tokens, np.array([0, 0, 1, 1]))
     try:
         choose_attention(policy)
         alone, packed = (sequence_logprobs(policy, sequences, 0, 10_000, shared) for shared in (False, True))

@@ -13,7 +13,7 @@ from torch import Tensor
 from blade_dist.batches import LearnBatch, Ragged
 from blade_dist.catalog.legality import Legality
 from blade_dist.learners.objective import TokenTerms, policy_terms
-from blade_dist.learners.packing import MicroBatch, Sequences, legal_tokens
+from blade_dist.learners.packing import MicroBatch, PromptLists, legal_tokens
 from blade_dist.learners.zero import DeepSpeedLearner
 from blade_dist.settings import LearnerSettings
 
@@ -34,7 +34,7 @@ class StepStats:
 
 @dataclass(frozen=True)
 class StepTokens:
-    """All lists of a step, ``n`` with ``T`` tokens: each prompt's group, and the list that it is taught, if any."""
+    """All lists of a step, ``n`` with ``T`` tokens: each prompt's group, and the list to imitate, if any."""
 
     lists: Ragged
     """int32, ``n`` rows."""
@@ -43,17 +43,17 @@ class StepTokens:
     rollout: Tensor
     """``[T]`` log-prob (nats) as the engine reported it."""
     advantage: Tensor
-    """``[T]`` of the token's list; 0 in a list that is taught."""
+    """``[T]`` of the token's list; 0 in a list to imitate."""
     own: Tensor
     """``[T]`` whether the policy wrote the list."""
 
 
 def joined(batch: LearnBatch) -> StepTokens:
-    """The tokens of the batch, group after group, each followed by the taught list."""
+    """The tokens of the batch, group after group, each followed by the list to imitate."""
     prompts = np.arange(len(batch.prompt_tokens))
     parts = [(batch.rollouts, np.repeat(prompts, batch.group_size), batch.estimates.advantage.reshape(-1))]
-    if batch.taught is not None:
-        parts.append((batch.taught, prompts, np.zeros(len(prompts), np.float32)))
+    if batch.imitated is not None:
+        parts.append((batch.imitated, prompts, np.zeros(len(prompts), np.float32)))
     owner = np.concatenate([of_list for _, of_list, _ in parts])
     order = np.argsort(owner, kind="stable")
     lists = Ragged.concat([lists.tokens for lists, _, _ in parts]).take(order)
@@ -75,7 +75,7 @@ class Aligner:
     def __init__(
         self,
         learner: DeepSpeedLearner,
-        reference: Callable[[Sequences], Tensor],
+        reference: Callable[[PromptLists], Tensor],
         settings: LearnerSettings,
         kl_coef: float,
         legality: Legality | None,
@@ -104,10 +104,10 @@ class Aligner:
         With D decision tokens of all B groups of G lists, hence ``L = D / (B G)`` per list, the loss is
 
             ``(1 / D) (sum over the groups' tokens of own_share * surrogate + kl_coef * kl
-            + G (1 - own_share) * sum over the taught lists' tokens of -log pi)``,
+            + G (1 - own_share) * sum over the imitated lists' tokens of -log pi)``,
 
         which is ``1 / L`` times: the mean over the groups' lists of what they sum to, plus ``1 - own_share`` times the
-        mean over the B taught lists of ``-log pi(list)``. Without taught lists it is the mean over decision tokens.
+        mean over the B imitated lists of ``-log pi(list)``. Without imitated lists it is the mean over decision tokens.
         """
         tokens = joined(batch)
         sequences = self._sequences(batch, tokens)
@@ -142,9 +142,9 @@ class Aligner:
         loss_mean, kl, clip_fraction, weight = means.tolist()
         return StepStats(loss_mean, kl, clip_fraction, weight, grad_norm, self._learner.max_over_ranks(gap))
 
-    def _sequences(self, batch: LearnBatch, tokens: StepTokens) -> Sequences:
+    def _sequences(self, batch: LearnBatch, tokens: StepTokens) -> PromptLists:
         legal = legal_tokens(self._legality, tokens.lists, batch.excluded.take(tokens.owner))
-        return Sequences(batch.prompt_tokens, tokens.lists, tokens.owner, legal)
+        return PromptLists(batch.prompt_tokens, tokens.lists, tokens.owner, legal)
 
 
 def _sums(terms: TokenTerms, imitated: Tensor) -> Tensor:

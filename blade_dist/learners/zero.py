@@ -13,7 +13,7 @@ import torch.distributed as dist
 from torch import Tensor
 
 from blade_dist.learners.adapter import without_adapter
-from blade_dist.learners.packing import Cut, MicroBatch, Sequences, in_step, microbatches
+from blade_dist.learners.packing import Cut, MicroBatch, PromptLists, in_step, microbatches
 from blade_dist.learners.policy import Policy, why_not_packed
 from blade_dist.settings import LearnerSettings
 
@@ -54,7 +54,7 @@ class DeepSpeedLearner:
         """The Hugging Face model inside (its parameters are shards under ZeRO-3)."""
         return self._engine.module.model
 
-    def logprobs(self, sequences: Sequences, policy: torch.nn.Module | None = None) -> Tensor:
+    def logprobs(self, sequences: PromptLists, policy: torch.nn.Module | None = None) -> Tensor:
         """Log-probs of every list token, without gradient, ``[T]`` in the order of ``sequences.tokens.flat``.
 
         0 where the token was the only legal one.
@@ -74,12 +74,12 @@ class DeepSpeedLearner:
         module.train()
         return result
 
-    def base_logprobs(self, sequences: Sequences) -> Tensor:
+    def base_logprobs(self, sequences: PromptLists) -> Tensor:
         """As :meth:`logprobs`, of the policy without its adapters."""
         with without_adapter(self.model):
             return self.logprobs(sequences)
 
-    def update(self, sequences: Sequences, loss: Callable[[MicroBatch, Tensor], Tensor], lr: float) -> float:
+    def update(self, sequences: PromptLists, loss: Callable[[MicroBatch, Tensor], Tensor], lr: float) -> float:
         """One optimizer step on the sum of ``loss`` over all decisions of all ranks.
 
         Args:
@@ -133,7 +133,7 @@ class DeepSpeedLearner:
         norms = [p.grad.norm() for p in self._engine.module.parameters() if p.grad is not None and p.grad.numel()]
         return float(torch.stack(norms).norm()) if norms else 0.0
 
-    def _cut(self, sequences: Sequences) -> list[Cut]:
+    def _cut(self, sequences: PromptLists) -> list[Cut]:
         return microbatches(sequences, self._budget, self.shares_prefix and sequences.shares)
 
     def _common_count(self, cuts: list[Cut]) -> int:

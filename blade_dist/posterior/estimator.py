@@ -301,8 +301,8 @@ class Estimator:
         if self._renewals is not None:
             report["prior_refreshed"] = self._renewals.newest.covers(rows).astype(np.float64)
         report |= {f"posterior/{name}": _padded(values, len(rows)) for name, values in belief.items()}
-        taught = None if anchor is None else anchor.argmax(axis=1)
-        return Estimates(prompt, proxy, advantage, differ, report, taught)
+        imitated = None if anchor is None else anchor.argmax(axis=1)
+        return Estimates(prompt, proxy, advantage, differ, report, imitated)
 
     def _carried(self, rows: NDArray[np.int64]) -> Evidence | None:
         if not self._carry:

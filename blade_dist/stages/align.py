@@ -69,9 +69,9 @@ def align_stage(
         placement = placement or place_here(config)
         console.print(placement_table(placement, cluster_nodes()))
         validates = config.train.validation_prompts > 0
-        start, rests = inputs.paths.reference, _rests(config, placement)
+        start, offload = inputs.paths.reference, _offloads(config, placement)
         with (
-            engines(config, inputs.paths, start, placement.engines, rests, config.learner.lora) as pool,
+            engines(config, inputs.paths, start, placement.engines, offload, config.learner.lora) as pool,
             scorer(config, inputs.paths, "train") as reward,
             scorer(config, inputs.paths, "validation") if validates else nullcontext() as validator,
         ):
@@ -125,8 +125,8 @@ def _run(
         with tracker(config, folder) as log:
             if (folder / "learners").exists():
                 console.print(f"train: going on from the last checkpoint in {folder / 'learners'}")
-            rests = _rests(config, placement)
-            job = AlignJob(config, run, inputs.rows, pool.engines, transport, rests, pipeline, estimator, log)
+            offload = _offloads(config, placement)
+            job = AlignJob(config, run, inputs.rows, pool.engines, transport, offload, pipeline, estimator, log)
             onlooker = watching(pipeline.stop.remote)
             result = fit(align, job, config, folder / "learners", placement.learners, kept, onlooker)
         if ray.get(pipeline.stopped.remote()):
@@ -157,7 +157,7 @@ def _best(config: Config) -> dict[str, str]:
     return {"checkpoint_score_attribute": VALIDATION, "checkpoint_score_order": "max"}
 
 
-def _rests(config: Config, placement: Placement) -> bool:
+def _offloads(config: Config, placement: Placement) -> bool:
     """Whether engines sleep while the learners on their GPUs learn: not where they write lists meanwhile."""
     return placement.colocated and config.rollout.max_staleness == 0
 

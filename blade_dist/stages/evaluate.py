@@ -21,7 +21,7 @@ from blade_dist.evaluation.baselines import cooccurrence_lists, popularity_lists
 from blade_dist.evaluation.corpus import illegal_rates
 from blade_dist.evaluation.per_user import differences, per_user_rows, render, render_differences, summarise
 from blade_dist.evaluation.search import best_of, is_oracle, repeated
-from blade_dist.learners.packing import Sequences
+from blade_dist.learners.packing import PromptLists
 from blade_dist.learners.policy import Policy, load_model, sequence_logprobs
 from blade_dist.rewards.batch import Lists
 from blade_dist.rollouts.pool import EnginePool
@@ -108,7 +108,7 @@ class _Served:
         pusher = WeightPusher(self._pool.engines, "gloo", buckets, rank=0, barrier=lambda: None)
         pusher.push((0, number))
 
-        def logprobs(sequences: Sequences) -> torch.Tensor:
+        def logprobs(sequences: PromptLists) -> torch.Tensor:
             return sequence_logprobs(policy, sequences, self._pad, self._config.learner.tokens_per_microbatch, False)
 
         gap = probe_gap(ask_engines(self._pool.engines, self._probe), self._probe, logprobs, self._legality)

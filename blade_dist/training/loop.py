@@ -24,7 +24,7 @@ from blade_dist.data.prompts import PromptTable
 from blade_dist.learners.adapter import add_adapter, save_adapter
 from blade_dist.learners.anchor import Anchor
 from blade_dist.learners.objective import learning_rate
-from blade_dist.learners.packing import Sequences
+from blade_dist.learners.packing import PromptLists
 from blade_dist.learners.policy import Policy, choose_attention, load_model
 from blade_dist.learners.update import Aligner, StepStats
 from blade_dist.learners.zero import DeepSpeedLearner
@@ -55,7 +55,7 @@ class AlignJob:
     engines: list[Any]
     """Handles of the engine actors."""
     transport: str
-    rests: bool
+    offload: bool
     """Whether the engines sleep while the learners learn."""
     pipeline: Any
     estimator: Any
@@ -157,7 +157,7 @@ class Rank:
 
     def rest_engines(self) -> None:
         """Engines that share GPUs with the learners give their memory back until the push."""
-        if self._job.rests:
+        if self._job.offload:
             self._tell_engines("sleep")
 
     def _tell_engines(self, verb: str, *arguments: Any) -> None:
@@ -188,7 +188,7 @@ class Rank:
         return self._serve(version, self._pusher, self.learner.logprobs)
 
     def _serve(
-        self, version: tuple[int, int], pusher: WeightPusher, logprobs: Callable[[Sequences], torch.Tensor]
+        self, version: tuple[int, int], pusher: WeightPusher, logprobs: Callable[[PromptLists], torch.Tensor]
     ) -> tuple[PushReport, float]:
         """Sends weights and proves that they arrived; returns the report and the probe's log-prob gap.
 
@@ -196,10 +196,10 @@ class Rank:
             WeightPushError: the engines serve something else; it names the first parameter that differs.
         """
         began = time.perf_counter()
-        if self._job.rests:
+        if self._job.offload:
             self._tell_engines("wake", "weights")
         report = pusher.push(version)
-        if self._job.rests:
+        if self._job.offload:
             self._tell_engines("wake", "kv_cache")
         answers = [ask_engines(self._job.engines, self._probe) if self.learner.rank == 0 else None]
         dist.broadcast_object_list(answers, src=0)
@@ -230,7 +230,7 @@ class Rank:
             return None
         whole, numbers = taken
         batch = whole.shard(self.learner.rank, self.learner.world_size)
-        if batch.taught is not None and (batch.taught.version != (attempt, step)).any():
+        if batch.imitated is not None and (batch.imitated.version != (attempt, step)).any():
             raise RuntimeError(f"an anchor's lists arrived that were not written for step {step} of attempt {attempt}")
         staleness = step - batch.rollouts.version[:, 1]
         allowed = (batch.rollouts.version[:, 0] == attempt) & (staleness >= 0)

@@ -69,7 +69,9 @@ class Step:
         """Rank ``rank``'s contiguous share of the prompts; waits for the step."""
         request, estimates, *parts = ray.get([self.prompts, self.estimates, *self.groups.rollouts])
         rollouts = Rollouts.concat(parts)
-        taught = None if self.anchor is None else Rollouts.concat(ray.get(self.anchor.rollouts)).pick(estimates.taught)
+        imitated = (
+            None if self.anchor is None else Rollouts.concat(ray.get(self.anchor.rollouts)).pick(estimates.imitated)
+        )
         rows = np.array_split(np.arange(len(request)), world)[rank]
         return LearnBatch(
             prompt_tokens=request.tokens.take(rows),
@@ -77,7 +79,7 @@ class Step:
             rollouts=rollouts.take(rows),
             estimates=estimates.take(rows),
             decision_tokens=int(rollouts.decision.sum()),
-            taught=None if taught is None else taught.take(rows),
+            imitated=None if imitated is None else imitated.take(rows),
         )
 
 

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from blade_dist.batches import Ragged, Rollouts
 from blade_dist.catalog.legality import Legality
-from blade_dist.learners.packing import Sequences, legal_tokens
+from blade_dist.learners.packing import PromptLists, legal_tokens
 from blade_dist.rollouts.request import RolloutRequest
 from blade_dist.training.prompter import Prompter
 from blade_dist.weights.push import largest_gap
@@ -40,7 +40,7 @@ def ask_engines(engines: list[Any], request: RolloutRequest) -> list[Rollouts]:
 def probe_gap(
     answers: list[Rollouts],
     request: RolloutRequest,
-    logprobs: Callable[[Sequences], Tensor],
+    logprobs: Callable[[PromptLists], Tensor],
     legality: Legality | None,
 ) -> float:
     """Largest difference (nats) between any engine's log-probs and the learner's for the same tokens.
@@ -54,6 +54,6 @@ def probe_gap(
     gaps = []
     for answer in answers:
         legal = legal_tokens(legality, answer.tokens, request.excluded)
-        own = logprobs(Sequences.single(request.tokens, answer.tokens, legal)).numpy()
+        own = logprobs(PromptLists.single(request.tokens, answer.tokens, legal)).numpy()
         gaps.append(largest_gap(answer.logprobs, own))
     return float(np.max(gaps))

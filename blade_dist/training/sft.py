@@ -21,7 +21,7 @@ from blade_dist.data.prompts import PromptTable
 from blade_dist.data.seeds import prompts_of_step, stable_seed
 from blade_dist.learners.dropout import add_dropout
 from blade_dist.learners.objective import learning_rate
-from blade_dist.learners.packing import MicroBatch, Sequences
+from blade_dist.learners.packing import MicroBatch, PromptLists
 from blade_dist.learners.policy import Policy, build_model, load_model
 from blade_dist.learners.zero import DeepSpeedLearner
 from blade_dist.settings import Config, LearnerSettings
@@ -124,10 +124,10 @@ class _Examples:
     def __len__(self) -> int:
         return len(self._table)
 
-    def sequences(self, rows: NDArray[np.int64]) -> Sequences:
+    def sequences(self, rows: NDArray[np.int64]) -> PromptLists:
         prompts = self._table.rows(rows)
         lists = Ragged.of([prompts.targets[row][: self._k] for row in range(len(prompts))])
-        return Sequences.single(self._codec.encode_prompts(prompts.history), self._codec.encode_lists(lists))
+        return PromptLists.single(self._codec.encode_prompts(prompts.history), self._codec.encode_lists(lists))
 
 
 def _step(learner: DeepSpeedLearner, examples: _Examples, rows: NDArray[np.int64], lr: float) -> float:

@@ -9,7 +9,7 @@ import numpy as np
 from blade_dist.batches import Rollouts
 from blade_dist.catalog.legality import Legality
 from blade_dist.data.bundle import DataBundle
-from blade_dist.learners.packing import Sequences, legal_tokens
+from blade_dist.learners.packing import PromptLists, legal_tokens
 from blade_dist.learners.policy import Policy, load_model, sequence_logprobs
 from blade_dist.rollouts.pool import EnginePool
 from blade_dist.rollouts.request import RolloutRequest
@@ -32,5 +32,5 @@ class Setup:
         owner = np.repeat(np.arange(len(request)), request.group_size)
         legal = legal_tokens(self.legality, rollouts.tokens, request.excluded.take(owner))
         policy = Policy(load_model(self.model, self.config.model), request.temperature)
-        sequences = Sequences(request.tokens, rollouts.tokens, owner, legal)
+        sequences = PromptLists(request.tokens, rollouts.tokens, owner, legal)
         return sequence_logprobs(policy, sequences, self.data.codec.pad, 16384, shared=True).numpy()

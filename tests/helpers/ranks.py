@@ -42,7 +42,7 @@ def make_batch(prompts: int = 6, seed: int = 0) -> LearnBatch:
     return LearnBatch(prompt_tokens, nothing(prompts), rollouts, estimates, decision_tokens=len(tokens.flat))
 
 
-def make_taught(prompts: int = 6, seed: int = 3) -> Rollouts:
+def make_imitated(prompts: int = 6, seed: int = 3) -> Rollouts:
     """One list to imitate per prompt, by nobody we know."""
     rng = np.random.default_rng(seed)
     tokens = Ragged.of([rng.integers(2, VOCAB, rng.integers(2, 7)) for _ in range(prompts)])
@@ -70,14 +70,14 @@ def shard(batch: LearnBatch, rank: int, world: int) -> LearnBatch:
         if world == 2
         else np.arange(len(batch.prompt_tokens))
     )
-    e, taught = batch.estimates, batch.taught
+    e, imitated = batch.estimates, batch.imitated
     return LearnBatch(
         batch.prompt_tokens.take(rows),
         batch.excluded.take(rows),
         batch.rollouts.take(rows),
         Estimates(e.prompt[rows], e.proxy[rows], e.advantage[rows], e.informative[rows]),
         batch.decision_tokens,
-        None if taught is None else taught.take(rows),
+        None if imitated is None else imitated.take(rows),
     )
 
 
@@ -126,7 +126,7 @@ def gradients(learner: Any, settings: LearnerSettings) -> dict[str, torch.Tensor
     return found
 
 
-def taught_step(zero_stage: int, budget: int, shared: bool, own_share: float) -> dict[str, torch.Tensor]:
+def imitation_step(zero_stage: int, budget: int, shared: bool, own_share: float) -> dict[str, torch.Tensor]:
     """The gradient of a step with lists to imitate, and what it is by the formula, from a model of its own."""
     from dataclasses import replace
 
@@ -147,14 +147,14 @@ def taught_step(zero_stage: int, budget: int, shared: bool, own_share: float) ->
     with torch.no_grad():
         own = torch.cat([_logprobs(plain, whole, whole.rollouts, row, p) for row, p in enumerate(prompts)])
     rollouts = replace(whole.rollouts, logprobs=own.numpy())
-    batch = replace(whole, rollouts=rollouts, taught=make_taught())
+    batch = replace(whole, rollouts=rollouts, imitated=make_imitated())
     aligner = Aligner(learner, learner.logprobs, settings, 0.0, None, own_share)
     stats = aligner.learn(shard(batch, learner.rank, learner.world_size), 1e-3)
 
     mean_length = batch.decision_tokens / len(prompts)
     advantage = torch.from_numpy(batch.estimates.advantage.reshape(-1))
     of_group = [_logprobs(plain, batch, rollouts, row, p).sum() for row, p in enumerate(prompts)]
-    imitated = [_logprobs(plain, batch, make_taught(), row, row).sum() for row in range(6)]
+    imitated = [_logprobs(plain, batch, make_imitated(), row, row).sum() for row in range(6)]
     policy_loss, imitation = -(torch.stack(of_group) * advantage).mean(), -torch.stack(imitated).mean()
     ((own_share * policy_loss + (1 - own_share) * imitation) / mean_length).backward()
     result = {f"expected/{name}": parameter.grad for name, parameter in plain.named_parameters()}
@@ -175,7 +175,7 @@ def _logprobs(model: torch.nn.Module, batch: LearnBatch, lists: Rollouts, row: i
 def adapted_steps(zero_stage: int) -> dict[str, torch.Tensor]:
     """Two steps of an adapted policy: adapters, merged weights, and log-probs with and without them."""
     from blade_dist.learners.adapter import add_adapter
-    from blade_dist.learners.packing import Sequences
+    from blade_dist.learners.packing import PromptLists
     from blade_dist.learners.policy import Policy, build_model
     from blade_dist.learners.update import Aligner
     from blade_dist.learners.zero import DeepSpeedLearner
@@ -191,7 +191,7 @@ def adapted_steps(zero_stage: int) -> dict[str, torch.Tensor]:
     learner = DeepSpeedLearner(policy, settings, "float32", PAD)
     aligner = Aligner(learner, learner.base_logprobs, settings, kl_coef=0.1, legality=None)
     batch = make_batch()
-    sequences = Sequences(batch.prompt_tokens, batch.rollouts.tokens, np.repeat(np.arange(6), GROUP))
+    sequences = PromptLists(batch.prompt_tokens, batch.rollouts.tokens, np.repeat(np.arange(6), GROUP))
     result["start"] = learner.logprobs(sequences)
     own = shard(batch, learner.rank, learner.world_size)
     result["kl"] = torch.tensor([aligner.learn(own, 1e-2).kl for _ in range(2)])

@@ -14,7 +14,7 @@ from blade_dist.batches import Ragged
 from blade_dist.catalog.legality import Legality
 from blade_dist.catalog.trie import build_trie
 from blade_dist.learners import legal_head
-from blade_dist.learners.packing import Sequences, collate, legal_tokens, microbatches
+from blade_dist.learners.packing import PromptLists, collate, legal_tokens, microbatches
 from blade_dist.learners.policy import Policy, sequence_logprobs, why_not_packed
 from blade_dist.rollouts.constrain import LegalMask
 
@@ -45,7 +45,7 @@ def random_lists(rng: np.random.Generator, legality: Legality, histories: Ragged
     return Ragged.of(rows)
 
 
-def random_batch(seed: int, prompts: int = 3, group: int = 3) -> tuple[Sequences, Legality, Ragged]:
+def random_batch(seed: int, prompts: int = 3, group: int = 3) -> tuple[PromptLists, Legality, Ragged]:
     rng = np.random.default_rng(seed)
     legality = random_legality(rng, int(rng.integers(8, 80)), k=2)
     histories = Ragged.of([rng.integers(0, len(legality.trie), rng.integers(0, 4)) for _ in range(prompts)])
@@ -53,7 +53,7 @@ def random_batch(seed: int, prompts: int = 3, group: int = 3) -> tuple[Sequences
     tokens = random_lists(rng, legality, histories.take(owner))
     prompt = Ragged.of([rng.integers(0, VOCAB, rng.integers(2, 9)) for _ in range(prompts)])
     legal = legal_tokens(legality, tokens, histories.take(owner))
-    return Sequences(prompt, tokens, owner, legal), legality, histories.take(owner)
+    return PromptLists(prompt, tokens, owner, legal), legality, histories.take(owner)
 
 
 def model(kind: str, tied: bool = True, **changed: Any) -> Any:
@@ -78,7 +78,7 @@ def model(kind: str, tied: bool = True, **changed: Any) -> Any:
     return network.eval()
 
 
-def dense_reference(network: Any, batch: Sequences, legality: Legality, histories: Ragged) -> torch.Tensor:
+def dense_reference(network: Any, batch: PromptLists, legality: Legality, histories: Ragged) -> torch.Tensor:
     """Every list by itself through the Hugging Face model, masked and renormalised over the whole vocabulary."""
     sets = legality.sets(batch.tokens, histories)
     allowed = LegalMask(legality, "cpu").allowed(sets, VOCAB)
@@ -99,7 +99,7 @@ def gradient_of(network: Any, loss: torch.Tensor) -> torch.Tensor:
     return torch.cat([p.grad.reshape(-1) for p in network.parameters() if p.grad is not None])
 
 
-def learner_values(policy: Policy, batch: Sequences, budget: int, shared: bool) -> torch.Tensor:
+def learner_values(policy: Policy, batch: PromptLists, budget: int, shared: bool) -> torch.Tensor:
     """``[T]`` with gradient."""
     result = torch.zeros(len(batch.tokens.flat))
     for cut in microbatches(batch, budget, shared):

@@ -12,7 +12,7 @@ from blade_dist.learners.attention import visible
 from blade_dist.learners.packing import (
     PADDING,
     MicroBatch,
-    Sequences,
+    PromptLists,
     collate,
     idle_microbatch,
     in_step,
@@ -21,14 +21,14 @@ from blade_dist.learners.packing import (
 
 
 @st.composite
-def sequences(draw: st.DrawFn) -> Sequences:
+def sequences(draw: st.DrawFn) -> PromptLists:
     """Some prompts with some lists each, of different lengths."""
     lists = draw(st.lists(st.integers(1, 4), min_size=1, max_size=6))
     owner = np.repeat(np.arange(len(lists)), lists)
     rng = np.random.default_rng(draw(st.integers(0, 9)))
     prompt = Ragged.of([rng.integers(2, 50, rng.integers(1, 9)) for _ in lists])
     tokens = Ragged.of([rng.integers(2, 50, rng.integers(1, 5)) for _ in owner])
-    return Sequences(prompt, tokens, owner)
+    return PromptLists(prompt, tokens, owner)
 
 
 def sequence_of(batch: MicroBatch, row: int, column: int) -> list[int]:
@@ -43,7 +43,7 @@ def sequence_of(batch: MicroBatch, row: int, column: int) -> list[int]:
 
 @settings(deadline=None)
 @given(sequences(), st.integers(1, 60), st.booleans())
-def test_every_token_is_predicted_once_from_its_own_sequence(batch: Sequences, budget: int, shared: bool) -> None:
+def test_every_token_is_predicted_once_from_its_own_sequence(batch: PromptLists, budget: int, shared: bool) -> None:
     seen = np.zeros(len(batch.tokens.flat), dtype=int)
     for cut in microbatches(batch, budget, shared):
         micro = collate(batch, cut, pad=0)
@@ -60,7 +60,7 @@ def test_every_token_is_predicted_once_from_its_own_sequence(batch: Sequences, b
 
 @settings(deadline=None)
 @given(sequences(), st.integers(1, 60), st.booleans())
-def test_microbatches_keep_the_budget(batch: Sequences, budget: int, shared: bool) -> None:
+def test_microbatches_keep_the_budget(batch: PromptLists, budget: int, shared: bool) -> None:
     for cut in microbatches(batch, budget, shared):
         assert cut.shape[0] == 1 or cut.shape[0] * cut.shape[1] <= budget
         if cut.shape[0] * cut.shape[1] > budget:  # one list, with its prompt, is the least that a block can hold
@@ -70,15 +70,15 @@ def test_microbatches_keep_the_budget(batch: Sequences, budget: int, shared: boo
 def test_prompts_share_rows() -> None:
     prompt = Ragged.of([[1] * 8, [2] * 2, [3] * 3])
     tokens = Ragged.of([[4, 4], [5], [6]])
-    (cut,) = microbatches(Sequences.single(prompt, tokens), 100, shared=True)
+    (cut,) = microbatches(PromptLists.single(prompt, tokens), 100, shared=True)
     assert cut.shape == (2, 9)
-    micro = collate(Sequences.single(prompt, tokens), cut, pad=0)
+    micro = collate(PromptLists.single(prompt, tokens), cut, pad=0)
     assert micro.segment[1].tolist() == [1, 1, 1, 2, 2, PADDING, PADDING, PADDING, PADDING]
     assert micro.packed
 
 
 def test_ranks_are_kept_in_step() -> None:
-    nothing = Sequences.single(Ragged.of([]), Ragged.of([]))
+    nothing = PromptLists.single(Ragged.of([]), Ragged.of([]))
     assert microbatches(nothing, 10, shared=True) == []
     idle = list(in_step([], nothing, pad=0, count=3))
     assert len(idle) == 3

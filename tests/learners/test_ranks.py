@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from tests.helpers.ranks import free_port, run_ranks, taught_step
+from tests.helpers.ranks import free_port, imitation_step, run_ranks
 
 WHOLE, SMALL = 100_000, 40
 ONE = {
@@ -59,8 +59,8 @@ def test_what_is_imitated_weighs_as_the_formula_says(tmp_path: Path) -> None:
     half = dict(zero_stage=0, budget=WHOLE, shared=True, own_share=0.5)
     cases = {"half": half, "most": {**half, "own_share": 0.25, "budget": SMALL}, "nothing": {**half, "own_share": 1.0}}
     parted = {"parted": dict(zero_stage=3, budget=SMALL, shared=False, own_share=0.5)}
-    found = run_ranks(1, cases, tmp_path, free_port(), taught_step)
-    found |= run_ranks(2, parted, tmp_path, free_port(), taught_step)
+    found = run_ranks(1, cases, tmp_path, free_port(), imitation_step)
+    found |= run_ranks(2, parted, tmp_path, free_port(), imitation_step)
     for step in found.values():
         names = [name for name in step if name.startswith("gradient/")]
         gradient = torch.cat([step[name].reshape(-1) for name in names])

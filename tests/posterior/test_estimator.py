@@ -280,11 +280,11 @@ def test_bond_judges_by_the_anchor_s_lists_and_teaches_the_better_one(prior: Pri
     assert found.proxy.tolist() == [[worse, 0, 0, worse], [0, 0, 0, 0]]
     np.testing.assert_allclose(found.advantage, [[worse / 2, -worse / 2, -worse / 2, worse / 2], [0] * 4], rtol=1e-6)
     assert found.informative.tolist() == [True, False]
-    assert found.taught is not None
-    assert found.taught.tolist() == [1, 0]
+    assert found.imitated is not None
+    assert found.imitated.tolist() == [1, 0]
     again = estimator.estimate(0, 0, replace(rewards, digests=np.array([1, 7], dtype=np.uint64)), anchor)
-    assert again.taught is not None
-    assert again.taught.tolist() == [1, 0]
+    assert again.imitated is not None
+    assert again.imitated.tolist() == [1, 0]
 
 
 def test_bond_s_multipliers_weigh_the_anchor_s_lists_too(prior: Prior) -> None:
@@ -294,9 +294,9 @@ def test_bond_s_multipliers_weigh_the_anchor_s_lists_too(prior: Prior) -> None:
     rewards = replace(batch([5]), parts={"diversity": np.zeros((1, 4))})
     anchor = replace(batch([5]), total=np.array([[0.3, 0.6]]), parts={"diversity": np.array([[0.5, 0.0]])})
     first, second = (estimator.estimate(0, step, rewards, anchor) for step in range(2))
-    assert first.taught is not None
-    assert second.taught is not None
-    assert (first.taught.tolist(), second.taught.tolist()) == ([1], [0])  # the multiplier is 2 by then
+    assert first.imitated is not None
+    assert second.imitated is not None
+    assert (first.imitated.tolist(), second.imitated.tolist()) == ([1], [0])  # the multiplier is 2 by then
 
 
 def renewing(prior: Prior, target: str = "blade") -> Estimator:

@@ -16,7 +16,7 @@ from blade_dist.catalog.legality import Legality
 from blade_dist.cluster.placement import place_here
 from blade_dist.data.bundle import DataBundle
 from blade_dist.learners.adapter import add_adapter, without_adapter
-from blade_dist.learners.packing import Sequences
+from blade_dist.learners.packing import PromptLists
 from blade_dist.learners.policy import Policy, load_model, sequence_logprobs
 from blade_dist.rollouts.engine import EngineSpec
 from blade_dist.rollouts.pool import EnginePool, RunningPool
@@ -42,7 +42,7 @@ class Setup:
     ) -> None:
         self.pool, self.policy, self.pad, self.probe, self.legality = pool, policy, pad, probe, legality
 
-    def logprobs(self, sequences: Sequences) -> torch.Tensor:
+    def logprobs(self, sequences: PromptLists) -> torch.Tensor:
         return sequence_logprobs(self.policy, sequences, self.pad, 10_000, shared=False)
 
     def gap(self) -> float:

@@ -13,8 +13,8 @@ from rich.console import Console
 from blade_dist.errors import UserError, origin
 from blade_dist.settings import Config
 from blade_dist.settings.explain import explain_config
-from blade_dist.settings.load import dump_config, load_config, save_config
-from blade_dist.store.files import check_folder
+from blade_dist.settings.load import dump_config, load_config
+from blade_dist.store.files import check_folder, write_text
 
 RAY_JOB = "RAY_JOB_CONFIG_JSON_ENV_VAR"
 """Ray sets it in the entrypoint of a submitted job."""
@@ -255,5 +255,5 @@ def run(path: ConfigFile, overrides: Overrides = None) -> None:
     from blade_dist.stages.run import run_stages
 
     settings, console = _read(path, overrides)
-    save_config(settings, settings.run.dir / "config.yaml")
+    write_text(settings.run.dir / "config.yaml", dump_config(settings))
     run_stages(settings, console)

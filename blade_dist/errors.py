@@ -1,6 +1,10 @@
-"""The one exception that means: the user can mend this; and what went wrong at first, out of other exceptions."""
+"""The one exception that means: the user can fix this; the nearest valid name for its message; and the first cause of
+other exceptions."""
 
 from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
 
 WRAPPED = ("cause", "controller_failure", "health_check_failure", "__cause__")
 """Attributes in which Ray's exceptions, and Python's, hold another one; ``worker_failures`` holds one per rank."""
@@ -11,6 +15,11 @@ class UserError(ValueError):
 
     Commands print it as one line and exit with code 2; anything else is a bug and keeps its traceback.
     """
+
+
+def nearest(name: str, valid: Iterable[str]) -> str:
+    """The one of the ``valid`` names (at least one) that is most like ``name``, for "did you mean ...?"."""
+    return difflib.get_close_matches(name, list(valid), n=1, cutoff=0.0)[0]
 
 
 def origin(error: BaseException) -> BaseException:

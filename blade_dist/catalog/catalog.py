@@ -14,7 +14,8 @@ from numpy.typing import NDArray
 
 from blade_dist.batches import Ragged
 from blade_dist.errors import UserError
-from blade_dist.store.arrow import arrow_to_ragged, digest, ragged_to_arrow, read_table, write_table
+from blade_dist.store.arrow import arrow_to_ragged, ragged_to_arrow, read_table, write_table
+from blade_dist.store.fingerprint import fingerprint_arrays
 
 
 @dataclass(frozen=True, eq=False)
@@ -78,7 +79,9 @@ class Catalog:
     def fingerprint(self) -> str:
         """Equal catalogs, equal fingerprint."""
         vectors = np.zeros(0, np.float32) if self.embeddings is None else self.embeddings
-        return digest(list(self.item_ids), list(self.titles), self.groups, self.group_names, self.popularity, vectors)
+        return fingerprint_arrays(
+            list(self.item_ids), list(self.titles), self.groups, self.group_names, self.popularity, vectors
+        )
 
     def save(self, folder: Path) -> None:
         """Writes ``items.arrow``, atomically."""

@@ -14,7 +14,8 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from blade_dist.batches import MISS, Ragged
-from blade_dist.store.arrow import arrow_to_ragged, digest, ragged_to_arrow, read_table, write_table
+from blade_dist.store.arrow import arrow_to_ragged, ragged_to_arrow, read_table, write_table
+from blade_dist.store.fingerprint import fingerprint_arrays
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -101,7 +102,7 @@ class Codec:
     def fingerprint(self) -> str:
         """Equal codecs (same tokens for the same items and prompts), equal fingerprint."""
         numbers = np.array([self.separator, self.end, self.pad, len(self.tokenizer)], dtype=np.int64)
-        return digest(self.kind, self.item_tokens, numbers, self.prefix, self.suffix)
+        return fingerprint_arrays(self.kind, self.item_tokens, numbers, self.prefix, self.suffix)
 
     def save(self, folder: Path) -> None:
         """Writes ``tokenizer/``, ``codec.arrow`` and ``codec.json``; the folder appears when it is whole."""

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import difflib
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 
 import numpy as np
 from numpy.typing import NDArray
 
 from blade_dist.catalog.catalog import Catalog
-from blade_dist.errors import UserError
+from blade_dist.errors import UserError, nearest
 
 GROUP = "group:"
 """What the name of a group stands behind, where an item's id could stand too."""
@@ -50,8 +49,3 @@ def group_number(name: str, catalog: Catalog, setting: str) -> int:
     if name not in catalog.group_names:
         raise UserError(f"{setting}: there is no group {name!r}; did you mean {nearest(name, catalog.group_names)!r}?")
     return catalog.group_names.index(name)
-
-
-def nearest(name: str, valid: Iterable[str]) -> str:
-    """The valid name (there must be one) that is most like the given one."""
-    return difflib.get_close_matches(name, list(valid), n=1, cutoff=0.0)[0]

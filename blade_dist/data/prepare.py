@@ -45,7 +45,7 @@ from blade_dist.data.sequences import SequenceStore, k_core
 from blade_dist.data.usable import build_catalog, usable_items
 from blade_dist.errors import UserError
 from blade_dist.settings import Config
-from blade_dist.settings.load import fingerprint
+from blade_dist.store.fingerprint import fingerprint
 
 __all__ = ["DataBundle", "load_data", "prepare_data"]
 

@@ -14,7 +14,7 @@ from blade_dist.catalog.catalog import Catalog
 from blade_dist.errors import UserError
 from blade_dist.rewards.batch import Lists
 from blade_dist.rewards.named import NamedMetrics, Weights
-from blade_dist.settings.load import fingerprint
+from blade_dist.store.fingerprint import fingerprint
 
 Scores = NDArray[np.float64]
 

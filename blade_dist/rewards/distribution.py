@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -11,7 +10,7 @@ from numpy.typing import NDArray
 
 from blade_dist.catalog.catalog import Catalog
 from blade_dist.catalog.rules import EVERY
-from blade_dist.errors import UserError
+from blade_dist.errors import UserError, nearest
 from blade_dist.rewards.batch import Lists
 from blade_dist.rewards.item_groups import tail_items
 
@@ -105,8 +104,9 @@ def _members(setting: str, groups: list[str], catalog: Catalog) -> NDArray[np.bo
         return np.stack([tail if group == "tail" else ~tail for group in groups], axis=1)
     for group in groups:
         if group not in catalog.group_names:
-            near = difflib.get_close_matches(group, catalog.group_names, n=1, cutoff=0.0)
-            hint = f"did you mean {near[0]!r}?" if near else "the catalog has no groups (data.columns.groups)"
+            hint = "the catalog has no groups (data.columns.groups)"
+            if catalog.n_groups:
+                hint = f"did you mean {nearest(group, catalog.group_names)!r}?"
             raise UserError(f"{setting}: there is no group {group!r}; {hint} ('head' and 'tail' stand alone)")
     column = np.full(catalog.n_groups, -1)
     column[[catalog.group_names.index(group) for group in groups]] = np.arange(len(groups))

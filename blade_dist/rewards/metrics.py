@@ -6,13 +6,12 @@ of what a metric says of some list, raise ``DEFINITIONS`` in ``composite.py``.
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Callable
 
 import numpy as np
 from numpy.typing import NDArray
 
-from blade_dist.errors import UserError
+from blade_dist.errors import UserError, nearest
 from blade_dist.rewards.batch import Lists
 from blade_dist.rewards.item_groups import group_bits, information, tail_items
 
@@ -167,8 +166,7 @@ def metric(name: str, k: int, setting: str = "reward.weights") -> tuple[Metric, 
     """
     base, _, cut = name.partition("@")
     if base not in METRICS:
-        near = difflib.get_close_matches(base, METRICS, n=1, cutoff=0.0)[0]
-        raise UserError(f"{setting} {name!r}: unknown metric; did you mean {near}@{k}?")
+        raise UserError(f"{setting} {name!r}: unknown metric; did you mean {nearest(base, METRICS)}@{k}?")
     return METRICS[base], cut_off(name, base, cut, k, setting)
 
 

@@ -6,8 +6,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from blade_dist.catalog.catalog import Catalog
-from blade_dist.catalog.names import nearest
-from blade_dist.errors import UserError
+from blade_dist.errors import UserError, nearest
 from blade_dist.rewards.distribution import make_distribution
 from blade_dist.rewards.metrics import METRICS, Metric, cut_off, metric
 from blade_dist.rewards.soft import Excess, make_boost

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import textwrap
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Literal, get_args, get_origin
@@ -11,14 +10,12 @@ import yaml
 from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
-from blade_dist.errors import UserError
+from blade_dist.errors import UserError, nearest
 from blade_dist.settings import Config
+from blade_dist.settings.walk import Name, every_field, fields_of, section_of
 
 WIDTH = 100
 """Columns that comments take, their indentation included."""
-
-Name = tuple[str, ...]
-"""A full name's parts."""
 
 
 def explain_config(config: Config, names: Sequence[str] = ()) -> str:
@@ -33,24 +30,9 @@ def explain_config(config: Config, names: Sequence[str] = ()) -> str:
     Raises:
         UserError: a name that there is not, with the nearest one.
     """
-    known = [path for path, _ in fields_of(Config)]
+    known = [path for path, _ in every_field()]
     wanted = [_known(name, known) for name in names]
     return "\n".join(_lines(Config, config.model_dump(mode="json"), (), wanted)).lstrip("\n") + "\n"
-
-
-def fields_of(section: type[BaseModel], above: Name = ()) -> Iterator[tuple[Name, FieldInfo]]:
-    """Every setting and every section below ``section``, with its path; also of sections that may be left out."""
-    for name, field in section.model_fields.items():
-        path = (*above, name)
-        yield path, field
-        if (inner := section_of(field)) is not None:
-            yield from fields_of(inner, path)
-
-
-def section_of(field: FieldInfo) -> type[BaseModel] | None:
-    """The section that a field is, or may be; None of a setting."""
-    kinds = (field.annotation, *get_args(field.annotation))
-    return next((kind for kind in kinds if isinstance(kind, type) and issubclass(kind, BaseModel)), None)
 
 
 def _known(name: str, known: Sequence[Name]) -> Name:
@@ -59,15 +41,15 @@ def _known(name: str, known: Sequence[Name]) -> Name:
     if path in known:
         return path
     alike = [other for other in known if other[-1] == name] or known
-    near = difflib.get_close_matches(name, [".".join(other) for other in alike], n=1, cutoff=0.0)[0]
+    near = nearest(name, [".".join(other) for other in alike])
     raise UserError(f"{name}: unknown setting; did you mean {near}?")
 
 
 def _lines(section: type[BaseModel], tree: Mapping[str, Any], above: Name, wanted: Sequence[Name]) -> Iterator[str]:
     """The lines of a section's fields that are on the way to a wanted one, or below one."""
     indent = "  " * len(above)
-    for name, field in section.model_fields.items():
-        path, inner = (*above, name), section_of(field)
+    for name, field in fields_of(section).items():
+        path, inner = (*above, name), section_of(field.annotation)
         if wanted and not any(all(a == b for a, b in zip(path, other, strict=False)) for other in wanted):
             continue
         if inner is not None and not above:

@@ -1,4 +1,4 @@
-"""Settings from YAML: read, overridden, checked before anything starts, printed, saved.
+"""Settings from YAML: read, overridden, checked before anything starts, written as YAML.
 
 Unknown keys are refused with the nearest valid name; ``blade-dist config CONFIG`` prints the resolved tree, with
 ``--explain`` what each setting does (``explain.py``).
@@ -6,20 +6,17 @@ Unknown keys are refused with the nearest valid name; ``blade-dist config CONFIG
 
 from __future__ import annotations
 
-import difflib
-import hashlib
-import json
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, get_args, get_origin
+from typing import Any, get_origin
 
 import yaml
-from pydantic import BaseModel, ValidationError
-from pydantic.fields import FieldInfo
+from pydantic import ValidationError
 
-from blade_dist.errors import UserError
+from blade_dist.errors import UserError, nearest
 from blade_dist.settings import Config
 from blade_dist.settings.text import read_yaml
+from blade_dist.settings.walk import fields_of, setting_path
 
 
 def load_config(path: Path | str | None, overrides: Sequence[str] = ()) -> Config:
@@ -70,7 +67,7 @@ def change(tree: dict[str, Any], name: str, value: object) -> None:
     *sections, key = setting_path(name)
     node: Any = Config
     for section in sections:
-        field = _fields(node).get(section)
+        field = fields_of(node).get(section)
         node = None if field is None else field.annotation
         if tree.get(section) is None:
             tree[section] = dict(field.default) if field is not None and get_origin(node) is dict else {}
@@ -80,37 +77,9 @@ def change(tree: dict[str, Any], name: str, value: object) -> None:
     tree[key] = value
 
 
-def setting_path(name: str) -> list[str]:
-    """The parts of a full name. After a mapping to numbers the rest is one key: ``reward.weights.my.module:margin``."""
-    path: list[str] = []
-    node: Any = Config
-    while "." in name:
-        if get_origin(node) is dict and get_origin(node := get_args(node)[1]) is not dict:
-            break
-        part, _, name = name.partition(".")
-        path.append(part)
-        if part in _fields(node):
-            node = _fields(node)[part].annotation
-    return [*path, name]
-
-
-def save_config(config: Config, path: Path) -> None:
-    """Writes the resolved tree as YAML, atomically."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(path.name + ".tmp")
-    temporary.write_text(dump_config(config))
-    temporary.replace(path)
-
-
 def dump_config(config: Config) -> str:
     """The resolved tree as YAML."""
     return yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False)
-
-
-def fingerprint(*parts: object) -> str:
-    """A short digest of plain values (str, numbers, dicts, lists, models): equal inputs, equal digest."""
-    plain = [part.model_dump(mode="json") if isinstance(part, BaseModel) else part for part in parts]
-    return hashlib.sha256(json.dumps(plain, sort_keys=True, default=str).encode()).hexdigest()[:16]
 
 
 def _apply(tree: dict[str, Any], override: str) -> None:
@@ -123,21 +92,13 @@ def _apply(tree: dict[str, Any], override: str) -> None:
         raise UserError(f"--set {override}: {value!r} is not a YAML value") from None
 
 
-def _fields(annotation: Any) -> dict[str, FieldInfo]:
-    """Settings of a section by name, also of one that may be left out; none of anything else."""
-    kinds = [annotation, *get_args(annotation)]
-    sections = [kind for kind in kinds if isinstance(kind, type) and issubclass(kind, BaseModel)]
-    return sections[0].model_fields if sections else {}
-
-
 def _explain(error: Any) -> str:
     name = ".".join(str(part) for part in error["loc"])
     if error["type"] == "extra_forbidden":
         *sections, key = [str(part) for part in error["loc"]]
         node: Any = Config
         for section in sections:
-            node = _fields(node)[section].annotation
-        near = difflib.get_close_matches(key, list(_fields(node)), n=1, cutoff=0.0)
-        return f"{name}: unknown setting; did you mean {'.'.join([*sections, near[0]])}?"
+            node = fields_of(node)[section].annotation
+        return f"{name}: unknown setting; did you mean {'.'.join([*sections, nearest(key, fields_of(node))])}?"
     message = error["msg"].removeprefix("Value error, ")
     return message if error["type"] == "value_error" else f"{name}: {message} (got {error['input']!r})"

@@ -20,12 +20,13 @@ from blade_dist.learners.adapter import check_modules
 from blade_dist.posterior.actor import EstimatorActor
 from blade_dist.rollouts.pool import EnginePool
 from blade_dist.settings import Config
-from blade_dist.settings.load import fingerprint, save_config
+from blade_dist.settings.load import dump_config
 from blade_dist.stages.constraints import check_limits, show_limits
 from blade_dist.stages.fit import check_ranks, fit
 from blade_dist.stages.inputs import Inputs, check_inputs, engines, scorer, tracker
 from blade_dist.stages.prior import build_prior, has_prior, prior_stamp, reward_scales, show_prior
-from blade_dist.store.files import whole_folder
+from blade_dist.store.files import whole_folder, write_text
+from blade_dist.store.fingerprint import fingerprint
 from blade_dist.store.run import is_done, mark
 from blade_dist.tracking.watch import Onlooker, ProgressPrinter
 from blade_dist.training.loop import AlignJob, align
@@ -80,7 +81,7 @@ def align_stage(
                 show_prior(config, inputs, console)
                 check_limits(config, inputs, console)
             mark(folder, stamp, done=False)  # from here on the folder belongs to these settings
-            save_config(given, folder / "config.yaml")
+            write_text(folder / "config.yaml", dump_config(given))
             scales = reward_scales(config, inputs)
             ray.get([actor.rescale.remote(scales) for actor in (reward, validator) if actor is not None])
             watching = watching or (lambda _: ProgressPrinter(config.train.steps, console))

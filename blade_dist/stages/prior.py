@@ -20,8 +20,8 @@ from blade_dist.posterior.ties import ties
 from blade_dist.rewards.composite import spreads
 from blade_dist.rollouts.pool import EnginePool
 from blade_dist.settings import Config, ListSettings
-from blade_dist.settings.load import fingerprint
 from blade_dist.stages.inputs import Inputs, check_inputs, engines, scorer
+from blade_dist.store.fingerprint import fingerprint
 from blade_dist.training.prompter import Prompter
 
 CHUNK = 256

@@ -13,10 +13,11 @@ from blade_dist.data.bundle import DataBundle, check_context, load_own_data
 from blade_dist.learners.dropout import check_layers
 from blade_dist.learners.policy import model_without_weights
 from blade_dist.settings import Config
-from blade_dist.settings.load import fingerprint, save_config
+from blade_dist.settings.load import dump_config
 from blade_dist.stages.fit import check_ranks, fit
 from blade_dist.stages.inputs import tracker
-from blade_dist.store.files import whole_folder
+from blade_dist.store.files import whole_folder, write_text
+from blade_dist.store.fingerprint import fingerprint
 from blade_dist.store.policy import check_base
 from blade_dist.store.run import RunPaths, is_done, mark
 from blade_dist.tracking.watch import ProgressPrinter
@@ -40,7 +41,7 @@ def sft_stage(config: Config, console: Console) -> None:
         return
     check_ranks(config, paths.sft)
     mark(paths.sft, stamp, done=False)
-    save_config(config, paths.sft / "config.yaml")
+    write_text(paths.sft / "config.yaml", dump_config(config))
     steps = -(-len(data.train) // config.sft.batch_size) * config.sft.epochs
     best_and_last = CheckpointConfig(
         num_to_keep=2, checkpoint_score_attribute="validation_loss", checkpoint_score_order="min"

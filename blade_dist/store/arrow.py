@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from pathlib import Path
 
 import numpy as np
@@ -44,20 +43,3 @@ def arrow_to_ragged(column: pa.ListArray | pa.ChunkedArray) -> Ragged:
     offsets = column.offsets.to_numpy().astype(np.int64)
     flat = column.values.to_numpy(zero_copy_only=True)[offsets[0] : offsets[-1]]
     return Ragged(flat, offsets - offsets[0])
-
-
-def digest(*parts: np.ndarray | Ragged | str | list[str]) -> str:
-    """A short digest of arrays and strings: equal content, equal digest."""
-    state = hashlib.blake2b(digest_size=8)
-    for part in parts:
-        if isinstance(part, Ragged):
-            blocks = [part.flat.tobytes(), part.offsets.astype(np.int64).tobytes()]
-        elif isinstance(part, np.ndarray) and part.dtype != object:
-            blocks = [part.tobytes()]
-        else:
-            blocks = [text.encode() for text in ([part] if isinstance(part, str) else part)]
-        state.update(str(len(blocks)).encode())
-        for block in blocks:
-            state.update(f":{len(block)}:".encode())
-            state.update(block)
-    return state.hexdigest()

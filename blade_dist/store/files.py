@@ -34,12 +34,17 @@ def check_folder(path: Path, setting: str) -> None:
         raise UserError(f"{setting}: {path} can't be a folder: {there} is a file; choose another one")
 
 
-def write_json(path: Path, content: object) -> None:
-    """Writes atomically."""
+def write_text(path: Path, text: str) -> None:
+    """Writes atomically; missing folders are made."""
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(path.name + ".tmp")
-    temporary.write_text(json.dumps(content, indent=2) + "\n")
+    temporary.write_text(text)
     temporary.replace(path)
+
+
+def write_json(path: Path, content: object) -> None:
+    """Writes atomically; missing folders are made."""
+    write_text(path, json.dumps(content, indent=2) + "\n")
 
 
 @contextmanager

@@ -15,8 +15,10 @@ import yaml
 
 from blade_dist.errors import UserError
 from blade_dist.settings import Config
-from blade_dist.settings.load import change, check_config, fingerprint, setting_path
+from blade_dist.settings.load import change, check_config
 from blade_dist.settings.text import read_yaml
+from blade_dist.settings.walk import fields_of, setting_path
+from blade_dist.store.fingerprint import fingerprint
 
 SECTIONS = ("prior", "rollout", "reward", "posterior", "advantage", "bond", "learner", "train")
 """Sections whose settings may differ between points, but for :data:`PLACES`."""
@@ -127,7 +129,7 @@ def _values(over: Sequence[str]) -> dict[str, list[Any]]:
 def _check_name(name: str) -> None:
     """Whether points may differ in a setting. One that there is not is refused with the rest of the tree."""
     section = setting_path(name)[0]
-    if section not in Config.model_fields or name in SINGLE or (section in SECTIONS and name not in (section, *PLACES)):
+    if section not in fields_of(Config) or name in SINGLE or (section in SECTIONS and name not in (section, *PLACES)):
         return
     why = "is the same for all alignments of one sweep"
     if name in SECTIONS:

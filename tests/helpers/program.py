@@ -9,7 +9,8 @@ import pytest
 
 import blade_dist.cli
 from blade_dist.settings import Config
-from blade_dist.settings.load import save_config
+from blade_dist.settings.load import dump_config
+from blade_dist.store.files import write_text
 from blade_dist.store.policy import STAMP
 from blade_dist.store.run import RunPaths
 
@@ -23,7 +24,7 @@ class Program:
         values["run"]["dir"] = folder / "run"
         self.config = Config.model_validate(values)
         self.paths = RunPaths(self.config.run.dir)
-        save_config(self.config, folder / "config.yaml")
+        write_text(folder / "config.yaml", dump_config(self.config))
 
     def fails(self, command: str, *arguments: str, file: Path | None = None) -> str:
         """The one line that is said on stderr."""

@@ -19,7 +19,8 @@ import pytest
 from blade_dist.nodes.processes import end, start
 from blade_dist.nodes.raycluster import RayOptions, environment, start_command, wait_for_port
 from blade_dist.settings import Config
-from blade_dist.settings.load import save_config
+from blade_dist.settings.load import dump_config
+from blade_dist.store.files import write_text
 from blade_dist.store.run import RunPaths
 from tests.helpers.paths import ROOT
 from tests.helpers.runs import TRAIN_PROMPTS, with_settings
@@ -77,7 +78,7 @@ def test_a_submitted_job_is_stopped_and_goes_on(
     )
     paths = RunPaths(tmp_path / "run")
     paths.prior.write_bytes(trained[1].prior.read_bytes())
-    save_config(config, tmp_path / "job.yaml")
+    write_text(tmp_path / "job.yaml", dump_config(config))
     accepted = cluster.submit("--id", "first", "--no-wait", "train", str(tmp_path / "job.yaml"))
     assert accepted.returncode == 0, accepted.stdout + accepted.stderr
     deadline = time.monotonic() + PATIENCE_S

@@ -12,8 +12,9 @@ from hypothesis import strategies as st
 import blade_dist.cli
 from blade_dist.errors import UserError
 from blade_dist.settings import Config
-from blade_dist.settings.explain import explain_config, fields_of, section_of
+from blade_dist.settings.explain import explain_config
 from blade_dist.settings.load import change, dump_config, load_config
+from blade_dist.settings.walk import every_field, section_of
 from tests.helpers.paths import CONFIGS
 
 LORA = ("learner", "lora")
@@ -35,7 +36,7 @@ def words(comments: str) -> str:
 
 
 def test_every_setting_and_section_is_documented() -> None:
-    found = dict(fields_of(Config))
+    found = dict(every_field())
     assert len(found) > 130
     assert (*LORA, "rank") in found
     assert [".".join(path) for path, field in found.items() if not field.description] == []
@@ -44,7 +45,7 @@ def test_every_setting_and_section_is_documented() -> None:
 def test_the_explained_tree_has_every_setting_below_its_description() -> None:
     lines = explain_config(load_config(None)).splitlines()
     whole = words("\n".join(line for line in lines if line.strip().startswith("#")))
-    for path, field in fields_of(Config):
+    for path, field in every_field():
         assert words((field.description or "").replace("``", "`")) in whole
         indent = "  " * (len(path) - 1)
         indent = f"  # {indent[2:]}" if path[:2] == LORA and len(path) > 2 else indent
@@ -74,7 +75,7 @@ def test_the_explained_tree_is_the_one_that_is_dumped(path: Path) -> None:
     assert yaml.safe_load(explain_config(config)) == yaml.safe_load(dump_config(config))
 
 
-@pytest.mark.parametrize("name", [".".join(path) for path, _ in fields_of(Config) if path[:2] != LORA])
+@pytest.mark.parametrize("name", [".".join(path) for path, _ in every_field() if path[:2] != LORA])
 def test_any_section_or_setting_can_be_asked_for_alone(name: str) -> None:
     shown, whole = yaml.safe_load(explain_config(Config(), [name])), Config().model_dump(mode="json")
     for part in name.split("."):
@@ -97,7 +98,7 @@ def test_what_a_section_that_is_left_out_would_hold_is_a_comment() -> None:
     )
     given = explain_config(load_config(None, ["learner.lora={alpha: 5}"]), ["learner.lora.alpha"])
     assert given.endswith("lora:\n    # An adapter's part is scaled by `alpha / rank`.\n    alpha: 5\n")
-    assert section_of(Config.model_fields["learner"]) is type(Config().learner)
+    assert section_of(Config.model_fields["learner"].annotation) is type(Config().learner)
 
 
 @pytest.mark.parametrize(

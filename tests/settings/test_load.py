@@ -9,7 +9,8 @@ import yaml
 
 from blade_dist.errors import UserError
 from blade_dist.settings import Config
-from blade_dist.settings.load import dump_config, load_config, save_config
+from blade_dist.settings.load import dump_config, load_config
+from blade_dist.store.files import write_text
 from tests.helpers.paths import CONFIGS
 
 
@@ -20,7 +21,7 @@ def test_bundled_files_load(path: Path) -> None:
 
 def test_what_is_dumped_loads_again(tmp_path: Path) -> None:
     config = load_config(None, ["learner.lr=3e-5", "reward.weights={hr@5: 2.0}", "run.compare=[static]"])
-    save_config(config, tmp_path / "deep" / "config.yaml")
+    write_text(tmp_path / "deep" / "config.yaml", dump_config(config))
     assert load_config(tmp_path / "deep" / "config.yaml") == config
     assert yaml.safe_load(dump_config(config))["learner"]["lr"] == 3e-5
 

@@ -18,9 +18,10 @@ from safetensors.torch import load_file
 
 from blade_dist.errors import UserError
 from blade_dist.settings import Config
-from blade_dist.settings.load import load_config, save_config
+from blade_dist.settings.load import dump_config, load_config
 from blade_dist.stages.align import align_stage
 from blade_dist.stages.fit import check_ranks
+from blade_dist.store.files import write_text
 from blade_dist.store.run import RunPaths
 from tests.helpers.runs import TRAIN_PROMPTS, with_settings
 
@@ -42,7 +43,7 @@ def job(tiny_config: Config, tiny_reference: Path, trained: dict[int, RunPaths],
         posterior={"carry": 0.5},
     )
     (tmp_path / "run" / "prior.arrow").write_bytes(trained[1].prior.read_bytes())
-    save_config(config, tmp_path / "job.yaml")
+    write_text(tmp_path / "job.yaml", dump_config(config))
     return tmp_path
 
 

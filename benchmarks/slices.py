@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from blade_dist.batches import Prompts, Ragged
+from blade_dist.batches import Prompts, Ragged, offsets_of
 from blade_dist.catalog.catalog import Catalog
 from blade_dist.data.bundle import DataBundle
 from blade_dist.rewards.batch import Lists
@@ -74,7 +74,7 @@ def slice_scores(lists: Lists, targets: Ragged) -> Scores:
 
 def keep(targets: Ragged, mask: NDArray[np.bool_]) -> Ragged:
     """Only the targets (of ``targets.flat``) where the mask holds; no row goes."""
-    return Ragged(targets.flat[mask], np.concatenate([[0], np.cumsum(mask)])[targets.offsets].astype(np.int64))
+    return Ragged(targets.flat[mask], offsets_of(mask)[targets.offsets])
 
 
 def items_before(prompts: Prompts, lengths: dict[str, int]) -> NDArray[np.int64]:

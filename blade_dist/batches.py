@@ -22,6 +22,18 @@ ExcludeHistory = bool | Literal["shown"]
 """``lists.exclude_history``."""
 
 
+def offsets_of(lengths: NDArray | Sequence[int]) -> NDArray[np.int64]:
+    """Where rows of these lengths begin in a flat array, and where the last one ends: 3, 0, 2 give 0, 3, 3, 5."""
+    return np.concatenate([[0], np.cumsum(lengths, dtype=np.int64)])
+
+
+def ranges(starts: NDArray | int, lengths: NDArray) -> NDArray[np.int64]:
+    """``starts[i], starts[i] + 1, ...`` (``lengths[i]`` of them), row after row: from 7 two and from 2 three give
+    7, 8, 2, 3, 4. With ``starts`` 0: the place of each element within its row."""
+    offsets = offsets_of(lengths)
+    return np.arange(offsets[-1]) + np.repeat(starts - offsets[:-1], lengths)
+
+
 @dataclass(frozen=True)
 class Ragged:
     """Rows of different length. ``flat``: any dtype ``[sum of lengths]``; ``offsets``: int64 ``[rows + 1]``."""
@@ -43,14 +55,12 @@ class Ragged:
         """The given rows, in the given order."""
         rows = np.asarray(rows, dtype=np.int64)
         lengths = self.lengths[rows]
-        offsets = np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64)
-        shift = np.repeat(self.offsets[rows] - offsets[:-1], lengths)
-        return Ragged(self.flat[np.arange(offsets[-1]) + shift], offsets)
+        return Ragged(self.flat[ranges(self.offsets[rows], lengths)], offsets_of(lengths))
 
     @classmethod
     def of(cls, rows: Sequence[Sequence[int] | NDArray], dtype: np.dtype | type = np.int32) -> Ragged:
         """Built from Python or numpy rows."""
-        offsets = np.concatenate([[0], np.cumsum([len(row) for row in rows])]).astype(np.int64)
+        offsets = offsets_of([len(row) for row in rows])
         flat = np.concatenate([np.asarray(row, dtype=dtype) for row in rows]) if rows else np.zeros(0, dtype)
         return cls(flat.astype(dtype, copy=False), offsets)
 
@@ -58,14 +68,13 @@ class Ragged:
     def of_pairs(cls, row: NDArray, value: NDArray, rows: int) -> Ragged:
         """``rows`` rows: each one's values, in the order given."""
         counts = np.bincount(row, minlength=rows)
-        offsets = np.concatenate([[0], np.cumsum(counts)]).astype(np.int64)
-        return cls(value[np.argsort(row, kind="stable")], offsets)
+        return cls(value[np.argsort(row, kind="stable")], offsets_of(counts))
 
     @classmethod
     def concat(cls, parts: Sequence[Ragged]) -> Ragged:
         """All rows of all parts, in order."""
         lengths = np.concatenate([part.lengths for part in parts])
-        return cls(np.concatenate([part.flat for part in parts]), np.concatenate([[0], np.cumsum(lengths)]))
+        return cls(np.concatenate([part.flat for part in parts]), offsets_of(lengths))
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from blade_dist.batches import Ragged
+from blade_dist.batches import Ragged, offsets_of, ranges
 from blade_dist.data.seeds import prompts_of_step, stable_seed
 from blade_dist.training.pipeline import StepPipeline
 from blade_dist.weights.push import largest_gap
@@ -27,6 +27,13 @@ def test_ragged_takes_and_joins_rows(rows: list[list[int]], data: st.DataObject)
     assert [row.tolist() for row in ragged.take(np.array(chosen, dtype=np.int64))] == [rows[i] for i in chosen]
     joined = Ragged.concat([ragged, ragged])
     assert [row.tolist() for row in joined] == rows + rows
+
+
+@given(st.lists(st.tuples(st.integers(0, 9), st.integers(0, 4)), max_size=6))
+def test_ranges_stand_row_after_row(rows: list[tuple[int, int]]) -> None:
+    starts, lengths = (np.array([row[i] for row in rows], dtype=np.int64) for i in (0, 1))
+    assert offsets_of(lengths).tolist() == [sum(lengths[:i]) for i in range(len(rows) + 1)]
+    assert ranges(starts, lengths).tolist() == [n for start, length in rows for n in range(start, start + length)]
 
 
 def test_a_shard_keeps_its_groups() -> None:

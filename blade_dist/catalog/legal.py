@@ -12,7 +12,7 @@ from dataclasses import dataclass, fields
 import numpy as np
 from numpy.typing import NDArray
 
-from blade_dist.batches import MISS, Ragged
+from blade_dist.batches import MISS, Ragged, offsets_of
 from blade_dist.catalog.blocked import BlockedRanks
 from blade_dist.catalog.rules import Rules
 from blade_dist.catalog.trie import ONE_ITEM, ROOT, Trie
@@ -157,8 +157,7 @@ class ListWriters:
         ends[inside], gone = self._inside(slots[inside])
         lengths = np.zeros(len(slots), dtype=np.int64)
         lengths[inside] = gone.lengths
-        offsets = np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64)
-        sets = LegalSets(node, only, ends, Ragged(gone.flat, offsets))
+        sets = LegalSets(node, only, ends, Ragged(gone.flat, offsets_of(lengths)))
         return sets if (free := sets.sizes(self._trie) > 0).all() else self._ended(sets, free)
 
     def items(self, slots: NDArray[np.int64]) -> NDArray[np.int32]:
@@ -171,8 +170,7 @@ class ListWriters:
         if self._blocked is None:
             raise ValueError("no item is left for a list: lists.k is larger than the number of items that it may hold")
         lengths = np.where(free, sets.gone.lengths, 0)
-        offsets = np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64)
-        gone = Ragged(sets.gone.flat[np.repeat(free, sets.gone.lengths)], offsets)
+        gone = Ragged(sets.gone.flat[np.repeat(free, sets.gone.lengths)], offsets_of(lengths))
         return LegalSets(np.where(free, sets.node, OVER).astype(np.int32), sets.only, sets.ends & free, gone)
 
     def _end_short(self, slots: NDArray[np.int64]) -> None:

@@ -16,7 +16,7 @@ from sklearn.feature_extraction.text import TfidfVectorizer
 from tokenizers import AddedToken
 from transformers import PreTrainedTokenizerBase
 
-from blade_dist.batches import Ragged
+from blade_dist.batches import Ragged, offsets_of, ranges
 from blade_dist.catalog.catalog import Catalog
 from blade_dist.catalog.tokenizer import load_tokenizer, train_tokenizer
 from blade_dist.errors import UserError
@@ -50,8 +50,7 @@ def semantic_tokens(
         tokenizer = train_tokenizer([settings.prompt], settings.vocab_size)
     ids = np.stack([_code_tokens(tokenizer, level, column) for level, column in enumerate(columns)], axis=1)
     used = ids >= 0
-    offsets = np.concatenate([[0], np.cumsum(used.sum(axis=1))]).astype(np.int64)
-    return tokenizer, Ragged(ids[used].astype(np.int32), offsets)
+    return tokenizer, Ragged(ids[used].astype(np.int32), offsets_of(used.sum(axis=1)))
 
 
 def item_features(catalog: Catalog, seed: int) -> NDArray[np.float32]:
@@ -95,9 +94,8 @@ def _last_codes(codes: NDArray[np.int64]) -> NDArray[np.int64]:
     _, same, count = np.unique(codes, axis=0, return_inverse=True, return_counts=True)
     same = same.reshape(-1)
     order = np.argsort(same, kind="stable")
-    first = np.concatenate([[0], np.cumsum(count)])[:-1]
     number = np.empty(len(codes), dtype=np.int64)
-    number[order] = np.arange(len(codes)) - np.repeat(first, count)
+    number[order] = ranges(0, count)
     return np.where(count[same] > 1, number, -1)
 
 

@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from blade_dist.batches import Ragged
+from blade_dist.batches import Ragged, offsets_of, ranges
 from blade_dist.errors import UserError
 
 ROOT = 0
@@ -77,8 +77,7 @@ class Trie:
         """All edges of each of the given nodes: int64 edge numbers."""
         first = self.node_edge[node]
         count = self.node_edge[node + 1] - first
-        offsets = np.concatenate([[0], np.cumsum(count)]).astype(np.int64)
-        return Ragged(np.arange(offsets[-1]) + np.repeat(first - offsets[:-1], count), offsets)
+        return Ragged(ranges(first, count), offsets_of(count))
 
     def save(self, folder: Path) -> None:
         """One ``.npy`` file per array, into a folder that is there."""
@@ -121,7 +120,7 @@ def build_trie(sequences: Ragged) -> Trie:
         node_low=np.concatenate([level.low for level in nodes]),
         node_high=np.concatenate([level.high for level in nodes]),
         node_ends=np.concatenate([level.ends for level in nodes]),
-        node_edge=np.concatenate([[0], np.cumsum(edges)]).astype(np.int32),
+        node_edge=offsets_of(edges).astype(np.int32),
         edge_key=np.concatenate([level.edge_key for level in nodes]),
         edge_low=np.concatenate([level.edge_low for level in nodes]),
         edge_high=np.concatenate([level.edge_high for level in nodes]),
@@ -157,7 +156,7 @@ class _Level:
         """Sorts ``order`` within this level's nodes by the token at ``depth``, makes its edges, returns the next."""
         sizes = self.high - self.low
         node = np.repeat(np.arange(len(self.low)), sizes)
-        place = np.arange(len(node)) + np.repeat(self.low - (np.cumsum(sizes) - sizes), sizes)
+        place = ranges(self.low, sizes)
         rows = order[place]
         over = sequences.lengths[rows] == depth
         token = sequences.flat[np.minimum(sequences.offsets[rows] + depth, len(sequences.flat) - 1)]

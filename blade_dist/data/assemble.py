@@ -9,7 +9,7 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from blade_dist.batches import Ragged
+from blade_dist.batches import Ragged, ranges
 from blade_dist.data.partition import quantiles
 from blade_dist.data.sequences import SequenceStore, UserSequences
 from blade_dist.data.split import Positions, Split, Views, cut, global_time, leave_last, windows
@@ -46,9 +46,8 @@ class Assembler:
         """``[I]`` interactions with each item in the training part."""
         total = np.zeros(len(self.kept_items), dtype=np.int64)
         for sequences, split in self._splits():
-            offsets = sequences.items.offsets
-            place = np.arange(len(sequences.items.flat)) - np.repeat(offsets[:-1], np.diff(offsets))
-            trained = place < np.repeat(split.train_end, np.diff(offsets))
+            lengths = sequences.items.lengths
+            trained = ranges(0, lengths) < np.repeat(split.train_end, lengths)
             total += np.bincount(self._index[sequences.items.flat[trained]], minlength=len(total))
         return total
 

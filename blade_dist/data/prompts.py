@@ -11,7 +11,7 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from blade_dist.batches import ExcludeHistory, Prompts, Ragged
+from blade_dist.batches import ExcludeHistory, Prompts, Ragged, offsets_of
 from blade_dist.catalog.codec import Codec
 from blade_dist.data.split import Views
 from blade_dist.errors import UserError
@@ -50,7 +50,7 @@ class PromptTable:
         self._histories = [arrow_to_ragged(chunk.column("history")) for chunk in chunks]
         self._targets = [arrow_to_ragged(chunk.column("targets")) for chunk in chunks]
         self._seen = [arrow_to_views(chunk.column("seen")) for chunk in chunks]
-        self._first = np.concatenate([[0], np.cumsum([len(chunk) for chunk in chunks])]).astype(np.int64)
+        self._first = offsets_of([len(chunk) for chunk in chunks])
 
     @classmethod
     def load(cls, path: Path) -> PromptTable:
@@ -98,7 +98,7 @@ class PromptTable:
     def longest(self, codec: Codec) -> int:
         """Tokens of the longest prompt."""
         lengths = codec.item_blocks.lengths
-        sums = [np.concatenate([[0], np.cumsum(lengths[rows.flat])])[rows.offsets] for rows in self._histories]
+        sums = [offsets_of(lengths[rows.flat])[rows.offsets] for rows in self._histories]
         return len(codec.prefix) + len(codec.suffix) + max((int(np.diff(total).max()) for total in sums), default=0)
 
     def fingerprint(self) -> str:

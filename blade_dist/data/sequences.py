@@ -9,7 +9,7 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from blade_dist.batches import Ragged
+from blade_dist.batches import Ragged, offsets_of
 from blade_dist.store.arrow import arrow_to_ragged, ragged_to_arrow, read_table, write_table
 
 
@@ -29,7 +29,7 @@ class UserSequences:
 
     def keep(self, mask: NDArray[np.bool_]) -> UserSequences:
         """Only the interactions (of ``items.flat``) where the mask holds; users without any go."""
-        kept = np.concatenate([[0], np.cumsum(mask)])[self.items.offsets]
+        kept = offsets_of(mask)[self.items.offsets]
         stay = np.diff(kept) > 0
         offsets = np.concatenate([[0], kept[1:][stay]]).astype(np.int64)
         return UserSequences(
@@ -52,7 +52,7 @@ def build_sequences(table: pa.Table) -> tuple[UserSequences, int]:
     width = int(items.max(initial=0)) + 1
     first = np.sort(np.unique(codes * width + items, return_index=True)[1])
     lengths = np.bincount(codes[first], minlength=len(users))
-    offsets = np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64)
+    offsets = offsets_of(lengths)
     return UserSequences(users, Ragged(items[first].astype(np.int32), offsets), times[first]), len(order) - len(first)
 
 

@@ -8,7 +8,7 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from blade_dist.batches import Ragged
+from blade_dist.batches import Ragged, offsets_of, ranges
 from blade_dist.data.sequences import UserSequences
 
 
@@ -85,7 +85,7 @@ def windows(train_end: NDArray[np.int64], targets: int, min_history: int, latest
     there = np.clip(train_end - targets - min_history + 1, 0, None)
     count = there if latest == 0 else np.minimum(there, latest)
     user = np.repeat(np.arange(len(train_end)), count)
-    rank = np.arange(len(user)) - np.repeat(np.cumsum(count) - count, count)
+    rank = ranges(0, count)
     at = (train_end - targets - count + 1)[user] + rank
     return Positions(user, at, np.full(len(user), targets, dtype=np.int64))
 
@@ -118,8 +118,7 @@ def cut(sequences: UserSequences, positions: Positions, max_history: int) -> tup
 
 def slices(flat: NDArray, starts: NDArray[np.int64], lengths: NDArray[np.int64]) -> Ragged:
     """Row ``i`` is ``flat[starts[i] : starts[i] + lengths[i]]``; rows may overlap."""
-    offsets = np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64)
-    return Ragged(flat[np.arange(offsets[-1]) + np.repeat(starts - offsets[:-1], lengths)], offsets)
+    return Ragged(flat[ranges(starts, lengths)], offsets_of(lengths))
 
 
 def _one_each(chosen: NDArray[np.bool_], at: NDArray[np.int64], count: NDArray[np.int64] | int) -> Positions:
@@ -130,10 +129,10 @@ def _one_each(chosen: NDArray[np.bool_], at: NDArray[np.int64], count: NDArray[n
 def _follow(first: Positions, windows: NDArray[np.int64], targets: int) -> Positions:
     """Each prompt, and the windows that follow it without a gap."""
     user = np.repeat(first.user, windows)
-    number = np.arange(len(user)) - np.repeat(np.cumsum(windows) - windows, windows)
+    number = ranges(0, windows)
     return Positions(user, np.repeat(first.at, windows) + number * targets, np.repeat(first.count, windows))
 
 
 def _before(items: Ragged, times: NDArray[np.int64], limit: int) -> NDArray[np.int64]:
     """``[U]``: each user's interactions with a time below ``limit``."""
-    return np.diff(np.concatenate([[0], np.cumsum(times < limit)])[items.offsets])
+    return np.diff(offsets_of(times < limit)[items.offsets])

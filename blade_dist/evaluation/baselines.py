@@ -9,7 +9,7 @@ import pyarrow as pa
 from numpy.typing import NDArray
 from scipy.sparse import csr_matrix, diags, vstack
 
-from blade_dist.batches import MISS, ExcludeHistory, Prompts, Ragged
+from blade_dist.batches import MISS, ExcludeHistory, Prompts, Ragged, offsets_of
 from blade_dist.catalog.catalog import Catalog
 from blade_dist.catalog.rules import Rules
 
@@ -69,7 +69,7 @@ def _seen(train: Prompts, items: int) -> csr_matrix:
     """0/1 matrix ``[users, items]``: what is in any of a user's rows."""
     user = pa.array(train.user, pa.large_string()).dictionary_encode().indices.to_numpy()
     order = np.argsort(user, kind="stable")
-    first_row = np.concatenate([[0], np.cumsum(np.bincount(user))])
+    first_row = offsets_of(np.bincount(user))
     pairs = np.cumsum(np.bincount(user, train.history.lengths + train.targets.lengths))
     first_user = np.flatnonzero(np.diff(pairs // INTERACTIONS, prepend=-1))
     parts = [csr_matrix((0, items))]

@@ -18,7 +18,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from blade_dist.batches import Ragged
+from blade_dist.batches import Ragged, offsets_of, ranges
 from blade_dist.catalog.legal import LegalSets
 from blade_dist.catalog.legality import Legality
 from blade_dist.catalog.trie import Trie
@@ -76,11 +76,11 @@ class PromptLists:
     @cached_property
     def inputs(self) -> Ragged:
         """Of each list, the tokens that stand before its last decision: all that a model must read."""
-        place = np.arange(len(self.tokens.flat)) - np.repeat(self.tokens.offsets[:-1], self.tokens.lengths)
+        place = ranges(0, self.tokens.lengths)
         last = np.maximum.reduceat(np.append(np.where(self.decision, place, 0), 0), self.tokens.offsets[:-1])
         lengths = np.where(self.tokens.lengths > 0, last, 0)
-        flat = self.tokens.flat[_ranges(self.tokens.offsets[:-1], lengths)]
-        return Ragged(flat, np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64))
+        flat = self.tokens.flat[ranges(self.tokens.offsets[:-1], lengths)]
+        return Ragged(flat, offsets_of(lengths))
 
     @property
     def shares(self) -> bool:
@@ -160,7 +160,7 @@ def blocks(sequences: PromptLists, shared: bool, budget: int) -> Blocks:
         size += lengths[number]
     first = np.array(starts, dtype=np.int64)
     stop = np.append(first[1:], len(owner)) if len(first) else first
-    total = np.concatenate([[0], np.cumsum(lengths)])
+    total = offsets_of(lengths)
     return Blocks(first, stop, total[stop] - total[first] + prompt[owner[first]] if len(first) else first)
 
 
@@ -204,26 +204,26 @@ def collate(sequences: PromptLists, cut: Cut, pad: int) -> MicroBatch:
     """The tensors of one micro-batch."""
     prompt = sequences.prompt.take(sequences.owner[cut.first])
     counts = cut.stop - cut.first
-    lists = _ranges(cut.first, counts)
+    lists = ranges(cut.first, counts)
     block = np.repeat(np.arange(len(counts)), counts)
     inputs = sequences.inputs.take(lists)
     before = inputs.offsets[:-1]  # inputs of the micro-batch's earlier lists
-    start = (cut.column + prompt.lengths)[block] + before - before[np.cumsum(counts) - counts][block]
+    start = (cut.column + prompt.lengths)[block] + before - before[offsets_of(counts)[:-1]][block]
 
     arrays = np.zeros((4, *cut.shape), dtype=np.int64)  # ids, position, segment, member
     arrays[0], arrays[2] = pad, PADDING
     segment = np.repeat(np.arange(len(counts)), prompt.lengths)
-    column = _ranges(cut.column, prompt.lengths)
+    column = ranges(cut.column, prompt.lengths)
     place = column - cut.column[segment]
     arrays[:, cut.row[segment], column] = prompt.flat, place, segment, np.zeros_like(place)
     of_list = np.repeat(np.arange(len(lists)), inputs.lengths)
-    column = _ranges(start, inputs.lengths)
+    column = ranges(start, inputs.lengths)
     position = prompt.lengths[block][of_list] + column - start[of_list]
     member = (lists - cut.first[block] + 1)[of_list]
     arrays[:, cut.row[block][of_list], column] = inputs.flat, position, block[of_list], member
     ids, positions, segments, members = (torch.from_numpy(array) for array in arrays)
 
-    flat = _ranges(sequences.tokens.offsets[lists], sequences.tokens.lengths[lists])
+    flat = ranges(sequences.tokens.offsets[lists], sequences.tokens.lengths[lists])
     of_list = np.repeat(np.arange(len(lists)), sequences.tokens.lengths[lists])
     decision = sequences.decision[flat]
     flat, of_list = flat[decision], of_list[decision]
@@ -261,9 +261,3 @@ def in_step(cuts: list[Cut], sequences: PromptLists, pad: int, count: int) -> It
         yield collate(sequences, cut, pad)
     for _ in range(count - len(cuts)):
         yield idle_microbatch(pad)
-
-
-def _ranges(start: NDArray[np.int64], length: NDArray[np.int64]) -> NDArray[np.int64]:
-    """``start[i], start[i] + 1, ...`` (``length[i]`` of them) for every i."""
-    ends = np.cumsum(length)
-    return np.arange(ends[-1] if len(ends) else 0) + np.repeat(start - (ends - length), length)

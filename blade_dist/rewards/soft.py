@@ -11,6 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from blade_dist.batches import ranges
 from blade_dist.catalog.catalog import Catalog
 from blade_dist.catalog.names import named_items
 from blade_dist.rewards.batch import Lists
@@ -66,7 +67,7 @@ class Excess:
         pair = place // k * max(1, lists.catalog.n_groups) + groups.flat
         order = np.argsort(pair, kind="stable")
         first = np.flatnonzero(np.diff(pair[order], prepend=-1))
-        earlier = np.arange(len(order)) - np.repeat(first, np.diff(first, append=len(order)))
+        earlier = ranges(0, np.diff(first, append=len(order)))
         over = ~valid
         over[place[order[earlier >= self.most]]] = True
         return over.reshape(-1, k).mean(axis=1)

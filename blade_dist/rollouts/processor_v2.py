@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
 import torch
 from vllm.v1.worker.gpu.sample.logits_processor import LogitsProcessor
 
+from blade_dist.batches import offsets_of, ranges
 from blade_dist.rollouts.constrain import EXCLUDED, WRITTEN, ConstrainedLists
 
 
@@ -47,9 +49,10 @@ class CatalogProcessor(LogitsProcessor):
     def _tokens(self, slots: np.ndarray, first: np.ndarray, stop: np.ndarray) -> list[list[int]]:
         """``all_token_ids[slot, first:stop]`` of each slot, in one copy from the device."""
         counts = np.maximum(stop - first, 0)
-        ends = np.cumsum(counts)
-        column = np.arange(ends[-1]) + np.repeat(first - (ends - counts), counts)
         device = self._states.device
-        where = (torch.from_numpy(np.repeat(slots, counts)).to(device), torch.from_numpy(column).to(device))
+        where = (
+            torch.from_numpy(np.repeat(slots, counts)).to(device),
+            torch.from_numpy(ranges(first, counts)).to(device),
+        )
         flat = self._states.all_token_ids.gpu[where].cpu().tolist()
-        return [flat[end - count : end] for end, count in zip(ends.tolist(), counts.tolist(), strict=True)]
+        return [flat[start:end] for start, end in pairwise(offsets_of(counts).tolist())]

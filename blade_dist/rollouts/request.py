@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from blade_dist.batches import MISS, Ragged, Rollouts
+from blade_dist.batches import MISS, Ragged, Rollouts, ranges
 from blade_dist.catalog.codec import Codec
 from blade_dist.catalog.legality import Legality
 from blade_dist.catalog.mask import mask_illegal
@@ -125,8 +125,8 @@ def _completed(
     full = full.take(order)
     ended = tokens.flat[np.maximum(tokens.offsets[1:] - 1, 0)] == codec.end
     kept = tokens.lengths - (whole & ended)  # the end, which is written early or anew, decides nothing
-    old = np.arange(len(tokens.flat)) - np.repeat(tokens.offsets[:-1], tokens.lengths) < np.repeat(kept, tokens.lengths)
-    new = np.arange(len(full.flat)) - np.repeat(full.offsets[:-1], full.lengths) < np.repeat(kept, full.lengths)
+    old = ranges(0, tokens.lengths) < np.repeat(kept, tokens.lengths)
+    new = ranges(0, full.lengths) < np.repeat(kept, full.lengths)
     values, decided = np.zeros(len(full.flat), np.float32), np.zeros(len(full.flat), bool)
     values[new], decided[new] = logprobs[old], decision[old]
     return full, values, decided

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from rich.console import Console
 from rich.progress import Progress, TimeRemainingColumn
 
+from blade_dist.batches import ranges
 from blade_dist.cluster.placement import place_here
 from blade_dist.cluster.runtime import ray_runtime
 from blade_dist.data.seeds import stable_seed
@@ -97,7 +98,7 @@ def pilot_prompts(seed: int, rows: NDArray[np.int64], users: NDArray[np.int64]) 
     by_user = np.argsort(users[shuffled], kind="stable")
     first = np.flatnonzero(np.diff(users[shuffled][by_user], prepend=-1))
     visit = np.empty(len(rows), dtype=np.int64)
-    visit[by_user] = np.arange(len(rows)) - np.repeat(first, np.diff(first, append=len(rows)))
+    visit[by_user] = ranges(0, np.diff(first, append=len(rows)))
     return np.sort(rows[shuffled[np.argsort(visit, kind="stable")[:PILOT]]])
 
 

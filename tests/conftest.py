@@ -9,6 +9,7 @@ import numpy as np
 import pyarrow as pa
 import pytest
 import ray
+from hypothesis import settings
 from rich.console import Console
 
 from blade_dist.batches import Ragged
@@ -23,6 +24,10 @@ from blade_dist.store.run import RunPaths
 from tests.helpers.catalogs import make_catalog, whole
 from tests.helpers.program import Program
 from tests.helpers.runs import TRAIN_PROMPTS, random_policy, with_settings
+
+# Hypothesis fails an example that takes 0.2 s, which a busy machine makes of any of them.
+settings.register_profile("no deadline", deadline=None)
+settings.load_profile("no deadline")
 
 
 @pytest.fixture(scope="session")

@@ -13,6 +13,7 @@ from scipy.stats import rankdata
 from blade_dist.posterior.advantage import informative
 from blade_dist.posterior.beta import Array, BetaSettings, share
 from blade_dist.posterior.targets import TARGETS
+from blade_dist.posterior.targets.target import Groups
 
 REACHED = (1, 4, 16, 64, 256)
 """n of the Best-of-n that the policy has reached."""
@@ -48,7 +49,7 @@ def _level(n: int, true: Array, settings: BetaSettings, rng: np.random.Generator
     differ = informative(known)
     found = {"n": float(n), "above": float((best >= reference[:, -1:]).mean())}
     for name in COMPARED:
-        proxy = TARGETS[name].proxy(best, reference, settings, None, None)
+        proxy = TARGETS[name].proxy(Groups(best, reference, settings))
         found[f"informative, {name}"] = float(informative(proxy)[differ].mean())
         found[f"order, {name}"] = float(rank_correlation(proxy, known)[differ].mean())
     return found

@@ -1,30 +1,31 @@
-"""The central estimator: proxy rewards and advantages of every group, and the evidence that is carried on. Pure."""
+"""The central estimator: judges every group by its prompt's reference lists and by what it remembers of earlier steps.
+
+What it remembers: the evidence that prompts carry on (``carried.py``), the likelihoods of ``tau: auto``
+(``strength.py``), the constraints' multipliers (``constraint.py``), renewed reference lists (``renewed.py``), and its
+answers in the newest steps (``answers.py``). The mathematics is in ``estimate.py``; ``actor.py`` makes an actor of it.
+"""
 
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
-from typing import Literal
+from collections.abc import Iterator
 
 import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
 from blade_dist.batches import Estimates, Rewards
-from blade_dist.posterior.advantage import informative
-from blade_dist.posterior.belief import believe
-from blade_dist.posterior.beta import Array, BetaSettings, Evidence
+from blade_dist.posterior.advantage import Scale
+from blade_dist.posterior.answers import Answer, Answers, Before
+from blade_dist.posterior.beta import Array, BetaSettings
+from blade_dist.posterior.carried import Carried
 from blade_dist.posterior.constraint import Constraints
+from blade_dist.posterior.estimate import belief_report, estimate
 from blade_dist.posterior.prior import Prior
 from blade_dist.posterior.renewed import Renewals
 from blade_dist.posterior.strength import GRID, MEMORY, seen, with_likeliest
 from blade_dist.posterior.targets import TARGETS
-
-CARRIED_VALUES = 64
-"""Past rewards kept per prompt, the newest ones."""
-
-WINDOW = 16
-"""Steps, up to the newest, whose answers are kept for retries and whose evidence can be taken back."""
+from blade_dist.posterior.targets.target import Groups
 
 CHUNK = 1024
 """Prompts that are computed at once: what they need stays in the processor's cache."""
@@ -37,45 +38,16 @@ NUMBERS = b"numbers"
 
 NO_CONSTRAINTS = Constraints.of({}, {}, lr=0.0)
 
-_STATE = pa.schema(
-    [
-        ("prompt", pa.int64()),
-        ("values", pa.list_(pa.float64(), CARRIED_VALUES)),
-        ("weights", pa.list_(pa.float64(), CARRIED_VALUES)),
-    ]
-)
-
-
-@dataclass
-class _Answered:
-    """What was answered in a step, so that a retry gets the same and counts nothing twice."""
-
-    prompt: NDArray[np.int64]
-    digest: NDArray[np.uint64]
-    estimates: Estimates
-    before: list[tuple[NDArray[np.int64], Evidence]]
-    """Rows of the prior, and the evidence that they had before the step."""
-    likelihood: Array | None
-    """Of the prior's strengths, before the step; None where the strength is set."""
-    multipliers: Array
-    """Before the step."""
-
-    def find(self, prompt: NDArray[np.int64], digest: NDArray[np.uint64]) -> NDArray[np.int64]:
-        """Number of the answer to each question, -1 where there is none."""
-        given = {key: row for row, key in enumerate(zip(self.prompt.tolist(), self.digest.tolist(), strict=True))}
-        asked = zip(prompt.tolist(), digest.tolist(), strict=True)
-        return np.array([given.get(key, -1) for key in asked], dtype=np.int64)
-
 
 class Estimator:
-    """Holds the prior and every prompt's carried evidence. One call per step; see :meth:`estimate`."""
+    """Estimates of every step's groups, see :meth:`estimate`; one for the whole run."""
 
     def __init__(
         self,
         prior: Prior,
         settings: BetaSettings,
         target: str,
-        scale: Literal["std", "none"],
+        scale: Scale,
         carry: float,
         auto: bool = False,
         constraints: Constraints = NO_CONSTRAINTS,
@@ -96,15 +68,13 @@ class Estimator:
         self._prior = prior
         self._settings = settings
         self._target = TARGETS[target]
-        self._scale = scale
-        self._carry = carry if self._target.uses_evidence else 0.0
-        self._evidence = self._nothing()
+        self._scale: Scale = scale
+        self._carried = Carried(len(prior.prompts), carry if self._target.uses_evidence else 0.0)
         self._likelihood = np.zeros(len(GRID)) if auto else None
         self._constraints = constraints
         self._multipliers = constraints.start()
         self._renewals = Renewals(prior.rewards.shape[1]) if renews else None
-        self._attempt = -1
-        self._steps: dict[int, _Answered] = {}
+        self._answers = Answers()
 
     def estimate(self, attempt: int, step: int, rewards: Rewards, anchor: Rewards | None = None) -> Estimates:
         """Proxy rewards and advantages of the step's groups.
@@ -120,17 +90,17 @@ class Estimator:
                 without an anchor.
 
         Raises:
-            RuntimeError: a later attempt has begun, or the step's answers are forgotten (:data:`WINDOW`): what comes
-                so late must not count.
+            RuntimeError: a later attempt has begun, or the step's answers are forgotten
+                (:data:`~blade_dist.posterior.answers.WINDOW`): what comes so late must not count.
+            UserError: a prompt is not in the prior.
         """
-        self._check(attempt, step)
-        answered = self._steps.get(step)
+        self._answers.admit(attempt, step)
+        answered = self._answers.of(step)
         if answered is None:
-            return self._answer(step, rewards, np.arange(len(rewards.prompt)), anchor)
+            return self._answer(step, rewards, np.arange(len(rewards.prompt)), anchor).estimates
         known = answered.find(rewards.prompt, rewards.digests)
         if (known < 0).any():
-            self._answer(step, rewards, np.flatnonzero(known < 0), anchor)
-            answered = self._steps[step]
+            answered = self._answer(step, rewards, np.flatnonzero(known < 0), anchor)
             known = answered.find(rewards.prompt, rewards.digests)
         return answered.estimates.take(known)
 
@@ -150,7 +120,7 @@ class Estimator:
             RuntimeError: a later attempt has begun, or the estimator was made without ``renews``.
             UserError: a prompt is not in the prior.
         """
-        self._check(attempt, step)
+        self._answers.admit(attempt, step)
         if self._renewals is None:
             raise RuntimeError(f"step {step} renews reference rewards, but they were to stay")
         self._renewals.add(step, self._prior.where(prompts), rewards)
@@ -158,24 +128,18 @@ class Estimator:
     def state(self, step: int) -> bytes:
         """Everything as it was before ``step`` was estimated, as Arrow IPC.
 
+        The loop may have estimated later steps by the time that a checkpoint is written: these are taken back here.
         A stream of carried evidence, with likelihoods and multipliers; then one of renewed rewards, if there are any.
         """
-        values, weights = self._evidence.values.copy(), self._evidence.weights.copy()
-        for _, answered in sorted(((s, a) for s, a in self._steps.items() if s >= step), key=lambda pair: -pair[0]):
-            for rows, before in reversed(answered.before):
-                values[rows], weights[rows] = before.values, before.weights
-        kept = np.flatnonzero(weights.any(axis=1))
-        flat = [
-            pa.FixedSizeListArray.from_arrays(pa.array(a[kept].reshape(-1)), CARRIED_VALUES) for a in (values, weights)
-        ]
+        later = [answer.before for answer in self._answers.since(step)]
+        first = later[0] if later else Before([], self._likelihood, self._multipliers)
+        likelihood = None if first.likelihood is None else first.likelihood.tolist()
+        numbers = json.dumps({"likelihood": likelihood, "multipliers": first.multipliers.tolist()})
+        table = self._carried.table(self._prior.prompts, [visit for before in later for visit in before.visits])
+        table = table.replace_schema_metadata({NUMBERS: numbers})
         sink = pa.BufferOutputStream()
-        first = next((self._steps[answered] for answered in sorted(self._steps) if answered >= step), None)
-        likelihood = self._likelihood if first is None else first.likelihood
-        multipliers = self._multipliers if first is None else first.multipliers
-        kept_too = {"likelihood": None if likelihood is None else likelihood.tolist()}
-        schema = _STATE.with_metadata({NUMBERS: json.dumps(kept_too | {"multipliers": multipliers.tolist()})})
-        with pa.ipc.new_stream(sink, schema) as writer:
-            writer.write_table(pa.table([pa.array(self._prior.prompts[kept]), *flat], schema=schema))
+        with pa.ipc.new_stream(sink, table.schema) as writer:
+            writer.write_table(table)
         if self._renewals is not None:
             self._renewals.write(sink, step, self._prior.prompts)
         return sink.getvalue().to_pybytes()
@@ -193,10 +157,8 @@ class Estimator:
         Raises:
             RuntimeError: a later attempt has begun.
         """
-        if attempt < self._attempt:
-            raise RuntimeError(f"attempt {attempt} restores the estimator, but a later one has begun")
-        self._attempt, self._steps = attempt, {}
-        self._evidence = self._nothing()
+        self._answers.begin(attempt)
+        self._carried.forget()
         self._multipliers = self._constraints.start()
         if self._renewals is not None:
             self._renewals.forget()
@@ -212,53 +174,55 @@ class Estimator:
         self._multipliers = np.array(numbers["multipliers"], dtype=np.float64)
         if self._likelihood is not None:
             self._likelihood = np.array(numbers["likelihood"])
-        rows = self._prior.where(table["prompt"].to_numpy())
-        for name, target in (("values", self._evidence.values), ("weights", self._evidence.weights)):
-            target[rows] = table[name].combine_chunks().flatten().to_numpy().reshape(-1, CARRIED_VALUES)
+        self._carried.load(table, self._prior.where(table["prompt"].to_numpy()))
 
-    def _nothing(self) -> Evidence:
-        """Without ``carry`` there is never any; with it, 1 KiB per prompt of the prior."""
-        shape = (len(self._prior.prompts) if self._carry else 0, CARRIED_VALUES)
-        return Evidence(np.zeros(shape), np.zeros(shape))
-
-    def _check(self, attempt: int, step: int) -> None:
-        if attempt > self._attempt:
-            self._attempt, self._steps = attempt, {}
-        if attempt < self._attempt:
-            raise RuntimeError(f"attempt {attempt} asks for estimates of step {step}, but a later one has begun")
-        newest = max([step, *self._steps])
-        if step <= newest - WINDOW:
-            raise RuntimeError(f"estimates of step {step} were asked for after step {newest}")
-        self._steps = {kept: answered for kept, answered in self._steps.items() if kept > newest - WINDOW}
-
-    def _answer(self, step: int, rewards: Rewards, asked: NDArray[np.int64], anchor: Rewards | None) -> Estimates:
-        """Estimates of the rows ``asked``, which are noted."""
+    def _answer(self, step: int, rewards: Rewards, asked: NDArray[np.int64], anchor: Rewards | None) -> Answer:
+        """Answers the rows ``asked``, and takes their groups in as evidence; all that was answered about the step."""
         prompt = rewards.prompt[asked]
         rows = self._prior.where(prompt)
-        earlier, likelihood, multipliers = self._steps.get(step), self._likelihood, self._multipliers
-        weighed = multipliers if earlier is None else earlier.multipliers
+        earlier, likelihood, multipliers = self._answers.of(step), self._likelihood, self._multipliers
+        # one step, one reward: rollouts that come later are weighed as those before them, and move no multiplier
+        weighed = multipliers if earlier is None else earlier.before.multipliers
         parts = {name: rewards.parts[name][asked] for name in self._constraints.names}
         total = rewards.total[asked] + self._constraints.added(weighed, parts)
         anchored = None if anchor is None else (anchor.total + self._constraints.added(weighed, anchor.parts))[asked]
         if likelihood is not None:
-            fading = MEMORY if earlier is None else 1.0
+            fading = MEMORY if earlier is None else 1.0  # once per step
             reference, pooled = self._reference(rows, weighed), self._pooled(weighed)
             self._likelihood = seen(fading * likelihood, total, reference, self._settings, pooled)
-        fresh = self._estimates(prompt, rows, total, weighed, anchored)
+        estimates = self._estimates(prompt, rows, total, weighed, anchored)
         if earlier is None:
             self._multipliers = self._constraints.updated(multipliers, parts)
-        noted = _Answered(prompt, rewards.digests[asked], fresh, self._remember(rows, total), likelihood, multipliers)
-        if earlier is not None:
-            noted = _Answered(
-                np.concatenate([earlier.prompt, noted.prompt]),
-                np.concatenate([earlier.digest, noted.digest]),
-                Estimates.concat([earlier.estimates, noted.estimates]),
-                earlier.before + noted.before,
-                earlier.likelihood,
-                earlier.multipliers,
-            )
-        self._steps[step] = noted
-        return fresh
+        before = Before(self._carried.visit(rows, total), likelihood, multipliers)
+        return self._answers.add(step, Answer(prompt, rewards.digests[asked], estimates, before))
+
+    def _estimates(
+        self, prompt: NDArray[np.int64], rows: NDArray[np.int64], total: Array, multipliers: Array, anchor: Array | None
+    ) -> Estimates:
+        settings, pooled = self._settings, self._pooled(multipliers)
+        if self._likelihood is not None:
+            settings = with_likeliest(settings, self._likelihood, total.shape[1])
+
+        def groups(part: slice) -> Groups:
+            reference = self._reference(rows[part], multipliers) if anchor is None else anchor[part]
+            return Groups(total[part], reference, settings, self._carried.of(rows[part]), pooled)
+
+        def chunks() -> Iterator[Groups]:
+            for start in range(0, len(total), CHUNK):
+                yield groups(slice(start, start + CHUNK))
+
+        shape = (len(total), total.shape[1])
+        proxy, advantage, differ = estimate(chunks(), shape, self._target, self._scale)
+        numbers = dict(zip(self._constraints.columns, multipliers, strict=True))
+        belief: dict[str, Array] = {}
+        if self._target.uses_evidence:
+            numbers |= {"posterior/tau": settings.tau, "posterior/strength": settings.strength}
+            belief = belief_report(groups(slice(0, LOOKED_AT)), len(rows))
+        report = {name: np.full(len(rows), value) for name, value in numbers.items()}
+        if self._renewals is not None:
+            report["prior_refreshed"] = self._renewals.newest.covers(rows).astype(np.float64)
+        imitated = None if anchor is None else anchor.argmax(axis=1)
+        return Estimates(prompt, proxy, advantage, differ, report | belief, imitated)
 
     def _reference(self, rows: NDArray[np.int64], multipliers: Array) -> Array:
         """``[B, M]`` rewards of the reference's lists, under the multipliers."""
@@ -275,56 +239,3 @@ class Estimator:
             return None
         parts = {name: self._prior.parts[name].flat[pool] for name in self._constraints.names}
         return np.sort(self._prior.rewards.flat[pool] + self._constraints.added(multipliers, parts))
-
-    def _estimates(
-        self, prompt: NDArray[np.int64], rows: NDArray[np.int64], total: Array, multipliers: Array, anchor: Array | None
-    ) -> Estimates:
-        proxy, advantage = np.empty(total.shape), np.empty(total.shape, dtype=np.float32)
-        differ = np.empty(len(total), dtype=bool)
-        settings, pooled = self._settings, self._pooled(multipliers)
-        if self._likelihood is not None:
-            settings = with_likeliest(settings, self._likelihood, total.shape[1])
-        for start in range(0, len(total), CHUNK):
-            part = slice(start, start + CHUNK)
-            reference = self._reference(rows[part], multipliers) if anchor is None else anchor[part]
-            found = self._target.proxy(total[part], reference, settings, self._carried(rows[part]), pooled)
-            proxy[part], advantage[part] = found, self._target.advantage(found, self._scale)
-            differ[part] = informative(found)
-        looked = slice(0, LOOKED_AT)
-        numbers = dict(zip(self._constraints.columns, multipliers, strict=True))
-        belief: dict[str, Array] = {}
-        if self._target.uses_evidence:
-            numbers |= {"posterior/tau": settings.tau, "posterior/strength": settings.strength}
-            reference, carried = self._reference(rows[looked], multipliers), self._carried(rows[looked])
-            belief = believe(total[looked], reference, settings, carried, pooled)
-        report = {name: np.full(len(rows), value) for name, value in numbers.items()}
-        if self._renewals is not None:
-            report["prior_refreshed"] = self._renewals.newest.covers(rows).astype(np.float64)
-        report |= {f"posterior/{name}": _padded(values, len(rows)) for name, values in belief.items()}
-        imitated = None if anchor is None else anchor.argmax(axis=1)
-        return Estimates(prompt, proxy, advantage, differ, report, imitated)
-
-    def _carried(self, rows: NDArray[np.int64]) -> Evidence | None:
-        if not self._carry:
-            return None
-        return Evidence(self._evidence.values[rows], self._evidence.weights[rows])
-
-    def _remember(
-        self, rows: NDArray[np.int64], rewards: NDArray[np.float64]
-    ) -> list[tuple[NDArray[np.int64], Evidence]]:
-        """The group's rewards return at the next visit with weight ``carry`` each, older ones with its powers."""
-        before = self._carried(rows)
-        if before is None:
-            return []
-        ones = np.ones_like(rewards)
-        values, weights = self._evidence.values, self._evidence.weights
-        values[rows] = np.concatenate([rewards, before.values], axis=1)[:, :CARRIED_VALUES]
-        weights[rows] = self._carry * np.concatenate([ones, before.weights], axis=1)[:, :CARRIED_VALUES]
-        return [(rows, before)]
-
-
-def _padded(values: Array, rows: int) -> Array:
-    """``values`` for the first rows, not a number for the rest of ``rows``."""
-    padded = np.full((rows, *values.shape[1:]), np.nan)
-    padded[: len(values)] = values
-    return padded

@@ -17,7 +17,7 @@ from blade_dist.catalog.codec import Codec
 from blade_dist.data.prompts import PromptTable
 from blade_dist.data.seeds import prompts_of_step
 from blade_dist.posterior.belief import miscalibration
-from blade_dist.posterior.bond import LISTS
+from blade_dist.posterior.targets.bond import LISTS
 from blade_dist.rollouts.pool import EnginePool
 from blade_dist.rollouts.request import RolloutRequest
 from blade_dist.settings import Config

@@ -7,6 +7,7 @@ import numpy as np
 from blade_dist.posterior.advantage import group_advantage, informative
 from blade_dist.posterior.beta import BetaSettings
 from blade_dist.posterior.targets import TARGETS
+from blade_dist.posterior.targets.target import Groups
 
 PROMPTS, ITEMS, REFERENCE, GROUP, STEPS = 64, 60, 16, 8, 150
 LEARNING_RATE, KL_COEF = 0.1, 1 / 15
@@ -45,7 +46,7 @@ def align(target: str) -> tuple[float, np.ndarray]:
         policy = softmax(logits)
         items = draw(rng, policy, GROUP)
         rewards = np.take_along_axis(ndcg, items, axis=1)
-        proxy = TARGETS[target].proxy(rewards, prior, settings, None, None)
+        proxy = TARGETS[target].proxy(Groups(rewards, prior, settings))
         shares[step] = informative(proxy).sum() / informative(rewards).sum()
         slope = gradient(policy, reference, items, group_advantage(proxy, "std"))
         first, second = 0.9 * first + 0.1 * slope, 0.999 * second + 0.001 * slope**2

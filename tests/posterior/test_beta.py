@@ -11,8 +11,9 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from scipy import stats
 
-from blade_dist.posterior.advantage import best_of_group, group_advantage, informative
+from blade_dist.posterior.advantage import group_advantage, informative
 from blade_dist.posterior.beta import BetaSettings, Evidence, posterior, proxy_reward, share
+from blade_dist.posterior.targets.best_of_n_sft import best_of_group
 
 GRID = st.sampled_from([0.0, 0.25, 0.5, 0.75, 1.0])
 BLADE = BetaSettings(tau=0.3, strength=8)
@@ -143,6 +144,6 @@ def test_advantages_are_centred_and_zero_without_differences(proxy: np.ndarray) 
 
 @given(rewards(6))
 def test_only_groups_with_differences_have_best_lists_to_imitate(proxy: np.ndarray) -> None:
-    advantage = best_of_group(proxy, "std")
+    advantage = best_of_group(proxy)
     np.testing.assert_allclose(advantage.sum(axis=1), np.where(informative(proxy), 6, 0), rtol=1e-6)
     assert ((advantage > 0) <= (proxy == proxy.max(axis=1, keepdims=True))).all()

@@ -7,8 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from blade_dist.posterior.advantage import centred_advantage
-from blade_dist.posterior.bond import PENALTY, jbond_reward
+from blade_dist.posterior.targets.bond import PENALTY, centred_advantage, jbond_reward
 
 
 @given(st.lists(st.integers(0, 5), min_size=2, max_size=6), st.integers(0, 5), st.integers(0, 5))
@@ -31,6 +30,6 @@ def test_its_mean_at_a_quantile_of_the_anchor(quantile: float) -> None:
 def test_a_group_above_both_of_the_anchor_s_lists_has_no_advantage() -> None:
     anchor = np.array([[0.2, 0.3], [0.2, 0.3]])
     proxy = jbond_reward(np.array([[0.3, 0.4, 0.9], [0.1, 0.4, 0.9]]), anchor)
-    above, mixed = centred_advantage(proxy, "std")
+    above, mixed = centred_advantage(proxy)
     assert above.tolist() == [0, 0, 0]
     np.testing.assert_allclose(mixed, PENALTY / 3 * np.array([-2, 1, 1]), rtol=1e-6)

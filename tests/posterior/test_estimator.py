@@ -1,4 +1,4 @@
-"""The prior on disk, and the estimator's promises: idempotent, restorable, equal to the pure function."""
+"""The estimator's promises: idempotent, restorable, equal to the pure function."""
 
 from __future__ import annotations
 
@@ -10,7 +10,6 @@ import numpy as np
 import pytest
 
 from blade_dist.batches import Rewards
-from blade_dist.errors import UserError
 from blade_dist.posterior.belief import believe
 from blade_dist.posterior.beta import BetaSettings, Evidence, proxy_reward
 from blade_dist.posterior.constraint import Constraints
@@ -39,33 +38,6 @@ def batch(prompts: list[int], seed: int = 0, digest: int = 1) -> Rewards:
 
 def rows_of(prior: Prior, prompts: Sequence[int] | np.ndarray) -> np.ndarray:
     return prior.rewards[prior.where(np.asarray(prompts))]
-
-
-def test_prior_round_trip(prior: Prior, tmp_path: Path) -> None:
-    assert prior.prompts.tolist() == [2, 5, 9]
-    assert (np.diff(prior.rewards, axis=1) >= 0).all()
-    expected = np.sort(np.random.default_rng(0).random((2, 6)), axis=1)
-    np.testing.assert_array_equal(rows_of(prior, [9, 5]), expected[::-1])
-    assert not (tmp_path / "prior.arrow.parts").exists()
-
-
-def test_a_foreign_prior_is_refused_by_name(prior: Prior, tmp_path: Path) -> None:
-    with pytest.raises(UserError, match=r"another catalog c1 instead of c2; k 5 instead of 10: delete it"):
-        Prior.load(tmp_path / "prior.arrow", {**STAMP, "catalog": "c2", "k": 10})
-
-
-def test_a_prompt_without_prior_is_named(prior: Prior) -> None:
-    with pytest.raises(UserError, match="no training prompt 7"):
-        prior.where(np.array([5, 7]))
-
-
-def test_building_goes_on_where_it_stopped(tmp_path: Path) -> None:
-    PriorWriter(tmp_path / "p.arrow", STAMP).add(np.array([1, 3]), np.ones((2, 2)))
-    again = PriorWriter(tmp_path / "p.arrow", STAMP)
-    assert again.done().tolist() == [1, 3]
-    with pytest.raises(UserError, match="reference r1 instead of r2"):
-        PriorWriter(tmp_path / "p.arrow", {**STAMP, "reference": "r2"})
-    assert not (tmp_path / "p.arrow").exists()
 
 
 def test_estimates_are_the_pure_function(prior: Prior) -> None:
@@ -145,7 +117,7 @@ def test_what_comes_too_late_does_not_count(prior: Prior) -> None:
     estimator.estimate(2, 20, batch([5]))
     with pytest.raises(RuntimeError, match="a later one has begun"):
         estimator.estimate(1, 20, batch([5]))
-    with pytest.raises(RuntimeError, match="estimates of step 4 were asked for after step 20"):
+    with pytest.raises(RuntimeError, match="estimates of step 4 were requested after step 20"):
         estimator.estimate(2, 4, batch([5]))
     estimator.restore(None, 3)
     with pytest.raises(RuntimeError, match="a later one has begun"):
@@ -166,7 +138,7 @@ def test_a_chain_of_an_attempt_without_any_answer_comes_too_late(prior: Prior) -
     estimator.restore(saved, 2)
     estimator.restore(saved, 3)
     stale, fresh = np.random.default_rng(5).random((2, 2, 6))
-    with pytest.raises(RuntimeError, match="attempt 2 asks for estimates of step 1, but a later one has begun"):
+    with pytest.raises(RuntimeError, match="attempt 2 requests estimates of step 1, but a later one has begun"):
         estimator.estimate(2, 1, rewards)
     with pytest.raises(RuntimeError, match="a later one has begun"):
         estimator.refresh(2, 1, np.array([5, 9]), stale)
@@ -265,10 +237,6 @@ def test_auto_tau_reads_the_lists_that_a_cold_prompt_has(tmp_path: Path) -> None
     likelihood = seen(np.zeros(len(GRID)), rewards.total, reference, SETTINGS, pooled)
     found = auto(prior).estimate(0, 0, rewards).report
     assert found["posterior/strength"][0] == GRID[likelihood.argmax()] != GRID[0]
-
-
-def test_without_cold_prompts_nothing_is_pooled(prior: Prior) -> None:
-    assert prior.pool is None
 
 
 def test_bond_judges_by_the_anchor_s_lists_and_teaches_the_better_one(prior: Prior) -> None:

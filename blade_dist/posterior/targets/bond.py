@@ -23,8 +23,11 @@ of KL(pi_anchor || pi): the same to first order in the distance of the two, whic
 from __future__ import annotations
 
 import numpy as np
+from numpy.typing import NDArray
 
+from blade_dist.posterior.advantage import group_advantage
 from blade_dist.posterior.beta import Array
+from blade_dist.posterior.targets.target import Groups, Target
 
 LISTS = 2
 """The anchor's lists per prompt."""
@@ -42,3 +45,16 @@ def jbond_reward(rewards: Array, anchor: Array) -> Array:
         anchor: ``[B, 2]`` rewards of the anchor's lists.
     """
     return np.where(rewards < anchor.min(axis=1, keepdims=True), -PENALTY, 0.0)
+
+
+def proxy(groups: Groups) -> Array:
+    """``R = r_JBOND``: the anchor's lists stand where other targets have the reference's."""
+    return jbond_reward(groups.rewards, groups.reference)
+
+
+def centred_advantage(proxy: Array) -> NDArray[np.float32]:
+    """``R - mean(R)``: the objective above says how large an advantage is, so ``advantage.scale`` is not read."""
+    return group_advantage(proxy, "none")
+
+
+TARGET = Target(proxy, fixed_advantage=centred_advantage)

@@ -8,19 +8,20 @@ from typing import Annotated, Any
 
 import torch
 import typer
-from measure import gpu_says
-from report import write_result
 from rich.console import Console
 from rich.pretty import Pretty
 
+from benchmarks.measure import gpu_says
+from benchmarks.report import write_result
+
 LINES = {
-    1: ("the quickstart, vLLM and the learner on one GPU", "gpu_stack", "quickstart"),
-    2: ("weight push by CUDA IPC, against a copy on the device", "gpu_stack", "push"),
-    3: ("learner: shared prefix and legal-token head, MFU", "gpu_learner", "learner_speed"),
-    4: ("rollouts: constrained against unconstrained", "gpu_stack", "rollouts"),
-    5: ("a whole step, on-policy and one step behind", "gpu_stack", "whole_step"),
-    6: ("where the learner's time goes", "gpu_learner", "learner_profile"),
-    7: ("LoRA and full fine-tuning: train, push, export", "gpu_stack", "adapters"),
+    1: ("the quickstart, vLLM and the learner on one GPU", "benchmarks.gpu_stack", "quickstart"),
+    2: ("weight push by CUDA IPC, against a copy on the device", "benchmarks.gpu_stack", "push"),
+    3: ("learner: shared prefix and legal-token head, MFU", "benchmarks.gpu_learner", "learner_speed"),
+    4: ("rollouts: constrained against unconstrained", "benchmarks.gpu_stack", "rollouts"),
+    5: ("a whole step, on-policy and one step behind", "benchmarks.gpu_stack", "whole_step"),
+    6: ("where the learner's time goes", "benchmarks.gpu_learner", "learner_profile"),
+    7: ("LoRA and full fine-tuning: train, push, export", "benchmarks.gpu_stack", "adapters"),
 }
 """What each line shows, and the function that does."""
 NEEDS_GPU = 3
@@ -40,9 +41,9 @@ def main(
 
     Examples:
 
-      python benchmarks/gpu.py --line 1 --json benchmarks/results/gpu/quickstart.json
+      python -m benchmarks.gpu --line 1 --json benchmarks/results/gpu/quickstart.json
 
-      python benchmarks/gpu.py --line 3 --no-peer
+      python -m benchmarks.gpu --line 3 --no-peer
     """
     what, module, function = LINES[line]
     console = Console()
@@ -51,7 +52,7 @@ def main(
         raise typer.Exit(NEEDS_GPU)
     results = getattr(import_module(module), function)(console, peer)
     console.print(Pretty(results))
-    command = f"python benchmarks/gpu.py --line {line}{'' if peer else ' --no-peer'}"
+    command = f"python -m benchmarks.gpu --line {line}{'' if peer else ' --no-peer'}"
     write_result(json, f"gpu line {line}: {what}", {"line": line, "device": _device(), "command": command}, results)
 
 

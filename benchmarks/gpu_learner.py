@@ -9,14 +9,14 @@ from typing import Any
 
 import numpy as np
 import torch
-from learner import Work, make_sequences, make_step, turn_about
-from measure import peak_flops, useful_flops
-from peer import beside_peer
 from rich.console import Console
 from torch.autograd import DeviceType
 from torch.profiler import ProfilerActivity, profile
-from workload import LLAMA_1B
 
+from benchmarks.learner import Work, make_sequences, make_step, turn_about
+from benchmarks.measure import peak_flops, useful_flops
+from benchmarks.peer import beside_peer
+from benchmarks.workload import LLAMA_1B
 from blade_dist.learners.packing import PromptLists
 from blade_dist.settings import ModelSettings
 

@@ -13,16 +13,16 @@ from pathlib import Path
 from typing import Any
 
 import pyarrow.parquet as pq
-from gpu_learner import copy_speed
-from measure import PeakGpu, numbers
-from peer import beside_peer
-from prepared import make_config, prepare
 from rich.console import Console
-from throughput import measure
-from trie import Workload as TrieWorkload
-from trie import make_codec, measure_generation
-from workload import LLAMA_1B, Workload
 
+from benchmarks.gpu_learner import copy_speed
+from benchmarks.measure import PeakGpu, numbers
+from benchmarks.peer import beside_peer
+from benchmarks.prepared import make_config, prepare
+from benchmarks.throughput import measure
+from benchmarks.trie import Workload as TrieWorkload
+from benchmarks.trie import make_codec, measure_generation
+from benchmarks.workload import LLAMA_1B, Workload
 from blade_dist.cluster.placement import place_here
 from blade_dist.cluster.runtime import ray_runtime
 from blade_dist.learners.policy import load_model

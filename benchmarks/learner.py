@@ -13,10 +13,10 @@ from typing import Annotated
 import numpy as np
 import torch
 import typer
-from report import write_result
 from rich.console import Console
 from rich.table import Table
 
+from benchmarks.report import write_result
 from blade_dist.batches import Ragged
 from blade_dist.catalog.legality import Legality
 from blade_dist.catalog.trie import build_trie
@@ -133,9 +133,9 @@ def main(
 
     Examples:
 
-      python benchmarks/learner.py --json learner.json
+      python -m benchmarks.learner --json learner.json
 
-      python benchmarks/learner.py --prompt-tokens 500 --group 32
+      python -m benchmarks.learner --prompt-tokens 500 --group 32
     """
     torch.set_num_threads(len(os.sched_getaffinity(0)))
     work = Work(prompts, prompt_tokens, group, k, items, vocab)

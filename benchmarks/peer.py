@@ -10,9 +10,11 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from workload import Workload
-
+from benchmarks.workload import Workload
 from blade_dist.errors import UserError
+
+ROOT = Path(__file__).parents[1]
+"""Where ``-m benchmarks.peer_trl`` is found."""
 
 
 def measure_peer(work: Workload, steps: int) -> dict[str, Any]:
@@ -21,10 +23,10 @@ def measure_peer(work: Workload, steps: int) -> dict[str, Any]:
     Raises:
         UserError: it is not installed, or fails.
     """
-    script = Path(__file__).with_name("peer_trl.py")
-    command = [sys.executable, str(script), "--workload", json.dumps(asdict(work)), "--steps", str(steps)]
+    options = ["--workload", json.dumps(asdict(work)), "--steps", str(steps)]
+    command = [sys.executable, "-m", "benchmarks.peer_trl", *options]
     environment = os.environ | {"THP_MEM_ALLOC_ENABLE": "1"}
-    done = subprocess.run(command, capture_output=True, text=True, check=False, env=environment)
+    done = subprocess.run(command, capture_output=True, text=True, check=False, env=environment, cwd=ROOT)
     for line in done.stdout.splitlines():
         if line.startswith("RESULT "):
             return json.loads(line.removeprefix("RESULT "))

@@ -22,7 +22,8 @@ from datasets import Dataset
 from tokenizers import Tokenizer, models, pre_tokenizers
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast, TrainerCallback
 from trl import GRPOConfig, GRPOTrainer
-from workload import PRESETS, Workload
+
+from benchmarks.workload import PRESETS, Workload
 
 MICROBATCHES = (16, 32, 64, 128)
 """Sequences per forward that are tried; the fastest counts."""

@@ -16,10 +16,10 @@ from typing import Annotated
 import numpy as np
 import ray
 import typer
-from report import write_result
 from rich.console import Console
 from rich.table import Table
 
+from benchmarks.report import write_result
 from blade_dist.batches import Rewards
 from blade_dist.posterior.actor import EstimatorActor
 from blade_dist.posterior.advantage import group_advantage
@@ -62,9 +62,9 @@ def main(
 
     Examples:
 
-      python benchmarks/posterior.py --json posterior.json
+      python -m benchmarks.posterior --json posterior.json
 
-      python benchmarks/posterior.py --reference 256
+      python -m benchmarks.posterior --reference 256
     """
     rng = np.random.default_rng(0)
     config = Config.model_validate({"prior": {"size": reference}, "rollout": {"group_size": group}})

@@ -9,8 +9,8 @@ from typing import Any
 
 import torch
 from rich.console import Console
-from workload import ITEM_TOKENS, Workload
 
+from benchmarks.workload import ITEM_TOKENS, Workload
 from blade_dist.data.bundle import load_data
 from blade_dist.learners.policy import build_model
 from blade_dist.settings import Config

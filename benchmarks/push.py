@@ -13,10 +13,10 @@ from typing import Annotated, Any
 import ray
 import torch
 import typer
-from report import write_result
 from rich.console import Console
 from rich.table import Table
 
+from benchmarks.report import write_result
 from blade_dist.cluster.placement import place_here
 from blade_dist.cluster.runtime import ray_runtime
 from blade_dist.data.bundle import load_data

@@ -8,8 +8,8 @@ from typing import Annotated, Any
 
 import pyarrow.parquet as pq
 import typer
-from report import write_result
 
+from benchmarks.report import write_result
 from blade_dist.evaluation.bootstrap import mean_interval
 from blade_dist.evaluation.per_user import metric_names
 
@@ -43,7 +43,7 @@ def main(
 
     Examples:
 
-      python benchmarks/record.py runs/quickstart quickstart.json --command "bash launch/quickstart.sh"
+      python -m benchmarks.record runs/quickstart quickstart.json --command "bash launch/quickstart.sh"
     """
     summary = jsonlib.loads((run / "summary.json").read_text())
     write_result(out, "evaluation", {"command": command}, {"tables": intervals(run, seed), "summary": summary})

@@ -17,10 +17,10 @@ import pandas as pd
 import typer
 from rectools import Columns
 from rectools.metrics import NDCG
-from report import write_result
 from rich.console import Console
 from rich.table import Table
 
+from benchmarks.report import write_result
 from blade_dist.batches import Ragged
 from blade_dist.catalog.catalog import Catalog
 from blade_dist.rewards.batch import Lists
@@ -85,9 +85,9 @@ def main(
 
     Examples:
 
-      python benchmarks/rewards.py --json rewards.json
+      python -m benchmarks.rewards --json rewards.json
 
-      python benchmarks/rewards.py --k 20 --items 1000000
+      python -m benchmarks.rewards --k 20 --items 1000000
     """
     batch = make_lists(lists, group, k, items)
     weights = {f"ndcg@{k}": 1.0, f"ild@{k}": 0.3, f"mgu@{k}": -0.5}

@@ -9,16 +9,19 @@ from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Any
 
+if not __package__:  # run as a file, whose folder Python puts on the path in place of the working directory
+    sys.path[0] = str(Path(__file__).parents[1])
+
 import pyarrow.parquet as pq
 import typer
-from measure import PeakMemory, numbers
-from peer import measure_peer
-from prepared import make_config, prepare
-from report import write_result
 from rich.console import Console
 from rich.table import Table
-from workload import PRESETS, Workload
 
+from benchmarks.measure import PeakMemory, numbers
+from benchmarks.peer import measure_peer
+from benchmarks.prepared import make_config, prepare
+from benchmarks.report import write_result
+from benchmarks.workload import PRESETS, Workload
 from blade_dist.errors import UserError
 from blade_dist.stages.align import align_stage
 from blade_dist.store.run import RunPaths
@@ -101,11 +104,11 @@ def main(
 
     Examples:
 
-      python benchmarks/throughput.py --preset recsys-cpu --peer trl --json out.json
+      python -m benchmarks.throughput --preset recsys-cpu --peer trl --json out.json
 
-      python benchmarks/throughput.py --max-staleness 1 --engines 2
+      python -m benchmarks.throughput --max-staleness 1 --engines 2
 
-      python benchmarks/throughput.py --sweep group --json curve.json
+      python -m benchmarks.throughput --sweep group --json curve.json
     """
     given = {field.name: locals()[field.name] for field in fields(Workload) if field.name in locals()}
     work = replace(PRESETS[preset], **{name: value for name, value in given.items() if value is not None})

@@ -13,10 +13,10 @@ from typing import Annotated, Any
 import numpy as np
 import torch
 import typer
-from report import write_result
 from rich.console import Console
 from rich.table import Table
 
+from benchmarks.report import write_result
 from blade_dist.batches import Ragged
 from blade_dist.catalog.codec import Codec
 from blade_dist.catalog.legality import load_trie, write_trie
@@ -152,9 +152,9 @@ def main(
 
     Examples:
 
-      python benchmarks/trie.py --items 1000000 --json trie.json
+      python -m benchmarks.trie --items 1000000 --json trie.json
 
-      python benchmarks/trie.py --items 100000 --no-generate
+      python -m benchmarks.trie --items 100000 --no-generate
     """
     work = Workload(item_tokens, vocab, prompts, group, k, 100, repeats)
     results: dict[str, Any] = {}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 from importlib import import_module
@@ -10,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.helpers.paths import BENCHMARKS
+from tests.helpers.paths import ROOT
 
 SMALL = {
     "rewards": ["--lists", "64", "--items", "50", "--repeats", "1"],
@@ -21,8 +22,8 @@ SMALL = {
 
 
 def run(name: str, *options: str) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, str(BENCHMARKS / f"{name}.py"), *options]
-    return subprocess.run(command, capture_output=True, text=True, timeout=240, check=False)
+    command = [sys.executable, "-m", f"benchmarks.{name}", *options]
+    return subprocess.run(command, capture_output=True, text=True, timeout=240, check=False, cwd=ROOT)
 
 
 @pytest.mark.parametrize("name", SMALL)
@@ -62,16 +63,14 @@ def test_a_gpu_line_says_that_it_needs_one(line: int, tmp_path: Path) -> None:
 
 
 def test_every_gpu_line_has_its_function(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.syspath_prepend(str(BENCHMARKS))
-    import gpu
+    from benchmarks import gpu
 
     for _, module, function in gpu.LINES.values():
         assert callable(getattr(import_module(module), function))
 
 
 def test_useful_flops_of_a_small_model(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.syspath_prepend(str(BENCHMARKS))
-    from measure import useful_flops
+    from benchmarks.measure import useful_flops
 
     # 10 weights on 4 tokens, 3 pairs in each of 2 layers of width 5, one decision over a head of 7 weights:
     # forward 2 * (40 + 2 * 5 * 2 * 3 + 7) operations, backward twice as many
@@ -79,8 +78,7 @@ def test_useful_flops_of_a_small_model(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_numbers_are_medians_after_the_warm_up(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.syspath_prepend(str(BENCHMARKS))
-    from measure import numbers, overhead
+    from benchmarks.measure import numbers, overhead
 
     row = {
         **{f"seconds/{name}": 1.0 for name in ("generate", "score", "estimate", "learn", "push")},
@@ -101,5 +99,14 @@ def test_numbers_are_medians_after_the_warm_up(monkeypatch: pytest.MonkeyPatch) 
 
 @pytest.mark.parametrize("name", ["README.md"])
 def test_tables_are_what_the_results_say(name: str) -> None:
-    done = run("tables", str(BENCHMARKS.parent / name), "--check")
+    done = run("tables", str(ROOT / name), "--check")
     assert done.returncode == 0, done.stderr
+
+
+def test_throughput_runs_as_a_file_too() -> None:
+    command = [sys.executable, str(ROOT / "benchmarks" / "throughput.py"), "--help"]
+    plain = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
+    done = subprocess.run(
+        command, capture_output=True, text=True, timeout=240, check=False, cwd=ROOT / "tests", env=plain
+    )
+    assert done.returncode == 0, done.stderr[-2000:]

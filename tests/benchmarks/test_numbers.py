@@ -15,8 +15,6 @@ from blade_dist.rewards.batch import Lists
 from blade_dist.settings import BuildSettings, Config, ListSettings
 from tests.helpers.catalogs import made_prompts, make_catalog
 
-pytestmark = pytest.mark.usefixtures("benchmarks_path")
-
 
 def prompts_of(users: list[str], histories: list[list[int]], targets: list[list[int]]) -> Prompts:
     return made_prompts(histories, targets, users)
@@ -24,7 +22,7 @@ def prompts_of(users: list[str], histories: list[list[int]], targets: list[list[
 
 class TestIntervals:
     def test_a_mean_is_that_of_the_package(self) -> None:
-        from intervals import Users
+        from benchmarks.quality.intervals import Users
 
         rng = np.random.default_rng(0)
         users, values = rng.integers(0, 40, 150), rng.normal(size=150)
@@ -32,7 +30,7 @@ class TestIntervals:
         assert own.as_dict() == pytest.approx(theirs.as_dict())
 
     def test_rows_outside_a_slice_are_not_counted(self) -> None:
-        from intervals import Users
+        from benchmarks.quality.intervals import Users
 
         rng = np.random.default_rng(0)
         users, values = np.repeat(np.arange(30), 4), rng.normal(size=120)
@@ -41,7 +39,7 @@ class TestIntervals:
         assert own.as_dict() == pytest.approx(mean_interval(values[~outside], users[~outside], 300, 0).as_dict())
 
     def test_a_ratio_matches_scipy(self) -> None:
-        from intervals import Users
+        from benchmarks.quality.intervals import Users
 
         rng = np.random.default_rng(1)
         a, b = rng.gamma(2, 1.2, 300), rng.gamma(2, 1, 300)
@@ -59,7 +57,7 @@ class TestIntervals:
 
     def test_the_windows_and_seeds_of_a_user_stay_together(self) -> None:
         """Copies of the same rows add nothing to what is known."""
-        from intervals import Users
+        from benchmarks.quality.intervals import Users
 
         values = np.random.default_rng(0).normal(size=50)
         once, often = Users(np.arange(50), 500), Users(np.tile(np.arange(50), 6), 500)
@@ -67,7 +65,7 @@ class TestIntervals:
 
     @pytest.mark.parametrize("shift", [0.0, 0.15, 0.3])
     def test_p_values_are_near_the_t_tests(self, shift: float) -> None:
-        from intervals import Users
+        from benchmarks.quality.intervals import Users
 
         difference = np.random.default_rng(5).normal(size=200)
         difference += shift - difference.mean()
@@ -76,7 +74,7 @@ class TestIntervals:
         assert own > 0
 
     def test_holm_by_hand(self) -> None:
-        from intervals import holm
+        from benchmarks.quality.intervals import holm
 
         assert holm({"a": 0.01, "b": 0.04, "c": 0.03}) == pytest.approx({"a": 0.03, "b": 0.06, "c": 0.06})
         assert holm({"a": 0.7, "b": 0.6}) == {"a": 1.0, "b": 1.0}
@@ -85,7 +83,7 @@ class TestIntervals:
 
 class TestSlices:
     def test_items_before_are_what_the_log_has_left(self) -> None:
-        from slices import items_before, trained_items
+        from benchmarks.quality.segments import items_before, trained_items
 
         test = prompts_of(["u", "u", "v"], [[0], [0], [0]], [[1, 2], [3, 4], [5]])
         before = items_before(test, {"u": 10, "v": 4})
@@ -94,7 +92,7 @@ class TestSlices:
         assert trained_items(test, before, validation).tolist() == [4, 4, 3]
 
     def test_a_session_ends_with_the_first_long_gap(self) -> None:
-        from slices import SESSION_S, same_session
+        from benchmarks.quality.segments import SESSION_S, same_session
 
         test = prompts_of(["u", "v"], [[9, 0], [0]], [[1, 2, 3], [1]])
         times = {("u", 0): 0, ("u", 1): SESSION_S - 1, ("u", 2): 2 * SESSION_S - 1, ("u", 3): 2 * SESSION_S}
@@ -102,7 +100,7 @@ class TestSlices:
         assert same_session(test, times).tolist() == [True, False, False, True]
 
     def test_a_slice_counts_its_own_targets(self) -> None:
-        from slices import keep, slice_scores
+        from benchmarks.quality.segments import keep, slice_scores
 
         targets = Ragged.of([[1, 2], [3], [4]])
         kept = keep(targets, np.array([False, True, False, True]))
@@ -112,7 +110,7 @@ class TestSlices:
         np.testing.assert_allclose(slice_scores(lists, kept), [1 / np.log2(3), np.nan, 1])
 
     def test_every_target_is_in_one_slice_of_each_pair(self, small: DataBundle) -> None:
-        from slices import Log, make_slices
+        from benchmarks.quality.segments import Log, make_slices
 
         test = small.test.rows(np.arange(len(small.test)))
         times = {
@@ -131,7 +129,7 @@ class TestSlices:
 
 class TestSasRec:
     def test_windows_predict_every_item_but_the_first_once(self) -> None:
-        from sasrec import cut_windows
+        from benchmarks.quality.sasrec import cut_windows
 
         sequence = np.arange(23, dtype=np.int32)
         for seed in range(20):
@@ -140,14 +138,14 @@ class TestSasRec:
             assert all(2 <= len(window) <= 6 for window in windows)
 
     def test_sequences_come_back_from_the_prompts(self) -> None:
-        from sasrec import training_sequences
+        from benchmarks.quality.sasrec import training_sequences
 
         train = prompts_of(["v", "v", "u"], [[0, 1], [0, 1, 2], [5]], [[2, 3], [3, 4], [6, 7]])
         found = training_sequences(train)
         assert [found[row].tolist() for row in range(2)] == [[5, 6, 7], [0, 1, 2, 3, 4]]
 
     def test_it_learns_who_follows_whom(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        import sasrec
+        from benchmarks.quality import sasrec
 
         monkeypatch.setattr(sasrec, "RATES", (1e-2,))
         monkeypatch.setattr(sasrec, "EPOCHS", 30)
@@ -169,7 +167,7 @@ class TestSasRec:
         assert (lists == fitted[1].lists(validation, 3, True)).all()
 
     def test_a_position_sees_nothing_later(self) -> None:
-        from sasrec import SasRec
+        from benchmarks.quality.sasrec import SasRec
 
         torch.manual_seed(0)
         model = SasRec(9, 6, BuildSettings(hidden_size=32, layers=2, heads=1, kv_heads=1, ffn_size=32)).eval()
@@ -181,18 +179,18 @@ class TestSasRec:
 
 class TestBlind:
     def test_what_is_held_out_is_left_out(self) -> None:
-        from blind import choice
+        from benchmarks.quality.best_of_n import choice
 
         assert choice({"ndcg@5": 1.0, "ild@5": 0.3, "my.module:margin": 1.0, "mgu@5": -0.5}) == {
             "ild@5": 0.3,
             "mgu@5": -0.5,
         }
-        assert choice({"ndcg@5": 1.0}) == {"blind:cooccurrence": 1.0}
+        assert choice({"ndcg@5": 1.0}) == {"benchmarks.quality.best_of_n:cooccurrence": 1.0}
 
     def test_cooccurrence_likes_its_own_list_best(
         self, tiny_config: Config, tiny_data: DataBundle, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        import blind
+        from benchmarks.quality import best_of_n as blind
 
         monkeypatch.setenv(blind.FOLDER, str(tiny_config.run.dir))
         train, test = (table.rows(np.arange(len(table))) for table in (tiny_data.train, tiny_data.test))

@@ -19,14 +19,12 @@ import yaml
 from rich.console import Console
 
 from blade_dist.store.run import RunPaths
-from tests.helpers.paths import BENCHMARKS
-
-pytestmark = pytest.mark.usefixtures("benchmarks_path")
+from tests.helpers.paths import ROOT
 
 
 class TestCells:
     def test_a_prior_is_shared_where_nothing_it_depends_on_differs(self) -> None:
-        from cells import TARGETS, Cell, changed, sensitivity_cells
+        from benchmarks.quality.cells import TARGETS, Cell, changed, sensitivity_cells
 
         assert all(not Cell(0, name, 1e-3, changes).of_prior for name, changes in TARGETS.items())
         blade = Cell(0, "blade", 1e-3, TARGETS["blade"])
@@ -40,7 +38,7 @@ class TestCells:
         assert (static.target, static.lr, static.name) == ("static", 5e-4, "static prior.size 8")
 
     def test_every_cell_has_a_folder_of_its_own(self) -> None:
-        from cells import PARETO, PARETO_TARGETS, TARGETS, Cell, pareto_cells, sensitivity_cells
+        from benchmarks.quality.cells import PARETO, PARETO_TARGETS, TARGETS, Cell, pareto_cells, sensitivity_cells
 
         cells = [Cell(0, name, lr, changes) for name, changes in TARGETS.items() for lr in (1e-3, 2e-3)]
         cells += pareto_cells(0, dict.fromkeys(PARETO_TARGETS, 1e-3), list(PARETO.values()))
@@ -53,7 +51,7 @@ class TestCells:
 class TestRunner:
     @pytest.fixture
     def runner(self, tmp_path: Path) -> Any:
-        from runner import Runner
+        from benchmarks.quality.runner import Runner
 
         (tmp_path / "preset.yaml").write_text(yaml.safe_dump(PRESET))
         return Runner(tmp_path / "runs", tmp_path / "preset.yaml", tmp_path, Console(quiet=True))
@@ -85,8 +83,8 @@ class TestRunner:
         self, runner: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         """Nothing of a finished cell is made again for the table, its reference and data included."""
-        import runner as module
-        from cells import Cell
+        from benchmarks.quality import runner as module
+        from benchmarks.quality.cells import Cell
 
         def stage(name: str, config: Any, *_checkpoints: Path) -> None:
             done.append(name)
@@ -182,7 +180,7 @@ def movielens(tmp_path: Path) -> Path:
 
 def copy_light(folder: Path, to: Path) -> None:
     """Copies the files that the table reads."""
-    from runner import LIGHT
+    from benchmarks.quality.runner import LIGHT
 
     for path in folder.rglob("*"):
         if path.name in LIGHT:
@@ -191,9 +189,9 @@ def copy_light(folder: Path, to: Path) -> None:
 
 
 def quality(folder: Path, *options: str) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, str(BENCHMARKS / "quality.py"), "--folder", str(folder), *options]
+    command = [sys.executable, "-m", "benchmarks.quality", "--folder", str(folder), *options]
     alone = os.environ | {"OMP_NUM_THREADS": "1"}  # threads that wait for each other take minutes on a busy machine
-    return subprocess.run(command, capture_output=True, text=True, timeout=900, check=False, env=alone)
+    return subprocess.run(command, capture_output=True, text=True, timeout=900, check=False, env=alone, cwd=ROOT)
 
 
 @pytest.mark.skipif("BLADE_BENCHMARKS" not in os.environ, reason="takes minutes; BLADE_BENCHMARKS=1 runs it")
@@ -244,8 +242,9 @@ def test_the_whole_command_resumes_and_says_what_it_found(movielens: Path, tmp_p
 
 def test_a_part_is_added_to_those_that_a_file_has(tmp_path: Path) -> None:
     import typer
-    from quality import _results
-    from report import write_result
+
+    from benchmarks.quality.__main__ import _results
+    from benchmarks.report import write_result
 
     out, settings = tmp_path / "out.json", {"preset": {}, "seeds": 3, "rates": [1e-3]}
     assert _results(out, settings) == {}
@@ -275,8 +274,9 @@ def test_bad_input_is_said_before_anything_runs(options: list[str], said: str, m
     windows.write_text(yaml.safe_dump(PRESET | {"data": PRESET["data"] | {"windows": 3}}))
     places = {"log": movielens, "preset": preset, "windows": windows}
     import typer
-    from quality import main
     from typer.testing import CliRunner
+
+    from benchmarks.quality.__main__ import main
 
     app = typer.Typer()
     app.command()(main)

@@ -11,11 +11,9 @@ from blade_dist.data.bundle import DataBundle
 from blade_dist.rewards.batch import Lists
 from blade_dist.settings import Config
 
-pytestmark = pytest.mark.usefixtures("benchmarks_path")
-
 
 def test_the_truth_is_how_the_log_was_generated(tiny_config: Config, tiny_data: DataBundle) -> None:
-    from truth import load_truth
+    from benchmarks.quality.ground_truth import load_truth
 
     catalog = tiny_data.catalog
     truth = load_truth(tiny_config.run.dir, catalog)
@@ -37,7 +35,7 @@ def test_the_truth_is_how_the_log_was_generated(tiny_config: Config, tiny_data: 
 def test_expected_ndcg_is_one_for_the_likeliest_items(
     tiny_config: Config, tiny_data: DataBundle, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    import truth
+    from benchmarks.quality import ground_truth as truth
 
     monkeypatch.setenv(truth.FOLDER, str(tiny_config.run.dir))
     prompts = tiny_data.test.rows(np.arange(3))
@@ -57,14 +55,14 @@ def test_expected_ndcg_is_one_for_the_likeliest_items(
 
 
 def test_expected_gain_by_hand() -> None:
-    from truth import expected_dcg
+    from benchmarks.quality.ground_truth import expected_dcg
 
     found = expected_dcg(np.array([[0.5, 0.3, 0.2]] * 2), np.array([[1, 0], [2, MISS]], np.int32))
     np.testing.assert_allclose(found, [0.3 + 0.5 / np.log2(3), 0.2])
 
 
 def test_ratios_by_hand() -> None:
-    from study import numbers, summary, tau_summary
+    from benchmarks.quality.synthetic import numbers, summary, tau_summary
 
     rows = [{"reward": float(step), "informative_groups": 1.0, "kl": 0.0, "posterior/pit_0": 1.0} for step in range(20)]
     found = numbers(rows)
@@ -85,7 +83,7 @@ def test_ratios_by_hand() -> None:
 
 
 def test_no_history_and_used_up_successors_leave_taste_alone(tiny_config: Config, tiny_data: DataBundle) -> None:
-    from truth import load_truth
+    from benchmarks.quality.ground_truth import load_truth
 
     truth = load_truth(tiny_config.run.dir, tiny_data.catalog)
     user = next(iter(truth.tastes))
@@ -100,7 +98,7 @@ def test_no_history_and_used_up_successors_leave_taste_alone(tiny_config: Config
 
 
 def test_two_levels_and_outliers(tiny_config: Config, tiny_data: DataBundle, monkeypatch: pytest.MonkeyPatch) -> None:
-    import truth
+    from benchmarks.quality import ground_truth as truth
 
     monkeypatch.setenv(truth.FOLDER, str(tiny_config.run.dir))
     prompts = tiny_data.test.rows(np.arange(3))
@@ -120,7 +118,7 @@ def test_two_levels_and_outliers(tiny_config: Config, tiny_data: DataBundle, mon
 
 
 def test_static_loses_sight_of_lists_beyond_its_references() -> None:
-    from supervision import supervision
+    from benchmarks.quality.proxy_fidelity import supervision
 
     rows = supervision(np.random.default_rng(0).random((4, 2048)), bon_n=100)
     first, last = rows[0], rows[-1]
@@ -133,7 +131,8 @@ def test_static_loses_sight_of_lists_beyond_its_references() -> None:
 
 def test_rank_correlation_is_scipys() -> None:
     from scipy.stats import spearmanr
-    from supervision import rank_correlation
+
+    from benchmarks.quality.proxy_fidelity import rank_correlation
 
     rng = np.random.default_rng(1)
     a, b = rng.integers(0, 4, (6, 9)).astype(float), rng.random((6, 9))
@@ -144,7 +143,8 @@ def test_rank_correlation_is_scipys() -> None:
 
 def test_one_list_against_a_search_by_hand() -> None:
     import pandas as pd
-    from study import against_search
+
+    from benchmarks.quality.synthetic import against_search
 
     def rows(policy: str, decode: str, values: list[float]) -> pd.DataFrame:
         users = {"user": ["a", "a", "b"], "prompt": [0, 1, 2]}

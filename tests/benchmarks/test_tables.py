@@ -16,22 +16,20 @@ from blade_dist.rewards.batch import Lists
 from blade_dist.rewards.composite import Composite
 from tests.helpers.paths import ROOT
 
-pytestmark = pytest.mark.usefixtures("benchmarks_path")
-
 
 @pytest.mark.parametrize("file", ["README.md", "benchmarks/QUALITY.md"])
 def test_tables_are_what_the_results_say(file: str) -> None:
-    from tables import filled
+    from benchmarks.tables.pages import filled
 
     text = (ROOT / file).read_text()
-    assert filled(text) == text, f"run: python benchmarks/tables.py {file}"
+    assert filled(text) == text, f"run: python -m benchmarks.tables {file}"
 
 
 class TestTable:
     @pytest.fixture
     def joined(self, small: DataBundle, tmp_path: Path) -> object:
         """Two seeds; BLADE's greedy lists begin with the first target, some of the others' do."""
-        from joined import Joined
+        from benchmarks.quality.pooled import Joined
 
         test = small.test.rows(np.arange(len(small.test)))
         known = {"ndcg@5": 1.0, "ild@5": 0.0}
@@ -67,8 +65,8 @@ class TestTable:
             assert row["reward"] == pytest.approx(means[row["seed"], row["policy"], row["decode"]])
 
     def test_what_is_clearly_better_is_marked(self, joined: object) -> None:
-        import compare
-        from render import marks
+        from benchmarks.quality import compare
+        from benchmarks.tables.render import marks
 
         numbers = compare.Numbers(joined)
         rows = numbers.comparisons(["blade", "static", "grpo"], ["ndcg@5"])
@@ -88,7 +86,7 @@ class TestTable:
     def test_a_trade_is_reached_with_enough_of_the_metric_at_no_loss(
         self, joined: object, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        import compare
+        from benchmarks.quality import compare
 
         numbers = compare.Numbers(joined)
         relative = numbers.ratio("blade", "sft", "ild@5")["mean"]
@@ -103,8 +101,8 @@ class TestTable:
         assert trade["ndcg@5_minus_sft"]["mean"] == pytest.approx(cost.mean())
 
     def test_the_readme_s_tables_are_read_off_the_result(self, joined: object) -> None:
-        import compare
-        import quality_tables
+        from benchmarks.quality import compare
+        from benchmarks.tables import movielens as quality_tables
 
         numbers = compare.Numbers(joined)
         compared = numbers.comparisons(["static", "blade"], ["ndcg@5"])
@@ -129,9 +127,9 @@ class TestTable:
         assert traded[-1].startswith(f"{joined.rows('blade', 'greedy')['ild@5'].mean() - other:+.4f} [")
 
     def test_static_and_blade_are_read_beside_each_other_for_every_prior(self, joined: object) -> None:
-        import compare
-        import quality_tables
-        from parts import pair_of
+        from benchmarks.quality import compare
+        from benchmarks.quality.movielens import pair_of
+        from benchmarks.tables import movielens as quality_tables
 
         names = {"static": "static", "blade": "blade"}
         known = [("static", 0.2), ("static", 0.4), ("blade", 0.6), ("blade", 0.8)]
@@ -146,8 +144,8 @@ class TestTable:
         assert found[5:] == ["0.30", "0.70"]
 
     def test_a_changed_setting_is_read_beside_the_preset_s(self, joined: object) -> None:
-        import compare
-        import quality_tables
+        from benchmarks.quality import compare
+        from benchmarks.tables import movielens as quality_tables
 
         numbers = compare.Numbers(joined)
         read = {"informative_groups": 0.5, "validation": 0.25}
@@ -164,7 +162,7 @@ class TestTable:
         assert other[2].startswith(f"{means['static'] - means['blade']:+.4f} [")
 
     def test_a_policy_that_lacks_a_seed_is_refused(self, joined: object, tmp_path: Path) -> None:
-        from compare import Numbers
+        from benchmarks.quality.compare import Numbers
 
         joined.save(tmp_path / "rows.parquet")
         rows = pd.read_parquet(tmp_path / "rows-seed0.parquet").query("policy == 'blade'")
@@ -174,7 +172,7 @@ class TestTable:
             Numbers(joined).table()
 
     def test_a_gain_of_samples_alone_is_no_gain_of_lists(self) -> None:
-        from compare import verdict
+        from benchmarks.quality.compare import verdict
 
         def said(greedy: float, significant: bool, sampled_low: float) -> str:
             key = {"policy": "p", "against": "sft", "column": "c"}
@@ -190,14 +188,14 @@ class TestTable:
         assert said(0.1, False, -0.1) == "no gain shown"
 
     def test_samples_are_counted(self) -> None:
-        from render import samples
+        from benchmarks.tables.render import samples
 
         assert [samples("sft best of 16 (oracle)", "sampled", 4), samples("sft", "beam", 4)] == ["16", "4"]
         assert [samples("blade", "greedy", 4), samples("popularity", "greedy", 4)] == ["1", ""]
 
 
 def test_pictures_are_small(tmp_path: Path) -> None:
-    from pictures import draw_curves, draw_pareto, draw_search, draw_sensitivity, smooth
+    from benchmarks.quality.pictures import draw_curves, draw_pareto, draw_search, draw_sensitivity, smooth
 
     one = {"mean": 0.2, "low": 0.1, "high": 0.3}
     rng = np.random.default_rng(0)

@@ -3,5 +3,4 @@
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
-BENCHMARKS = ROOT / "benchmarks"
 CONFIGS = ROOT / "launch" / "configs"

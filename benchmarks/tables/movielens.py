@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
-from cells import COMPARED
-from compare import AGAINST, MAIN, found, verdict
-from joined import DECODES
+from benchmarks.quality.cells import COMPARED
+from benchmarks.quality.compare import AGAINST, MAIN, found, verdict
+from benchmarks.quality.pooled import DECODES
 
 Result = dict[str, Any]
 Rows = list[list[str]]

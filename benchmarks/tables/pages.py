@@ -1,4 +1,4 @@
-"""Writes the results tables of a Markdown file from the JSON files beside this script.
+"""Writes the results tables of a Markdown file from the JSON files in ``benchmarks/results``.
 
 A table stands between ``<!-- table NAME -->`` and ``<!-- end -->``; what is between is replaced.
 """
@@ -10,13 +10,12 @@ import re
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Any
 
-import quality_tables
-import study_tables
-import typer
+from benchmarks.tables import movielens as quality_tables
+from benchmarks.tables import synthetic as study_tables
 
-RESULTS = Path(__file__).parent / "results" / "cpu"
+RESULTS = Path(__file__).parents[1] / "results" / "cpu"
 ON_GPU = RESULTS.with_name("gpu")
 MARKED = re.compile(r"(<!-- table (\S+) -->\n).*?(<!-- end -->)", re.DOTALL)
 SHOWN = {
@@ -203,27 +202,3 @@ TABLES: dict[str, Callable[[], str]] = {
 def filled(text: str) -> str:
     """The text with every marked table written anew."""
     return MARKED.sub(lambda found: found[1] + TABLES[found[2]]() + found[3], text)
-
-
-def main(
-    file: Annotated[Path, typer.Argument(help="Markdown file with marked tables.")],
-    check: Annotated[bool, typer.Option(help="Write nothing; fail where a table is not what the results say.")] = False,
-) -> None:
-    """Fills a file's tables from `benchmarks/results`.
-
-    Examples:
-
-      python benchmarks/tables.py README.md
-
-      python benchmarks/tables.py README.md --check
-    """
-    text = file.read_text()
-    new = filled(text)
-    if check and new != text:
-        raise SystemExit(f"{file}: a table is not what the results say; run: python benchmarks/tables.py {file}")
-    if new != text:
-        file.write_text(new)
-
-
-if __name__ == "__main__":
-    typer.run(main)

@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any
 
+TRUE_NDCG = "benchmarks.quality.ground_truth:expected_ndcg"
+"""The reward that knows the truth."""
 RATES = (1e-3, 2e-3, 4e-3, 8e-3)
 """Learning rates that every target of the main regime is tried with."""
 TARGETS = ("static", "blade", "grpo", "bond", "best_of_n_sft")
@@ -30,18 +32,18 @@ range of the reference lists, where static alignment can't tell lists apart."""
 
 TAU = Regime(
     "tau",
-    {"reward.weights": {"truth:expected_ndcg": 1.0, "ild@5": 0.3}, "advantage.scale": "none", "learner.bon_n": 16},
+    {"reward.weights": {TRUE_NDCG: 1.0, "ild@5": 0.3}, "advantage.scale": "none", "learner.bon_n": 16},
 )
 """Composite reward, advantages without division by their spread, the KL of N = 16. The proxy reward's size then counts
 against the KL, and tau is the share of it that does not end at the best reference list: a small tau stops where static
 does. (With ``advantage.scale: std`` every tau gives a group beyond the reference's range nearly the same
 advantages.)"""
 
-NOISE = Regime("noise", {"reward.weights": {"truth:expected_ndcg": 1.0, "truth:outliers": 1.0}})
+NOISE = Regime("noise", {"reward.weights": {TRUE_NDCG: 1.0, "benchmarks.quality.ground_truth:outliers": 1.0}})
 """Rare outliers of the reward's measurement, 20 times its range. Their size enters a raw reward's advantage; a rank
 bounds it."""
 
-TWO_LEVELS = Regime("levels", {"reward.weights": {"truth:likeliest_is_in": 1.0}})
+TWO_LEVELS = Regime("levels", {"reward.weights": {"benchmarks.quality.ground_truth:likeliest_is_in": 1.0}})
 """Two reward levels: in a group that holds both, all monotone targets have the same advantages."""
 
 WIDE = {
@@ -66,7 +68,7 @@ MANY_USERS = WIDE | {
     "learner.schedule": "linear",
 }
 SEARCHES = {
-    "expected_ndcg": Regime("search-expected_ndcg", WIDE | {"reward.weights": {"truth:expected_ndcg": 1.0}}, "search"),
+    "expected_ndcg": Regime("search-expected_ndcg", WIDE | {"reward.weights": {TRUE_NDCG: 1.0}}, "search"),
     "ild@5": Regime("search-ild@5", WIDE | {"reward.weights": {"ild@5": 1.0}}, "search"),
     "mgu@5": Regime("search-mgu@5", MANY_USERS | {"reward.weights": {"mgu@5": -1.0}}, "many-users", "many-users"),
 }

@@ -6,12 +6,13 @@ import re
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-import quality_tables
-from compare import AGAINST, MAIN, found, verdict
-from joined import DECODES
-from nextitem import NAME
 from rich.console import Console
 from rich.table import Table
+
+from benchmarks.quality.compare import AGAINST, MAIN, found, verdict
+from benchmarks.quality.nextitem import NAME
+from benchmarks.quality.pooled import DECODES
+from benchmarks.tables import movielens as quality_tables
 
 WIDTH = 280
 """Characters of a line where no terminal says how many it has."""

@@ -88,5 +88,9 @@ def small_regimes(result: Result, shown: dict[str, str]) -> Rows:
     return rows
 
 
-TRUE = ("reward/truth:expected_ndcg", "reward/truth:likeliest_is_in")
+TRUE = tuple(
+    f"reward/{module}truth:{name}"
+    for module in ("", "benchmarks.quality.ground_")
+    for name in ("expected_ndcg", "likeliest_is_in")
+)
 """What the lists are worth, in the one regime and the other."""

@@ -1,7 +1,7 @@
 """Rewards that know the truth of a synthetic catalog: NDCG in expectation, under the user's known taste.
 
-They never see a held-out item, so that a search which selects by them could serve. Ray's workers find them by name,
-``truth:expected_ndcg``, with this folder on ``PYTHONPATH`` and the run's data in :data:`FOLDER`.
+They never see a held-out item, so that a search which selects by them could serve. Ray's workers import them by name,
+``benchmarks.quality.ground_truth:expected_ndcg``; they read the run's data in :data:`FOLDER`.
 """
 
 from __future__ import annotations

@@ -15,15 +15,15 @@ from pathlib import Path
 from typing import Any
 
 import pyarrow.parquet as pq
-import truth
-from inside import link, one_ray, stage
-from pictures import draw_curves
-from regimes import MAIN, NOISE, RATES, SEARCHES, TAU, TAUS, TWO_LEVELS, Regime
-from report import write_result
 from rich.console import Console
 from rich.table import Table
-from supervision import supervision
 
+from benchmarks.quality import ground_truth
+from benchmarks.quality.pictures import draw_curves
+from benchmarks.quality.proxy_fidelity import supervision
+from benchmarks.quality.regimes import MAIN, NOISE, RATES, SEARCHES, TAU, TAUS, TWO_LEVELS, Regime
+from benchmarks.quality.stages import link, one_ray, stage
+from benchmarks.report import write_result
 from blade_dist.evaluation.bootstrap import paired_bootstrap
 from blade_dist.posterior.prior import Prior
 from blade_dist.settings import Config
@@ -65,7 +65,7 @@ class Study:
     def start(self) -> AbstractContextManager[None]:
         """Ray, whose processes find the truth."""
         catalog = self._folder / MAIN.catalog
-        return one_ray(self._config(catalog, MAIN, FIRST), {truth.FOLDER: str(catalog)})
+        return one_ray(self._config(catalog, MAIN, FIRST), {ground_truth.FOLDER: str(catalog)})
 
     def run(self, cell: Cell) -> dict[str, Any]:
         """Numbers of a cell; trained where that is not done."""

@@ -9,7 +9,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
-from cells import (
+from benchmarks.quality.cells import (
     COMPARED,
     FIRST,
     PARETO,
@@ -22,12 +22,11 @@ from cells import (
     pareto_name,
     sensitivity_cells,
 )
-from compare import ASKED, MAIN, Numbers, headline
-from joined import Joined
-from pictures import draw_curves, draw_pareto, draw_search, draw_sensitivity
-from runner import BEST_OF, ROWS, Runner
-from slices import make_slices, read_log
-
+from benchmarks.quality.compare import ASKED, MAIN, Numbers, headline
+from benchmarks.quality.pictures import draw_curves, draw_pareto, draw_search, draw_sensitivity
+from benchmarks.quality.pooled import Joined
+from benchmarks.quality.runner import BEST_OF, ROWS, Runner
+from benchmarks.quality.segments import make_slices, read_log
 from blade_dist.data.bundle import load_data
 from blade_dist.store.run import RunPaths
 

@@ -11,15 +11,15 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from cells import PARETO, RATES, TARGETS
-from compare import MAIN
-from parts import Quality
-from regimes import TARGETS as STUDIED
-from render import show, show_references, show_sensitivity, show_trades
-from report import HEAD, write_result
 from rich.console import Console
-from runner import Runner
 
+from benchmarks.quality.cells import PARETO, RATES, TARGETS
+from benchmarks.quality.compare import MAIN
+from benchmarks.quality.movielens import Quality
+from benchmarks.quality.regimes import TARGETS as STUDIED
+from benchmarks.quality.runner import Runner
+from benchmarks.report import HEAD, write_result
+from benchmarks.tables.render import show, show_references, show_sensitivity, show_trades
 from blade_dist.errors import UserError
 from blade_dist.settings import Config
 from blade_dist.settings.load import load_config
@@ -76,17 +76,17 @@ def main(
 
     Examples:
 
-      python benchmarks/quality.py --data ../shared/data/ml-latest-small --preset cpu --json out.json
+      python -m benchmarks.quality --data ml-latest-small --preset cpu --json out.json
 
-      python benchmarks/quality.py --data ../shared/data/ml-latest-small --part pareto --part sensitivity
+      python -m benchmarks.quality --data ml-latest-small --part pareto --part sensitivity
 
-      python benchmarks/quality.py --data ../shared/data/ml-latest-small --part pareto --trade ild@5=1 --trade mgu@5=-3
+      python -m benchmarks.quality --data ml-latest-small --part pareto --trade ild@5=1 --trade mgu@5=-3
 
-      python benchmarks/quality.py --synthetic --json out.json
+      python -m benchmarks.quality --synthetic --json out.json
     """
     out = json or folder / ("synthetic.json" if synthetic else "quality.json")
     if synthetic:
-        from study import run_study
+        from benchmarks.quality.synthetic import run_study
 
         if data or part or trade or rate or preset != PRESET:
             raise typer.BadParameter("takes --seeds, --target, --folder and --json only", param_hint="--synthetic")

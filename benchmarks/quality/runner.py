@@ -15,14 +15,14 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-import blind
 import pyarrow.parquet as pq
 import yaml
-from cells import FIRST, Cell, folder_name
-from inside import link, one_ray, stage
-from nextitem import RATES, chosen_rate, write_rows
 from rich.console import Console
 
+from benchmarks.quality import best_of_n
+from benchmarks.quality.cells import FIRST, Cell, folder_name
+from benchmarks.quality.nextitem import RATES, chosen_rate, write_rows
+from benchmarks.quality.stages import link, one_ray, stage
 from blade_dist.settings import Config
 from blade_dist.settings.load import load_config
 from blade_dist.store.files import read_json, write_json
@@ -64,8 +64,8 @@ class Runner:
         self._given = yaml.safe_load(preset.read_text())
 
     def start(self) -> AbstractContextManager[None]:
-        """Ray, whose processes find the data that :mod:`blind` counts in."""
-        return one_ray(self.config(self._folder / "data", 0), {blind.FOLDER: str(self._folder / "data")})
+        """Ray, whose processes find the data that :mod:`best_of_n` counts in."""
+        return one_ray(self.config(self._folder / "data", 0), {best_of_n.FOLDER: str(self._folder / "data")})
 
     def config(self, run: Path, seed: int) -> Config:
         """The preset's settings in a run folder."""
@@ -102,7 +102,7 @@ class Runner:
     def searched(self, seed: int) -> Path:
         """The reference's run, evaluated beside popularity, co-occurrence and the searches over its samples."""
         run = self._reference(seed)
-        choice = blind.choice(self.config(run, seed).reward.weights)
+        choice = best_of_n.choice(self.config(run, seed).reward.weights)
         more = {"evaluate.best_of": BEST_OF, "evaluate.select_by": choice}
         return self._evaluate(run, {"run.seed": seed}, RunPaths(run).reference, lambda: self._prior(seed, {}), more)
 

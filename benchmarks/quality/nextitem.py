@@ -8,8 +8,8 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
-from sasrec import RATES, fit, training_sequences
 
+from benchmarks.quality.sasrec import RATES, fit, training_sequences
 from blade_dist.evaluation.per_user import per_user_rows
 from blade_dist.rewards.batch import Lists
 from blade_dist.rewards.composite import Composite

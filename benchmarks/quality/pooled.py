@@ -10,8 +10,8 @@ import numpy as np
 import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
-from slices import slice_scores
 
+from benchmarks.quality.segments import slice_scores
 from blade_dist.batches import Ragged
 from blade_dist.data.bundle import DataBundle
 from blade_dist.evaluation.corpus import corpus_metrics

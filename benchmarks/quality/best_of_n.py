@@ -1,7 +1,7 @@
 """How a search at inference chooses among its samples when it has no held-out items, as nobody has at serving time.
 
-By the reward without its held-out part; where nothing is left, by co-occurrence with the history. Evaluation finds the
-function by its name, ``blind:cooccurrence``, with this folder on ``PYTHONPATH`` and a run's data in :data:`FOLDER`.
+By the reward without its held-out part; where nothing is left, by co-occurrence with the history. Evaluation imports
+the function by its name, ``benchmarks.quality.best_of_n:cooccurrence``; it reads a run's data in :data:`FOLDER`.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ CHUNK = 1024
 def choice(weights: dict[str, float]) -> dict[str, float]:
     """What to select by, as ``evaluate.select_by``; functions of the user's are taken to look at held-out items."""
     seen = {name: weight for name, weight in weights.items() if not name.startswith(HELD_OUT) and ":" not in name}
-    return seen or {"blind:cooccurrence": 1.0}
+    return seen or {"benchmarks.quality.best_of_n:cooccurrence": 1.0}
 
 
 def cooccurrence(lists: Lists) -> NDArray[np.float64]:

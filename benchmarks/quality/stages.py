@@ -24,9 +24,12 @@ WIDTH = 160
 
 @contextmanager
 def one_ray(config: Config, variables: Mapping[str, str]) -> Iterator[None]:
-    """Ray whose processes find the modules of this folder, and ``variables`` in their environment."""
-    path = [str(Path(__file__).parent), *filter(None, [os.environ.get("PYTHONPATH")])]
-    os.environ.update({**variables, "PYTHONPATH": os.pathsep.join(path), "HF_HUB_OFFLINE": "1"})
+    """Ray whose processes have ``variables`` in their environment.
+
+    They import rewards of this package by name: Ray puts the driver's working directory, the repository's root, on
+    their path.
+    """
+    os.environ.update({**variables, "HF_HUB_OFFLINE": "1"})  # before Ray starts: its processes inherit it
     with ray_runtime(config):
         yield
 

@@ -7,9 +7,10 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-from intervals import LEVEL, Users, holm
-from joined import DECODES, Joined, columns
 from numpy.typing import NDArray
+
+from benchmarks.quality.intervals import LEVEL, Users, holm
+from benchmarks.quality.pooled import DECODES, Joined, columns
 
 AGAINST = ("sft", "static", "blade")
 """What targets are compared with; of two of these, the later one with the earlier."""

@@ -26,6 +26,7 @@ def run(name: str, *options: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(command, capture_output=True, text=True, timeout=240, check=False, cwd=ROOT)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", SMALL)
 def test_a_small_benchmark_writes_its_result(name: str, tmp_path: Path) -> None:
     out = tmp_path / "out.json"
@@ -42,6 +43,7 @@ def test_a_small_benchmark_writes_its_result(name: str, tmp_path: Path) -> None:
         assert result["by_items"]["500"]["megabytes"] > 0
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["throughput", "push", "trie", "peer_trl", "record", "tables", "gpu", "quality"])
 def test_every_benchmark_explains_itself(name: str) -> None:
     done = run(name, "--help")
@@ -49,6 +51,7 @@ def test_every_benchmark_explains_itself(name: str) -> None:
     assert "--" in done.stdout
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("line", range(1, 8))
 def test_a_gpu_line_says_that_it_needs_one(line: int, tmp_path: Path) -> None:
     import torch

@@ -18,6 +18,8 @@ from tests.helpers.paths import ROOT
 SCRIPT = ROOT / "launch" / "multi_node.sh"
 TOKEN = "c" * 64
 
+pytestmark = pytest.mark.slow
+
 
 def free_port() -> int:
     with socket.create_server(("127.0.0.1", 0)) as free:

@@ -28,6 +28,8 @@ from tests.helpers.runs import TRAIN_PROMPTS, with_settings
 SUBMIT = ROOT / "launch" / "submit.sh"
 STEPS, PATIENCE_S = 20, 240
 
+pytestmark = pytest.mark.slow
+
 
 @dataclass(frozen=True)
 class Cluster:

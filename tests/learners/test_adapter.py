@@ -26,6 +26,7 @@ def steps(tmp_path_factory: pytest.TempPathFactory) -> dict[str, dict[str, torch
     return one | run_ranks(2, {f"zero{z}": dict(zero_stage=z) for z in (0, 2, 3)}, out, free_port(), adapted_steps)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("case", ["one", "zero0", "zero2", "zero3"])
 def test_only_adapters_learn(steps: dict, case: str) -> None:
     found = steps[case]
@@ -39,6 +40,7 @@ def test_only_adapters_learn(steps: dict, case: str) -> None:
     assert moved - same == {name for name in moved if any(f"{part}.weight" in name for part in LORA.modules)}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("case", ["zero0", "zero2", "zero3"])
 def test_ranks_and_stages_agree(steps: dict, case: str) -> None:
     for name in ("end", "kl", *(name for name in steps["one"] if name.startswith("merged/"))):

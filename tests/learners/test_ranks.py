@@ -25,6 +25,8 @@ TWO = {
     "bfloat16": dict(zero_stage=2, budget=SMALL, tied=True, dtype="bfloat16"),
 }
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(scope="module")
 def steps(tmp_path_factory: pytest.TempPathFactory) -> dict[str, dict[str, torch.Tensor]]:

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 
+@pytest.mark.slow
 def test_two_hosts_do_what_one_does(tmp_path: Path) -> None:
     out = tmp_path / "out.json"
     script = Path(__file__).parent / "run.sh"

@@ -13,42 +13,46 @@ from blade_dist.settings.section import Fraction, Name, NonNegative, Positive, R
 
 class SyntheticSettings(Section):
     users: Positive = 2000
-    """Users."""
+    """Users of the generated log. More of them give more training prompts and a less noisy report."""
     items: Positive = 200
-    """Items."""
+    """Items of the generated catalog. More of them make the next item harder to guess."""
     groups: Positive = 8
-    """Item groups (genres, providers)."""
+    """Item groups, as genres or providers are. Metrics of diversity and fairness need at least two."""
     interactions: Positive = 30
-    """Mean interactions of a user."""
+    """Mean interactions of a user. Longer histories give more prompts per user (``data.windows``)."""
     popularity_skew: Annotated[float, Field(ge=0)] = 0.8
-    """Exponent of the Zipf law of item popularity; 0 is uniform."""
+    """Exponent of the Zipf law of item popularity; 0 is uniform. Raise it to make popularity a stronger baseline."""
     taste_concentration: Rate = 0.3
-    """Dirichlet concentration of a user's taste over groups; small is a narrow taste."""
+    """Dirichlet concentration of a user's taste over groups. Small: each user keeps to few groups; large: all users are
+    alike."""
     sequence_strength: Annotated[float, Field(ge=0, le=1)] = 0.6
-    """Share of interactions that follow from the one before (an item's successors) rather than from taste."""
+    """Share of interactions that follow from the one before (an item's successors) rather than from taste. Raise it to
+    make the order of the history matter more."""
 
 
 class ColumnSettings(Section):
     user: str = "user"
-    """Log: user id."""
+    """Log: column of the user id. Change it, and those below, to the names in your files."""
     item: str = "item"
-    """Log and items: item id."""
+    """Log and items: column of the item id, by which the two files are joined."""
     time: str = "time"
-    """Log: timestamp (a number, larger is later)."""
+    """Log: column of the timestamp (a number, larger is later), by which each user's interactions are ordered."""
     rating: str | None = None
-    """Log: rating, where there is one."""
+    """Log: column of the rating; required by ``data.min_rating``. None: no ratings are read."""
     title: str = "title"
-    """Items: title."""
+    """Items: column of the title, which is what the model reads and, with ``codec.kind: title``, writes."""
     groups: str | None = None
-    """Items: groups, joined by ``data.group_separator``, or a list column in Parquet."""
+    """Items: column of the groups, joined by ``data.group_separator``, or a list column in Parquet. Metrics of
+    diversity and fairness, and rules about groups, require it."""
     embedding: str | None = None
-    """Items: a list-of-floats column in Parquet, read by the metric ``ild_embedding`` and by
-    ``codec.kind: semantic_id`` (without it the codes follow groups and titles)."""
+    """Items: a list-of-floats column in Parquet, read by the metric ``ild_embedding`` and by ``codec.kind:
+    semantic_id`` (without it the codes follow groups and titles)."""
 
 
 class DataSettings(Section):
     source: Literal["synthetic", "movielens", "amazon", "table"] = "synthetic"
-    """Format of the raw log: a generated one, MovieLens, Amazon Reviews 2023, or any CSV / Parquet with ``columns``."""
+    """Format of the raw log: a generated one, MovieLens, Amazon Reviews 2023, or any CSV / Parquet with ``columns``.
+    Your own data is a table."""
     path: Path | None = None
     """movielens: the folder; amazon: the reviews ``.jsonl[.gz]``; table: the log (CSV or Parquet file or folder)."""
     items: Path | None = None
@@ -58,79 +62,99 @@ class DataSettings(Section):
     group_separator: str = "|"
     """table: what joins an item's groups in a text column."""
     min_rating: float | None = None
-    """Interactions rated lower are dropped."""
+    """Interactions rated lower are dropped, so that they are neither history nor target. Set it where a low rating
+    means dislike. None keeps all."""
     k_core: NonNegative = 5
-    """Users and items with fewer interactions are dropped, until none is left to drop."""
+    """Users and items with fewer interactions are dropped, until none is left to drop. Raise it where rare items and
+    users are noise; 0 keeps all."""
     split: Literal["leave_last", "global_time"] = "leave_last"
-    """leave_last: each user's last ``targets`` are test, those before validation. global_time: two points in time."""
+    """leave_last: each user's last ``targets`` are test, those before validation. global_time: two points in time,
+    which is closer to how a shop runs, as no list is learned from the future of another user."""
     test_windows: Positive = 1
     """leave_last: test prompts per user at most, of ``targets`` items each, one after another; a later one's history
-    holds the earlier one's items."""
+    holds the earlier one's items. Raise it where there are too few users for narrow intervals."""
     validation_fraction: Fraction = 0.1
-    """global_time: share of interactions between the two points."""
+    """global_time: share of interactions between the two points. More of it steadies the choice of a checkpoint and
+    leaves less to train on."""
     test_fraction: Fraction = 0.1
-    """global_time: share of interactions after the second point."""
+    """global_time: share of interactions after the second point. More of it narrows the report's intervals and leaves
+    less to train on."""
     targets: Positive = 5
-    """Held-out items per prompt."""
+    """Held-out items per prompt, which are what counts as a hit and what fine-tuning writes; at least ``lists.k``. A
+    user needs so many beyond ``min_history`` for each split."""
     min_history: Positive = 3
-    """Prompts with a shorter history are not made."""
+    """Prompts with a shorter history are not made. Lower it to serve newer users, of whom a prompt says little."""
     max_history: Positive = 20
-    """Older items are cut from the prompt."""
+    """Older items are cut from the prompt. Raise it where old interactions still tell something; prompts then take more
+    memory and time, and must fit into the model's context."""
     windows: NonNegative = 10
-    """Training prompts per user, the latest ones; 0 is every prefix."""
+    """Training prompts per user, the latest ones; 0 is every prefix. Raise it where there are few users, lower it where
+    heavy users would outweigh the others."""
     partition_rows: Positive = 5_000_000
-    """Rows that one pass holds in memory; a larger log is partitioned by user."""
+    """Rows that one pass holds in memory; a larger log is partitioned by user. Lower it where preparing the data runs
+    out of memory."""
     synthetic: SyntheticSettings = SyntheticSettings()
-    """The generated catalog and log."""
+    """The generated catalog and log; read by ``source: synthetic`` only."""
 
 
 class CodecSettings(Section):
     kind: Literal["title", "semantic_id"] = "title"
-    """How a list is written: item titles, or a few new code tokens per item."""
+    """How a list is written. title: item titles, which a pretrained model can read; semantic_id: a few new code tokens
+    per item, which are faster to decode and must be learned from the log."""
     tokenizer: Path | None = None
-    """A Hugging Face tokenizer folder; none: ``model.path``'s, or else a BPE trained on the catalog's titles."""
+    """A Hugging Face tokenizer folder; none: ``model.path``'s, or else a BPE trained on the catalog's titles. Set it to
+    build a new model on a known vocabulary."""
     vocab_size: Positive = 2048
-    """Size of the trained BPE, special tokens included."""
+    """Size of the trained BPE, special tokens included. A larger one writes titles in fewer tokens and makes the
+    embedding larger; not read where there is a tokenizer."""
     prompt: str = "{history}\n"
-    """Text of a prompt; ``{history}`` stands for the items. Shown around it: instructions for a pretrained model."""
+    """Text of a prompt; ``{history}`` stands for the items. For a pretrained model write around it what is wanted, in
+    words."""
     levels: Positive = 3
-    """semantic_id: residual k-means levels; a last code that tells equal items apart is added where needed."""
+    """semantic_id: residual k-means levels, each a token per item; a last code that tells equal items apart is added
+    where needed. More of them tell similar items apart by meaning and take longer to decode."""
     codes: Positive = 32
-    """semantic_id: codes per level."""
+    """semantic_id: codes per level. Raise it for a large catalog, so that few items share all of their codes."""
 
 
 class ListSettings(Section):
     k: Positive = 5
-    """Items per list."""
+    """Items per list (K), as it is served and reported; metrics may be cut off at up to K. The time to write a list
+    grows with it."""
     exclude_history: ExcludeHistory = True
     """true: no list holds an item that the user has had, however long ago; shown: none that the prompt shows, the last
-    ``data.max_history``; false: all may come again. With ``constrain: none`` such an item counts as repeated."""
+    ``data.max_history``; false: all may come again, as where people buy the same things every week. With ``constrain:
+    none`` such an item counts as repeated."""
     exclude: list[Name] = []
-    """Items that no list may hold, though a history may: item ids, and ``group:NAME`` for all items of a group."""
+    """Items that no list may hold, though a history may: item ids, and ``group:NAME`` for all items of a group. For
+    what must never be shown (sold out, not allowed); for a mere wish there is ``reward.boosts``."""
     at_most: dict[Name, NonNegative] = {}
     """How many items of a group a list may hold at most, by group; ``*`` is every group that is not named. An item in
-    several groups counts in each."""
+    several groups counts in each. No list breaks it; ``excess`` in the reward is the soft form."""
     constrain: Literal["catalog", "none"] = "catalog"
     """catalog: only lists of K different items can be written (shorter where ``at_most`` leaves nothing to go on with),
     and log-probs are over what is legal; none: free text, matched to the catalog afterwards, where a position that
-    breaks ``exclude`` or ``at_most`` is a miss."""
+    breaks ``exclude`` or ``at_most`` is a miss. none is for comparison: it wastes lists and learns from misses."""
 
 
 class BuildSettings(Section):
     hidden_size: Positive = 128
-    """Width."""
+    """Width of the model; divided by ``heads`` it must be a multiple of 32 (vLLM's attention kernels). Raise it, or
+    ``layers``, where a large log is underfitted."""
     layers: Positive = 2
-    """Decoder layers."""
+    """Decoder layers. Training and decoding take time in proportion."""
     heads: Positive = 4
-    """Attention heads."""
+    """Attention heads of a layer, each ``hidden_size / heads`` wide."""
     kv_heads: Positive = 2
-    """Key / value heads."""
+    """Key / value heads, which ``heads`` share evenly. Fewer of them make the engines' KV cache smaller."""
     ffn_size: Positive = 384
-    """Width of the feed-forward block."""
+    """Width of the feed-forward block; about three times ``hidden_size`` is usual."""
     context: Positive = 512
-    """Longest sequence."""
+    """Longest sequence in tokens, prompt and list together. Raise it where ``sft`` says that a prompt and its list do
+    not fit."""
     tied: bool = True
-    """Whether the output head is the input embedding."""
+    """Whether the output head is the input embedding. It saves parameters, which matters where the vocabulary is large
+    beside the layers."""
 
     @model_validator(mode="after")
     def _serveable(self) -> BuildSettings:
@@ -146,30 +170,37 @@ class ModelSettings(Section):
     path: Path | None = None
     """Base checkpoint: a Hugging Face folder. None: a small Llama is built from ``build``."""
     build: BuildSettings = BuildSettings()
-    """The small Llama."""
+    """The small Llama; read where there is no ``path``."""
     dtype: Literal["float32", "bfloat16"] = "float32"
-    """Of the policy's forward, the rollouts and the checkpoint."""
+    """Of the policy's forward, the rollouts and the checkpoint. bfloat16 takes half the memory and is faster on GPUs;
+    float32 lets the check after a weight push be strict."""
     trust_remote_code: bool = False
-    """Whether code inside a checkpoint may run."""
+    """Whether code inside a checkpoint may run. Leave it off unless the checkpoint's architecture requires it and you
+    trust its author."""
 
 
 class SftSettings(Section):
     epochs: Positive = 20
-    """Passes over the training prompts at most."""
+    """Passes over the training prompts at most; ``patience`` usually stops it earlier. A pretrained model needs 1 to
+    3."""
     batch_size: Positive = 64
-    """Sequences per step, over all ranks."""
+    """Sequences per step, over all ranks. A larger one gives steadier and fewer steps, and usually takes a higher
+    ``lr``."""
     lr: Rate = 2e-3
-    """Peak learning rate."""
+    """Peak learning rate. The default is for a small model from nothing; a pretrained one needs about 1e-5."""
     warmup: Fraction = 0.05
-    """Share of the steps that warm up."""
+    """Share of the steps over which the learning rate rises to its peak; it falls as a cosine afterwards. Raise it
+    where the loss jumps at the beginning."""
     weight_decay: Annotated[float, Field(ge=0)] = 0.01
-    """AdamW's decay."""
+    """AdamW's decay. Raise it where the validation loss rises while the training loss still falls."""
     dropout: Fraction = 0.0
     """Share of the embeddings and of each sub-layer's output that is zeroed while fine-tuning; a small model that is
     trained from nothing on few users needs it."""
     patience: Positive = 3
-    """Validations without a better loss before it stops; the best checkpoint is kept."""
+    """Validations without a better loss before it stops; the best checkpoint is kept. Raise it where the validation
+    loss is noisy."""
     validations_per_epoch: Positive = 1
-    """How often the validation loss is taken."""
+    """How often the validation loss is taken. Raise it where one epoch is long, so that it stops closer to the best
+    point."""
     max_seconds: Rate | None = None
-    """Stops at the next validation after this time."""
+    """Stops at the next validation after this time. None: only ``epochs`` and ``patience`` stop it."""

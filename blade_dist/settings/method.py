@@ -18,24 +18,27 @@ class RewardSettings(Section):
     and ``dgu/name@5`` measure against a distribution of that name instead of the user's own history. ``boost/name@5``
     is the mean of a boost of that name; ``excess/2@5`` the share of positions beyond 2 items of one of their groups."""
     normalise: bool = False
-    """Whether each metric is divided by its spread among the reference's lists for a prompt before it is weighed, so
-    that equal weights mean an equal say. Measured once, on 256 training prompts (of as many users, where there are
-    so many), when the prior is made, and kept with it. A metric that is only constrained is not divided."""
+    """Whether each metric is divided by its spread among the reference's lists for a prompt before it is weighted, so
+    that equal weights mean equal influence. Turn it on where metrics of different scale are mixed. Measured once, on
+    256 training prompts (of as many users, where there are so many), when the prior is made, and kept with it. A metric
+    that is only constrained is not divided."""
     distributions: dict[str, dict[str, Annotated[float, Field(ge=0)]]] = {}
     """Wanted shares of the positions, by name: group to share, sum 1; of the catalog's groups, or of ``head`` and
-    ``tail`` (by popularity). ``*`` is all items in none of the groups that are named, those without a group among
-    them. Several stakeholders (providers, categories, the long tail) take several."""
+    ``tail`` (by popularity). ``*`` is all items in none of the groups that are named, those without a group among them.
+    Several stakeholders (providers, categories, the long tail) take several."""
     boosts: dict[str, dict[Name, float]] = {}
     """Wishes for what is shown, by name: item id, or ``group:NAME``, to weight (negative: rather not). Soft, as opposed
     to ``lists.exclude`` and ``lists.at_most``, which no list breaks."""
     at_least: dict[str, float] = {}
-    """Floors: metric to the mean that the sampled lists must have; the loop weighs it up until they do. Refused where
-    no reference list reaches it or, of metrics that read held-out items, each prompt's best do not on average; not
-    beside ``train.validation_prompts`` or ``prior.refresh_every``."""
+    """Floors: metric to the mean that the sampled lists must have; the loop raises its weight until they do. Set one
+    where you know which value is enough rather than which weight leads there. Refused where no reference list reaches
+    it or, of metrics that read held-out items, each prompt's best do not on average; not beside
+    ``train.validation_prompts`` or ``prior.refresh_every``."""
     at_most: dict[str, float] = {}
     """Ceilings, likewise, for metrics where less is better."""
     multiplier_lr: Rate = 0.5
-    """How fast the weights of missed floors and ceilings rise, per step and unit that is missed."""
+    """How fast the weights of missed floors and ceilings rise, per step and unit that is missed. Raise it where a limit
+    is still missed at the end, lower it where its metric swings around the limit."""
 
     @property
     def constrained(self) -> list[str]:
@@ -50,16 +53,19 @@ class RewardSettings(Section):
 
 class PriorSettings(Section):
     size: Annotated[int, Field(ge=2)] = 32
-    """M: reference lists per training prompt."""
+    """M: reference lists per training prompt, written once. More of them make F finer at the top, which ``target:
+    static`` gains most from, and take longer to write."""
     prompts: Positive | None = None
-    """Training prompts that get ``size`` reference lists, drawn with ``run.seed``; the others are cold. None is all of
-    them."""
+    """Training prompts that get ``size`` reference lists, drawn with ``run.seed``; the others are cold. Set it where
+    writing them for all takes too long. None is all of them."""
     cold_size: NonNegative = 0
     """Reference lists of a cold prompt, fewer than ``size``; the pooled distribution of all prompts' lists stands for
-    those that it lacks."""
+    those that it lacks. A few of them tell easy prompts from hard ones."""
     refresh_every: Positive | None = None
     """Steps after which the policy writes the reference lists of the coming steps' prompts anew, ``size`` each; the
-    file of the reference's own stays as it is. Read by targets blade and static. None: the reference stays."""
+    file of the reference's own stays as it is. For long runs that leave the reference far behind; it adds ``size``
+    lists to the ``rollout.group_size`` that are written for a prompt of a step. Read by targets blade and static. None:
+    the reference stays."""
 
     @model_validator(mode="after")
     def _cold(self) -> PriorSettings:
@@ -85,21 +91,27 @@ def _tau(given: object) -> float | str:
 
 class PosteriorSettings(Section):
     tau: Annotated[float | Literal["auto"], BeforeValidator(_tau)] = 0.3
-    """The evidence's share of the posterior mean; 0 is the static baseline. auto: read off the groups at every step,
-    with the prior's strength."""
+    """The evidence's share of the posterior mean; 0 is the static baseline. Raise it where groups lie above all of
+    their reference lists, lower it where ``rollout.group_size`` is so small that a group says little. auto: estimated
+    from the groups at every step, with the prior's strength."""
     strength: Rate | None = None
-    """m, the prior's pseudo-count; default ``prior.size``. ``tau: auto`` estimates it, and reads this only until it has
-    seen a prompt with reference lists."""
+    """m, the prior's pseudo-count; default ``prior.size``. At a given ``tau`` it says how much ``smoothing`` counts, so
+    it rarely needs a change. ``tau: auto`` estimates it, and reads this only until it has seen a prompt with reference
+    lists."""
     smoothing: Rate = 0.5
-    """s, added to both sides of the Beta (1/2 is Jeffreys)."""
+    """s, added to both sides of the Beta (1/2 is Jeffreys). A larger one raises the proxy rewards of the worst lists,
+    so that they differ less from the others'."""
     ties: Literal["le", "mid", "lt", "exact"] = "le"
     """How lists of equal reward count in F: le all, mid half, lt none. exact: Best-of-N's own density ratio where there
-    are ties (N is ``learner.bon_n``)."""
+    are ties (N is ``learner.bon_n``). It matters where many lists of a prompt are equal in reward (``blade-dist prior``
+    says how many): try exact there."""
     proxy: Literal["log_mean", "mean_log"] = "log_mean"
-    """The proxy reward: log_mean is log E[F], mean_log is E[log F], by the digamma function (not with ``exact``)."""
+    """The proxy reward: log_mean is log E[F], mean_log is E[log F], by the digamma function (not with ``exact``).
+    mean_log lowers what is uncertain further, most of all the worst lists."""
     carry: Fraction = 0.0
     """How much of a prompt's earlier evidence returns at its next visit, of its 64 newest rewards; not beside
-    ``reward.at_least``, ``reward.at_most`` or ``prior.refresh_every``."""
+    ``reward.at_least``, ``reward.at_most`` or ``prior.refresh_every``. Raise it where groups are small and prompts are
+    visited often; what returns was written by an older policy."""
 
     @model_validator(mode="after")
     def _closed_form(self) -> PosteriorSettings:
@@ -113,13 +125,17 @@ class PosteriorSettings(Section):
 
 class AdvantageSettings(Section):
     scale: Literal["std", "none"] = "std"
-    """std divides by the group's standard deviation (GRPO); none does not, nor does ``target: bond`` ever."""
+    """std divides by the group's standard deviation (GRPO), so that every group weighs alike; none does not (nor does
+    ``target: bond`` ever), so that groups whose proxy rewards differ more weigh more."""
 
 
 class BondSettings(Section):
     beta: Annotated[float, Field(ge=0, le=1)] = 0.5
-    """The backward KL's share of the objective; the best of the anchor's two lists has the rest."""
+    """The backward KL's share of the objective; the rest is imitation of the better one of the anchor's two lists.
+    Lower it where the policy loses variety."""
     eta: Annotated[float, Field(gt=0, le=1)] = 0.02
-    """How far the anchor moves towards the policy after each step."""
+    """How far the anchor moves towards the policy after each step. Larger: N of the Best-of-N grows faster, and the run
+    is less steady."""
     gamma: Annotated[float, Field(ge=0)] = 0.0
-    """Weight of a further KL to the anchor; with ``beta`` it stands in for ``learner.kl_coef``."""
+    """Weight of a further KL to the anchor; with ``beta`` it stands in for ``learner.kl_coef``. Raise it where the
+    policy runs away from the anchor."""

@@ -11,21 +11,23 @@ from blade_dist.settings.section import Positive, Section
 
 class EvaluateSettings(Section):
     metrics: list[str] = ["ndcg@5", "recall@5", "hr@5", "mrr@5", "ild@5", "mgu@5", "dgu@5"]
-    """Columns of the table, besides the reward."""
+    """Columns of the table, besides the reward. Any metric that the reward may have."""
     beam_width: Annotated[int, Field(ge=0, le=20)] = 0
-    """Lists that beam search keeps per prompt; 0: lists are only decoded greedily and sampled."""
+    """Lists that beam search keeps per prompt; 0: lists are only decoded greedily and sampled. Set it to compare with
+    what a search at serving time would reach; its cost grows in proportion."""
     best_of: list[Annotated[int, Field(ge=2)]] = []
     """N of the Best-of-N searches that are shown too: N lists sampled from the first policy that is compared with (the
-    reference, say), of which the best one is taken."""
+    reference, say), of which the best one is taken. They show what the alignment is to save at serving time."""
     select_by: dict[str, float] = {}
     """How such a search chooses: metric to weight. None: by the reward. One that looks at held-out items is called an
-    oracle."""
+    oracle, as no one can choose so when lists are served."""
     max_prompts: Positive | None = None
-    """Test prompts, drawn with ``run.seed``; none is all of them."""
+    """Test prompts, drawn with ``run.seed``; none is all of them. Fewer are faster and give wider intervals."""
     bootstrap: Positive = 2000
-    """Resamples of the paired bootstrap over users."""
+    """Resamples of the paired bootstrap over users. More of them make the ends of the intervals steadier, not
+    narrower."""
 
 
 class TrackingSettings(Section):
     tensorboard: bool = True
-    """Whether every step's numbers also go to TensorBoard."""
+    """Whether every step's numbers also go to TensorBoard, besides ``metrics.parquet``."""

@@ -16,20 +16,24 @@ from blade_dist.settings.workers import LearnerSettings, RaySettings, RolloutSet
 
 class RunSettings(Section):
     dir: Path = Path("runs/default")
-    """Folder of every result; each stage writes its own folder below it and skips what is already whole."""
+    """Folder of every result; each stage writes its own folder below it and skips what is already whole. Take another
+    one for other data or another codec."""
     seed: NonNegative = 0
-    """Seed of everything: data, initialisation, sampling, bootstrap."""
+    """Seed of everything: data, initialisation, sampling, bootstrap. Repeat a run under several before you trust a
+    small difference."""
     compare: list[Literal["static", "bond", "grpo", "best_of_n_sft"]] = []
-    """Targets that ``blade-dist run`` also trains, on the same seed and budget, for its table."""
+    """Targets that ``blade-dist run`` also trains, on the same seed and budget, for its table. Each takes as long as
+    the first."""
 
 
 class Config(Section):
     """The whole tree."""
 
     target: Literal["blade", "static", "bond", "grpo", "best_of_n_sft"] = "blade"
-    """What the policy is aligned to; everything else is the same code."""
+    """What the policy is aligned to; everything else is the same code. The others are the baselines of blade."""
     colocate: bool | None = None
-    """GPU only: whether engines and learners share GPUs in pairs; none: only where there are too few for both."""
+    """GPU only: whether engines and learners share GPUs in pairs; none: only where there are too few for both. Sharing
+    takes half of the GPUs, and the two take turns."""
     run: RunSettings = RunSettings()
     """Where results go, and what a whole run holds."""
     data: DataSettings = DataSettings()
@@ -93,7 +97,7 @@ class Config(Section):
             for name in given:
                 if not any(metric.startswith(tuple(f"{base}/{name}@" for base in bases)) for metric in metrics):
                     raise ValueError(
-                        f"reward.{kind}.{name}: no metric goes by it; give {bases[0]}/{name}@{self.lists.k} a weight "
+                        f"reward.{kind}.{name}: no metric uses it; give {bases[0]}/{name}@{self.lists.k} a weight "
                         "in reward.weights, or leave it out"
                     )
         return self
@@ -115,7 +119,7 @@ class Config(Section):
             raise ValueError("codec.prompt: the text has no {history}")
         if self.data.targets < self.lists.k:
             raise ValueError(
-                f"data.targets: {self.data.targets} held-out items per prompt cannot teach lists of lists.k = "
+                f"data.targets: {self.data.targets} held-out items per prompt are too few for lists of lists.k = "
                 f"{self.lists.k} items; raise data.targets or lower lists.k"
             )
         if self.data.source in ("movielens", "amazon", "table") and self.data.path is None:

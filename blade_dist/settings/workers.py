@@ -11,112 +11,140 @@ from blade_dist.settings.section import Fraction, NonNegative, Positive, Rate, S
 
 class RolloutSettings(Section):
     engines: Positive = 1
-    """vLLM engines."""
+    """vLLM engines. More of them write a step's lists faster; with ``colocate`` as many as ``learner.workers``."""
     tensor_parallel: Positive = 1
-    """GPUs per engine."""
+    """GPUs per engine. Raise it only where the model and its KV cache do not fit on one: more engines are faster than
+    wider ones."""
     group_size: Annotated[int, Field(ge=2)] = 16
-    """G: lists per prompt and step."""
+    """G: lists per prompt and step, which are the step's evidence. Small groups make both the evidence and the
+    advantage noisy; generation takes time in proportion."""
     k: Positive | None = None
     """Items of a list in training, reference lists included; default ``lists.k``. Items that no part of the reward
     looks at cost time and add noise to the gradient: 5 is right where the reward is ndcg@5."""
     max_staleness: Annotated[int, Field(ge=0, le=8)] = 0
-    """Steps that generation may run ahead of the newest weights, while the learners learn; 0 is strictly on-policy."""
+    """Steps that generation may run ahead of the newest weights, while the learners learn; 0 is strictly on-policy. 1
+    is faster where engines and learners have GPUs of their own."""
     temperature: Rate = 1.0
-    """T of every training sample; the learner divides by the same."""
+    """T of every training sample; the learner divides by the same. Raise it where the lists of a group are too much
+    alike."""
     max_num_seqs: Positive = 256
-    """Sequences an engine decodes at once."""
+    """Sequences an engine decodes at once. Raise it while the GPU's KV cache has room, lower it where vLLM preempts."""
     gpu_memory_utilization: Annotated[float, Field(gt=0, lt=1)] = 0.4
-    """GPU only: share of the device that vLLM may take."""
+    """GPU only: share of the device that vLLM may take. About 0.85 where an engine has the GPU to itself; below one
+    half where it shares it with a learner."""
     kv_cache_gb: Positive = 1
-    """CPU only: size of the KV cache."""
+    """CPU only: size of the KV cache in GiB. Raise it where vLLM says that the longest sequence does not fit."""
     cpus_per_engine: Positive = 1
-    """CPU cores reserved (and threads used) by an engine."""
+    """CPU cores reserved (and threads used) by an engine. On CPU it sets the speed; on GPUs a few are enough."""
     start_timeout_s: Rate = 60.0
-    """How long the engines may wait for a place in the cluster."""
+    """How long, in seconds, the engines may wait for a place in the cluster. Raise it where nodes join late or the
+    cluster scales up first."""
     request_timeout_s: Rate = 600.0
-    """How long one call to an engine may take before the engine is replaced."""
+    """How long, in seconds, one call to an engine may take before the engine is replaced. Set it well above what an
+    engine's share of a step takes."""
 
 
 class LoraSettings(Section):
     rank: Literal[8, 16, 32, 64, 128, 256] = 16
-    """Of every adapter; one that vLLM serves."""
+    """Of every adapter; one that vLLM serves. A larger one can change the policy more, and is larger to push."""
     alpha: Positive = 32
-    """An adapter's part is scaled by ``alpha / rank``."""
+    """An adapter's part is scaled by ``alpha / rank``. Raising it acts like a higher learning rate."""
     modules: Annotated[list[str], Field(min_length=1)] = [
         *("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
     ]
-    """Linear layers that get an adapter, by the last part of their names."""
+    """Linear layers that get an adapter, by the last part of their names. Change it for architectures that name theirs
+    differently."""
 
 
 class LearnerSettings(Section):
     workers: Positive = 1
-    """Ranks."""
+    """Ranks, one per GPU (or per ``cpus_per_worker`` cores). Each learns its share of ``train.prompts_per_step``."""
     zero_stage: Annotated[int, Field(ge=0, le=3)] = 0
-    """DeepSpeed ZeRO stage."""
+    """DeepSpeed ZeRO stage: 1 shards the optimizer's state over the ranks, 2 the gradients too, 3 the weights too.
+    Raise it where a rank runs out of memory; 3 makes every push gather the weights."""
     lr: Rate = 1e-3
-    """Peak learning rate."""
+    """Peak learning rate. The default is for a small model from nothing; a pretrained one of 1B parameters and more
+    needs about 1e-6."""
     schedule: Literal["constant", "linear", "cosine"] = "linear"
-    """Of the learning rate, down to 0 at the last step."""
+    """Of the learning rate, down to 0 at the last step (constant stays). constant suits a run that may be prolonged."""
     warmup_steps: NonNegative = 0
-    """Steps of linear warm-up."""
+    """Steps of linear warm-up. Some 20 help a large model, whose first AdamW steps are the least certain."""
     weight_decay: Annotated[float, Field(ge=0)] = 0.0
-    """AdamW's decay."""
+    """AdamW's decay. The KL already holds the policy near the reference, so that 0 is usual."""
     betas: tuple[Fraction, Fraction] = (0.9, 0.999)
-    """AdamW's betas."""
+    """AdamW's betas: how slowly the means of gradient and squared gradient move. Lower the second (0.95) where single
+    batches make the loss jump."""
     clip_grad: Annotated[float, Field(ge=0)] = 1.0
-    """Largest norm of the global gradient; 0 turns clipping off."""
+    """Largest norm of the global gradient; 0 turns clipping off. Lower it where single batches make the loss jump."""
     clip_ratio: Annotated[float, Field(gt=0, lt=1)] = 0.2
-    """epsilon of the clipped importance ratio; it binds only where ``epochs`` is above 1."""
+    """epsilon of the clipped importance ratio; it binds only where ``epochs`` is above 1. Smaller keeps the policy
+    closer to the one that began the step."""
     truncation: Rate = 2.0
-    """C: largest weight of a stale sample (truncated importance sampling)."""
+    """C: largest weight of a stale sample (truncated importance sampling). It matters with ``rollout.max_staleness``
+    above 0; smaller means less variance and more bias."""
     epochs: Positive = 1
-    """Optimizer steps per batch of rollouts."""
+    """Optimizer steps per batch of rollouts. More of them use lists that are slow to generate more than once, at the
+    price of being off-policy."""
     bon_n: Annotated[int, Field(ge=2)] = 16
-    """N of the Best-of-N that is distilled: read by the default of ``kl_coef`` and by ``posterior.ties: exact``."""
+    """N of the Best-of-N that is distilled: read by the default of ``kl_coef`` and by ``posterior.ties: exact``. A
+    larger N lets the policy go further from the reference for its reward."""
     kl_coef: Annotated[float, Field(ge=0)] | None = None
-    """Weight of the KL to the reference; default ``1 / (bon_n - 1)``. Not read by ``target: bond``."""
+    """Weight of the KL to the reference; default ``1 / (bon_n - 1)``. Raise it where other qualities of the lists
+    suffer, lower it where the reward stalls near the reference. Not read by ``target: bond``."""
     tokens_per_microbatch: Positive = 16384
-    """Padded tokens of one forward; more are accumulated."""
+    """Padded tokens of one forward; more are accumulated. Lower it where a rank runs out of memory, raise it where it
+    has room; the gradient stays the same."""
     shared_prefix: bool = True
-    """Computes a prompt once for all its lists; where a model can't (the log says so), each list computes it anew."""
+    """Computes a prompt once for all its lists; where a model can't (the log says so), each list computes it anew. Turn
+    it off only to look for a fault."""
     lora: LoraSettings | None = None
     """Trains low-rank adapters on the reference (``{}`` with the defaults): only they are pushed, and the reference
     needs no memory of its own. None trains every weight."""
     gradient_checkpointing: bool = False
-    """Trades compute for memory."""
+    """Trades compute for memory: activations are computed again in the backward pass. Turn it on where even a small
+    ``tokens_per_microbatch`` does not fit."""
     cpus_per_worker: Positive = 1
-    """CPU cores reserved (and threads used) by a rank."""
+    """CPU cores reserved (and threads used) by a rank. On CPU it sets the speed; on GPUs a few are enough."""
 
 
 class WeightSettings(Section):
     transport: Literal["auto", "gloo", "nccl", "ipc"] = "auto"
-    """How weights reach the engines; auto: gloo on CPU, ipc where learner and engine share a GPU, else nccl."""
+    """How weights reach the engines; auto: gloo on CPU, ipc where learner and engine share a GPU, else nccl. Name one
+    only to override that choice."""
     bucket_mb: Positive = 1024
-    """Largest piece that is gathered and sent at once."""
+    """Largest piece that is gathered and sent at once, in MiB. Lower it where a push runs out of memory."""
     probe_prompts: Positive = 2
-    """Prompts of the log-prob probe after each push; every parameter has a part in each answer."""
+    """Prompts of the log-prob probe after each push; every parameter has a part in each answer. More of them find rarer
+    faults and take longer."""
     tolerance: Rate | None = None
-    """Largest log-prob gap; default 1e-4 in float32, 0.1 in bfloat16 (to be measured: see the GPU results)."""
+    """Largest log-prob gap between learner and engine after a push; beyond it the run stops. Default 1e-4 in float32,
+    0.1 in bfloat16 (to be measured: see the GPU results)."""
 
 
 class TrainSettings(Section):
     steps: Positive = 100
-    """Steps."""
+    """Steps of the alignment. Together with ``prompts_per_step`` it is the budget: so many prompts are visited."""
     prompts: Positive | None = None
-    """Training prompts that the prior and the alignment use, drawn with ``run.seed``; none is all of them."""
+    """Training prompts that the prior and the alignment use, drawn with ``run.seed``; none is all of them. On a large
+    log take about as many as the run visits, ``steps`` x ``prompts_per_step``, so that no reference lists are written
+    in vain."""
     prompts_per_step: Positive = 64
-    """B: prompts per step, over all ranks."""
+    """B: prompts per step, over all ranks. More of them make the gradient steadier and each step longer."""
     checkpoint_every: Positive = 20
-    """Steps between checkpoints."""
+    """Steps between checkpoints, which is also the most that is lost when a rank dies. Larger ones save time and disk
+    writes."""
     validation_prompts: NonNegative = 0
     """Validation prompts, drawn with ``run.seed``, whose greedy lists are scored at every checkpoint; the checkpoint
-    with the best mean reward becomes the policy. 0: the last one does."""
+    with the best mean reward becomes the policy. 0: the last one does. Some hundreds show a policy that becomes
+    worse."""
     patience: Positive | None = None
     """Checkpoints in a row without a better validation reward after which it stops; none: it never stops early."""
     keep_checkpoints: Positive = 2
-    """Checkpoints kept; an older one goes only after a newer one is whole."""
+    """Checkpoints kept; an older one is deleted only after a newer one is whole. Raise it to look back at how the
+    policy changed."""
     max_failures: NonNegative = 2
-    """How often the learners may be restarted from the last checkpoint."""
+    """How often the learners may be restarted from the last checkpoint. Raise it on machines that may be taken away; 0
+    stops at the first fault."""
 
 
 class RaySettings(Section):

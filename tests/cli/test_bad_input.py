@@ -38,7 +38,7 @@ def test_an_unknown_setting(program: Program) -> None:
         ("posterior.tau=1.5", "posterior.tau: write a number that is at least 0 and less than 1, or auto; got 1.5"),
         ("reward.weights={ndcg@3: .nan}", "reward.weights.ndcg@3: Input should be a finite number (got nan)"),
         ("learner.lr", "--set learner.lr: write section.key=value"),
-        ("lists.k=7", "data.targets: 3 held-out items per prompt cannot teach lists of lists.k = 7"),
+        ("lists.k=7", "data.targets: 3 held-out items per prompt are too few for lists of lists.k = 7"),
     ],
 )
 def test_a_wrong_value(program: Program, setting: str, message: str) -> None:

@@ -92,12 +92,11 @@ def test_values_that_can_be_counted_are_listed() -> None:
 
 
 def test_what_a_section_that_is_left_out_would_hold_is_a_comment() -> None:
-    said = explain_config(load_config(None), ["learner.lora.alpha"])
-    assert said.endswith(
-        "lora: null\n  # lora:\n  #   # An adapter's part is scaled by `alpha / rank`.\n  #   alpha: 32\n"
-    )
-    given = explain_config(load_config(None, ["learner.lora={alpha: 5}"]), ["learner.lora.alpha"])
-    assert given.endswith("lora:\n    # An adapter's part is scaled by `alpha / rank`.\n    alpha: 5\n")
+    meaning = "# An adapter's part is scaled by `alpha / rank`. Raising it acts like a higher learning rate."
+    absent = explain_config(load_config(None), ["learner.lora.alpha"])
+    assert absent.endswith(f"lora: null\n  # lora:\n  #   {meaning}\n  #   alpha: 32\n")
+    present = explain_config(load_config(None, ["learner.lora={alpha: 5}"]), ["learner.lora.alpha"])
+    assert present.endswith(f"lora:\n    {meaning}\n    alpha: 5\n")
     assert section_of(Config.model_fields["learner"].annotation) is type(Config().learner)
 
 

@@ -42,6 +42,13 @@ def test_every_setting_and_section_is_documented() -> None:
     assert [".".join(path) for path, field in found.items() if not field.description] == []
 
 
+def test_no_setting_s_help_only_restates_its_name() -> None:
+    helps = {
+        ".".join(path): field.description or "" for path, field in every_field() if not section_of(field.annotation)
+    }
+    assert [name for name, text in helps.items() if len(set(text.lower().split()) - set(name.split("_"))) < 8] == []
+
+
 def test_the_explained_tree_has_every_setting_below_its_description() -> None:
     lines = explain_config(load_config(None)).splitlines()
     whole = words("\n".join(line for line in lines if line.strip().startswith("#")))

@@ -31,6 +31,7 @@ from blade_dist.rollouts.pool import RunningPool
 from blade_dist.settings import Config
 from blade_dist.stages.align import align_stage
 from blade_dist.stages.export import export_stage
+from blade_dist.stages.opened import open_run
 from blade_dist.store.files import read_json
 from blade_dist.store.policy import context_length
 from blade_dist.store.run import RunPaths
@@ -122,7 +123,7 @@ def adapters(console: Console, peer: bool, steps: int = 4) -> dict[str, Any]:
     found, work = {}, replace(LLAMA_1B, prompts=64)
     for name, changed in (("full", work), ("lora", replace(work, lora_rank=16))):
         with _prepared(changed, steps) as config, PeakGpu() as gpu:
-            align_stage(config, console)
+            align_stage(open_run(config), console)
             paths = RunPaths(config.run.dir)
             policy, out = paths.policy(config.target), config.run.dir / "export"
             export_stage(config, policy, out, console)

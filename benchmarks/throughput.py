@@ -24,6 +24,7 @@ from benchmarks.report import write_result
 from benchmarks.workload import PRESETS, Workload
 from blade_dist.errors import UserError
 from blade_dist.stages.align import align_stage
+from blade_dist.stages.opened import open_run
 from blade_dist.store.run import RunPaths
 
 SWEEPS = {"group": (4, 8, 16, 32), "prompt_tokens": (100, 250, 500), "items": (1_000, 10_000, 100_000)}
@@ -41,7 +42,7 @@ def measure(work: Workload, steps: int, warmup: int, console: Console) -> dict[s
         config = make_config(work, Path(name) / "run", warmup + steps)
         parameters = prepare(config, work)
         with PeakMemory() as memory:
-            align_stage(config, console)
+            align_stage(open_run(config), console)
         paths = RunPaths(config.run.dir)
         rows = pq.read_table(paths.target(config.target) / "metrics.parquet").to_pylist()
     for row in rows:

@@ -15,6 +15,7 @@ from blade_dist.settings import Config
 from blade_dist.settings.explain import explain_config
 from blade_dist.settings.load import dump_config, load_config
 from blade_dist.store.files import check_folder, write_text
+from blade_dist.tracking.say import say
 
 RAY_JOB = "RAY_JOB_CONFIG_JSON_ENV_VAR"
 """Ray sets it in the entrypoint of a submitted job."""
@@ -46,7 +47,7 @@ def main() -> None:
         cause = origin(error)
         if not isinstance(cause, UserError):
             raise
-        console.print(f"error: {' '.join(str(cause).split())}", markup=False, highlight=False, soft_wrap=True)
+        say(console, f"error: {' '.join(str(cause).split())}")
         sys.exit(2)
 
 
@@ -151,9 +152,11 @@ def prior(path: ConfigFile, overrides: Overrides = None) -> None:
 
     Example: blade-dist prior my.yaml --set prior.size=64
     """
+    from blade_dist.stages.opened import open_run
     from blade_dist.stages.prior import prior_stage
 
-    prior_stage(*_read(path, overrides))
+    settings, console = _read(path, overrides)
+    prior_stage(open_run(settings), console)
 
 
 @app.command()
@@ -163,8 +166,10 @@ def train(path: ConfigFile, overrides: Overrides = None) -> None:
     Example: blade-dist train my.yaml --set target=static
     """
     from blade_dist.stages.align import align_stage
+    from blade_dist.stages.opened import open_run
 
-    align_stage(*_read(path, overrides))
+    settings, console = _read(path, overrides)
+    align_stage(open_run(settings), console)
 
 
 @app.command()
@@ -202,10 +207,11 @@ def sweep(
 
     Example: blade-dist sweep my.yaml --over 'reward.weights.ild@5=0,0.3,1' --set train.validation_prompts=500
     """
+    from blade_dist.stages.opened import open_run
     from blade_dist.stages.sweep import sweep_stage
 
     settings, console = _read(path, overrides)
-    outcomes = sweep_stage(settings, over, samples, by, early_stop, console)
+    outcomes = sweep_stage(open_run(settings), over, samples, by, early_stop, console)
     if any(outcome.ended == "failed" for outcome in outcomes):
         raise typer.Exit(1)
 
@@ -224,9 +230,10 @@ def evaluate(
     Example: blade-dist evaluate my.yaml --checkpoint runs/my/blade/policy --against runs/my/sft/policy
     """
     from blade_dist.stages.evaluate import evaluate_stage
+    from blade_dist.stages.opened import open_run
 
     settings, console = _read(path, overrides)
-    evaluate_stage(settings, checkpoint, against or [], console)
+    evaluate_stage(open_run(settings), checkpoint, against or [], console)
 
 
 @app.command()

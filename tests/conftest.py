@@ -19,6 +19,7 @@ from blade_dist.data.prompts import PromptTable, write_prompts
 from blade_dist.settings import Config
 from blade_dist.settings.load import load_config
 from blade_dist.stages.align import align_stage
+from blade_dist.stages.opened import open_run
 from blade_dist.stages.sft import sft_stage
 from blade_dist.store.run import RunPaths
 from tests.helpers.catalogs import make_catalog, whole
@@ -116,7 +117,7 @@ def trained(
         )
         if runs:
             shutil.copyfile(runs[1].prior, RunPaths(config.run.dir).prior)
-        align_stage(config, Console(quiet=True))
+        align_stage(open_run(config), Console(quiet=True))
         runs[number] = RunPaths(config.run.dir)
     return runs
 

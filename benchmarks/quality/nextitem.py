@@ -14,8 +14,8 @@ from blade_dist.evaluation.per_user import per_user_rows
 from blade_dist.rewards.batch import Lists
 from blade_dist.rewards.composite import Composite
 from blade_dist.settings import Config
-from blade_dist.stages.inputs import check_inputs
-from blade_dist.stages.prior import reward_scales
+from blade_dist.stages.evaluate import scaled_reward
+from blade_dist.stages.opened import open_run
 
 NAME = "SASRec"
 CUT = 5
@@ -33,9 +33,9 @@ def write_rows(config: Config, decodes: tuple[str, ...], path: Path, rates: Sequ
         path: the Parquet file.
         rates: learning rates that are tried; :func:`chosen_rate` reads the best one.
     """
-    inputs = check_inputs(config)
-    inputs.composite.rescale(reward_scales(config, inputs))
-    data, k = inputs.data, config.lists.k
+    run = open_run(config)
+    reward = scaled_reward(run)
+    data, k = run.data, config.lists.k
     train, validation, test = (table.rows(np.arange(len(table))) for table in (data.train, data.validation, data.test))
     known = (data.catalog, training_sequences(train), validation)
     fitted = fit(known, config.model.build, config.data.max_history, config.lists, CUT, config.run.seed, rates)
@@ -43,7 +43,7 @@ def write_rows(config: Config, decodes: tuple[str, ...], path: Path, rates: Sequ
     lists = Lists(items, test.targets, test.history, data.catalog, test.user)
     names = dict.fromkeys([*config.evaluate.metrics, *config.reward.scored], 1.0)
     metrics = Composite(names, data.catalog, k, distributions=config.reward.distributions)
-    rows = [per_user_rows(NAME, decode, test, lists, metrics, inputs.composite) for decode in decodes]
+    rows = [per_user_rows(NAME, decode, test, lists, metrics, reward) for decode in decodes]
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(path.name + ".tmp")
     table = pa.concat_tables(rows)

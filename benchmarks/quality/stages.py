@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -15,6 +15,7 @@ from blade_dist.settings import Config
 from blade_dist.stages.align import align_stage
 from blade_dist.stages.data import data_stage
 from blade_dist.stages.evaluate import evaluate_stage
+from blade_dist.stages.opened import OpenedRun, open_run
 from blade_dist.stages.prior import prior_stage
 from blade_dist.stages.sft import sft_stage
 
@@ -47,9 +48,11 @@ def stage(name: str, config: Config, *checkpoints: Path) -> None:
         console = Console(file=log, width=WIDTH)
         try:
             if name == "evaluate":
-                evaluate_stage(config, checkpoints[0], list(checkpoints[1:]), console)
+                evaluate_stage(open_run(config), checkpoints[0], list(checkpoints[1:]), console)
+            elif name in OPENED:
+                OPENED[name](open_run(config), console)
             else:
-                STAGES[name](config, console)
+                PREPARING[name](config, console)
         except UserError as error:
             raise SystemExit(f"{name}, {config.run.dir}: {error}") from error
 
@@ -63,4 +66,7 @@ def link(run: Path, shared: Mapping[str, Path]) -> Path:
     return run
 
 
-STAGES = {"data": data_stage, "sft": sft_stage, "prior": prior_stage, "train": align_stage}
+PREPARING = {"data": data_stage, "sft": sft_stage}
+
+OPENED: dict[str, Callable[[OpenedRun, Console], object]] = {"prior": prior_stage, "train": align_stage}
+"""Stages of a run whose data and reference are there."""

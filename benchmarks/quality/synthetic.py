@@ -25,11 +25,10 @@ from benchmarks.quality.regimes import MAIN, NOISE, RATES, SEARCHES, TAU, TAUS, 
 from benchmarks.quality.stages import link, one_ray, stage
 from benchmarks.report import write_result
 from blade_dist.evaluation.bootstrap import paired_bootstrap
-from blade_dist.posterior.prior import Prior
 from blade_dist.settings import Config
 from blade_dist.settings.load import load_config
-from blade_dist.stages.inputs import check_inputs
-from blade_dist.stages.prior import prior_stamp
+from blade_dist.stages.opened import open_run
+from blade_dist.stages.prior import open_prior
 from blade_dist.store.run import RunPaths
 from blade_dist.tracking.means import mean_of_last
 
@@ -92,8 +91,8 @@ class Study:
         if not (paths.evaluation / "per_user.parquet").is_file():
             stage("evaluate", self._settings(cell, run), paths.policy("blade"), paths.reference)
         rows = pq.read_table(paths.evaluation / "per_user.parquet").to_pandas()
-        inputs = check_inputs(self._settings(cell, run))
-        rows = rows[~rows["user"].isin(inputs.data.train.rows(inputs.rows).user)]
+        opened = open_run(self._settings(cell, run))
+        rows = rows[~rows["user"].isin(opened.data.train.rows(opened.rows).user)]
         found = against_search(rows, next(iter(cell.regime.changes["reward.weights"])))
         self._say(f"{metric}: {found['mean']:+.4f} against the search", cell)
         return found
@@ -103,8 +102,9 @@ class Study:
         config = self._config(self._folder / f"seed{seed}" / "truth", MAIN, seed, {"prior.size": TRUE_LISTS})
         link(config.run.dir, {"data": self._folder / MAIN.catalog, "sft": self._base(MAIN, seed)})
         stage("prior", config)
-        found = Prior.load(RunPaths(config.run.dir).prior, prior_stamp(config, check_inputs(config)))
-        return supervision(found.rewards, config.learner.bon_n)
+        prior = open_prior(open_run(config))
+        assert prior is not None  # the stage has just made it
+        return supervision(prior.rewards, config.learner.bon_n)
 
     def floor(self) -> float:
         """Share of informative groups that a ratio is taken of at least: one group of a step."""

@@ -19,7 +19,7 @@ from blade_dist.errors import UserError
 from blade_dist.learners.policy import load_model
 from blade_dist.nodes.survey import versions
 from blade_dist.settings import Config
-from blade_dist.stages.inputs import check_lists, check_metrics
+from blade_dist.stages.opened import check_lists, check_metrics
 from blade_dist.store.run import RunPaths
 
 PORTS = {6379: "the Ray head", 8265: "Ray's dashboard"}

@@ -10,7 +10,10 @@ from numpy.typing import NDArray
 from blade_dist.batches import Prompts, Ragged
 from blade_dist.catalog.catalog import Catalog
 from blade_dist.rewards.batch import Lists
-from blade_dist.rewards.composite import Composite
+from blade_dist.rewards.composite import Composite, Scores
+
+Scored = tuple[Scores, dict[str, Scores]]
+"""Total and parts of some lists."""
 
 
 def best_of(items: NDArray[np.int32], scores: NDArray[np.float64]) -> NDArray[np.int32]:
@@ -30,9 +33,22 @@ def repeated(prompts: Prompts, items: NDArray[np.int32], catalog: Catalog) -> Li
 
 
 def is_oracle(select: Composite, lists: Lists) -> bool:
-    """Whether the choice looks at held-out items, which nobody has at serving time.
+    """Whether the choice looks at held-out items, which nobody has at serving time, see :func:`oracle_parts`."""
+    (held_out, _), (seen, _) = _scored_twice(select, lists)
+    return not np.array_equal(held_out, seen)
 
-    Found by trying: the lists are scored as if all of their own items were held out, and as if the history's were.
+
+def oracle_parts(composite: Composite, lists: Lists) -> set[str]:
+    """Names of the metrics that look at held-out items.
+
+    Found by trying, as a user's own function does not say what it reads: the lists are scored as if all of their own
+    items were held out, and as if the history's were.
     """
+    (_, held_out), (_, seen) = _scored_twice(composite, lists)
+    return {name for name, scores in held_out.items() if not np.array_equal(scores, seen[name])}
+
+
+def _scored_twice(composite: Composite, lists: Lists) -> tuple[Scored, Scored]:
+    """With the lists' own items held out, and with the history's."""
     own, none = replace(lists, targets=Ragged.of(list(lists.items))), replace(lists, targets=lists.history)
-    return not np.array_equal(select.score(own)[0], select.score(none)[0])
+    return composite.score(own), composite.score(none)

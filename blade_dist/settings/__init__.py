@@ -11,7 +11,7 @@ from blade_dist.settings.inputs import (
 )
 from blade_dist.settings.method import RewardSettings
 from blade_dist.settings.tree import Config
-from blade_dist.settings.workers import LearnerSettings, LoraSettings
+from blade_dist.settings.workers import LearnerSettings, LoraSettings, TrainSettings
 
 __all__ = [
     "BuildSettings",
@@ -25,4 +25,5 @@ __all__ = [
     "ModelSettings",
     "RewardSettings",
     "SyntheticSettings",
+    "TrainSettings",
 ]

@@ -12,6 +12,7 @@ from blade_dist.data.bundle import read_card
 from blade_dist.data.card import WITHOUT_GROUP
 from blade_dist.data.prepare import prepare_data
 from blade_dist.settings import Config
+from blade_dist.tracking.say import say
 
 
 def data_stage(config: Config, console: Console) -> None:
@@ -20,12 +21,11 @@ def data_stage(config: Config, console: Console) -> None:
         prepare_data(config)
     card = read_card(config.run.dir / "data") or {}
     log, prompts = card["log"], card["prompts"]
-    console.print(
+    say(
+        console,
         f"data: {log['read']} interactions read, {log['left']} left after filters; {log['users']} users, "
         f"{card['catalog']['items']} items in {card['catalog']['groups']} groups; prompts: "
         + ", ".join(f"{count} {split}" for split, count in prompts.items()),
-        highlight=False,
-        soft_wrap=True,
     )
     _name_items_without_group(card["catalog"], config.run.dir / "data" / WITHOUT_GROUP, console)
 
@@ -35,10 +35,8 @@ def _name_items_without_group(catalog: dict[str, Any], ids: Path, console: Conso
     bare, named = catalog["items_without_group"], catalog.get("first_without_group")
     if named and catalog["groups"]:
         listed = f" (all ids: {ids})" if ids.is_file() else ""
-        console.print(
+        say(
+            console,
             f"data: {bare} of {catalog['items']} items have no group: {', '.join(named)}{', ...' * (bare > len(named))}"
             f"{listed}; they count in no group's share (mgu, dgu, calibration), and two of them are alike (ild)",
-            highlight=False,
-            markup=False,
-            soft_wrap=True,
         )

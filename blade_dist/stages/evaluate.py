@@ -17,6 +17,7 @@ from blade_dist.catalog.legality import Legality
 from blade_dist.catalog.rules import make_rules
 from blade_dist.cluster.placement import place_here
 from blade_dist.cluster.runtime import ray_runtime
+from blade_dist.errors import UserError
 from blade_dist.evaluation.baselines import cooccurrence_lists, popularity_lists
 from blade_dist.evaluation.corpus import illegal_rates
 from blade_dist.evaluation.per_user import differences, per_user_rows, render, render_differences, summarise
@@ -24,12 +25,15 @@ from blade_dist.evaluation.search import best_of, is_oracle, repeated
 from blade_dist.learners.packing import PromptLists
 from blade_dist.learners.policy import Policy, load_model, sequence_logprobs
 from blade_dist.rewards.batch import Lists
+from blade_dist.rewards.composite import Composite
 from blade_dist.rollouts.pool import EnginePool
 from blade_dist.settings import Config
-from blade_dist.stages.inputs import Inputs, check_inputs, engines, make_composite, search_choice
-from blade_dist.stages.prior import reward_scales
+from blade_dist.stages.actors import engines
+from blade_dist.stages.opened import OpenedRun, make_composite, search_choice
+from blade_dist.stages.prior import open_prior
 from blade_dist.store.files import write_json
 from blade_dist.store.policy import PolicyStamp, read_policy
+from blade_dist.tracking.say import say, show_table
 from blade_dist.training.probe import ask_engines, probe_gap, probe_request
 from blade_dist.training.prompter import Prompter
 from blade_dist.weights.gather import source
@@ -42,33 +46,28 @@ TABLE_WIDTH = 160
 """Characters of a line where no terminal says how many it has."""
 
 
-def evaluate_stage(config: Config, checkpoint: Path, against: list[Path], console: Console) -> dict[str, Any]:
+def evaluate_stage(run: OpenedRun, checkpoint: Path, against: list[Path], console: Console) -> dict[str, Any]:
     """Writes ``evaluation/per_user.parquet`` and ``summary.json``, prints the tables, returns the summary.
 
     Differences are the first checkpoint minus the first of ``against``, per user, greedy and sampled.
     """
-    inputs = check_inputs(config)
-    inputs.composite.rescale(reward_scales(config, inputs))
+    config, data, reward = run.config, run.data, scaled_reward(run)
     paths = [checkpoint, *against]
-    names = _names([read_policy(path, inputs.data.codec.fingerprint()) for path in paths])
-    prompts = inputs.data.test.rows(_chosen(config, len(inputs.data.test)))
-    reported = make_composite(config, inputs.data, _reported(config))
+    names = _names([read_policy(path, data.codec.fingerprint()) for path in paths])
+    prompts = data.test.rows(_chosen(config, len(data.test)))
+    reported = make_composite(config, data, _reported(config))
 
     def as_lists(items: NDArray[np.int32]) -> Lists:
-        return Lists(items, prompts.targets, prompts.history, inputs.data.catalog, prompts.user)
+        return Lists(items, prompts.targets, prompts.history, data.catalog, prompts.user)
 
     decodes = _decodes(config)
-    lists = {
-        (name, decode): as_lists(items)
-        for name, items in _baselines(config, inputs, prompts).items()
-        for decode in decodes
-    }
+    lists = {(name, decode): as_lists(items) for name, items in _baselines(run, prompts).items() for decode in decodes}
     illegal: dict[tuple[str, str], dict[str, float]] = {}
     with (
         ray_runtime(config),
-        engines(config, inputs.paths, checkpoint, place_here(config, learners=False).engines) as pool,
+        engines(config, run.paths, checkpoint, place_here(config, learners=False).engines) as pool,
     ):
-        served = _Served(config, inputs, pool)
+        served = _Served(run, pool)
         for number, (name, path) in enumerate(zip(names, paths, strict=True), start=1):
             served.push(path, number)
             for decode in decodes:
@@ -76,29 +75,43 @@ def evaluate_stage(config: Config, checkpoint: Path, against: list[Path], consol
                 lists[name, decode] = as_lists(written.items[:, 0])
                 illegal[name, decode] = illegal_rates(written.invalid, written.duplicate, config.lists.k)
             if config.evaluate.best_of and name == names[:2][-1]:
-                for search, items in _searches(config, inputs, prompts, served.sample(prompts.index)).items():
+                for search, items in _searches(run, reward, prompts, served.sample(prompts.index)).items():
                     lists[f"{name} {search}", "sampled"] = as_lists(items)
-            console.print(f"evaluate: {name}, {len(prompts)} prompts")
+            say(console, f"evaluate: {name}, {len(prompts)} prompts")
     rows = pa.concat_tables(
-        per_user_rows(name, decode, prompts, batch, reported, inputs.composite)
-        for (name, decode), batch in lists.items()
+        per_user_rows(name, decode, prompts, batch, reported, reward) for (name, decode), batch in lists.items()
     )
     summary = _summary(config, rows, lists, illegal, names)
-    _write(rows, summary, inputs.paths.evaluation)
+    _write(rows, summary, run.paths.evaluation)
     _show(config, rows, summary, names, console)
     return summary
+
+
+def scaled_reward(run: OpenedRun) -> Composite:
+    """The reward, each metric divided by its scale where ``reward.normalise`` says so.
+
+    Raises:
+        UserError: no prior says the scales yet.
+    """
+    reward = make_composite(run.config, run.data, run.config.reward.scored)
+    if run.config.reward.normalise:
+        if (prior := open_prior(run)) is None:
+            raise UserError(f"reward.normalise: {run.paths.prior} would say the scales; run `blade-dist prior` first")
+        reward.rescale(prior.scales)
+    return reward
 
 
 class _Served:
     """Engines that serve one checkpoint after another."""
 
-    def __init__(self, config: Config, inputs: Inputs, pool: EnginePool) -> None:
+    def __init__(self, run: OpenedRun, pool: EnginePool) -> None:
+        config, codec, prompts = run.config, run.data.codec, run.data.test
         self._config = config
         self._pool = pool
-        self._pad = inputs.data.codec.pad
-        self._legality = Legality.load(config.lists, inputs.data.codec, inputs.paths.trie, inputs.paths.catalog)
-        self._prompter = Prompter(inputs.data.test, inputs.data.codec, config.run.seed, config.lists.exclude_history)
-        rows = np.arange(min(config.weights.probe_prompts, len(inputs.data.test)))
+        self._pad = codec.pad
+        self._legality = Legality.load(config.lists, codec, run.paths.trie, run.paths.catalog)
+        self._prompter = Prompter(prompts, codec, config.run.seed, config.lists.exclude_history)
+        rows = np.arange(min(config.weights.probe_prompts, len(prompts)))
         self._probe = probe_request(self._prompter, rows, 1.0)
 
     def push(self, path: Path, number: int) -> None:
@@ -130,24 +143,24 @@ class _Served:
 
 
 def _searches(
-    config: Config, inputs: Inputs, prompts: Prompts, sampled: NDArray[np.int32]
+    run: OpenedRun, reward: Composite, prompts: Prompts, sampled: NDArray[np.int32]
 ) -> dict[str, NDArray[np.int32]]:
     """The best of the first N lists of each prompt, for every N and by every choice."""
-    everything = repeated(prompts, sampled, inputs.data.catalog)
+    everything = repeated(prompts, sampled, run.data.catalog)
     found: dict[str, NDArray[np.int32]] = {}
-    for select in filter(None, (search_choice(config, inputs.data), inputs.composite)):
+    for select in filter(None, (search_choice(run.config, run.data), reward)):
         oracle = " (oracle)" if is_oracle(select, everything) else ""
         scores = select.score(everything)[0].reshape(sampled.shape[:2])
-        for n in config.evaluate.best_of:
+        for n in run.config.evaluate.best_of:
             found.setdefault(f"best of {n}{oracle}", best_of(sampled[:, :n], scores[:, :n]))
     return found
 
 
-def _baselines(config: Config, inputs: Inputs, prompts: Prompts) -> dict[str, NDArray[np.int32]]:
+def _baselines(run: OpenedRun, prompts: Prompts) -> dict[str, NDArray[np.int32]]:
     """Lists of the recommenders without a model; they do not sample, so both ways of decoding show the same."""
-    catalog, k, excluded = inputs.data.catalog, config.lists.k, config.lists.exclude_history
-    train = inputs.data.train.rows(np.arange(len(inputs.data.train)))
-    rules = make_rules(config.lists, catalog)
+    lists, catalog = run.config.lists, run.data.catalog
+    k, excluded, rules = lists.k, lists.exclude_history, make_rules(lists, catalog)
+    train = run.data.train.rows(np.arange(len(run.data.train)))
     return {
         "popularity": popularity_lists(catalog, prompts, k, excluded, rules),
         "co-occurrence": cooccurrence_lists(catalog, train, prompts, k, excluded, rules),
@@ -209,8 +222,7 @@ def _show(config: Config, rows: pa.Table, summary: dict[str, Any], names: list[s
     for decode in _decodes(config):
         key = _difference_key(decode)
         table = render(rows, decode, config.evaluate.bootstrap, config.run.seed)
-        wide = console if console.is_terminal else Console(file=console.file, width=TABLE_WIDTH)
-        wide.print(table)
+        show_table(console, table, TABLE_WIDTH)
         if key in summary:
             console.print(render_differences(f"{decode}: {names[0]} minus {names[1]}, per user", summary[key]))
 

@@ -13,6 +13,7 @@ from blade_dist.errors import UserError
 from blade_dist.settings import Config
 from blade_dist.store.files import check_folder, whole_folder
 from blade_dist.store.policy import read_policy
+from blade_dist.tracking.say import say
 
 
 def export_stage(config: Config, checkpoint: Path, out: Path, console: Console) -> None:
@@ -45,4 +46,4 @@ def export_stage(config: Config, checkpoint: Path, out: Path, console: Console) 
             **config.lists.model_dump(include={"exclude_history", "exclude", "at_most"}),
         }
         (folder / "recommender.json").write_text(json.dumps(recommender, indent=2) + "\n")
-    console.print(f"export: {stamp.policy} (step {stamp.step}) -> {out}")
+    say(console, f"export: {stamp.policy} (step {stamp.step}) -> {out}")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import shutil
 import threading
 from collections.abc import Callable
 from pathlib import Path
@@ -16,21 +17,26 @@ from ray.train.torch import TorchConfig, TorchTrainer
 from blade_dist.cluster.placement import Role
 from blade_dist.errors import UserError
 from blade_dist.settings import Config
-from blade_dist.store.files import read_json
+from blade_dist.store.files import read_json, whole_folder
 from blade_dist.tracking.watch import Onlooker
 
 POLL_S = 1.0
 """How often the driver asks the tracker for new rows."""
 
 
-def check_ranks(config: Config, stage: Path) -> None:
-    """Raises UserError where an unfinished run in the stage's folder has checkpoints of another number of ranks: the
-    optimizer's partition, and the state of random numbers, are a rank's own."""
+def check_ranks(workers: int, stage: Path) -> None:
+    """Whether ``workers`` learners can go on from the checkpoints, if any, in the stage's folder.
+
+    Optimizer partitions and the states of random numbers are saved rank by rank, so that no other number can.
+
+    Raises:
+        UserError: they are of another number.
+    """
     for saved in stage.glob("learners/checkpoint_*/progress.json"):
-        there, now = (read_json(saved) or {}).get("ranks"), config.learner.workers
-        if there not in (None, now):
+        there = (read_json(saved) or {}).get("ranks")
+        if there not in (None, workers):
             raise UserError(
-                f"learner.workers: the checkpoints in {stage} are of {there} learners, and this run has {now}; set "
+                f"learner.workers: the checkpoints in {stage} are of {there} learners, and this run has {workers}; set "
                 f"learner.workers={there} to go on from them, or delete {stage} to begin anew"
             )
 
@@ -87,6 +93,20 @@ def fit(
     finally:
         stop.set()
         watcher.join()
+
+
+def publish(result: Result, checkpoints: CheckpointConfig, policy: Path) -> None:
+    """Copies the policy in the best checkpoint, or in the last one where none is scored, to the folder ``policy``.
+
+    Raises:
+        RuntimeError: the learners left no checkpoint.
+    """
+    score, order = checkpoints.checkpoint_score_attribute, checkpoints.checkpoint_score_order
+    chosen = result.checkpoint if score is None else result.get_best_checkpoint(score, order or "max")
+    if chosen is None:
+        raise RuntimeError(f"{policy.parent}: the learners left no checkpoint")
+    with chosen.as_directory() as folder, whole_folder(policy) as target:
+        shutil.copytree(Path(folder) / "policy", target, dirs_exist_ok=True)
 
 
 def _run_rank(given: dict[str, Any]) -> None:

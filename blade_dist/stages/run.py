@@ -20,10 +20,11 @@ from blade_dist.stages.align import align_stage
 from blade_dist.stages.data import data_stage
 from blade_dist.stages.evaluate import evaluate_stage
 from blade_dist.stages.export import export_stage
-from blade_dist.stages.inputs import check_lists, check_metrics
+from blade_dist.stages.opened import check_lists, check_metrics, open_run
 from blade_dist.stages.sft import sft_stage
 from blade_dist.store.files import read_json, write_json
 from blade_dist.store.run import RunPaths
+from blade_dist.tracking.say import say
 
 SAMPLE_S = 1.0
 """Time between two looks at the memory."""
@@ -50,15 +51,16 @@ def run_stages(config: Config, console: Console) -> None:
         check_metrics(config, data)
         check_lists(config, data)
         timed("sft", sft_stage, config, console)
+        run = open_run(config)
         for target in targets:
-            timed(f"train {target}", align_stage, config.model_copy(update={"target": target}), console)
+            timed(f"train {target}", align_stage, run.under(config.model_copy(update={"target": target})), console)
         others = [paths.reference, *(paths.policy(target) for target in targets[:-1])]
-        evaluated = timed("evaluate", evaluate_stage, config, paths.policy(config.target), others, console)
+        evaluated = timed("evaluate", evaluate_stage, run, paths.policy(config.target), others, console)
         timed("export", export_stage, config, paths.policy(config.target), paths.root / "export", console)
     shutil.copyfile(paths.evaluation / "per_user.parquet", paths.root / "per_user.parquet")
     summary = {**evaluated, **_training(paths, targets), "seconds": seconds, "peak_rss_bytes": peak[0]}
     write_json(paths.root / "summary.json", summary)
-    console.print(f"summary: {paths.root / 'summary.json'}; model: {paths.root / 'export'}")
+    say(console, f"summary: {paths.root / 'summary.json'}; model: {paths.root / 'export'}")
 
 
 def _training(paths: RunPaths, targets: Sequence[str]) -> dict[str, Any]:

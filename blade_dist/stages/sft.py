@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 from pathlib import Path
 
 from ray.train import CheckpointConfig
@@ -14,12 +13,13 @@ from blade_dist.learners.dropout import check_layers
 from blade_dist.learners.policy import model_without_weights
 from blade_dist.settings import Config
 from blade_dist.settings.load import dump_config
-from blade_dist.stages.fit import check_ranks, fit
-from blade_dist.stages.inputs import tracker
-from blade_dist.store.files import whole_folder, write_text
+from blade_dist.stages.actors import tracker
+from blade_dist.stages.fit import check_ranks, fit, publish
+from blade_dist.store.files import write_text
 from blade_dist.store.fingerprint import fingerprint
 from blade_dist.store.policy import check_base
 from blade_dist.store.run import RunPaths, is_done, mark
+from blade_dist.tracking.say import say
 from blade_dist.tracking.watch import ProgressPrinter
 from blade_dist.training.sft import SftJob, fine_tune
 
@@ -37,26 +37,22 @@ def sft_stage(config: Config, console: Console) -> None:
         config.model, config.sft, config.run.seed, config.lists.k, data.codec.fingerprint(), data.train.fingerprint()
     )
     if is_done(paths.sft, stamp, "the fine-tuned model"):
-        console.print(f"sft: {paths.reference} is already there")
+        say(console, f"sft: {paths.reference} is already there")
         return
-    check_ranks(config, paths.sft)
+    check_ranks(config.learner.workers, paths.sft)
     mark(paths.sft, stamp, done=False)
     write_text(paths.sft / "config.yaml", dump_config(config))
     steps = -(-len(data.train) // config.sft.batch_size) * config.sft.epochs
     best_and_last = CheckpointConfig(
         num_to_keep=2, checkpoint_score_attribute="validation_loss", checkpoint_score_order="min"
     )
-    with tracker(config, paths.sft) as log:
+    with tracker(paths.sft, config.tracking.tensorboard) as log:
         roles = place_here(config, engines=False).learners
         job = SftJob(config, config.run.dir.absolute(), log)
         result = fit(
             fine_tune, job, config, paths.sft / "learners", roles, best_and_last, ProgressPrinter(steps, console)
         )
-    best = result.get_best_checkpoint("validation_loss", "min")
-    if best is None:
-        raise RuntimeError(f"{paths.sft}: the learners left no checkpoint")
-    with best.as_directory() as folder, whole_folder(paths.reference) as target:
-        shutil.copytree(Path(folder) / "policy", target, dirs_exist_ok=True)
+    publish(result, best_and_last, paths.reference)
     mark(paths.sft, stamp, done=True)
 
 

@@ -12,28 +12,29 @@ from rich.console import Console
 from blade_dist.cluster.placement import cluster_nodes, demand, place_copies
 from blade_dist.cluster.runtime import ray_runtime
 from blade_dist.errors import UserError
-from blade_dist.settings import Config
-from blade_dist.stages.align import align_stamp, check_alignment
+from blade_dist.stages.align import align_stamp
 from blade_dist.stages.constraints import check_limits
-from blade_dist.stages.prior import prior_stage, prior_stamp
+from blade_dist.stages.opened import OpenedRun
+from blade_dist.stages.prior import prior_stage
 from blade_dist.stages.trials import Halving, Trial, run_trials
 from blade_dist.store.files import read_json
 from blade_dist.store.run import RunPaths, is_done
 from blade_dist.sweep.comparable import Obstacle, obstacle
 from blade_dist.sweep.results import Criterion, Outcome, ranked, render, write_results
 from blade_dist.sweep.space import SEED, Point, points
+from blade_dist.tracking.say import say, show_table
 
 TABLE_WIDTH = 200
 """Columns of the table where nobody looks at a terminal."""
 
 
 def sweep_stage(
-    config: Config, over: Sequence[str], samples: int | None, by: Criterion, early_stop: bool, console: Console
+    run: OpenedRun, over: Sequence[str], samples: int | None, by: Criterion, early_stop: bool, console: Console
 ) -> list[Outcome]:
     """Aligns every point that is not done, in ``<run.dir>/sweep``; shows and writes what came of all of them.
 
     Args:
-        config: what all points share.
+        run: what all points share.
         over: settings with their values, as :func:`blade_dist.sweep.space.points` takes them.
         samples: points that are drawn, each under all seeds; None: all.
         by: what they are compared by.
@@ -48,43 +49,43 @@ def sweep_stage(
     Raises:
         UserError: a point that could not run.
     """
-    swept = points(config, over, samples)
-    trials = _trials(config, swept, by)
+    swept = points(run.config, over, samples)
+    opened = {point.folder: run.under(point.config) for point in swept}
+    trials = _trials(run, swept, opened, by)
     hindered = obstacle(swept, by)
     seeds = {point.config.run.seed for point in swept}
     why_not = hindered.why if hindered else f"{SEED} has several values" if len(seeds) > 1 else None
     if early_stop and why_not:
-        console.print(f"sweep: {why_not}, so none is stopped early", markup=False, highlight=False, soft_wrap=True)
+        say(console, f"sweep: {why_not}, so none is stopped early")
     halving = early_stop and why_not is None
     todo = [name for name, trial in trials.items() if not _is_over(trial, halving)]
-    console.print(f"sweep: {len(trials)} points, {len(trials) - len(todo)} of them done", highlight=False)
+    say(console, f"sweep: {len(trials)} points, {len(trials) - len(todo)} of them done")
     if todo:
-        _run(config, trials, todo, _scheduler(trials, todo, by) if halving else None, console)
+        _run(run, opened, trials, todo, _scheduler(trials, todo, by) if halving else None, console)
     groups = ranked([_outcome(point, trials[point.folder]) for point in swept], by)
     outcomes = [outcome for group in groups for outcome in group]
-    write_results(outcomes, by, config.run.dir / "sweep")
+    write_results(outcomes, by, run.paths.root / "sweep")
     _show(groups, by, hindered, console)
     return outcomes
 
 
-def _trials(config: Config, swept: Sequence[Point], by: Criterion) -> dict[str, Trial]:
-    """A trial per point, by the name of its folder, of which each could be run.
+def _trials(run: OpenedRun, swept: Sequence[Point], opened: Mapping[str, OpenedRun], by: Criterion) -> dict[str, Trial]:
+    """A trial per point, by the name of its folder.
 
     Raises:
-        UserError: it could not, or what is in its folder was made with other settings.
+        UserError: what is in a folder was made with other settings; nothing to compare by is measured.
     """
-    prior = prior_stamp(config, check_alignment(config))
-    folder = config.run.dir.absolute() / "sweep"
-    found = {}
+    trials = {}
     for point in swept:
         if by == "validation" and not point.config.train.validation_prompts:
             raise UserError("--by validation: nothing is validated; set train.validation_prompts, or leave it out")
-        inputs = check_alignment(point.config)
-        run = point.config.run.model_copy(update={"dir": folder / point.folder})
-        trial = Trial(point.config.model_copy(update={"run": run}), by, prior_stamp(point.config, inputs) == prior)
-        is_done(_stage(trial), align_stamp(point.config, inputs), f"the alignment with {point.label}")
-        found[point.folder] = trial
-    return found
+        own = opened[point.folder]
+        folder = run.paths.root.absolute() / "sweep" / point.folder
+        config = point.config.model_copy(update={"run": point.config.run.model_copy(update={"dir": folder})})
+        trial = Trial(config, by, shares_prior=own.prior_stamp == run.prior_stamp)
+        is_done(_stage(trial), align_stamp(own), f"the alignment with {point.label}")
+        trials[point.folder] = trial
+    return trials
 
 
 def _scheduler(trials: Mapping[str, Trial], todo: Sequence[str], by: Criterion) -> Halving:
@@ -96,19 +97,23 @@ def _scheduler(trials: Mapping[str, Trial], todo: Sequence[str], by: Criterion) 
 
 
 def _run(
-    config: Config, trials: Mapping[str, Trial], todo: list[str], scheduler: Halving | None, console: Console
+    run: OpenedRun,
+    opened: Mapping[str, OpenedRun],
+    trials: Mapping[str, Trial],
+    todo: list[str],
+    scheduler: Halving | None,
+    console: Console,
 ) -> None:
-    with ray_runtime(config):
-        if any(trials[name].shares_prior for name in todo):
-            prior_stage(config, console)
-        for trial in (trials[name] for name in todo if trials[name].shares_prior):
-            run = trial.config.run.model_copy(update={"dir": config.run.dir})
-            point = trial.config.model_copy(update={"run": run})
-            check_limits(point, check_alignment(point), console)
+    """Runs the trials ``todo``, on the run's own prior where they share it; ``opened``: the runs of the points."""
+    with ray_runtime(run.config):
+        if sharing := [name for name in todo if trials[name].shares_prior]:
+            prior = prior_stage(run, console)
+            for name in sharing:
+                check_limits(opened[name], prior, console)
         for name in todo:
             _prepare(trials[name])
-        places = place_copies(cluster_nodes(), demand(config), len(todo))
-        console.print(f"sweep: {len(todo)} to run, {len(places)} at once", highlight=False)
+        places = place_copies(cluster_nodes(), demand(run.config), len(todo))
+        say(console, f"sweep: {len(todo)} to run, {len(places)} at once")
         run_trials(trials, todo, places, scheduler, console)
 
 
@@ -158,14 +163,12 @@ def _outcome(point: Point, trial: Trial) -> Outcome:
 
 def _show(groups: Sequence[Sequence[Outcome]], by: Criterion, hindered: Obstacle | None, console: Console) -> None:
     """The table, and the best point's settings, which are no seed's where there are several."""
-    wide = console if console.is_terminal else Console(file=console.file, width=TABLE_WIDTH)
-    wide.print(render(groups, by, parts=hindered is not None))
+    show_table(console, render(groups, by, parts=hindered is not None), TABLE_WIDTH)
     if hindered is not None:
-        said = f"{hindered.why}: {hindered.instead}"
-        console.print(said, markup=False, highlight=False, soft_wrap=True)
+        say(console, f"{hindered.why}: {hindered.instead}")
         return
     best = next((group for group in groups if all(outcome.ended == "whole" for outcome in group)), None)
     if best is not None:
         point = best[0].point if len(best) == 1 else best[0].point.seedless
         if point.settings:
-            console.print(f"best: {point.arguments}", markup=False, highlight=False, soft_wrap=True)
+            say(console, f"best: {point.arguments}")

@@ -22,8 +22,10 @@ from blade_dist.cluster.placement import Placement
 from blade_dist.errors import origin
 from blade_dist.settings import Config
 from blade_dist.stages.align import align_stage
+from blade_dist.stages.opened import open_run
 from blade_dist.store.files import read_json, write_json
 from blade_dist.sweep.results import Criterion, value_so_far
+from blade_dist.tracking.say import say
 
 PLACE_S = 60.0
 """How long a trial may wait for a place: there are as many as trials at once, unless one was lost with its trial."""
@@ -170,7 +172,7 @@ def _run_trial(given: dict[str, Any], trials: Mapping[str, Trial], places: Queue
     trial = trials[given["name"]]
     try:
         with _taken(places) as place, (trial.config.run.dir / "log.txt").open("a") as log:
-            align_stage(trial.config, Console(file=log, width=160), place, partial(TrialRows, trial))
+            align_stage(open_run(trial.config), Console(file=log, width=160), place, partial(TrialRows, trial))
     except Exception as error:
         write_json(trial.failure_note, {"error": first_line(error)})
         raise
@@ -225,4 +227,4 @@ class _Lines(tune.Callback):
         self._say(trial, "failed")
 
     def _say(self, trial: Any, what: str) -> None:
-        self._console.print(f"sweep: {trial.config['name']} {what}", highlight=False, markup=False, soft_wrap=True)
+        say(self._console, f"sweep: {trial.config['name']} {what}")

@@ -8,6 +8,8 @@ from typing import Protocol
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
+from blade_dist.tracking.say import say
+
 SHOWN = (
     "reward",
     "informative_groups",
@@ -56,7 +58,7 @@ class ProgressPrinter:
         if self._bar:
             self._bar.stop()
         elif self._pending:
-            self._console.print(self._pending, highlight=False, soft_wrap=True)
+            say(self._console, self._pending)
 
     def update(self, step: int, row: dict[str, float]) -> None:
         """Shows the row of ``step`` (counted from 0)."""
@@ -66,7 +68,7 @@ class ProgressPrinter:
             return
         self._pending = f"step {step + 1}/{self._total}: {text}"
         if time.monotonic() - self._printed >= LINE_EVERY_S:
-            self._console.print(self._pending, highlight=False, soft_wrap=True)
+            say(self._console, self._pending)
             self._printed, self._pending = time.monotonic(), None
 
 

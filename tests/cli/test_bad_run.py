@@ -17,8 +17,7 @@ from blade_dist.rewards.batch import Lists
 from blade_dist.settings import Config
 from blade_dist.settings.load import load_config
 from blade_dist.stages.align import align_stamp
-from blade_dist.stages.inputs import check_inputs
-from blade_dist.stages.prior import prior_stamp
+from blade_dist.stages.opened import legal_lists, open_run
 from blade_dist.store.policy import STAMP, check_base
 from blade_dist.store.run import RunPaths
 from tests.helpers.program import Program
@@ -91,8 +90,8 @@ def test_a_wrong_rule(ready: Program, command: str, setting: str, message: str) 
 def test_stamps_know_what_lists_depend_on(ready: Program) -> None:
     def stamps(*settings: str) -> tuple[str, dict[str, object]]:
         config = load_config(ready.folder / "config.yaml", settings)
-        inputs = check_inputs(config)
-        return align_stamp(config, inputs), prior_stamp(config, inputs)
+        run = open_run(config)
+        return align_stamp(run), run.prior_stamp
 
     plain, late = stamps(), stamps("rollout.max_staleness=1")
     assert (plain[0] != late[0], plain[1]) == (True, late[1])
@@ -101,11 +100,10 @@ def test_stamps_know_what_lists_depend_on(ready: Program) -> None:
 
 
 def test_the_stamp_of_a_prior_knows_the_rules(ready: Program) -> None:
-    inputs = check_inputs(ready.config)
+    assert open_run(ready.config).prior_stamp["constraint"] == legal_lists(ready.config.lists)
 
     def constraint(**rules: object) -> str:
-        lists = ready.config.lists.model_copy(update=rules)
-        return prior_stamp(ready.config.model_copy(update={"lists": lists}), inputs)["constraint"]
+        return legal_lists(ready.config.lists.model_copy(update=rules))
 
     assert constraint() == "catalog, nothing seen"
     assert constraint(exclude_history="shown") == "catalog, nothing shown"
@@ -129,10 +127,10 @@ def test_a_faulty_reward(ready: Program, name: str, message: str) -> None:
 
 
 def test_a_prior_of_another_reference(ready: Program) -> None:
-    inputs = check_inputs(ready.config)
-    stamp = prior_stamp(ready.config, inputs) | {"reference": "another", "catalog": "elsewhere"}
+    run = open_run(ready.config)
+    stamp = run.prior_stamp | {"reference": "another", "catalog": "elsewhere"}
     writer = PriorWriter(ready.paths.prior, stamp)
-    writer.add(inputs.rows, np.zeros((len(inputs.rows), 4)))
+    writer.add(run.rows, np.zeros((len(run.rows), 4)))
     writer.finish()
     said = ready.fails("train")
     assert "the prior was made from another catalog elsewhere" in said
@@ -140,9 +138,9 @@ def test_a_prior_of_another_reference(ready: Program) -> None:
 
 
 def test_a_reward_that_is_the_same_for_all_lists(ready: Program) -> None:
-    inputs = check_inputs(ready.config)
-    writer = PriorWriter(ready.paths.prior, prior_stamp(ready.config, inputs))
-    writer.add(inputs.rows, np.full((len(inputs.rows), 4), 0.25))
+    run = open_run(ready.config)
+    writer = PriorWriter(ready.paths.prior, run.prior_stamp)
+    writer.add(run.rows, np.full((len(run.rows), 4), 0.25))
     writer.finish()
     for command in ("prior", "train"):
         assert "prompts has a reward of 0.25: there is nothing to be learnt from that" in ready.fails(command)
@@ -150,10 +148,10 @@ def test_a_reward_that_is_the_same_for_all_lists(ready: Program) -> None:
 
 def test_a_floor_that_no_list_reaches(ready: Program) -> None:
     floor = {"reward": ready.config.reward.model_copy(update={"at_least": {"ndcg@3": 0.7}})}
-    inputs = check_inputs(ready.config)
-    writer = PriorWriter(ready.paths.prior, prior_stamp(ready.config.model_copy(update=floor), inputs))
-    values = np.tile([0.1, 0.2, 0.3, 0.6], (len(inputs.rows), 1))
-    writer.add(inputs.rows, values, {"ndcg@3": values})
+    run = open_run(ready.config.model_copy(update=floor))
+    writer = PriorWriter(ready.paths.prior, run.prior_stamp)
+    values = np.tile([0.1, 0.2, 0.3, 0.6], (len(run.rows), 1))
+    writer.add(run.rows, values, {"ndcg@3": values})
     writer.finish()
     for command in (["train"], ["train"], ["sweep", "--over", "posterior.tau=0.1,0.3"]):  # nothing is locked
         said = ready.fails(*command, "--set", "reward.at_least={ndcg@3: 0.7}")

@@ -10,6 +10,7 @@ from rich.console import Console
 from blade_dist.cluster.runtime import ray_runtime
 from blade_dist.settings.load import load_config
 from blade_dist.stages.data import data_stage
+from blade_dist.stages.opened import open_run
 from blade_dist.stages.prior import prior_stage
 from blade_dist.stages.sft import sft_stage
 
@@ -17,5 +18,6 @@ if __name__ == "__main__":
     settings, run = sys.argv[1:]
     config, console = load_config(Path(settings), [f"run.dir={run}"]), Console(quiet=True)
     with ray_runtime(config):
-        for stage in (data_stage, sft_stage, prior_stage):
-            stage(config, console)
+        data_stage(config, console)
+        sft_stage(config, console)
+        prior_stage(open_run(config), console)

@@ -17,12 +17,11 @@ from rich.console import Console
 import blade_dist.stages.align as stage
 from blade_dist.data.bundle import DataBundle
 from blade_dist.errors import UserError
-from blade_dist.posterior.prior import PriorWriter
+from blade_dist.posterior.prior import Prior, PriorWriter
 from blade_dist.settings import Config
 from blade_dist.settings.load import load_config
 from blade_dist.stages.constraints import oracles, show_limits
-from blade_dist.stages.inputs import Inputs, check_metrics, make_composite
-from blade_dist.stages.prior import prior_stamp
+from blade_dist.stages.opened import OpenedRun, check_metrics, make_composite
 from blade_dist.store.files import read_json
 from blade_dist.store.policy import PolicyStamp
 from blade_dist.store.run import RunPaths
@@ -36,16 +35,22 @@ def loads(folder: Path, *limits: str) -> Config:
     return load_config(None, [f"run.dir={folder / 'run'}", "lists.k=3", "evaluate.metrics=[hr@3]", *limits])
 
 
+def opened(config: Config, data: DataBundle) -> OpenedRun:
+    """A run on the data, of a reference that nobody made."""
+    reference = PolicyStamp("sft", 0, "codec", "weights")
+    composite = make_composite(config, data, config.reward.scored)
+    return OpenedRun(config, data, RunPaths(config.run.dir), reference, composite, np.arange(len(data.train)))
+
+
 def own_metric(lists: Any) -> np.ndarray:
     return lists.hits.mean(axis=1)
 
 
 def test_metrics_that_look_at_held_out_items_are_found(small: DataBundle, tmp_path: Path) -> None:
     own = f"{__name__}:own_metric"
-    config = loads(
-        tmp_path, f"reward.at_least={{ndcg@3: 0, ild@3: 0, '{own}': 0}}", "reward.at_most={mgu@3: 1, mrr@2: 1}"
-    )
-    assert oracles(config, small) == {"ndcg@3", "mrr@2", own}
+    limits = (f"reward.at_least={{ndcg@3: 0, ild@3: 0, '{own}': 0}}", "reward.at_most={mgu@3: 1, mrr@2: 1}")
+    config = loads(tmp_path, "reward.weights={hr@3: 1}", *limits)
+    assert oracles(opened(config, small)) == {"ndcg@3", "mrr@2", own}
 
 
 @pytest.mark.parametrize(
@@ -73,7 +78,6 @@ class Run:
         self.folder, self.data, self.started = folder, data, False
         self.paths = RunPaths(folder / "run")
         self._has_prior = has_prior
-        patch.setattr(stage, "check_alignment", self._inputs)
         patch.setattr(stage, "ray", SimpleNamespace(get=lambda answers: answers))
         patch.setattr(stage, "ray_runtime", nothing)
         patch.setattr(stage, "scorer", nothing)
@@ -81,44 +85,39 @@ class Run:
         patch.setattr(stage, "placement_table", lambda *_: "")
         patch.setattr(stage, "cluster_nodes", list)
         patch.setattr(stage, "build_prior", self._build)
-        patch.setattr(stage, "_run", self._learn)
+        patch.setattr(stage, "_fit", self._learn)
+        patch.setattr(stage, "publish", nothing)
 
     def align(self, *limits: str) -> str:
         """What is said on the console."""
-        config = loads(self.folder, "reward.weights={hr@3: 1}", *limits)
+        run = opened(loads(self.folder, "reward.weights={hr@3: 1}", *limits), self.data)
         if self._has_prior:
-            self._write_prior(config)
+            self._write_prior(run)
         console = Console(record=True, width=300)
-        stage.align_stage(config, console, MagicMock(colocated=False))
+        stage.align_stage(run, console, MagicMock(colocated=False))
         return console.export_text()
 
-    def _inputs(self, config: Config) -> Inputs:
-        reference = PolicyStamp("sft", 0, "codec", "weights")
-        composite = make_composite(config, self.data, config.reward.scored)
-        return Inputs(self.data, self.paths, reference, composite, np.arange(len(self.data.train)))
-
-    def _write_prior(self, config: Config) -> None:
-        inputs = self._inputs(config)
-        writer = PriorWriter(self.paths.prior, prior_stamp(config, inputs))
-        values = np.tile(LISTS, (len(inputs.rows), 1))
+    def _write_prior(self, run: OpenedRun) -> None:
+        writer = PriorWriter(self.paths.prior, run.prior_stamp)
+        values = np.tile(LISTS, (len(run.rows), 1))
         values[0] = FIRST
-        writer.add(inputs.rows, values, dict.fromkeys(config.reward.constrained, values))
+        writer.add(run.rows, values, dict.fromkeys(run.config.reward.constrained, values))
         writer.finish()
 
     def _engines(self, *_: Any) -> Any:
         self.started = True
         return nullcontext(MagicMock())
 
-    def _build(self, config: Config, *_: Any) -> None:
-        self._write_prior(config)
+    def _build(self, run: OpenedRun, *_: Any) -> Prior:
+        self._write_prior(run)
+        return Prior.load(self.paths.prior, run.prior_stamp)
 
-    def _learn(self, config: Config, *_: Any) -> bool:
-        row = {f"reward/{name}": 0.3 for name in config.reward.constrained}
-        rows = [
-            {"step": at, **row, **{f"multiplier/{name}": 0.25 for name in config.reward.constrained}} for at in (0, 1)
-        ]
+    def _learn(self, run: OpenedRun, *_: Any) -> object:
+        constrained = run.config.reward.constrained
+        row = {f"reward/{name}": 0.3 for name in constrained}
+        rows = [{"step": at, **row, **{f"multiplier/{name}": 0.25 for name in constrained}} for at in (0, 1)]
         pq.write_table(pa.Table.from_pylist(rows), self.paths.target("blade") / "metrics.parquet")
-        return True
+        return object()
 
 
 @pytest.mark.parametrize("has_prior", [True, False])
@@ -153,7 +152,7 @@ def test_each_limit_of_a_metric_has_a_line_of_late_steps(tmp_path: Path) -> None
     columns = ("reward/ild@3", "multiplier/at_least/ild@3", "multiplier/at_most/ild@3")
     rows = [dict(zip(columns, values, strict=True)) for values in [(0.0, 3, 0)] * 18 + [(0.4, 1, 0.5), (0.6, 0, 2)]]
     console = Console(record=True, width=300)
-    show_limits(config, rows, console)
+    show_limits(config.reward, rows, console)
     floor, ceiling = console.export_text().splitlines()
     assert floor == (
         "train: reward.at_least.ild@3: 0.2 is kept: 0.5 on average in the last tenth of the steps, multiplier 0"

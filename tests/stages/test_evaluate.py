@@ -18,6 +18,7 @@ from blade_dist.data.bundle import DataBundle
 from blade_dist.settings import Config
 from blade_dist.stages.evaluate import evaluate_stage
 from blade_dist.stages.export import export_stage
+from blade_dist.stages.opened import open_run
 from blade_dist.store.run import RunPaths
 
 POLICIES = {"popularity", "co-occurrence", "blade", "sft"}
@@ -43,7 +44,7 @@ def settings(tiny_config: Config, trained: dict[int, RunPaths]) -> Config:
 def test_checkpoints_are_compared(settings: Config) -> None:
     paths = RunPaths(settings.run.dir)
     console = Console(record=True, width=140)
-    summary = evaluate_stage(settings, paths.policy("blade"), [paths.reference], console)
+    summary = evaluate_stage(open_run(settings), paths.policy("blade"), [paths.reference], console)
     rows = pq.read_table(paths.evaluation / "per_user.parquet").to_pandas()
     searches = rows[rows["policy"].str.contains("best of")]
     rows = rows.drop(searches.index)

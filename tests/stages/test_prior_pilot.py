@@ -18,7 +18,8 @@ from blade_dist.posterior.prior import Prior
 from blade_dist.settings import Config
 from blade_dist.settings.load import load_config
 from blade_dist.stages import prior as stage
-from blade_dist.stages.prior import build_prior, pilot_prompts, prior_stamp
+from blade_dist.stages.opened import OpenedRun
+from blade_dist.stages.prior import build_prior, pilot_prompts
 from blade_dist.store.run import RunPaths
 
 
@@ -91,12 +92,9 @@ def build(small: DataBundle, monkeypatch: pytest.MonkeyPatch) -> Any:
     def run(config: Config, reward: Reward) -> Prior:
         paths = RunPaths(config.run.dir)
         known: Any = SimpleNamespace(weights="w", fingerprint=lambda: "f")
-        inputs: Any = SimpleNamespace(
-            data=small, paths=paths, reference=known, composite=known, rows=np.arange(len(small.train))
-        )
+        opened = OpenedRun(config, small, paths, known, known, np.arange(len(small.train)))
         pool: Any = SimpleNamespace(generate=lambda rows: rows)
-        build_prior(config, inputs, pool, reward, Console(quiet=True))
-        return Prior.load(paths.prior, prior_stamp(config, inputs))
+        return build_prior(opened, pool, reward, Console(quiet=True))
 
     return run
 

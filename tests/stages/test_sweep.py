@@ -25,6 +25,7 @@ from blade_dist.cluster.placement import Demand, Node, place_copies
 from blade_dist.errors import UserError, origin
 from blade_dist.settings import Config
 from blade_dist.settings.load import load_config
+from blade_dist.stages.opened import OpenedRun, open_run
 from blade_dist.stages.sweep import sweep_stage
 from blade_dist.stages.trials import Halving, Trial, TrialRows, _run_trial, first_line
 from blade_dist.store.files import write_json
@@ -75,6 +76,16 @@ def test_a_note_stops_a_trial_of_its_own_criterion_only(
     assert stopped == asked
 
 
+class Unopened:
+    """A run without data and reference, of which all points share the prior."""
+
+    def __init__(self, config: Config) -> None:
+        self.config, self.paths, self.prior_stamp = config, RunPaths(config.run.dir), "stamp"
+
+    def under(self, config: Config) -> Unopened:
+        return Unopened(config)
+
+
 class Swept:
     """Sweeps whose alignments take no time: every trial that is run has what ``reward`` says of its settings."""
 
@@ -82,18 +93,19 @@ class Swept:
         self.config = load_config(None, [f"run.dir={folder}", "train.steps=2", *fixed])
         self.halved: list[bool] = []
         self.ran: list[str] = []
-        for name in ("check_alignment", "prior_stamp", "align_stamp"):
-            monkeypatch.setattr(f"blade_dist.stages.sweep.{name}", lambda *_: "stamp")
+        monkeypatch.setattr("blade_dist.stages.sweep.align_stamp", lambda *_: "stamp")
         monkeypatch.setattr("blade_dist.stages.sweep._run", self._run)
 
     def __call__(self, *over: str, by: Criterion = "reward") -> str:
         """What is said."""
         console = Console(record=True, width=300, file=io.StringIO())
         self.ran, self.halved = [], []
-        sweep_stage(self.config, over, None, by, True, console)
+        sweep_stage(cast(OpenedRun, Unopened(self.config)), over, None, by, True, console)
         return console.export_text()
 
-    def _run(self, _: Config, trials: dict[str, Trial], todo: list[str], scheduler: object, __: Console) -> None:
+    def _run(
+        self, _: OpenedRun, __: object, trials: dict[str, Trial], todo: list[str], scheduler: object, ___: Console
+    ) -> None:
         self.ran, self.halved = list(todo), [scheduler is not None]
         for name in todo:
             config = trials[name].config
@@ -241,10 +253,10 @@ def swept(
         train={"steps": STEPS, "prompts": 16, "prompts_per_step": TRAIN_PROMPTS, "checkpoint_every": STEPS},
     )
     shutil.copyfile(trained[1].prior, RunPaths(config.run.dir).prior)
-    (first,) = sweep_stage(config, [OVER], None, "reward", True, Console(quiet=True))
+    (first,) = sweep_stage(open_run(config), [OVER], None, "reward", True, Console(quiet=True))
     metrics = RunPaths(config.run.dir / "sweep" / first.point.folder).target("blade") / "metrics.parquet"
     pq.write_table(pa.Table.from_pylist([{**row, "reward": row["reward"] + 1} for row in first.rows]), metrics)
-    return config, sweep_stage(config, [f"{OVER},2e-3"], None, "reward", True, Console(quiet=True))
+    return config, sweep_stage(open_run(config), [f"{OVER},2e-3"], None, "reward", True, Console(quiet=True))
 
 
 def test_a_sweep_ends_with_a_table(swept: tuple[Config, list[Outcome]]) -> None:
@@ -289,9 +301,9 @@ def test_a_second_sweep_runs_nothing(swept: tuple[Config, list[Outcome]], monkey
 
     monkeypatch.setattr("blade_dist.stages.sweep.run_trials", started)
     console = Console(record=True, width=200)
-    again = sweep_stage(config, [f"{OVER},2e-3"], None, "reward", True, console)
+    again = sweep_stage(open_run(config), [f"{OVER},2e-3"], None, "reward", True, console)
     assert [(o.point, o.ended, len(o.rows)) for o in again] == [(o.point, o.ended, len(o.rows)) for o in first]
     assert "best: --set learner.lr=0.001" in console.export_text()
     other = config.model_copy(update={"learner": config.learner.model_copy(update={"bon_n": 3})})
     with pytest.raises(UserError, match=r"the alignment with learner\.lr=0\.001 there was made with other settings"):
-        sweep_stage(other, [f"{OVER},2e-3"], None, "reward", True, console)
+        sweep_stage(open_run(other), [f"{OVER},2e-3"], None, "reward", True, console)

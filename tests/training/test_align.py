@@ -18,6 +18,7 @@ from blade_dist.posterior.prior import SCALES_KEY
 from blade_dist.settings import Config
 from blade_dist.settings.load import load_config
 from blade_dist.stages.align import align_stage
+from blade_dist.stages.opened import open_run
 from blade_dist.stages.prior import prior_stage
 from blade_dist.store.policy import read_policy
 from blade_dist.store.run import RunPaths
@@ -64,7 +65,7 @@ def test_a_finished_run_is_not_repeated(trained: dict[int, RunPaths], tiny_confi
     values["train"].update(steps=1, prompts=16, prompts_per_step=TRAIN_PROMPTS)
     values["learner"].update(clip_grad=0.0)
     console = Console(record=True, width=200)
-    align_stage(Config.model_validate(values), console)
+    align_stage(open_run(Config.model_validate(values)), console)
     assert "already there" in console.export_text()
     assert (paths.policy("blade") / "model.safetensors").stat().st_mtime_ns == before
 
@@ -80,7 +81,7 @@ def test_a_gap_beyond_the_tolerance_stops_the_run(
     )
     (tmp_path / "run" / "prior.arrow").write_bytes(trained[1].prior.read_bytes())
     with pytest.raises(Exception, match=r"differ from the learner's by .* all \d+ parameters arrived as sent"):
-        align_stage(config, Console(quiet=True))
+        align_stage(open_run(config), Console(quiet=True))
     assert not RunPaths(config.run.dir).policy("blade").exists()
 
 
@@ -94,7 +95,7 @@ def test_the_prior_is_sorted_and_whole(trained: dict[int, RunPaths], tiny_config
     config = with_settings(tiny_config, tmp_path / "run", train={"prompts": 16})
     RunPaths(config.run.dir).prior.write_bytes(trained[1].prior.read_bytes())
     console = Console(record=True, width=200)
-    prior_stage(config, console)
+    prior_stage(open_run(config), console)
     assert f"64 reference lists of 16 prompts: reward {rewards.mean():.4g} on average" in console.export_text()
 
 
@@ -108,7 +109,7 @@ def test_generation_runs_ahead_by_max_staleness(
         rollout={"max_staleness": 2},
     )
     (tmp_path / "run" / "prior.arrow").write_bytes(trained[1].prior.read_bytes())
-    align_stage(config, Console(quiet=True))
+    align_stage(open_run(config), Console(quiet=True))
     rows = pq.read_table(RunPaths(config.run.dir).target("blade") / "metrics.parquet").to_pylist()
     assert [row["staleness"] for row in rows] == [0, 1, 2, 2, 2]
     assert [row["rollout_gap"] < 1e-4 for row in rows] == [True, False, False, False, False]
@@ -126,7 +127,7 @@ def test_lists_are_as_long_in_training_as_the_reward_looks(
         rollout={"k": 2},
         reward={"weights": {"ndcg@2": 1.0, "ild@2": 0.3}},
     )
-    align_stage(config, Console(quiet=True))
+    align_stage(open_run(config), Console(quiet=True))
     paths = RunPaths(config.run.dir)
     (row,) = pq.read_table(paths.target("blade") / "metrics.parquet").to_pylist()
     (whole,) = pq.read_table(trained[1].target("blade") / "metrics.parquet").to_pylist()
@@ -137,7 +138,7 @@ def test_lists_are_as_long_in_training_as_the_reward_looks(
     assert load_config(paths.target("blade") / "config.yaml").lists.k == 3
     shutil.copyfile(trained[1].prior, paths.prior)
     with pytest.raises(UserError, match="another k 3 instead of 2"):
-        prior_stage(config, Console(quiet=True))
+        prior_stage(open_run(config), Console(quiet=True))
 
 
 def test_validation_chooses_the_checkpoint_and_stops_the_run(
@@ -152,7 +153,7 @@ def test_validation_chooses_the_checkpoint_and_stops_the_run(
         learner={"lr": 0.1},
     )
     (tmp_path / "run" / "prior.arrow").write_bytes(trained[1].prior.read_bytes())
-    align_stage(config, Console(quiet=True))
+    align_stage(open_run(config), Console(quiet=True))
     paths = RunPaths(config.run.dir)
     rows = pq.read_table(paths.target("blade") / "metrics.parquet").to_pylist()
     seen = [row["validation"] for row in rows]
@@ -179,7 +180,7 @@ def adapted(
         prior={"prompts": 12, "cold_size": 2},
         reward={"at_least": {"recall@3": 0.2}, "normalise": True},
     )
-    align_stage(config, Console(quiet=True))
+    align_stage(open_run(config), Console(quiet=True))
     paths = RunPaths(config.run.dir)
     return paths, pq.read_table(paths.target("blade") / "metrics.parquet").to_pylist()
 
@@ -239,4 +240,4 @@ def test_a_floor_needs_a_prior_that_knows_its_metric(
     config = with_settings(tiny_config, tmp_path / "run", reward={"at_least": {"ndcg@3": 0.01}}, train={"prompts": 16})
     (tmp_path / "run" / "prior.arrow").write_bytes(trained[1].prior.read_bytes())
     with pytest.raises(UserError, match=r"another constrained None instead of \['ndcg@3'\]: delete it"):
-        align_stage(config, Console(quiet=True))
+        align_stage(open_run(config), Console(quiet=True))

@@ -17,12 +17,12 @@ from safetensors.torch import load_file
 from blade_dist.cluster.placement import place_here
 from blade_dist.data.bundle import DataBundle
 from blade_dist.data.seeds import prompts_of_step
-from blade_dist.posterior.prior import Prior
 from blade_dist.posterior.renewed import Renewals
 from blade_dist.settings import Config
+from blade_dist.stages.actors import engines, scorer
 from blade_dist.stages.align import align_stage, align_stamp
-from blade_dist.stages.inputs import check_inputs, engines, scorer
-from blade_dist.stages.prior import prior_stamp
+from blade_dist.stages.opened import open_run
+from blade_dist.stages.prior import open_prior
 from blade_dist.store.files import read_json
 from blade_dist.store.run import RunPaths, mark
 from blade_dist.training.prompter import Prompter
@@ -44,10 +44,10 @@ def anchored(tiny_config: Config, trained: dict[int, RunPaths], tmp_path_factory
     ).model_copy(update={"target": "bond", "bond": tiny_config.bond.model_copy(update={"eta": ETA})})
     paths = RunPaths(config.run.dir)
     shutil.copyfile(trained[1].prior, paths.prior)
-    align_stage(config, Console(quiet=True))
+    align_stage(open_run(config), Console(quiet=True))
     longer = config.model_copy(update={"train": config.train.model_copy(update={"steps": STEPS})})
-    mark(paths.target("bond"), align_stamp(longer, check_inputs(longer)), done=False)
-    align_stage(longer, Console(quiet=True))
+    mark(paths.target("bond"), align_stamp(open_run(longer)), done=False)
+    align_stage(open_run(longer), Console(quiet=True))
     return paths
 
 
@@ -97,7 +97,7 @@ def refreshed(anchored: RunPaths, tiny_config: Config, tmp_path_factory: pytest.
         prior={"refresh_every": 1},
     ).model_copy(update={"target": "static"})
     shutil.copyfile(anchored.prior, RunPaths(config.run.dir).prior)
-    align_stage(config, Console(quiet=True))
+    align_stage(open_run(config), Console(quiet=True))
     return config
 
 
@@ -111,16 +111,17 @@ def test_a_refreshed_prior_is_what_the_policy_writes(
 
     saved = checkpoints(paths, "static")
     prompts = np.sort(prompts_of_step(refreshed.run.seed, 2, 16, TRAIN_PROMPTS))
-    prompts = check_inputs(refreshed).rows[prompts]
+    prompts = open_run(refreshed).rows[prompts]
     prompter = Prompter(tiny_data.train, tiny_data.codec, refreshed.run.seed, True)
     request = prompter.request(prompts, 4, 1.0, ("refresh", 2))
     roles = place_here(refreshed, learners=False).engines
     with (
         engines(refreshed, paths, saved[2] / "policy", roles) as pool,
-        scorer(refreshed, paths, "train") as reward,
+        scorer(refreshed, paths.data, "train") as reward,
     ):
         expected = ray.get(reward.score.remote(pool.generate(request))).total
-    prior = Prior.load(paths.prior, prior_stamp(refreshed, check_inputs(refreshed)))
+    prior = open_prior(open_run(refreshed))
+    assert prior is not None
     renewals = Renewals(4)
     with pa.BufferReader((saved[3] / "estimator.arrow").read_bytes()) as streams:
         pa.ipc.open_stream(streams).read_all()

@@ -21,6 +21,7 @@ from blade_dist.settings import Config
 from blade_dist.settings.load import dump_config, load_config
 from blade_dist.stages.align import align_stage
 from blade_dist.stages.fit import check_ranks
+from blade_dist.stages.opened import open_run
 from blade_dist.store.files import write_text
 from blade_dist.store.run import RunPaths
 from tests.helpers.runs import TRAIN_PROMPTS, with_settings
@@ -79,13 +80,13 @@ def test_a_killed_job_goes_on_from_its_checkpoint(job: Path) -> None:
     with pytest.raises(
         UserError, match=r"learner\.workers: the checkpoints in .* are of 2 learners, and this run has 1"
     ):
-        check_ranks(load_config(job / "job.yaml", ["learner.workers=1"]), paths.target("blade"))
+        check_ranks(1, paths.target("blade"))
 
     whole = RunPaths(job / "whole")
     for part in ("data", "sft", "prior.arrow"):
         (job / "whole").mkdir(exist_ok=True)
         (job / "whole" / part).symlink_to(job / "run" / part)
-    align_stage(load_config(job / "job.yaml", [f"run.dir={job / 'whole'}"]), Console(quiet=True))
+    align_stage(open_run(load_config(job / "job.yaml", [f"run.dir={job / 'whole'}"])), Console(quiet=True))
     for row, plain in zip(rows, pq.read_table(whole.target("blade") / "metrics.parquet").to_pylist(), strict=True):
         same = [name for name in plain if name in SAME or name.startswith("posterior/")]
         assert len(same) > len(SAME)

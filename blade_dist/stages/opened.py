@@ -1,0 +1,174 @@
+"""A run that is opened once, with every check that comes before an engine, and then handed on from stage to stage."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from blade_dist.catalog.legality import check_free_items, load_trie, room_for_all
+from blade_dist.catalog.rules import make_rules
+from blade_dist.data.bundle import DataBundle, load_own_data
+from blade_dist.data.seeds import stable_seed
+from blade_dist.errors import UserError
+from blade_dist.learners.adapter import check_modules
+from blade_dist.rewards.composite import Composite
+from blade_dist.rewards.named import check_groups
+from blade_dist.settings import Config, ListSettings
+from blade_dist.store.fingerprint import fingerprint
+from blade_dist.store.policy import PolicyStamp, read_policy
+from blade_dist.store.run import RunPaths
+
+
+@dataclass(frozen=True, eq=False)
+class OpenedRun:
+    """A run whose data and reference are there, and fit each other and the settings."""
+
+    config: Config
+    """As given; the prior and the alignment use ``config.in_training``."""
+    data: DataBundle
+    paths: RunPaths
+    reference: PolicyStamp
+    composite: Composite
+    """The reward, of lists of ``lists.k``."""
+    rows: NDArray[np.int64]
+    """``[P]`` training prompts that the prior and the alignment use, ascending."""
+
+    def under(self, config: Config) -> OpenedRun:
+        """The same data and reference under other settings of the method; these are checked as :func:`open_run` does.
+
+        ``config`` may differ in what a sweep varies, and in the target; not in how data and reference were made.
+
+        Raises:
+            UserError: as :func:`open_run`.
+        """
+        return _checked(config, self.data, self.paths, self.reference)
+
+    @cached_property
+    def warm(self) -> NDArray[np.int64]:
+        """Those of ``rows`` that get all reference lists, ``prior.prompts`` of them; the others are cold."""
+        wanted = self.config.prior.prompts
+        if wanted is None or wanted >= len(self.rows):
+            return self.rows
+        rng = np.random.default_rng(stable_seed(self.config.run.seed, "warm prompts"))
+        return np.sort(rng.choice(self.rows, wanted, replace=False))
+
+    @cached_property
+    def prior_stamp(self) -> dict[str, Any]:
+        """What the prior depends on, compared before one is used."""
+        config = self.config
+        cold: dict[str, Any] = {"cold_size": config.prior.cold_size} if config.prior.cold_size else {}
+        if len(self.warm) < len(self.rows):
+            cold["choice of warm prompts"] = fingerprint(self.warm.tolist())
+        return cold | {
+            "reference": self.reference.weights,
+            "catalog": self.data.catalog.fingerprint(),
+            "split": self.data.train.fingerprint(),
+            "reward": self.composite.fingerprint(),
+            "k": config.in_training.lists.k,
+            "temperature": config.rollout.temperature,
+            "constraint": legal_lists(config.lists),
+            "size": config.prior.size,
+            "prompts": config.prior.prompts,
+            "normalise": config.reward.normalise or None,
+            "constrained": sorted(config.reward.constrained) or None,
+        }
+
+
+def open_run(config: Config) -> OpenedRun:
+    """Opens what the data and SFT stages left and tries the reward on a small batch; starts nothing.
+
+    Raises:
+        UserError: a missing or foreign artefact, data of other settings, an unknown metric, a reward that fails, a
+            rule that leaves too few items, or settings of the alignment that the data or the reference don't allow.
+    """
+    data, paths = load_own_data(config), RunPaths(config.run.dir)
+    if not paths.reference.is_dir():
+        raise UserError(f"{paths.reference}: no fine-tuned model there; run `blade-dist sft` first")
+    return _checked(config, data, paths, read_policy(paths.reference, data.codec.fingerprint()))
+
+
+def _checked(config: Config, data: DataBundle, paths: RunPaths, reference: PolicyStamp) -> OpenedRun:
+    composite = check_metrics(config, data)
+    check_lists(config, data)
+    if config.train.validation_prompts and not len(data.validation):
+        raise UserError(
+            "train.validation_prompts: the data have no validation prompts; set it to 0, or change data.split (see "
+            f"{paths.data / 'card.json'})"
+        )
+    if config.learner.lora is not None:
+        check_modules(paths.reference, config.learner.lora, config.model)
+    return OpenedRun(config, data, paths, reference, composite, _training_prompts(config, len(data.train)))
+
+
+def _training_prompts(config: Config, size: int) -> NDArray[np.int64]:
+    """``train.prompts`` of the ``size`` prompts, or all."""
+    if config.train.prompts is None or config.train.prompts >= size:
+        return np.arange(size)
+    return np.sort(np.random.default_rng(config.run.seed).choice(size, config.train.prompts, replace=False))
+
+
+def legal_lists(lists: ListSettings) -> str:
+    """Which lists are legal, in words; rules by a digest, as they may name many items."""
+    rules = fingerprint(sorted(set(lists.exclude)), lists.at_most) if lists.exclude or lists.at_most else None
+    history = {True: "nothing seen", "shown": "nothing shown", False: "anything seen"}[lists.exclude_history]
+    return f"{lists.constrain}, {history}" + (f", rules {rules}" if rules else "")
+
+
+def check_metrics(config: Config, data: DataBundle) -> Composite:
+    """The reward, tried on a small batch; so are the metrics of the evaluation, which comes last.
+
+    Raises:
+        UserError: an unknown metric, or a function of the user's that fails.
+    """
+    limits = {"reward.at_least": config.reward.at_least, "reward.at_most": config.reward.at_most}
+    bounds = [make_composite(config, data, dict.fromkeys(names, 1.0), setting) for setting, names in limits.items()]
+    reward = make_composite(config, data, config.reward.scored)
+    check_groups([name for name, weight in config.reward.weights.items() if weight], data.catalog, "reward.weights")
+    report = make_composite(config, data, dict.fromkeys(config.evaluate.metrics, 1.0), "evaluate.metrics")
+    select = search_choice(config, data)
+    for metrics in (*bounds, reward, report, *([select] if select else [])):
+        metrics.check()
+    return reward
+
+
+def search_choice(config: Config, data: DataBundle) -> Composite | None:
+    """What ``evaluate.best_of`` chooses by, where it is not the reward.
+
+    Raises:
+        UserError: an unknown metric.
+    """
+    given = config.evaluate.select_by
+    return make_composite(config, data, given, "evaluate.select_by") if given else None
+
+
+def make_composite(
+    config: Config, data: DataBundle, weights: dict[str, float], setting: str = "reward.weights"
+) -> Composite:
+    """The metrics of some weights, which stand in ``setting``, with what ``reward`` says of named ones.
+
+    Raises:
+        UserError: an unknown metric.
+    """
+    reward = config.reward
+    return Composite(weights, data.catalog, config.lists.k, setting, reward.distributions, reward.boosts)
+
+
+def check_lists(config: Config, data: DataBundle) -> None:
+    """Whether legal lists can be written for everybody.
+
+    Raises:
+        UserError: a rule about an item or a group that is not there; rules, or a user's history, that leave fewer
+            items than ``lists.k``; no trie, or one of other tokens.
+    """
+    rules, items, k = make_rules(config.lists, data.catalog), len(data.catalog), config.lists.k
+    if config.lists.constrain == "none":
+        return
+    load_trie(data.codec, RunPaths(config.run.dir).trie)
+    room, excluded = room_for_all(items, k, rules), config.lists.exclude_history
+    for table in (data.train, data.validation, data.test):
+        if room - table.most_excluded(excluded) < k:  # somebody has had so much that it may not suffice
+            check_free_items(table.rows(np.arange(len(table))), items, k, excluded, rules)

@@ -33,9 +33,7 @@ def sft_stage(config: Config, console: Console) -> None:
         if config.sft.dropout:
             check_layers(model_without_weights(config.model.path, config.model))
     check_context(config, data.card["tokens"]["longest_prompt"], data.codec.max_list_tokens(config.lists.k))
-    stamp = fingerprint(
-        config.model, config.sft, config.run.seed, config.lists.k, data.codec.fingerprint(), data.train.fingerprint()
-    )
+    stamp = sft_stamp(config, data)
     if is_done(paths.sft, stamp, "the fine-tuned model"):
         say(console, f"sft: {paths.reference} is already there")
         return
@@ -54,6 +52,23 @@ def sft_stage(config: Config, console: Console) -> None:
         )
     publish(result, best_and_last, paths.reference)
     mark(paths.sft, stamp, done=True)
+
+
+def sft_stamp(config: Config, data: DataBundle) -> str:
+    """All that the fine-tuned weights depend on; not where and how fast they are made.
+
+    Most of ``learner`` is the alignment's alone: rate and decay are those of ``sft``, see
+    :func:`blade_dist.training.sft.sft_learner`. The ZeRO stage counts, as it says how a checkpoint is cut.
+    """
+    return fingerprint(
+        config.model,
+        config.sft,
+        config.learner.model_dump(include={"betas", "clip_grad", "zero_stage"}),
+        config.run.seed,
+        config.lists.k,
+        data.codec.fingerprint(),
+        data.train.fingerprint(),
+    )
 
 
 def _tokenizer_of(config: Config, data: DataBundle) -> Path | None:

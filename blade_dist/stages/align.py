@@ -27,8 +27,8 @@ from blade_dist.stages.prior import build_prior, open_prior, show_prior
 from blade_dist.store.files import write_text
 from blade_dist.store.fingerprint import fingerprint
 from blade_dist.store.run import is_done, mark
+from blade_dist.tracking.listener import StepListener, StepPrinter
 from blade_dist.tracking.say import say
-from blade_dist.tracking.watch import Onlooker, ProgressPrinter
 from blade_dist.training.loop import AlignJob, align
 from blade_dist.training.pipeline import VALIDATION, HeldOut, Pipeline
 from blade_dist.weights.transports import choose_transport
@@ -41,7 +41,7 @@ def align_stage(
     run: OpenedRun,
     console: Console,
     placement: Placement | None = None,
-    watching: Callable[[Callable[[], None]], Onlooker] | None = None,
+    listen: Callable[[Callable[[], None]], StepListener] | None = None,
 ) -> None:
     """Aligns the reference to the run's target; makes a missing prior first; resumes; skipped where done.
 
@@ -49,7 +49,7 @@ def align_stage(
         run: the run.
         console: for messages.
         placement: where engines and learners run; None: planned here, on the whole cluster.
-        watching: makes the one that is shown the steps, given a call that ends the run after the step that it is at;
+        listen: makes the one that is shown the steps, given a call that ends the run after the step that it is at;
             such a run has no policy and goes on when it is started again. None: steps are printed.
 
     Raises:
@@ -84,9 +84,9 @@ def align_stage(
             ray.get([actor.rescale.remote(prior.scales) for actor in (reward, validator) if actor is not None])
             if (folder / "learners").exists():
                 say(console, f"train: going on from the last checkpoint in {folder / 'learners'}")
-            watching = watching or (lambda _: ProgressPrinter(config.train.steps, console))
+            listen = listen or (lambda _: StepPrinter(config.train.steps, console))
             kept = _kept(config.train)
-            result = _fit(run, placement, pool, (reward, validator), offload, kept, watching)
+            result = _fit(run, placement, pool, (reward, validator), offload, kept, listen)
     if result is None:
         return
     publish(result, kept, folder / "policy")
@@ -108,7 +108,7 @@ def _fit(
     scorers: tuple[Any, Any | None],
     offload: bool,
     kept: CheckpointConfig,
-    watching: Callable[[Callable[[], None]], Onlooker],
+    listen: Callable[[Callable[[], None]], StepListener],
 ) -> Result | None:
     """What the learners left at their end; None where the run was stopped before it.
 
@@ -124,8 +124,8 @@ def _fit(
     try:
         with tracker(folder, config.tracking.tensorboard) as log:
             job = AlignJob(config, root, run.rows, pool.engines, transport, offload, pipeline, estimator, log)
-            onlooker = watching(pipeline.stop.remote)
-            result = fit(align, job, config, folder / "learners", placement.learners, kept, onlooker)
+            listener = listen(pipeline.stop.remote)
+            result = fit(align, job, config, folder / "learners", placement.learners, kept, listener)
         return None if ray.get(pipeline.stopped.remote()) else result
     finally:
         for actor in (pipeline, estimator):

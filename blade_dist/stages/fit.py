@@ -1,4 +1,4 @@
-"""A learner group under Ray Train, watched from the driver."""
+"""A learner group under Ray Train: started by the driver, its steps handed on meanwhile, its policy published."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from blade_dist.cluster.placement import Role
 from blade_dist.errors import UserError
 from blade_dist.settings import Config
 from blade_dist.store.files import read_json, whole_folder
-from blade_dist.tracking.watch import Onlooker
+from blade_dist.tracking.listener import StepListener
 
 POLL_S = 1.0
 """How often the driver asks the tracker for new rows."""
@@ -48,7 +48,7 @@ def fit(
     folder: Path,
     roles: list[Role],
     checkpoints: CheckpointConfig,
-    onlooker: Onlooker,
+    listener: StepListener,
 ) -> Result:
     """Runs ``loop(job)`` on every rank, resuming from ``folder`` where it holds an unfinished run.
 
@@ -59,7 +59,7 @@ def fit(
         folder: where Ray Train keeps state and checkpoints.
         roles: one per rank, of a placement.
         checkpoints: how many, and which, are kept.
-        onlooker: is shown the tracker's rows while the learners run.
+        listener: is shown the tracker's rows while the learners run.
 
     Raises:
         Exception: what a rank raised, after ``train.max_failures`` restarts.
@@ -86,13 +86,13 @@ def fit(
         ),
     )
     stop = threading.Event()
-    watcher = threading.Thread(target=_watch, args=(job.tracker, onlooker, stop), daemon=True)
-    watcher.start()
+    reader = threading.Thread(target=_pass_on, args=(job.tracker, listener, stop), daemon=True)
+    reader.start()
     try:
         return trainer.fit()
     finally:
         stop.set()
-        watcher.join()
+        reader.join()
 
 
 def publish(result: Result, checkpoints: CheckpointConfig, policy: Path) -> None:
@@ -122,13 +122,14 @@ def _environment(config: Config, gpus: bool) -> dict[str, str]:
     return {"OMP_NUM_THREADS": threads, **quiet, **device}
 
 
-def _watch(tracker: Any, onlooker: Onlooker, stop: threading.Event) -> None:
+def _pass_on(tracker: Any, listener: StepListener, stop: threading.Event) -> None:
+    """Hands the tracker's rows on as they come, those that came up to the ``stop`` included."""
     shown = -1
-    with onlooker:
+    with listener:
         while True:
             last_look = stop.wait(POLL_S)
             for step, row in ray.get(tracker.rows_after.remote(shown)):
-                onlooker.update(step, row)
+                listener.update(step, row)
                 shown = step
             if last_look:
                 return

@@ -19,8 +19,8 @@ from blade_dist.store.files import write_text
 from blade_dist.store.fingerprint import fingerprint
 from blade_dist.store.policy import check_base
 from blade_dist.store.run import RunPaths, is_done, mark
+from blade_dist.tracking.listener import StepPrinter
 from blade_dist.tracking.say import say
-from blade_dist.tracking.watch import ProgressPrinter
 from blade_dist.training.sft import SftJob, fine_tune
 
 
@@ -47,9 +47,7 @@ def sft_stage(config: Config, console: Console) -> None:
     with tracker(paths.sft, config.tracking.tensorboard) as log:
         roles = place_here(config, engines=False).learners
         job = SftJob(config, config.run.dir.absolute(), log)
-        result = fit(
-            fine_tune, job, config, paths.sft / "learners", roles, best_and_last, ProgressPrinter(steps, console)
-        )
+        result = fit(fine_tune, job, config, paths.sft / "learners", roles, best_and_last, StepPrinter(steps, console))
     publish(result, best_and_last, paths.reference)
     mark(paths.sft, stamp, done=True)
 

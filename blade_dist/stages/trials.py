@@ -31,10 +31,10 @@ PLACE_S = 60.0
 """How long a trial may wait for a place: there are as many as trials at once, unless one was lost with its trial."""
 
 TRIAL_BYTES = 2**20
-"""What Tune reserves for a trial, as it wants something; the trial's engines and learners reserve their own cores."""
+"""What Tune reserves for a trial, as a trial must reserve something; its engines and learners reserve the cores."""
 
 HALVING = 2
-"""Of those that get as far, one in so many goes on."""
+"""ASHA's reduction factor: of those that get as far, one in so many continues."""
 
 GRACE = 4
 """The first look at a point is after one in so many of its steps."""
@@ -45,7 +45,7 @@ QUIET = {
     "RAY_CHDIR_TO_TRIAL_DIR": "0",
     "RAY_AIR_NEW_OUTPUT": "0",
 }
-"""Of Tune: no files of its own, no complaint where nothing was validated yet, paths as the user wrote them."""
+"""Tune's environment: it writes no files, accepts steps without a validation, and leaves paths as the user wrote them."""
 
 HANDED_ON = ("HF_HUB_OFFLINE", "DS_ACCELERATOR")
 """Variables of the driver's that count in a trial too."""
@@ -53,13 +53,13 @@ HANDED_ON = ("HF_HUB_OFFLINE", "DS_ACCELERATOR")
 
 @dataclass(frozen=True)
 class Trial:
-    """A point in a folder of its own."""
+    """A point in its folder; plain data, as it travels to the trial's process."""
 
     config: Config
     """``run.dir`` is the folder, absolute."""
     by: Criterion
     shares_prior: bool
-    """Whether the run's own prior is the trial's too."""
+    """Whether the sweep's prior is the trial's too."""
 
     @property
     def stop_note(self) -> Path:
@@ -72,19 +72,19 @@ class Trial:
         return self.config.run.dir / "failed.json"
 
     def ends_early(self) -> bool:
-        """Whether it was, or is to be, stopped early by its own criterion."""
+        """Whether it was, or is to be, stopped early by this criterion; one of another criterion's sweep runs on."""
         return (read_json(self.stop_note) or {}).get("by") == self.by
 
 
-class TrialRows:
-    """Hands a trial's rows on to Tune; ends the trial where it is asked to."""
+class TrialListener:
+    """Hands a trial's rows on to Tune; ends the trial where the scheduler left a note that it should."""
 
     def __init__(self, trial: Trial, stop: Callable[[], None]) -> None:
         self._trial = trial
         self._stop = stop
         self._rows: list[dict[str, float]] = []
 
-    def __enter__(self) -> TrialRows:
+    def __enter__(self) -> TrialListener:
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -122,11 +122,11 @@ class Halving(ASHAScheduler):
                 super().on_trial_result(None, known, {"step": row["step"] + 1, self._by: value})
 
     def on_trial_result(self, tune_controller: Any, trial: Any, result: dict[str, Any]) -> str:
-        """Always to go on."""
-        own = self._trials[trial.config["name"]]
+        """Never stops a trial itself: it leaves the note."""
+        judged = self._trials[trial.config["name"]]
         ends = super().on_trial_result(tune_controller, trial, result) == TrialScheduler.STOP
-        if ends and result["step"] < own.config.train.steps and not own.ends_early():
-            write_json(own.stop_note, {"by": self._by, "step": result["step"], "value": result[self._by]})
+        if ends and result["step"] < judged.config.train.steps and not judged.ends_early():
+            write_json(judged.stop_note, {"by": self._by, "step": result["step"], "value": result[self._by]})
         return TrialScheduler.CONTINUE
 
 
@@ -146,7 +146,7 @@ def run_trials(
     queue = Queue(actor_options={"num_cpus": 0})
     queue.put_nowait_batch(places)
     work = tune.with_parameters(_run_trial, trials=dict(trials), places=queue, environment=environment)
-    run = tune.RunConfig(name="trials", storage_path=str(folder), verbose=0, callbacks=[_Lines(trials, console)])
+    run = tune.RunConfig(name="trials", storage_path=str(folder), verbose=0, callbacks=[_TrialLines(trials, console)])
     try:
         tune.Tuner(
             tune.with_resources(work, {"memory": TRIAL_BYTES}),
@@ -171,16 +171,16 @@ def _run_trial(given: dict[str, Any], trials: Mapping[str, Trial], places: Queue
     os.environ.update(environment)
     trial = trials[given["name"]]
     try:
-        with _taken(places) as place, (trial.config.run.dir / "log.txt").open("a") as log:
-            align_stage(open_run(trial.config), Console(file=log, width=160), place, partial(TrialRows, trial))
+        with _free_place(places) as place, (trial.config.run.dir / "log.txt").open("a") as log:
+            align_stage(open_run(trial.config), Console(file=log, width=160), place, partial(TrialListener, trial))
     except Exception as error:
         write_json(trial.failure_note, {"error": first_line(error)})
         raise
 
 
 @contextmanager
-def _taken(places: Queue) -> Iterator[Placement]:
-    """A free place, which is free again after the block.
+def _free_place(places: Queue) -> Iterator[Placement]:
+    """Takes a free place for the length of the block.
 
     Raises:
         RuntimeError: none became free.
@@ -196,12 +196,12 @@ def _taken(places: Queue) -> Iterator[Placement]:
 
 
 def first_line(error: BaseException) -> str:
-    """What went wrong at first, out of the wrapping in which it travelled."""
+    """The first line of the error's origin, see :func:`~blade_dist.errors.origin`; its type where it says nothing."""
     first = origin(error)
     return next((line for line in str(first).splitlines() if line.strip()), type(first).__name__)
 
 
-class _Lines(tune.Callback):
+class _TrialLines(tune.Callback):
     """A line for every trial that starts, and that ends."""
 
     def __init__(self, trials: Mapping[str, Trial], console: Console) -> None:
@@ -213,17 +213,14 @@ class _Lines(tune.Callback):
         return {}
 
     def on_trial_start(self, *, trial: Any, **_: Any) -> None:
-        """Says which."""
         self._say(trial, "started")
 
     def on_trial_complete(self, *, trial: Any, **_: Any) -> None:
-        """Says how far it came."""
-        own, last = self._trials[trial.config["name"]], trial.last_result
-        early = ", stopped early" if own.ends_early() else ""
-        self._say(trial, f"ended after step {last.get('step')}{early}: {own.by} {last.get(own.by, float('nan')):.4f}")
+        ended, last = self._trials[trial.config["name"]], trial.last_result
+        early, value = ", stopped early" * ended.ends_early(), last.get(ended.by, float("nan"))
+        self._say(trial, f"ended after step {last.get('step')}{early}: {ended.by} {value:.4f}")
 
     def on_trial_error(self, *, trial: Any, **_: Any) -> None:
-        """Says so."""
         self._say(trial, "failed")
 
     def _say(self, trial: Any, what: str) -> None:

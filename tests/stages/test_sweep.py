@@ -27,7 +27,7 @@ from blade_dist.settings import Config
 from blade_dist.settings.load import load_config
 from blade_dist.stages.opened import OpenedRun, open_run
 from blade_dist.stages.sweep import sweep_stage
-from blade_dist.stages.trials import Halving, Trial, TrialRows, _run_trial, first_line
+from blade_dist.stages.trials import Halving, Trial, TrialListener, _run_trial, first_line
 from blade_dist.store.files import write_json
 from blade_dist.store.run import RunPaths
 from blade_dist.sweep.results import Criterion, Outcome
@@ -71,7 +71,7 @@ def test_a_note_stops_a_trial_of_its_own_criterion_only(
     trial = trial_of(BASE, tmp_path, by)
     write_json(trial.stop_note, {"by": "reward", "step": 2, "value": 0.4})
     stopped: list[bool] = []
-    with TrialRows(trial, lambda: stopped.append(True)) as rows:
+    with TrialListener(trial, lambda: stopped.append(True)) as rows:
         rows.update(2, {"reward": 0.4})
     assert stopped == asked
 

@@ -7,8 +7,8 @@ from pathlib import Path
 import pyarrow.parquet as pq
 from rich.console import Console
 
+from blade_dist.tracking.listener import StepPrinter, describe
 from blade_dist.tracking.step_log import StepLog
-from blade_dist.tracking.watch import ProgressPrinter, describe
 
 
 def test_every_step_is_a_row(tmp_path: Path) -> None:
@@ -40,7 +40,7 @@ def test_lines_say_what_matters() -> None:
     row = {"reward": 0.25, "informative_groups": 1.0, "seconds/learn": 2.0, "seconds/push": 0.5, "lr": 1e-3}
     assert describe(row) == "reward 0.25, informative_groups 1, learn 2.00 push 0.50 s"
     console = Console(record=True, width=200, force_terminal=False)
-    with ProgressPrinter(10, console) as progress:
+    with StepPrinter(10, console) as progress:
         progress.update(0, row)
         progress.update(9, row)
     text = console.export_text()

@@ -1,4 +1,4 @@
-"""What a person sees while the learners run: a bar in a terminal, plain lines elsewhere."""
+"""Who is shown the steps while the learners run: a person, by a bar in a terminal and by plain lines elsewhere."""
 
 from __future__ import annotations
 
@@ -23,24 +23,25 @@ SHOWN = (
 """Numbers of a row that are shown, where it has them."""
 
 LINE_EVERY_S = 2.0
-"""Shortest time between two plain lines."""
+"""Shortest time between two plain lines: a log of thousands of fast steps stays readable."""
 
 
-class Onlooker(Protocol):
-    """Who is shown the rows while learners run: a context manager that is open as long as they do."""
+class StepListener(Protocol):
+    """A context manager that is open as long as the learners run, and is handed the step log's rows meanwhile."""
 
     def __enter__(self) -> object: ...
 
     def __exit__(self, *_: object) -> None: ...
 
     def update(self, step: int, row: dict[str, float]) -> None:
-        """The row of ``step`` (counted from 0); steps of an earlier run that is gone on with are shown again."""
+        """Takes the row of ``step`` (counted from 0); a resumed run begins with the steps of its earlier sittings."""
 
 
-class ProgressPrinter:
-    """A context manager; :meth:`update` shows a step's row."""
+class StepPrinter:
+    """Prints the steps."""
 
     def __init__(self, total: int, console: Console) -> None:
+        """``total``: steps of the whole run."""
         self._total = total
         self._console = console
         self._printed = 0.0
@@ -49,7 +50,7 @@ class ProgressPrinter:
         self._bar = Progress(*columns, console=console) if console.is_terminal else None
         self._task = self._bar.add_task("", total=total) if self._bar else None
 
-    def __enter__(self) -> ProgressPrinter:
+    def __enter__(self) -> StepPrinter:
         if self._bar:
             self._bar.start()
         return self
@@ -58,10 +59,10 @@ class ProgressPrinter:
         if self._bar:
             self._bar.stop()
         elif self._pending:
-            say(self._console, self._pending)
+            say(self._console, self._pending)  # the last step is always shown, however soon it came
 
     def update(self, step: int, row: dict[str, float]) -> None:
-        """Shows the row of ``step`` (counted from 0)."""
+        """Shows the row of ``step``, counted from 0."""
         text = describe(row)
         if self._bar and self._task is not None:
             self._bar.update(self._task, completed=step + 1, description=text)

@@ -25,29 +25,29 @@ from blade_dist.sweep.space import SEED, Point, points
 from blade_dist.tracking.say import say, show_table
 
 TABLE_WIDTH = 200
-"""Columns of the table where nobody looks at a terminal."""
+"""Characters of a line where no terminal says how many it has."""
 
 
 def sweep_stage(
     run: OpenedRun, over: Sequence[str], samples: int | None, by: Criterion, early_stop: bool, console: Console
 ) -> list[Outcome]:
-    """Aligns every point that is not done, in ``<run.dir>/sweep``; shows and writes what came of all of them.
+    """Aligns every point that is not done, in ``<run.dir>/sweep``; shows and writes the outcomes of all.
 
     Args:
         run: what all points share.
         over: settings with their values, as :func:`blade_dist.sweep.space.points` takes them.
-        samples: points that are drawn, each under all seeds; None: all.
-        by: what they are compared by.
-        early_stop: whether a point that is worse than others were after as many steps ends there. Not where points
-            can't be compared (see :func:`blade_dist.sweep.comparable.obstacle`), nor under more than one seed, where a
-            point's mean counts.
+        samples: number of points that are drawn, each under all seeds; None: all.
+        by: what points are compared by.
+        early_stop: whether a point stops early if it is worse than others were after as many steps. Off where points
+            can't be compared (see :func:`blade_dist.sweep.comparable.obstacle`), and with several seeds, where the
+            mean over the seeds decides.
         console: for messages.
 
     Returns:
-        What came of each, the best one first; those that differ in their seed alone follow each other.
+        The outcomes, the best one first; those that differ in their seed alone follow each other.
 
     Raises:
-        UserError: a point that could not run.
+        UserError: a point that could not run; a folder of the sweep that was made with other settings.
     """
     swept = points(run.config, over, samples)
     opened = {point.folder: run.under(point.config) for point in swept}
@@ -79,17 +79,17 @@ def _trials(run: OpenedRun, swept: Sequence[Point], opened: Mapping[str, OpenedR
     for point in swept:
         if by == "validation" and not point.config.train.validation_prompts:
             raise UserError("--by validation: nothing is validated; set train.validation_prompts, or leave it out")
-        own = opened[point.folder]
+        of_point = opened[point.folder]
         folder = run.paths.root.absolute() / "sweep" / point.folder
         config = point.config.model_copy(update={"run": point.config.run.model_copy(update={"dir": folder})})
-        trial = Trial(config, by, shares_prior=own.prior_stamp == run.prior_stamp)
-        is_done(_stage(trial), align_stamp(own), f"the alignment with {point.label}")
+        trial = Trial(config, by, shares_prior=of_point.prior_stamp == run.prior_stamp)
+        is_done(_stage(trial), align_stamp(of_point), f"the alignment with {point.label}")
         trials[point.folder] = trial
     return trials
 
 
 def _scheduler(trials: Mapping[str, Trial], todo: Sequence[str], by: Criterion) -> Halving:
-    """One that knows the trials of earlier sweeps."""
+    """One that knows the outcomes of earlier sweeps, so that the trials ``todo`` are compared with these too."""
     scheduler = Halving(trials, by)
     for name in trials.keys() - set(todo):
         scheduler.recall(name, _rows(trials[name]))
@@ -104,7 +104,7 @@ def _run(
     scheduler: Halving | None,
     console: Console,
 ) -> None:
-    """Runs the trials ``todo``, on the run's own prior where they share it; ``opened``: the runs of the points."""
+    """Runs the trials ``todo``; first makes the prior, where some share the run's; ``opened``: the points' runs."""
     with ray_runtime(run.config):
         if sharing := [name for name in todo if trials[name].shares_prior]:
             prior = prior_stage(run, console)
@@ -118,18 +118,21 @@ def _run(
 
 
 def _prepare(trial: Trial) -> None:
-    """The trial's folder: data, reference and, where it is the same, prior of the run; notes of earlier ends go."""
+    """Links the run's data, reference and, where it is shared, prior into the trial's folder; drops earlier notes.
+
+    The links are relative, so that a run's folder can be moved with its sweep.
+    """
     folder = trial.config.run.dir
     folder.mkdir(parents=True, exist_ok=True)
     for note in (trial.stop_note, trial.failure_note):
         note.unlink(missing_ok=True)
-    own, run = RunPaths(folder), RunPaths(Path("../.."))
-    wanted = {own.data: run.data, own.sft: run.sft, **({own.prior: run.prior} if trial.shares_prior else {})}
-    for link in (own.data, own.sft, own.prior):
+    links, run = RunPaths(folder), RunPaths(Path("../.."))
+    targets = {links.data: run.data, links.sft: run.sft, **({links.prior: run.prior} if trial.shares_prior else {})}
+    for link in (links.data, links.sft, links.prior):
         if link.is_symlink():
-            link.unlink()
-        if link in wanted and not link.exists():
-            link.symlink_to(wanted[link])
+            link.unlink()  # a prior that was shared in an earlier sweep need not be in this one
+        if link in targets and not link.exists():
+            link.symlink_to(targets[link])
 
 
 def _stage(trial: Trial) -> Path:

@@ -45,7 +45,7 @@ QUIET = {
     "RAY_CHDIR_TO_TRIAL_DIR": "0",
     "RAY_AIR_NEW_OUTPUT": "0",
 }
-"""Tune's environment: it writes no files, accepts steps without a validation, and leaves paths as the user wrote them."""
+"""Tune's environment: no files of Tune's, steps without a validation allowed, paths as the user wrote them."""
 
 HANDED_ON = ("HF_HUB_OFFLINE", "DS_ACCELERATOR")
 """Variables of the driver's that count in a trial too."""

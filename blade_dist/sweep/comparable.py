@@ -1,4 +1,4 @@
-"""Whether one number tells which point of a sweep is the better one. Pure."""
+"""Whether one number can say which point of a sweep is better. Pure."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from blade_dist.settings import Config
 from blade_dist.sweep.results import Criterion
 from blade_dist.sweep.space import Point
 
-MEANING = ("reward.weights", "reward.normalise", "reward.distributions", "reward.boosts")
+WORTH = ("reward.weights", "reward.normalise", "reward.distributions", "reward.boosts")
 """Settings that say what a list is worth."""
 
 SCALES = ("prior.size", "prior.prompts", "train.prompts", "rollout.temperature")
@@ -23,8 +23,8 @@ SAMPLED: dict[Criterion, tuple[str, ...]] = {
 }
 """Settings that say for which prompts, and how, the lists are written whose rewards are compared."""
 
-LIMITS = ("reward.at_least", "reward.at_most")
-"""Settings whose multipliers are part of what is learnt and not of the reward that is written down."""
+CONSTRAINTS = ("reward.at_least", "reward.at_most")
+"""Settings whose multipliers count in what is learnt, and not in the reward that the step log records."""
 
 
 @dataclass(frozen=True)
@@ -44,7 +44,7 @@ def obstacle(points: Sequence[Point], by: Criterion) -> Obstacle | None:
     """
     configs = [point.config for point in points]
     scales = SCALES if any(config.reward.normalise for config in configs) else ()
-    names = dict.fromkeys([*MEANING, *scales, *SAMPLED[by]])
+    names = dict.fromkeys([*WORTH, *scales, *SAMPLED[by]])
     differ = [name for name in names if any(_value(config, name) != _value(configs[0], name) for config in configs)]
     if differ:
         sampled = any(name in SAMPLED[by] for name in differ)
@@ -52,7 +52,7 @@ def obstacle(points: Sequence[Point], by: Criterion) -> Obstacle | None:
             f"points that differ in {' and '.join(differ)} have rewards that are no measure of each other",
             "compare them with `blade-dist evaluate`" if sampled else "choose by the parts",
         )
-    if limits := [name for name in LIMITS if any(_value(config, name) for config in configs)]:
+    if limits := [name for name in CONSTRAINTS if any(_value(config, name) for config in configs)]:
         return Obstacle(f"a reward does not say how far {' and '.join(limits)} holds", "choose by the parts")
     return None
 

@@ -1,4 +1,4 @@
-"""What came of a sweep's points: numbers of each, the table, the files. Pure."""
+"""Outcomes of a sweep's points: numbers of each, their order, the table, the files."""
 
 from __future__ import annotations
 
@@ -21,8 +21,8 @@ from blade_dist.tracking.means import mean_of_last
 Criterion = Literal["reward", "validation"]
 """What points are compared by; more is better."""
 
-HALF = 0.5
-"""Share of the steps so far, the later ones, whose mean a point is compared by on its way."""
+LATER_HALF = 0.5
+"""Share of the steps so far, the later ones, whose mean a running point is compared by."""
 
 ENDS = ("whole", "stopped", "failed")
 """How an alignment may end, the best way first."""
@@ -30,13 +30,13 @@ ENDS = ("whole", "stopped", "failed")
 
 @dataclass(frozen=True)
 class Outcome:
-    """What came of one point."""
+    """How one point ended, and its steps."""
 
     point: Point
     ended: Literal["whole", "stopped", "failed"]
-    """``stopped``: early, as others were better by then."""
+    """``stopped``: early, as others were better after as many steps."""
     rows: Sequence[Mapping[str, Any]]
-    """Of its step log."""
+    """Its step log."""
     error: str | None = None
 
     def numbers(self) -> dict[str, float]:
@@ -48,7 +48,7 @@ class Outcome:
 
 
 def value_of(by: Criterion, rows: Sequence[Mapping[str, Any]]) -> float | None:
-    """What a point is worth after these steps: its late reward, or its best validation; None where it is not known."""
+    """The value of a point after these steps: its late reward, or its best validation; None where it has none yet."""
     if by == "reward":
         return mean_of_last([row["reward"] for row in rows]) if rows else None
     seen = [row["validation"] for row in rows if row.get("validation") is not None]
@@ -56,11 +56,11 @@ def value_of(by: Criterion, rows: Sequence[Mapping[str, Any]]) -> float | None:
 
 
 def value_so_far(by: Criterion, rows: Sequence[Mapping[str, Any]]) -> float | None:
-    """What a point is compared by on its way: as :func:`value_of`, but the reward's mean over the later half.
+    """The value of a point that is still running: as :func:`value_of`, but the reward's mean over the later half.
 
     A tenth of few steps is one or two of them, whose rewards differ more by their prompts than by the settings.
     """
-    return mean_of_last([row["reward"] for row in rows], HALF) if by == "reward" and rows else value_of(by, rows)
+    return mean_of_last([row["reward"] for row in rows], LATER_HALF) if by == "reward" and rows else value_of(by, rows)
 
 
 def ranked(outcomes: Sequence[Outcome], by: Criterion) -> list[list[Outcome]]:
@@ -88,29 +88,29 @@ def render(groups: Sequence[Sequence[Outcome]], by: Criterion, parts: bool) -> T
     seeds = any(len(group) > 1 for group in groups)
     settings = [(group[0].point.seedless if seeds else group[0].point).settings for group in groups]
     numbers = [[outcome.numbers() for outcome in _counted(group)] for group in groups]
-    known = dict.fromkeys(name for group in numbers for found in group for name in found)
+    known = dict.fromkeys(name for group in numbers for entry in group for name in entry)
     columns = [name for name in known if parts or not name.startswith("reward/")]
-    names = list(dict.fromkeys(name for own in settings for name in own))
+    names = list(dict.fromkeys(name for changed in settings for name in changed))
     title = f"sweep, by {by}; means of the last tenth of the steps" + ", over the seeds" * seeds
     table = Table(*names, *["seeds"] * seeds, *columns, "ended", title=title)
-    for group, own, found in zip(groups, settings, numbers, strict=True):
-        count = [str(len(found)) if len(found) == len(group) else f"{len(found)} of {len(group)}"] * seeds
-        values = [_short(name, [entry[name] for entry in found if name in entry]) for name in columns]
+    for group, changed, entries in zip(groups, settings, numbers, strict=True):
+        count = [str(len(entries)) if len(entries) == len(group) else f"{len(entries)} of {len(group)}"] * seeds
+        values = [_short(name, [entry[name] for entry in entries if name in entry]) for name in columns]
         ended = ", ".join(dict.fromkeys(_ended(outcome) for outcome in group))
-        table.add_row(*(escape(text(own[name])) for name in names), *count, *values, escape(ended))
+        table.add_row(*(escape(text(changed[name])) for name in names), *count, *values, escape(ended))
     return table
 
 
 def write_results(outcomes: Sequence[Outcome], by: Criterion, folder: Path) -> None:
-    """``results.json`` and ``results.parquet``, atomically: an entry per alignment.
+    """Writes ``results.json`` and ``results.parquet``, atomically: an entry per alignment.
 
-    The latter has settings of mixed kinds as text.
+    A column of the latter has one type: settings of mixed kinds are text there.
     """
-    found = [{"ended": outcome.ended, "error": outcome.error, **outcome.numbers()} for outcome in outcomes]
+    entries = [{"ended": outcome.ended, "error": outcome.error, **outcome.numbers()} for outcome in outcomes]
     settings = [dict(outcome.point.settings) for outcome in outcomes]
-    listed = [{"settings": own, **entry} for own, entry in zip(settings, found, strict=True)]
+    listed = [{"settings": changed, **entry} for changed, entry in zip(settings, entries, strict=True)]
     write_json(folder / "results.json", {"by": by, "points": listed})
-    flat = [{**own, **entry} for own, entry in zip(settings, found, strict=True)]
+    flat = [{**changed, **entry} for changed, entry in zip(settings, entries, strict=True)]
     columns = {name: [entry.get(name) for entry in flat] for name in dict.fromkeys(n for entry in flat for n in entry)}
     temporary = folder / "results.parquet.tmp"
     pq.write_table(pa.table({name: _column(values) for name, values in columns.items()}), temporary)

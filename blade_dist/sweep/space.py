@@ -91,16 +91,16 @@ def points(config: Config, over: Sequence[str], samples: int | None = None) -> l
     grid = list(product(*values.values()))
     if samples is not None and samples > len(grid):
         each = f", {SEED} aside" if len(seeds) > 1 else ""
-        raise UserError(f"--samples {samples}: the grid has {len(grid)} points{each}; ask for at most as many")
+        raise UserError(f"--samples {samples}: the grid has {len(grid)} points{each}; draw at most as many")
     order = np.arange(len(grid)) if samples is None else np.random.default_rng(config.run.seed).permutation(len(grid))
     drawn = [dict(zip(values, grid[at], strict=True)) for at in np.sort(order[:samples])]
-    found = [_point(config, {**combination, **seed}) for combination in drawn for seed in seeds]
-    seen: dict[str, Point] = {}
-    for point in found:
-        if point.folder in seen:
+    by_folder: dict[str, Point] = {}
+    for point in (_point(config, {**combination, **seed}) for combination in drawn for seed in seeds):
+        # two spellings of one value, 0.1 and 1e-1, are one point
+        if point.folder in by_folder:
             raise UserError(f"--over: {point.label} comes twice")
-        seen[point.folder] = point
-    return found
+        by_folder[point.folder] = point
+    return list(by_folder.values())
 
 
 def text(value: object) -> str:
@@ -110,7 +110,7 @@ def text(value: object) -> str:
 
 
 def _values(over: Sequence[str]) -> dict[str, list[Any]]:
-    found: dict[str, list[Any]] = {}
+    values_of: dict[str, list[Any]] = {}
     for given in over:
         name, _, line = (part.strip() for part in given.partition("="))
         try:
@@ -119,15 +119,15 @@ def _values(over: Sequence[str]) -> dict[str, list[Any]]:
             raise UserError(f"--over {given}: {line!r} are not YAML values, separated by commas") from None
         if not values:
             raise UserError(f"--over {given}: write section.key=value,value")
-        if name in found:
+        if name in values_of:
             raise UserError(f"--over {name}: given twice; write all values behind one")
         _check_name(name)
-        found[name] = values
-    return found
+        values_of[name] = values
+    return values_of
 
 
 def _check_name(name: str) -> None:
-    """Whether points may differ in a setting. One that there is not is refused with the rest of the tree."""
+    """Raises UserError where points may not differ in a setting; an unknown one is refused with the whole tree."""
     section = setting_path(name)[0]
     if section not in fields_of(Config) or name in SINGLE or (section in SECTIONS and name not in (section, *PLACES)):
         return

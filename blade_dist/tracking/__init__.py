@@ -1,1 +1,1 @@
-"""Records of a run: every step a row, in Parquet and in TensorBoard, and a line for whoever watches."""
+"""Records of a run: every step a row, in Parquet and in TensorBoard; and what is printed of them."""

@@ -1,4 +1,4 @@
-"""What a run's numbers came to: means over its late steps. Pure."""
+"""The numbers of a run: means over its late steps. Pure."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import statistics
 from collections.abc import Sequence
 
 LAST = 0.1
-"""Share of the steps, the last ones, whose mean is a run's number."""
+"""Share of the steps, the last ones, whose mean is a run's number: one step's has the noise of its few prompts."""
 
 
 def mean_of_last(values: Sequence[float], share: float = LAST) -> float:

@@ -1,4 +1,4 @@
-"""Every step is a row of a Parquet file, and scalars in TensorBoard."""
+"""The record of a run: every step is a row of a Parquet file, and scalars in TensorBoard."""
 
 from __future__ import annotations
 
@@ -17,7 +17,12 @@ class StepLog:
     """Rows by step; the file is rewritten whole, atomically. A recorded step replaces itself and all later ones."""
 
     def __init__(self, path: Path, tensorboard: Path | None) -> None:
-        """Goes on with the rows of an earlier run, where there are any."""
+        """Continues the file, where there is one.
+
+        Args:
+            path: the Parquet file.
+            tensorboard: folder of the event files; None: none are written.
+        """
         self._path = path
         self._rows: list[dict[str, float]] = pq.read_table(path).to_pylist() if path.is_file() else []
         self._tensorboard = tensorboard
@@ -25,7 +30,7 @@ class StepLog:
         self._flushed = time.monotonic()
 
     def record(self, step: int, row: dict[str, float]) -> None:
-        """Adds the row of ``step``; rows of that step and later ones (of a lost attempt) go."""
+        """Adds the row of ``step``; rows of that step and later ones, of a lost attempt, are dropped."""
         self._rows = [old for old in self._rows if old["step"] < step]
         self._rows.append({"step": step, **row})
         self._scalars(step, row)
@@ -60,6 +65,7 @@ class StepLog:
         if self._writer is None:
             from torch.utils.tensorboard import SummaryWriter
 
+            # events cannot be taken back: a resumed run hides those from its first step on
             self._writer = SummaryWriter(str(self._tensorboard), purge_step=step)
         for name, value in row.items():
             self._writer.add_scalar(name, value, step)

@@ -41,7 +41,7 @@ def test_every_combination_that_is_drawn_has_all_seeds() -> None:
     assert labels[::2] == labels[1::2]
     assert len(set(labels)) == 3
     assert "seed" not in drawn[0].seedless.arguments
-    with pytest.raises(UserError, match=r"--samples 7: the grid has 6 points, run\.seed aside; ask for"):
+    with pytest.raises(UserError, match=r"--samples 7: the grid has 6 points, run\.seed aside; draw at most"):
         points(BASE, over, 7)
 
 

@@ -9,7 +9,7 @@ import sys
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -20,7 +20,8 @@ ROOT = Path(__file__).resolve().parents[1]
 HELP = """\
 Runs two checkouts on this machine, with the same Python and the same seed, and compares what they make bit for bit:
 prepared data, prior, the rows of SFT and of each target (all columns but the timings), the weights of each policy, and
-the per-user values of the evaluation. Prints a table; exit status 1 and the first difference where one is.
+the per-user values of the evaluation. Prints a table. Exit status 1 and the first difference where there is one, 2
+where a side could not run.
 
 OLD and NEW are folders of checkouts or git revisions of this repository. No golden file could do this: processors
 round differently. A change that is meant to change numbers says so in CHANGELOG.md and proves itself otherwise.
@@ -114,13 +115,18 @@ def _options() -> argparse.Namespace:
     return options
 
 
+def _stop(message: str) -> NoReturn:
+    print(f"error: {message}", file=sys.stderr)
+    sys.exit(2)
+
+
 def _checkout(given: str, folder: Path) -> Path:
     """The folder of a checkout: ``given`` itself, or the files of that revision, unpacked below ``folder``."""
     if (Path(given) / "blade_dist").is_dir():
         return Path(given).resolve()
     archive = subprocess.run(["git", "-C", ROOT, "archive", given], capture_output=True, check=False)
     if archive.returncode:
-        sys.exit(f"error: {given}: neither a folder with blade_dist/ nor a git revision: {archive.stderr.decode()}")
+        _stop(f"{given}: neither a folder with blade_dist/ nor a git revision ({archive.stderr.decode().strip()})")
     source = folder / "source"
     source.mkdir(parents=True)
     subprocess.run(["tar", "-x", "-C", source], input=archive.stdout, check=True)
@@ -156,12 +162,13 @@ def _run(case: str, checkout: Path, folder: Path) -> Path:
 
     imported = run("-c", "import blade_dist; print(blade_dist.__file__)", capture_output=True).stdout.decode().strip()
     if not Path(imported).is_relative_to(checkout):
-        sys.exit(f"error: {checkout}: Python imports {imported or 'no blade_dist'} instead")
+        _stop(f"{checkout}: Python imports {imported or 'no blade_dist'} instead")
     print(f"{case}: running {checkout}", file=sys.stderr, flush=True)
     with (folder / "log").open("wb") as log:
         if run("-m", "blade_dist", "run", "settings.yaml", *changes, stdout=log, stderr=log).returncode:
             tail = (folder / "log").read_text(errors="replace").splitlines()[-20:]
-            sys.exit("\n".join([*tail, f"error: {checkout}: the run failed; its last lines are above"]))
+            print("\n".join(tail), file=sys.stderr)
+            _stop(f"{checkout}: the run failed; its last lines are above")
     return folder / "run"
 
 

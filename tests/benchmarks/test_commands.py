@@ -10,7 +10,9 @@ from importlib import import_module
 from pathlib import Path
 
 import pytest
+from typer.testing import CliRunner
 
+from benchmarks import gpu
 from tests.helpers.paths import ROOT
 
 SMALL = {
@@ -51,23 +53,20 @@ def test_every_benchmark_explains_itself(name: str) -> None:
     assert "--" in done.stdout
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("line", range(1, 8))
 def test_a_gpu_line_says_that_it_needs_one(line: int, tmp_path: Path) -> None:
     import torch
 
     if torch.cuda.is_available():
         pytest.skip("there is a GPU here")
-    done = run("gpu", "--line", str(line), "--json", str(tmp_path / "out.json"))
-    assert done.returncode == 3
-    assert f"line {line} (" in done.stdout
-    assert "needs an NVIDIA GPU" in done.stdout
+    done = CliRunner().invoke(gpu.app, ["--line", str(line), "--json", str(tmp_path / "out.json")])
+    assert done.exit_code == 3
+    assert f"line {line} (" in done.output
+    assert "needs an NVIDIA GPU" in done.output
     assert not (tmp_path / "out.json").exists()
 
 
 def test_every_gpu_line_has_its_function(monkeypatch: pytest.MonkeyPatch) -> None:
-    from benchmarks import gpu
-
     for _, module, function in gpu.LINES.values():
         assert callable(getattr(import_module(module), function))
 

@@ -23,8 +23,8 @@ from rich.table import Table
 from benchmarks.report import write_result
 from blade_dist.batches import Ragged
 from blade_dist.catalog.catalog import Catalog
-from blade_dist.rewards.batch import Lists
 from blade_dist.rewards.composite import Composite
+from blade_dist.rewards.lists import Lists
 
 GOAL = 200_000
 GROUPS, HISTORY, TARGETS = 19, 20, 5

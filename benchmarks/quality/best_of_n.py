@@ -18,7 +18,7 @@ from blade_dist.batches import MISS
 from blade_dist.catalog.catalog import Catalog
 from blade_dist.data.bundle import load_data
 from blade_dist.evaluation.baselines import occurrence, similarities
-from blade_dist.rewards.batch import Lists
+from blade_dist.rewards.lists import Lists
 
 FOLDER = "BLADE_QUALITY_DATA"
 """Environment variable: the run whose training prompts are counted."""

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from blade_dist.batches import MISS, Ragged
 from blade_dist.catalog.catalog import Catalog
 from blade_dist.data.synthetic import SUCCESSORS
-from blade_dist.rewards.batch import Lists
+from blade_dist.rewards.lists import Lists
 from blade_dist.store.arrow import arrow_to_ragged, read_table
 
 FOLDER = "BLADE_TRUTH"

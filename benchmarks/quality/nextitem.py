@@ -11,8 +11,8 @@ import pyarrow.parquet as pq
 
 from benchmarks.quality.sasrec import RATES, fit, training_sequences
 from blade_dist.evaluation.per_user import per_user_rows
-from blade_dist.rewards.batch import Lists
 from blade_dist.rewards.composite import Composite
+from blade_dist.rewards.lists import Lists
 from blade_dist.settings import Config
 from blade_dist.stages.evaluate import scaled_reward
 from blade_dist.stages.opened import open_run

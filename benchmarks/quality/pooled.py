@@ -16,7 +16,7 @@ from blade_dist.batches import Ragged
 from blade_dist.data.bundle import DataBundle
 from blade_dist.evaluation.corpus import corpus_metrics
 from blade_dist.evaluation.per_user import KEYS
-from blade_dist.rewards.batch import Lists
+from blade_dist.rewards.lists import Lists
 
 DECODES = ("greedy", "beam", "sampled")
 CORPUS = ("coverage", "gini", "miss")

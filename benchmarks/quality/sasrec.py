@@ -19,7 +19,7 @@ from torch.nn import functional
 
 from blade_dist.batches import ExcludeHistory, Prompts, Ragged
 from blade_dist.catalog.catalog import Catalog
-from blade_dist.rewards.batch import Lists
+from blade_dist.rewards.lists import Lists
 from blade_dist.rewards.metrics import ndcg
 from blade_dist.settings import BuildSettings, ListSettings
 from blade_dist.training.patience import Patience

@@ -12,8 +12,8 @@ from numpy.typing import NDArray
 from blade_dist.batches import Prompts, Ragged, offsets_of
 from blade_dist.catalog.catalog import Catalog
 from blade_dist.data.bundle import DataBundle
-from blade_dist.rewards.batch import Lists
-from blade_dist.rewards.item_groups import tail_items
+from blade_dist.rewards.item_features import tail_items
+from blade_dist.rewards.lists import Lists
 from blade_dist.rewards.metrics import ndcg
 
 SESSION_S = 30 * 60

@@ -6,8 +6,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from blade_dist.batches import MISS
-from blade_dist.rewards.batch import Lists
-from blade_dist.rewards.item_groups import group_sums
+from blade_dist.rewards.item_features import group_sums
+from blade_dist.rewards.lists import Lists
 
 
 def corpus_metrics(lists: Lists) -> dict[str, float]:

@@ -12,8 +12,8 @@ from rich.table import Table
 from blade_dist.batches import Prompts
 from blade_dist.evaluation.bootstrap import Interval, mean_interval, paired_bootstrap
 from blade_dist.evaluation.corpus import corpus_metrics
-from blade_dist.rewards.batch import Lists
 from blade_dist.rewards.composite import Composite
+from blade_dist.rewards.lists import Lists
 
 KEYS = ("user", "prompt", "policy", "decode", "items")
 

@@ -9,8 +9,8 @@ from numpy.typing import NDArray
 
 from blade_dist.batches import Prompts, Ragged
 from blade_dist.catalog.catalog import Catalog
-from blade_dist.rewards.batch import Lists
 from blade_dist.rewards.composite import Composite, Scores
+from blade_dist.rewards.lists import Lists
 
 Scored = tuple[Scores, dict[str, Scores]]
 """Total and parts of some lists."""

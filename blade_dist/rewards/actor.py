@@ -12,8 +12,8 @@ import ray
 from blade_dist.batches import Rewards, Rollouts
 from blade_dist.catalog.catalog import Catalog
 from blade_dist.data.prompts import PromptTable
-from blade_dist.rewards.batch import Lists
 from blade_dist.rewards.composite import Composite
+from blade_dist.rewards.lists import Lists
 from blade_dist.settings import RewardSettings
 
 

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from blade_dist.batches import MISS, Ragged
 from blade_dist.catalog.catalog import Catalog
 from blade_dist.errors import UserError
-from blade_dist.rewards.batch import Lists
+from blade_dist.rewards.lists import Lists
 from blade_dist.rewards.named import NamedMetrics, Weights
 from blade_dist.store.fingerprint import fingerprint
 

@@ -11,8 +11,8 @@ from numpy.typing import NDArray
 from blade_dist.catalog.catalog import Catalog
 from blade_dist.catalog.rules import EVERY
 from blade_dist.errors import UserError, nearest
-from blade_dist.rewards.batch import Lists
-from blade_dist.rewards.item_groups import tail_items
+from blade_dist.rewards.item_features import tail_items
+from blade_dist.rewards.lists import Lists
 
 Scores = NDArray[np.float64]
 

@@ -1,4 +1,4 @@
-"""List-wise metrics, each from :class:`~blade_dist.rewards.batch.Lists` and a cut-off to float64 ``[n]``.
+"""List-wise metrics, each from :class:`~blade_dist.rewards.lists.Lists` and a cut-off to float64 ``[n]``.
 
 A position that is a miss counts as the worst that it could be, in every metric. Names are ``metric@k``. After a change
 of what a metric says of some list, raise ``DEFINITIONS`` in ``composite.py``.
@@ -12,8 +12,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from blade_dist.errors import UserError, nearest
-from blade_dist.rewards.batch import Lists
-from blade_dist.rewards.item_groups import group_bits, information, tail_items
+from blade_dist.rewards.item_features import group_bits, information, tail_items
+from blade_dist.rewards.lists import Lists
 
 CALIBRATION_MIX = 0.01
 """a of :func:`calibration`: keeps the logarithm finite."""

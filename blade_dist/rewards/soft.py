@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from blade_dist.batches import ranges
 from blade_dist.catalog.catalog import Catalog
 from blade_dist.catalog.names import named_items
-from blade_dist.rewards.batch import Lists
+from blade_dist.rewards.lists import Lists
 
 Scores = NDArray[np.float64]
 

@@ -24,8 +24,8 @@ from blade_dist.evaluation.per_user import differences, per_user_rows, render, r
 from blade_dist.evaluation.search import best_of, is_oracle, repeated
 from blade_dist.learners.packing import PromptLists
 from blade_dist.learners.policy import Policy, load_model, sequence_logprobs
-from blade_dist.rewards.batch import Lists
 from blade_dist.rewards.composite import Composite
+from blade_dist.rewards.lists import Lists
 from blade_dist.rollouts.pool import EnginePool
 from blade_dist.settings import Config
 from blade_dist.stages.actors import engines

@@ -11,7 +11,7 @@ from blade_dist.batches import MISS, Prompts, Ragged
 from blade_dist.data.bundle import DataBundle
 from blade_dist.evaluation.baselines import cooccurrence_lists
 from blade_dist.evaluation.bootstrap import mean_interval
-from blade_dist.rewards.batch import Lists
+from blade_dist.rewards.lists import Lists
 from blade_dist.settings import BuildSettings, Config, ListSettings
 from tests.helpers.catalogs import made_prompts, make_catalog
 

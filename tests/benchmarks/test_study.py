@@ -8,7 +8,7 @@ import pytest
 from blade_dist.batches import MISS
 from blade_dist.data import synthetic
 from blade_dist.data.bundle import DataBundle
-from blade_dist.rewards.batch import Lists
+from blade_dist.rewards.lists import Lists
 from blade_dist.settings import Config
 
 

@@ -12,8 +12,8 @@ import pytest
 
 from blade_dist.data.bundle import DataBundle
 from blade_dist.evaluation.per_user import per_user_rows
-from blade_dist.rewards.batch import Lists
 from blade_dist.rewards.composite import Composite
+from blade_dist.rewards.lists import Lists
 from tests.helpers.paths import ROOT
 
 

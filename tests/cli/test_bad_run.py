@@ -13,7 +13,7 @@ from transformers import GPT2Config, GPT2LMHeadModel
 
 from blade_dist.data.bundle import DataBundle, load_own_data
 from blade_dist.posterior.prior import PriorWriter
-from blade_dist.rewards.batch import Lists
+from blade_dist.rewards.lists import Lists
 from blade_dist.settings import Config
 from blade_dist.settings.load import load_config
 from blade_dist.stages.align import align_stamp

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 
 from blade_dist.batches import MISS, Ragged
 from blade_dist.evaluation.corpus import corpus_metrics, illegal_rates
-from blade_dist.rewards.batch import Lists
+from blade_dist.rewards.lists import Lists
 from blade_dist.rewards.metrics import METRICS
 from tests.helpers.catalogs import ITEMS, batches, make_catalog
 

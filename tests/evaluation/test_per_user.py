@@ -11,8 +11,8 @@ from blade_dist.evaluation.baselines import cooccurrence_lists, popularity_lists
 from blade_dist.evaluation.bootstrap import mean_interval, paired_bootstrap
 from blade_dist.evaluation.corpus import corpus_metrics
 from blade_dist.evaluation.per_user import differences, per_user_rows, render, summarise
-from blade_dist.rewards.batch import Lists
 from blade_dist.rewards.composite import Composite
+from blade_dist.rewards.lists import Lists
 from tests.helpers.catalogs import ITEMS, made_prompts, make_catalog
 
 

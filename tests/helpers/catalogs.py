@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from blade_dist.batches import MISS, Prompts, Ragged
 from blade_dist.catalog.catalog import Catalog
 from blade_dist.data.split import Views
-from blade_dist.rewards.batch import Lists
+from blade_dist.rewards.lists import Lists
 
 ITEMS = 12
 

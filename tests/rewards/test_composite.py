@@ -12,8 +12,8 @@ import pytest
 from blade_dist.batches import Ragged, Rollouts
 from blade_dist.errors import UserError
 from blade_dist.rewards.actor import Scorer
-from blade_dist.rewards.batch import Lists
 from blade_dist.rewards.composite import Composite, spreads
+from blade_dist.rewards.lists import Lists
 from tests.helpers.catalogs import make_catalog
 
 

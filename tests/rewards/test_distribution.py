@@ -10,10 +10,10 @@ from hypothesis import strategies as st
 from blade_dist.batches import MISS, Ragged
 from blade_dist.catalog.catalog import Catalog
 from blade_dist.errors import UserError
-from blade_dist.rewards.batch import Lists
 from blade_dist.rewards.composite import Composite
 from blade_dist.rewards.distribution import make_distribution
-from blade_dist.rewards.item_groups import tail_items
+from blade_dist.rewards.item_features import tail_items
+from blade_dist.rewards.lists import Lists
 from blade_dist.rewards.named import check_groups
 
 

@@ -21,7 +21,7 @@ from torchmetrics.functional.retrieval import (
 from blade_dist.batches import MISS, Ragged
 from blade_dist.catalog.catalog import Catalog
 from blade_dist.errors import UserError
-from blade_dist.rewards.batch import Lists
+from blade_dist.rewards.lists import Lists
 from blade_dist.rewards.metrics import METRICS, metric
 from tests.helpers.catalogs import ITEMS, batches, make_catalog
 

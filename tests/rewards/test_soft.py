@@ -10,8 +10,8 @@ from hypothesis import strategies as st
 from blade_dist.batches import MISS, Ragged
 from blade_dist.catalog.catalog import Catalog
 from blade_dist.errors import UserError
-from blade_dist.rewards.batch import Lists
 from blade_dist.rewards.composite import Composite
+from blade_dist.rewards.lists import Lists
 from blade_dist.rewards.soft import Excess, make_boost
 
 GROUPS = [["a"], ["a"], ["b"], ["a", "b"], []]

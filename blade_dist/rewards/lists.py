@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from blade_dist.batches import MISS, Ragged
 from blade_dist.catalog.catalog import Catalog
-from blade_dist.rewards.item_groups import group_sums
+from blade_dist.rewards.item_features import group_sums
 
 NOTHING = MISS - 1
 """Stands for no target: equal to no position, a miss included."""

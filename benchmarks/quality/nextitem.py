@@ -16,6 +16,7 @@ from blade_dist.rewards.lists import Lists
 from blade_dist.settings import Config
 from blade_dist.stages.evaluate import scaled_reward
 from blade_dist.stages.opened import open_run
+from blade_dist.store.files import whole_file
 
 NAME = "SASRec"
 CUT = 5
@@ -44,11 +45,10 @@ def write_rows(config: Config, decodes: tuple[str, ...], path: Path, rates: Sequ
     names = dict.fromkeys([*config.evaluate.metrics, *config.reward.scored], 1.0)
     metrics = Composite(names, data.catalog, k, distributions=config.reward.distributions)
     rows = [per_user_rows(NAME, decode, test, lists, metrics, reward) for decode in decodes]
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(path.name + ".tmp")
     table = pa.concat_tables(rows)
-    pq.write_table(table.replace_schema_metadata({**(table.schema.metadata or {}), LR: str(fitted.lr)}), temporary)
-    temporary.replace(path)
+    table = table.replace_schema_metadata({**(table.schema.metadata or {}), LR: str(fitted.lr)})
+    with whole_file(path) as temporary:
+        pq.write_table(table, temporary)
 
 
 def chosen_rate(path: Path) -> float:

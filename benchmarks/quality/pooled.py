@@ -17,6 +17,7 @@ from blade_dist.data.bundle import DataBundle
 from blade_dist.evaluation.corpus import corpus_metrics
 from blade_dist.evaluation.per_user import KEYS
 from blade_dist.rewards.lists import Lists
+from blade_dist.store.files import whole_file
 
 DECODES = ("greedy", "beam", "sampled")
 CORPUS = ("coverage", "gini", "miss")
@@ -46,10 +47,9 @@ class Joined:
         for seed in dict.fromkeys(seed for seed, _, _ in self._parts):
             parts = [part for key, part in self._parts.items() if key[0] == seed and (only is None or key[1:] in only)]
             file = path.with_stem(f"{path.stem}-seed{seed}")
-            temporary = file.with_name(file.name + ".tmp")
             table = pa.Table.from_pandas(pd.concat(parts), preserve_index=False)
-            pq.write_table(table, temporary, compression="zstd", compression_level=19)
-            temporary.replace(file)
+            with whole_file(file) as temporary:
+                pq.write_table(table, temporary, compression="zstd", compression_level=19)
 
     def policies(self, decode: str) -> list[str]:
         """In the order in which they came."""

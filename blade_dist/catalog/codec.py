@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import shutil
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -15,6 +14,7 @@ from numpy.typing import NDArray
 
 from blade_dist.batches import MISS, Ragged
 from blade_dist.store.arrow import arrow_to_ragged, ragged_to_arrow, read_table, write_table
+from blade_dist.store.files import whole_folder, write_json
 from blade_dist.store.fingerprint import fingerprint_arrays
 
 if TYPE_CHECKING:
@@ -106,16 +106,12 @@ class Codec:
 
     def save(self, folder: Path) -> None:
         """Writes ``tokenizer/``, ``codec.arrow`` and ``codec.json``; the folder appears when it is whole."""
-        temporary = folder.with_name(folder.name + ".tmp")
-        shutil.rmtree(temporary, ignore_errors=True)
-        temporary.mkdir(parents=True)
-        self.tokenizer.save_pretrained(str(temporary / "tokenizer"))
-        write_table(pa.table({"tokens": ragged_to_arrow(self.item_tokens)}), temporary / "codec.arrow")
         plain = {"kind": self.kind, "separator": self.separator, "end": self.end, "pad": self.pad}
         text = {"prefix": self.prefix.tolist(), "suffix": self.suffix.tolist()}
-        (temporary / "codec.json").write_text(json.dumps(plain | text, indent=2))
-        shutil.rmtree(folder, ignore_errors=True)
-        temporary.replace(folder)
+        with whole_folder(folder) as temporary:
+            self.tokenizer.save_pretrained(str(temporary / "tokenizer"))
+            write_table(pa.table({"tokens": ragged_to_arrow(self.item_tokens)}), temporary / "codec.arrow")
+            write_json(temporary / "codec.json", plain | text)
 
     @classmethod
     def load(cls, folder: Path) -> Codec:

@@ -14,6 +14,7 @@ from blade_dist.catalog.codec import Codec
 from blade_dist.data.partition import ReadCounts
 from blade_dist.data.sequences import SequenceStore
 from blade_dist.settings import Config, DataSettings
+from blade_dist.store.files import write_text
 
 NAMED = 3
 """Items that a message names."""
@@ -56,9 +57,7 @@ def write_items_without_group(catalog: Catalog, folder: Path) -> None:
     """Writes their ids, a line each in catalog order, atomically; no file where none, or every item, has no group."""
     bare = catalog.item_ids[catalog.groups.lengths == 0]
     if catalog.n_groups and len(bare):
-        temporary = folder / f"{WITHOUT_GROUP}.tmp"
-        temporary.write_text("".join(f"{item}\n" for item in bare), encoding="utf-8")
-        temporary.replace(folder / WITHOUT_GROUP)
+        write_text(folder / WITHOUT_GROUP, "".join(f"{item}\n" for item in bare))
 
 
 def describe_codec(codec: Codec) -> dict[str, int]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import logging
 import shutil
 import time
@@ -45,6 +44,7 @@ from blade_dist.data.sequences import SequenceStore, k_core
 from blade_dist.data.usable import build_catalog, usable_items
 from blade_dist.errors import UserError
 from blade_dist.settings import Config
+from blade_dist.store.files import whole_folder, write_json
 from blade_dist.store.fingerprint import fingerprint
 
 __all__ = ["DataBundle", "load_data", "prepare_data"]
@@ -61,7 +61,7 @@ def prepare_data(config: Config) -> None:
             model's context.
         RuntimeError: Ray is not initialised.
     """
-    folder, scratch = config.run.dir / "data", config.run.dir / "data.tmp"
+    folder = config.run.dir / "data"
     settings = fingerprint(settings_of(config))
     if folder.exists():
         _reuse(config, folder, settings)
@@ -69,14 +69,9 @@ def prepare_data(config: Config) -> None:
     if not ray.is_initialized():
         raise RuntimeError("prepare_data needs Ray: call ray.init first")
     started = time.monotonic()
-    shutil.rmtree(scratch, ignore_errors=True)
-    scratch.mkdir(parents=True)
-    try:
+    with whole_folder(folder) as scratch:
         card = _prepare(config, scratch) | {"settings_fingerprint": settings}
-        (scratch / "card.json").write_text(json.dumps(card, indent=2))
-        scratch.replace(folder)
-    finally:
-        shutil.rmtree(scratch, ignore_errors=True)
+        write_json(scratch / "card.json", card)
     prompts = ", ".join(f"{card['prompts'][name]} {name}" for name in SPLITS)
     seconds = time.monotonic() - started
     _LOG.info("%s: %d items, prompts: %s; %.1f s", folder, card["catalog"]["items"], prompts, seconds)

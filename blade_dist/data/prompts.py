@@ -16,6 +16,7 @@ from blade_dist.catalog.codec import Codec
 from blade_dist.data.split import Views
 from blade_dist.errors import UserError
 from blade_dist.store.arrow import arrow_to_ragged, ragged_to_arrow, read_table
+from blade_dist.store.files import whole_file
 
 _ITEMS = pa.list_(pa.int32())
 _SCHEMA = pa.schema(
@@ -29,14 +30,17 @@ def write_prompts(path: Path, batches: Iterable[tuple[pa.Array, Ragged, Ragged, 
     Returns:
         The number of prompts.
     """
-    temporary, rows = path.with_name(path.name + ".tmp"), 0
-    with pa.OSFile(str(temporary), "wb") as sink, pa.ipc.new_file(sink, _SCHEMA) as writer:
+    rows = 0
+    with (
+        whole_file(path) as temporary,
+        pa.OSFile(str(temporary), "wb") as sink,
+        pa.ipc.new_file(sink, _SCHEMA) as writer,
+    ):
         for users, history, targets, seen in batches:
             if len(users):
                 columns = [users, ragged_to_arrow(history), ragged_to_arrow(targets), views_to_arrow(seen)]
                 writer.write_batch(pa.record_batch(columns, schema=_SCHEMA))
                 rows += len(users)
-    temporary.replace(path)
     return rows
 
 

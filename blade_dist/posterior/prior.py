@@ -14,6 +14,7 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from blade_dist.errors import UserError
+from blade_dist.store.arrow import write_table
 
 STAMP_KEY = b"stamp"
 
@@ -180,7 +181,4 @@ def _write(
     table = pa.table(
         {"prompt": pa.array(prompts), **{name: rows(values) for name, values in columns.items()}}
     ).replace_schema_metadata(metadata)
-    temporary = path.with_name(path.name + ".tmp")
-    with pa.OSFile(str(temporary), "wb") as sink, pa.ipc.new_file(sink, table.schema) as writer:
-        writer.write_table(table.combine_chunks())
-    temporary.replace(path)
+    write_table(table.combine_chunks(), path)

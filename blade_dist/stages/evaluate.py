@@ -31,7 +31,7 @@ from blade_dist.settings import Config
 from blade_dist.stages.actors import engines
 from blade_dist.stages.opened import OpenedRun, make_composite, search_choice
 from blade_dist.stages.prior import open_prior
-from blade_dist.store.files import write_json
+from blade_dist.store.files import whole_file, write_json
 from blade_dist.store.policy import PolicyStamp, read_policy
 from blade_dist.tracking.say import say, show_table
 from blade_dist.training.probe import ask_engines, probe_gap, probe_request
@@ -229,6 +229,5 @@ def _show(config: Config, rows: pa.Table, summary: dict[str, Any], names: list[s
 
 def _write(rows: pa.Table, summary: dict[str, Any], folder: Path) -> None:
     write_json(folder / "summary.json", summary)
-    temporary = folder / "per_user.parquet.tmp"
-    pq.write_table(rows, temporary)
-    temporary.replace(folder / "per_user.parquet")
+    with whole_file(folder / "per_user.parquet") as temporary:
+        pq.write_table(rows, temporary)

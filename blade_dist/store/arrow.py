@@ -8,15 +8,17 @@ import numpy as np
 import pyarrow as pa
 
 from blade_dist.batches import Ragged
+from blade_dist.store.files import whole_file
 
 
 def write_table(table: pa.Table, path: Path) -> None:
-    """Writes an Arrow IPC file under a temporary name and renames it."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(path.name + ".tmp")
-    with pa.OSFile(str(temporary), "wb") as sink, pa.ipc.new_file(sink, table.schema) as writer:
+    """Writes an Arrow IPC file atomically; missing folders are made."""
+    with (
+        whole_file(path) as temporary,
+        pa.OSFile(str(temporary), "wb") as sink,
+        pa.ipc.new_file(sink, table.schema) as writer,
+    ):
         writer.write_table(table)
-    temporary.replace(path)
 
 
 def read_table(path: Path) -> pa.Table:

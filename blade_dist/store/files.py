@@ -34,12 +34,27 @@ def check_folder(path: Path, setting: str) -> None:
         raise UserError(f"{setting}: {path} can't be a folder: {there} is a file; choose another one")
 
 
-def write_text(path: Path, text: str) -> None:
-    """Writes atomically; missing folders are made."""
+@contextmanager
+def whole_file(path: Path) -> Iterator[Path]:
+    """A temporary path; the file that the block writes there takes the name ``path`` when the block has ended well.
+
+    Whoever reads ``path`` sees the old file or the new one, also after a process has died: a rename within a folder
+    is atomic. Missing folders are made. One writer at a time: the temporary name is always the same, so that a writer
+    that was killed leaves one file at most, which the next one replaces.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(path.name + ".tmp")
-    temporary.write_text(text)
-    temporary.replace(path)
+    try:
+        yield temporary
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def write_text(path: Path, text: str) -> None:
+    """Writes UTF-8 atomically; missing folders are made."""
+    with whole_file(path) as temporary:
+        temporary.write_text(text, encoding="utf-8")
 
 
 def write_json(path: Path, content: object) -> None:
@@ -49,14 +64,23 @@ def write_json(path: Path, content: object) -> None:
 
 @contextmanager
 def whole_folder(path: Path) -> Iterator[Path]:
-    """A folder that appears under its name only when the block has ended well."""
-    temporary = path.with_name(path.name + ".tmp")
+    """A temporary folder that takes the name ``path``, in place of what is there, when the block has ended well.
+
+    A folder that isn't empty can't be replaced in one rename, so the old one steps aside first, as ``<path>.old``.
+    Where a process died between the two renames, ``path`` is missing; the next call puts the old folder back before
+    it begins, so that the old content is lost only once new content stands in its place.
+    """
+    temporary, replaced = path.with_name(path.name + ".tmp"), path.with_name(path.name + ".old")
+    if replaced.exists() and not path.exists():
+        replaced.replace(path)
     shutil.rmtree(temporary, ignore_errors=True)
     temporary.mkdir(parents=True)
-    yield temporary
-    replaced = path.with_name(path.name + ".old")
-    shutil.rmtree(replaced, ignore_errors=True)
-    if path.exists():
-        path.replace(replaced)
-    temporary.replace(path)
+    try:
+        yield temporary
+        shutil.rmtree(replaced, ignore_errors=True)
+        if path.exists():
+            path.replace(replaced)
+        temporary.replace(path)
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
     shutil.rmtree(replaced, ignore_errors=True)

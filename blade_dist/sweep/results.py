@@ -14,7 +14,7 @@ import pyarrow.parquet as pq
 from rich.markup import escape
 from rich.table import Table
 
-from blade_dist.store.files import write_json
+from blade_dist.store.files import whole_file, write_json
 from blade_dist.sweep.space import Point, text
 from blade_dist.tracking.means import mean_of_last
 
@@ -112,9 +112,8 @@ def write_results(outcomes: Sequence[Outcome], by: Criterion, folder: Path) -> N
     write_json(folder / "results.json", {"by": by, "points": listed})
     flat = [{**changed, **entry} for changed, entry in zip(settings, entries, strict=True)]
     columns = {name: [entry.get(name) for entry in flat] for name in dict.fromkeys(n for entry in flat for n in entry)}
-    temporary = folder / "results.parquet.tmp"
-    pq.write_table(pa.table({name: _column(values) for name, values in columns.items()}), temporary)
-    temporary.replace(folder / "results.parquet")
+    with whole_file(folder / "results.parquet") as temporary:
+        pq.write_table(pa.table({name: _column(values) for name, values in columns.items()}), temporary)
 
 
 def _counted(group: Sequence[Outcome]) -> Sequence[Outcome]:

@@ -9,6 +9,8 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from blade_dist.store.files import whole_file
+
 FLUSH_S = 10.0
 """Longest time that rows wait to be written."""
 
@@ -48,10 +50,8 @@ class StepLog:
             return
         names = list(dict.fromkeys(name for row in self._rows for name in row))
         table = pa.table({name: [row.get(name) for row in self._rows] for name in names})
-        self._path.parent.mkdir(parents=True, exist_ok=True)
-        temporary = self._path.with_name(self._path.name + ".tmp")
-        pq.write_table(table, temporary)
-        temporary.replace(self._path)
+        with whole_file(self._path) as temporary:
+            pq.write_table(table, temporary)
 
     def close(self) -> None:
         """Writes what is left."""

@@ -1,5 +1,6 @@
 """The codec: lists to tokens and back, both kinds, trained and given tokenizers."""
 
+import os
 from pathlib import Path
 
 import numpy as np
@@ -95,6 +96,19 @@ def test_a_saved_codec_is_the_same(codec: Codec, tmp_path: Path) -> None:
     assert tokens.flat.tolist() == codec.encode_lists(Ragged.of([[3, 0, 6]])).flat.tolist()
     assert loaded.parse(tokens, 3).tolist() == [[3, 0, 6]]
     assert [path.name for path in tmp_path.iterdir()] == ["codec"]
+
+
+def test_a_codec_is_not_lost_where_another_can_not_take_its_place(
+    codec: Codec, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: object) -> None:
+        raise OSError("disk error")
+
+    codec.save(tmp_path / "codec")
+    monkeypatch.setattr(os, "replace", fail)
+    with pytest.raises(OSError, match="disk error"):
+        codec.save(tmp_path / "codec")
+    assert Codec.load(tmp_path / "codec").fingerprint() == codec.fingerprint()
 
 
 def test_a_pretrained_tokenizer_separates_by_newline_and_keeps_its_bos(pretrained: Path) -> None:

@@ -31,5 +31,5 @@ def origin(error: BaseException) -> BaseException:
     if isinstance(error, UserError) and getattr(error, "cause", None) is None:
         return error
     inside = [*getattr(error, "worker_failures", {}).values(), *(getattr(error, name, None) for name in WRAPPED)]
-    found = [origin(one) for one in inside if isinstance(one, BaseException)]
-    return next((one for one in found if isinstance(one, UserError)), found[0] if found else error)
+    origins = [origin(one) for one in inside if isinstance(one, BaseException)]
+    return next((one for one in origins if isinstance(one, UserError)), origins[0] if origins else error)

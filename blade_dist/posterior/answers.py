@@ -20,7 +20,7 @@ class Before:
     """What the estimator knew before a step."""
 
     visits: list[Visit]
-    """The evidence that the step's prompts carried, one entry for each time that the step was asked about."""
+    """The evidence that the step's prompts carried, one entry for each request that brought new rollouts."""
     likelihood: Array | None
     """Of the prior's strengths; None where the strength is set."""
     multipliers: Array
@@ -58,7 +58,7 @@ class Answers:
     """The answers of the newest attempt, for its :data:`WINDOW` newest steps.
 
     An attempt is one life of the learners. When a later one begins, chains of the earlier one may still be under way:
-    what they ask is refused, as their evidence must not count.
+    their requests are refused, as their evidence must not count.
     """
 
     def __init__(self) -> None:
@@ -77,7 +77,7 @@ class Answers:
         self._attempt, self._steps = attempt, {}
 
     def admit(self, attempt: int, step: int) -> None:
-        """Takes notice that an attempt asks about a step; a later attempt than before forgets all answers.
+        """Before every request: a later attempt than before forgets all answers; one that is too late is refused.
 
         Raises:
             RuntimeError: a later attempt has begun, or the step's answers are forgotten.

@@ -53,7 +53,7 @@ def believe(
     """
     values, weights = joined(rewards, carried)
     mass = rewards.shape[1] if weights is None else weights.sum(axis=1, keepdims=True)
-    edges = []
+    edges = []  # of the jump that F makes at each reward: the Beta just below it, then the one at it
     for strictly in (True, False):
         prior = prior_share(rewards, reference, pooled, strictly=strictly)
         others = leave_one_out(share(rewards, values, weights, strictly=strictly), mass, strictly=strictly)
@@ -74,14 +74,19 @@ def believe(
 def pit_histogram(below: Array, at: Array) -> Array:
     """Mass of each of :data:`BINS` equal bins of [0, 1], ``[B, bins]``, rows sum to 1.
 
+    A reward at which F jumps from 0.25 to 0.45 spreads its mass over that interval:
+
+    >>> pit_histogram(np.array([[0.25]]), np.array([[0.45]])).round(2)
+    array([[0.  , 0.  , 0.25, 0.5 , 0.25, 0.  , 0.  , 0.  , 0.  , 0.  ]])
+
     Args:
         below: ``[B, G]`` F just below each reward.
         at: ``[B, G]`` F at each reward, not smaller.
     """
     cuts = np.linspace(0, 1, BINS + 1)
-    width = np.maximum(at - below, 1e-12)[..., None]
-    reached = np.clip((cuts - below[..., None]) / width, 0, 1)
-    reached[..., 0], reached[..., -1] = 0, 1
+    width = np.maximum(at - below, 1e-12)[..., None]  # without ties below == at: all mass at one point
+    reached = np.clip((cuts - below[..., None]) / width, 0, 1)  # share of a reward's mass below each cut
+    reached[..., 0], reached[..., -1] = 0, 1  # F = 0 and F = 1 belong to the first and the last bin
     return np.diff(reached, axis=-1).mean(axis=1)
 
 

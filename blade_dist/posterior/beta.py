@@ -2,7 +2,11 @@
 
 The paper (arXiv 2605.04559) gives the idea in public text: a Beta posterior in closed form over static prior and
 on-policy evidence, whose CDF becomes the proxy reward. Its exact formula is not public to us; what stands here is our
-reading of it, kept in one small function that is easy to replace.
+reading of it, kept in one small function that is easy to replace: :func:`posterior`.
+
+``F(r) = P(r(x, y') <= r)`` with ``y'`` of the reference is a probability for each prompt and reward, so the belief
+about it is a Beta. Best-of-N has density proportional to ``pi_ref(y|x) * F(r)^(N-1)``, which is why ``log F`` is the
+reward.
 """
 
 from __future__ import annotations
@@ -37,7 +41,7 @@ class BetaSettings:
 
 @dataclass(frozen=True)
 class Evidence:
-    """Weighted rewards of each prompt, next to the group's own: ``values`` and ``weights``, ``[B, E]``."""
+    """Weighted rewards of each prompt, beside those of its group: ``values`` and ``weights``, ``[B, E]``."""
 
     values: Array
     weights: Array
@@ -45,6 +49,9 @@ class Evidence:
 
 def share(rewards: Array, sample: Array, weights: Array | None = None, *, strictly: bool = False) -> Array:
     """Weighted share of each row of ``sample`` that is ``<= r`` (``strictly``: ``< r``), ``[B, G]``.
+
+    >>> share(np.array([[0.5, 0.9]]), np.array([[0.1, 0.5, 0.7, 0.8]]))
+    array([[0.5, 1. ]])
 
     Every reward is compared with every value of its row's sample, one column of the sample at a time: for the usual
     sizes (S = 16 to 64) that is faster than to sort.
@@ -56,8 +63,10 @@ def share(rewards: Array, sample: Array, weights: Array | None = None, *, strict
         strictly: leaves out what equals r.
     """
     counted = np.less if strictly else np.less_equal
-    columns, below = np.ascontiguousarray(sample.T), np.ascontiguousarray(rewards.T)  # long rows, for numpy's sake
+    # transposed, so that numpy's inner loop runs over the B prompts and not over the few lists of one
+    columns, below = np.ascontiguousarray(sample.T), np.ascontiguousarray(rewards.T)
     if weights is None:
+        # one byte a count for S < 256: less memory to move
         count = np.zeros(below.shape, dtype=np.min_scalar_type(len(columns)))
         for column in columns:
             count += counted(column, below).view(np.uint8)
@@ -72,7 +81,7 @@ def prior_share(rewards: Array, reference: Array, pooled: Array | None = None, *
     """Fref: share of the reference's rewards at or below each reward, ``[B, G]``.
 
     A prompt with n < M reference lists is cold. Each list that it lacks counts as the pooled distribution would:
-    ``Fref = (n F_own + (M - n) F_pooled) / M``, all of it with n = 0.
+    ``Fref = (n F_own + (M - n) F_pooled) / M``, which is ``F_pooled`` alone at n = 0.
 
     Args:
         rewards: ``[B, G]``.
@@ -80,7 +89,7 @@ def prior_share(rewards: Array, reference: Array, pooled: Array | None = None, *
         pooled: ``[S]`` rewards of all prompts' reference lists, ascending; needed where there are cold prompts.
         strictly: below only.
     """
-    own = share(rewards, reference, strictly=strictly)  # what is not a number is below nothing
+    own = share(rewards, reference, strictly=strictly)  # n F_own / M: what is not a number compares false
     if pooled is None:
         return own
     lacking = np.isnan(reference).mean(axis=1, keepdims=True)
@@ -104,6 +113,13 @@ def posterior(prior_share: Array, evidence_share: Array, settings: BetaSettings)
     Prior ``Beta(m * Fref + s, m * (1 - Fref) + s)``; each of ``G`` pieces of evidence weighs
     ``w = tau * (m + 2s) / ((1 - tau) * G)``, so that tau is exactly the evidence's share of the posterior mean
     ``F = (m * Fref + s + w * k) / (m + 2s + w * G)`` with ``k = G * evidence_share`` (so that G cancels).
+
+    A list above all M = 4 references, below one of its group of 2, at tau = 0.5: ``m + 2s = 5`` lists of prior,
+    ``w G = 5`` of evidence, ``F = (4 + 0.5 + 2.5) / 10``.
+
+    >>> a, b = posterior(np.array([[1.0]]), np.array([[0.5]]), BetaSettings(tau=0.5, strength=4))
+    >>> a, b, a / (a + b)
+    (array([[7.]]), array([[3.]]), array([[0.7]]))
 
     Args:
         prior_share: ``[B, G]`` Fref, the share of reference rewards at or below each reward.
@@ -144,6 +160,7 @@ def proxy_reward(
         prior = prior_share(rewards, reference, pooled, strictly=strictly)
         return posterior(prior, share(rewards, values, weights, strictly=strictly), settings)
 
+    # ties enter as the Beta of "at or below" (le), of "below" (lt), or as their middle (mid)
     if settings.ties == "exact":
         return _exact(_mean(*believed(strictly=False)), _mean(*believed(strictly=True)), settings.bon_n)
     if settings.ties == "mid":

@@ -33,8 +33,8 @@ def estimate(
     start = 0
     for groups in chunks:
         part = slice(start, start := start + len(groups.rewards))
-        found = target.proxy(groups)
-        proxy[part], advantage[part], differ[part] = found, target.advantage(found, scale), informative(found)
+        judged = target.proxy(groups)
+        proxy[part], advantage[part], differ[part] = judged, target.advantage(judged, scale), informative(judged)
     return proxy, advantage, differ
 
 

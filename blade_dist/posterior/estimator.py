@@ -176,25 +176,25 @@ class Estimator:
             self._likelihood = np.array(numbers["likelihood"])
         self._carried.load(table, self._prior.where(table["prompt"].to_numpy()))
 
-    def _answer(self, step: int, rewards: Rewards, asked: NDArray[np.int64], anchor: Rewards | None) -> Answer:
-        """Answers the rows ``asked``, and takes their groups in as evidence; all that was answered about the step."""
-        prompt = rewards.prompt[asked]
+    def _answer(self, step: int, rewards: Rewards, new: NDArray[np.int64], anchor: Rewards | None) -> Answer:
+        """Answers the rows ``new``, and takes their groups in as evidence; all that was answered about the step."""
+        prompt = rewards.prompt[new]
         rows = self._prior.where(prompt)
         earlier, likelihood, multipliers = self._answers.of(step), self._likelihood, self._multipliers
-        # one step, one reward: rollouts that come later are weighed as those before them, and move no multiplier
-        weighed = multipliers if earlier is None else earlier.before.multipliers
-        parts = {name: rewards.parts[name][asked] for name in self._constraints.names}
-        total = rewards.total[asked] + self._constraints.added(weighed, parts)
-        anchored = None if anchor is None else (anchor.total + self._constraints.added(weighed, anchor.parts))[asked]
+        # one step, one reward: rollouts that come later get the weights of those before them, and move no multiplier
+        weights = multipliers if earlier is None else earlier.before.multipliers
+        parts = {name: rewards.parts[name][new] for name in self._constraints.names}
+        total = rewards.total[new] + self._constraints.added(weights, parts)
+        anchor_total = None if anchor is None else (anchor.total + self._constraints.added(weights, anchor.parts))[new]
         if likelihood is not None:
             fading = MEMORY if earlier is None else 1.0  # once per step
-            reference, pooled = self._reference(rows, weighed), self._pooled(weighed)
+            reference, pooled = self._reference(rows, weights), self._pooled(weights)
             self._likelihood = seen(fading * likelihood, total, reference, self._settings, pooled)
-        estimates = self._estimates(prompt, rows, total, weighed, anchored)
+        estimates = self._estimates(prompt, rows, total, weights, anchor_total)
         if earlier is None:
             self._multipliers = self._constraints.updated(multipliers, parts)
         before = Before(self._carried.visit(rows, total), likelihood, multipliers)
-        return self._answers.add(step, Answer(prompt, rewards.digests[asked], estimates, before))
+        return self._answers.add(step, Answer(prompt, rewards.digests[new], estimates, before))
 
     def _estimates(
         self, prompt: NDArray[np.int64], rows: NDArray[np.int64], total: Array, multipliers: Array, anchor: Array | None

@@ -38,11 +38,12 @@ class Prior:
     parts: dict[str, NDArray[np.float64]] = field(default_factory=dict)
     """``[P, M]`` of the same lists, by name: metrics that are constrained."""
     scales: dict[str, float] = field(default_factory=dict)
-    """What each metric was divided by before it was weighed; empty where none was."""
+    """What each metric was divided by before it was weighted; empty where none was."""
 
     @cached_property
     def pool(self) -> NDArray[np.int64] | None:
         """Places, in the flat arrays, of the lists that stand for all prompts'; None where no prompt is cold."""
+        # lists that a prompt lacks are at the end of its row: rows are sorted, and numpy sorts nan last
         if not np.isnan(self.rewards[:, -1]).any():
             return None
         known = np.flatnonzero(~np.isnan(self.rewards))
@@ -53,7 +54,7 @@ class Prior:
         """Maps the file without a copy.
 
         Raises:
-            UserError: it was made from something else than ``stamp`` says; every differing key is named.
+            UserError: it was made from something else than ``stamp``; every differing key is named.
         """
         table = _map(path)
         _check(path, json.loads(table.schema.metadata[STAMP_KEY]), stamp)
@@ -68,15 +69,15 @@ class Prior:
             UserError: a prompt is not in the prior.
         """
         where = np.searchsorted(self.prompts, prompts)
-        found = self.prompts[np.minimum(where, len(self.prompts) - 1)] == prompts
-        if not found.all():
-            missing = int(np.asarray(prompts)[~found][0])
+        there = self.prompts[np.minimum(where, len(self.prompts) - 1)] == prompts
+        if not there.all():
+            missing = int(np.asarray(prompts)[~there][0])
             raise UserError(f"the prior holds no training prompt {missing}: delete it, so that it is made again")
         return where
 
 
 class PriorWriter:
-    """Builds a prior in parts, so that building can stop and go on."""
+    """Builds a prior in parts, so that a build that was interrupted keeps what it has."""
 
     def __init__(self, path: Path, stamp: dict[str, Any]) -> None:
         """Opens the folder of parts, which must be of the same stamp.
@@ -111,6 +112,7 @@ class PriorWriter:
         n may differ from call to call: M is the largest one. What is not a number is a list that a cold prompt lacks.
         """
         order = np.argsort(rewards, axis=1, kind="stable")
+        # the parts follow the order of the rewards: each column of a row is still one list
         columns = {"rewards": rewards, **{PART + name: values for name, values in (parts or {}).items()}}
         ordered = {name: np.take_along_axis(values, order, axis=1) for name, values in columns.items()}
         _write(self._folder / f"{int(prompts[0]):012d}.arrow", prompts, ordered, self._metadata())
@@ -132,11 +134,11 @@ class PriorWriter:
         return sorted(self._folder.glob("*.arrow"))
 
 
-def _check(path: Path, found: dict[str, Any], wanted: dict[str, Any]) -> None:
+def _check(path: Path, stamp: dict[str, Any], wanted: dict[str, Any]) -> None:
     other = [
-        f"{key} {found.get(key)} instead of {wanted.get(key)}"
-        for key in sorted(found.keys() | wanted.keys())
-        if found.get(key) != wanted.get(key)
+        f"{key} {stamp.get(key)} instead of {wanted.get(key)}"
+        for key in sorted(stamp.keys() | wanted.keys())
+        if stamp.get(key) != wanted.get(key)
     ]
     if other:
         raise UserError(f"{path}: the prior was made from another {'; '.join(other)}: delete it, and it is made again")
@@ -153,8 +155,8 @@ def _map(path: Path) -> pa.Table:
 
 
 def _scales(table: pa.Table) -> dict[str, float]:
-    found: dict[str, float] = json.loads(table.schema.metadata.get(SCALES_KEY, "{}"))
-    return found
+    scales: dict[str, float] = json.loads(table.schema.metadata.get(SCALES_KEY, "{}"))
+    return scales
 
 
 def _columns(table: pa.Table) -> tuple[NDArray[np.int64], dict[str, NDArray[np.float64]]]:

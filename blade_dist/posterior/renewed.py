@@ -39,7 +39,7 @@ class Renewed:
 
     def renew(self, rows: NDArray[np.int64], rewards: Array) -> Renewed:
         """With the given rows (each once) renewed, again where they were before; rewards in any order."""
-        kept = ~np.isin(self.rows, rows)
+        kept = ~np.isin(self.rows, rows)  # a new object: what was before a step stays as it was, for its state
         every = np.concatenate([self.rows[kept], rows])
         order = np.argsort(every)
         values = np.concatenate([self.rewards[kept], np.sort(rewards, axis=1)])

@@ -1,7 +1,7 @@
-"""``tau: auto``: how much the prior is worth, read off the groups themselves. Pure numpy.
+"""``tau: auto``: how much the prior is worth, estimated from the groups themselves. Pure numpy.
 
-The prior says that a share ``F_j`` of a prompt's lists is at or below its reference reward ``q_j``; the group says that
-``k_j`` of ``G`` are. If the prior were worth m lists, ``k_j`` would be Beta-binomial with ``a = m F_j + s`` and
+By the prior a share ``F_j`` of a prompt's lists is at or below its reference reward ``q_j``; of the group ``k_j`` of
+``G`` are. If the prior were worth m lists, ``k_j`` would be Beta-binomial with ``a = m F_j + s`` and
 ``b = m (1 - F_j) + s`` (Griffiths, 1973). The m that makes a step's counts most likely is high while the policy still
 writes what the reference writes, and falls as it moves away; with the evidence at its natural weight of 1 per list,
 ``tau = G / (m + 2s + G)`` rises. The paper leaves tau to hand tuning; this is ours.
@@ -17,7 +17,7 @@ from scipy.special import betaln
 from blade_dist.posterior.beta import Array, BetaSettings
 
 GRID = np.geomspace(0.1, 10_000.0, 101)
-"""Strengths m that are weighed against each other."""
+"""Strengths m that are compared."""
 
 MEMORY = 0.9
 """How much of the likelihood of earlier steps counts at the next: about the last ten steps."""
@@ -39,6 +39,7 @@ def level_counts(rewards: Array, reference: Array, pooled: Array | None = None) 
     """
     references, group = reference.shape[1], rewards.shape[1]
     known = ~np.isnan(reference)
+    # -1: each level counts itself; comparisons with lacking lists are false, so that they are in no count
     others = np.stack([(reference <= level).sum(axis=1) for level in reference.T[:, :, None]], axis=1) - 1.0
     below = np.stack([(rewards <= level).sum(axis=1) for level in reference.T[:, :, None]], axis=1)
     if pooled is not None:
@@ -46,6 +47,7 @@ def level_counts(rewards: Array, reference: Array, pooled: Array | None = None) 
         others += lacking * np.searchsorted(pooled, reference, side="right") / len(pooled)
     others, below = others[known], below[known]
     row = others.astype(np.int64)
+    # a table [row, column] as one flat axis; a pair between two rows (others = 2.3) adds 0.7 to row 2 and 0.3 to row 3
     cell, size = row * (group + 1) + below, (references + 1) * (group + 1)
     pairs = np.zeros(size)
     pairs += np.bincount(cell, row + 1 - others, size)
@@ -62,7 +64,7 @@ def log_likelihood(counts: Array, smoothing: float) -> Array:
     """
     references, columns = counts.shape
     group = columns - 1
-    level, below = np.nonzero(counts)
+    level, below = np.nonzero(counts)  # few pairs occur: G + 1 columns, but most groups are alike
     share = level / max(1, references - 1)
     a, b = (GRID[:, None] * part + smoothing for part in (share, 1 - share))
     each = betaln(below + a, group - below + b) - betaln(a, b)
@@ -72,12 +74,12 @@ def log_likelihood(counts: Array, smoothing: float) -> Array:
 def seen(
     likelihood: Array, rewards: Array, reference: Array, settings: BetaSettings, pooled: Array | None = None
 ) -> Array:
-    """``likelihood`` ``[grid]`` with a step's groups taken in.
+    """``likelihood`` ``[grid]`` after a step's groups.
 
     Args:
         likelihood: of each m of :data:`GRID`, by the steps before.
         rewards: ``[B, G]``.
-        reference: ``[B, M]``, as :func:`level_counts` takes it; prompts without any list say nothing.
+        reference: ``[B, M]``, as :func:`level_counts` takes it; prompts without any list change nothing.
         settings: s.
         pooled: for cold prompts.
     """

@@ -33,7 +33,10 @@ class Ties:
 
 
 def ties(rewards: NDArray[np.float64]) -> Ties:
-    """What is said of ``[P, M]`` rewards, each row ascending; not a number where a prompt has fewer lists.
+    """Of ``[P, M]`` rewards, each row ascending; not a number where a prompt has fewer lists.
+
+    >>> print(ties(np.array([[0.0, 0.0, 1.0]])).pairs)  # one of the three pairs
+    0.3333333333333333
 
     Raises:
         ValueError: no prompt has a list.
@@ -42,6 +45,7 @@ def ties(rewards: NDArray[np.float64]) -> Ties:
     rewards, counts = rewards[counts > 0], counts[counts > 0]
     if not len(rewards):
         raise ValueError("no prompt has a reference list")
+    # rows ascend, so equal rewards are runs: the pairs of a run of 4 are 0 + 1 + 2 + 3, its places behind its begin
     places = np.arange(rewards.shape[1])
     begins = np.maximum.accumulate(np.where(np.diff(rewards, axis=1, prepend=np.nan) == 0, 0, places), axis=1)
     equal, pairs = (places - begins).sum(axis=1), counts * (counts - 1) / 2

@@ -64,7 +64,7 @@ class Composite:
         self._parts = {name: _part(name, k, setting, self._named) for name in weights}
 
     def check(self) -> None:
-        """Scores two small lists, so that a faulty function is found before anything starts.
+        """Scores two small lists (a full one, one of misses), so that a faulty function fails before anything starts.
 
         Raises:
             UserError: a function raises, or returns something else than n finite numbers.
@@ -75,7 +75,7 @@ class Composite:
         self.score(Lists(items, targets=known, history=known, catalog=self._catalog, users=np.array(["a user"] * 2)))
 
     def rescale(self, scales: Mapping[str, float]) -> None:
-        """From now on each metric is divided by its scale, see :func:`spreads`, before it is weighed."""
+        """From now on each metric is divided by its scale, see :func:`spreads`, before it is weighted."""
         self._scales = scales
 
     def score(self, lists: Lists) -> tuple[Scores, dict[str, Scores]]:
@@ -88,9 +88,9 @@ class Composite:
             UserError: a user's function fails, see :meth:`check`; a metric is not finite.
         """
         parts = {name: _checked(name, part, lists, self._setting) for name, part in self._parts.items()}
-        weighed = [self._weights[name] / self._scales.get(name, 1.0) * values for name, values in parts.items()]
-        total = np.sum(weighed, axis=0) if weighed else np.zeros(len(lists))
-        return _settled(total, np.abs(weighed).sum(axis=0) if weighed else total), parts
+        weighted = [self._weights[name] / self._scales.get(name, 1.0) * values for name, values in parts.items()]
+        total = np.sum(weighted, axis=0) if weighted else np.zeros(len(lists))
+        return _settled(total, np.abs(weighted).sum(axis=0) if weighted else total), parts
 
     def fingerprint(self) -> str:
         """Equal names, weights and definitions of the metrics, equal fingerprint. A user's code is not looked at."""
@@ -106,15 +106,15 @@ def spreads(parts: Mapping[str, Scores]) -> dict[str, float]:
     Raises:
         UserError: a metric that is the same in all lists of every prompt.
     """
-    found = {name: float(np.sqrt(values.var(axis=1).mean())) for name, values in parts.items()}
-    for name, spread in found.items():
+    by_metric = {name: float(np.sqrt(values.var(axis=1).mean())) for name, values in parts.items()}
+    for name, spread in by_metric.items():
         if not spread > 0:
             lists = parts[name].shape
             raise UserError(
                 f"reward.normalise: {name} is the same in all {lists[1]} reference lists of each of {lists[0]} "
                 "prompts, so it has no spread to be divided by: leave it out, or set reward.normalise to false"
             )
-    return found
+    return by_metric
 
 
 def _part(name: str, k: int, setting: str, named: NamedMetrics) -> Callable[[Lists], Scores]:
@@ -153,6 +153,9 @@ def _one_line(error: Exception) -> str:
 
 
 def _settled(values: Scores, size: Scores) -> Scores:
-    """Rounded to :data:`SIGNIFICANT_BITS` of what they were added up from, whose ``size`` may be larger than theirs."""
+    """Rounded to :data:`SIGNIFICANT_BITS` of ``size``, the sum of the absolute values of what they were added up from.
+
+    The rounding error of 0.3 - 0.3 + 1e-16 is relative to 0.3, not to the result, so that ``size`` sets the grid.
+    """
     _, exponent = np.frexp(size)
     return np.ldexp(np.rint(np.ldexp(values, SIGNIFICANT_BITS - exponent)), exponent - SIGNIFICANT_BITS)

@@ -35,7 +35,11 @@ class Distribution:
     def mgu(self, lists: Lists, k: int) -> Scores:
         """``mean_g |share of g in the list - wanted share|``; less is better. A miss is one group more, not wanted.
 
-        List all in A, wanted half A half B: 0.5.
+        List all in a, wanted half a half b:
+
+        >>> lists = example([0, 1], groups=["a", "a", "b"])
+        >>> make_distribution("fair", {"a": 0.5, "b": 0.5}, lists.catalog).mgu(lists, 2)
+        array([0.5])
         """
         difference, missing = self._differences(lists, k)
         return (np.abs(difference).sum(axis=1) + missing) / len(self.wanted)
@@ -43,7 +47,11 @@ class Distribution:
     def dgu(self, lists: Lists, k: int) -> Scores:
         """``max_g d_g - min_g d_g`` of the signed differences d, plus the share of misses; less is better.
 
-        List all in A, wanted half A half B: 1.
+        List all in a, wanted half a half b:
+
+        >>> lists = example([0, 1], groups=["a", "a", "b"])
+        >>> make_distribution("fair", {"a": 0.5, "b": 0.5}, lists.catalog).dgu(lists, 2)
+        array([1.])
         """
         difference, missing = self._differences(lists, k)
         return np.ptp(difference, axis=1) + missing

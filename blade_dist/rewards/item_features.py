@@ -46,10 +46,11 @@ def group_sums(catalog: Catalog, flat: NDArray[np.int32], offsets: NDArray[np.in
 @once_per_catalog
 def group_bits(catalog: Catalog) -> NDArray[np.uint64]:
     """uint64 ``[I + 1, words]``: bit g of an item is set where it is in group g."""
-    words = -(-max(1, catalog.n_groups) // WORD)
+    words = -(-max(1, catalog.n_groups) // WORD)  # rounded up
     bits = np.zeros((len(catalog) + 1, words), dtype=np.uint64)
     owners = np.repeat(np.arange(len(catalog)), catalog.groups.lengths)
     flag = np.uint64(1) << (catalog.groups.flat % WORD).astype(np.uint64)
+    # .at, as an item with several groups has the same row several times: plain indexing would keep the last bit only
     np.bitwise_or.at(bits, (owners, catalog.groups.flat // WORD), flag)
     return bits
 
@@ -68,6 +69,7 @@ def information(catalog: Catalog) -> NDArray[np.float64]:
 @once_per_catalog
 def tail_items(catalog: Catalog) -> NDArray[np.bool_]:
     """bool ``[I + 1]``: whether an item is outside the head; a miss is not."""
+    # an item is in the head if those before it do not reach the share yet: the one that crosses it is in the head too
     order = np.argsort(-catalog.popularity, kind="stable")
     before = np.cumsum(catalog.popularity[order]) - catalog.popularity[order]
     tail = np.ones(len(catalog) + 1, dtype=bool)

@@ -28,7 +28,7 @@ class Lists:
     """``n`` rows of the user's items."""
     catalog: Catalog
     users: NDArray | None = None
-    """``[n]`` user ids as in the log, for rewards that know more of a user; None where nobody says."""
+    """``[n]`` user ids as in the log, for rewards that know more of a user; None where they are not known."""
 
     def __len__(self) -> int:
         return len(self.items)
@@ -41,14 +41,15 @@ class Lists:
     @cached_property
     def hits(self) -> NDArray[np.bool_]:
         """``[n, K]`` whether the position's item was held out."""
-        found = np.zeros(self.items.shape, dtype=bool)
+        hits = np.zeros(self.items.shape, dtype=bool)
         lengths, first = self.targets.lengths, self.targets.offsets[:-1]
+        # one pass per target column, not per list: users have a handful of targets, a batch has thousands of lists
         for column in range(int(lengths.max(initial=0))):
             has = column < lengths
             wanted = np.full(len(self), NOTHING, dtype=self.items.dtype)
             wanted[has] = self.targets.flat[first[has] + column]
-            found |= self.items == wanted[:, None]
-        return found
+            hits |= self.items == wanted[:, None]
+        return hits
 
     def group_shares(self, k: int) -> NDArray[np.float64]:
         """``[n, groups]`` share of each group in the first ``k`` positions.

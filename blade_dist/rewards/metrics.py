@@ -1,7 +1,8 @@
 """List-wise metrics, each from :class:`~blade_dist.rewards.lists.Lists` and a cut-off to float64 ``[n]``.
 
 A position that is a miss counts as the worst that it could be, in every metric. Names are ``metric@k``. After a change
-of what a metric says of some list, raise ``DEFINITIONS`` in ``composite.py``.
+of a metric's value for some list, raise ``DEFINITIONS`` in ``composite.py``. The examples in the docstrings are run as
+tests; :func:`~blade_dist.rewards.example.example` makes one list from its items.
 """
 
 from __future__ import annotations
@@ -25,7 +26,10 @@ Metric = Callable[[Lists, int], Scores]
 def ndcg(lists: Lists, k: int) -> Scores:
     """``sum_i hit_i / log2(i + 1)`` over the best possible, ``sum_(i <= min(k, targets)) 1 / log2(i + 1)``.
 
-    Hits at 1 and 3 with two targets, k = 3: (1 + 0.5) / (1 + 0.631) = 0.92.
+    Hits at 1 and 3 with two targets: (1 + 0.5) / (1 + 0.631).
+
+    >>> ndcg(example([4, 7, 2], targets=[4, 2]), 3).round(2)
+    array([0.92])
     """
     discount = 1 / np.log2(np.arange(2, k + 2))
     best = np.concatenate([[0.0], np.cumsum(discount)])[np.minimum(lists.targets.lengths, k)]
@@ -36,17 +40,29 @@ def ndcg(lists: Lists, k: int) -> Scores:
 
 
 def recall(lists: Lists, k: int) -> Scores:
-    """Share of the held-out items that are in the first k: one of four is 0.25."""
+    """Share of the held-out items that are in the first k.
+
+    >>> recall(example([4, 7, 2], targets=[4, 1, 3, 5]), 3)
+    array([0.25])
+    """
     return _ratio(lists.hits[:, :k].sum(axis=1), lists.targets.lengths)
 
 
 def hr(lists: Lists, k: int) -> Scores:
-    """1 where the first k hold a hit, else 0: two hits are 1 as well."""
+    """1 where the first k hold a hit, else 0.
+
+    >>> hr(example([4, 7, 2], targets=[4, 2]), 3)
+    array([1.])
+    """
     return np.asarray(lists.hits[:, :k].any(axis=1), dtype=np.float64)
 
 
 def mrr(lists: Lists, k: int) -> Scores:
-    """1 / position of the first hit in the first k: a first hit at 2 is 0.5; 0 without one."""
+    """1 / position of the first hit in the first k; 0 without one.
+
+    >>> mrr(example([7, 4, 2], targets=[4, 2]), 3)
+    array([0.5])
+    """
     hits = lists.hits[:, :k]
     return np.where(hits.any(axis=1), 1 / (hits.argmax(axis=1) + 1), 0.0)
 
@@ -54,9 +70,13 @@ def mrr(lists: Lists, k: int) -> Scores:
 def ild(lists: Lists, k: int) -> Scores:
     """Mean distance of the k(k-1)/2 pairs, ``1 - |groups shared| / |groups of either|``; a pair with a miss is 0 apart.
 
-    Two items of one same group are 0 apart, of different groups 1, {a} and {a, c} 0.5. Two items that have no group
-    are 0 apart. 0 at k = 1.
+    Two items that have no group are 0 apart. 0 at k = 1. Below, the pairs {a} and {a}, {a} and {ac}, {a} and {ac}:
+    (0 + 0.5 + 0.5) / 3.
+
+    >>> ild(example([0, 1, 2], groups=["a", "a", "ac"]), 3).round(2)
+    array([0.33])
     """
+    # groups are bits, so that |shared| is a popcount; all pairs that are equally far apart in the list are one slice
     bits = group_bits(lists.catalog)[lists.items[:, :k]]
     size = np.bitwise_count(bits).sum(axis=2, dtype=np.int32)
     valid = lists.valid[:, :k]
@@ -71,6 +91,9 @@ def ild(lists: Lists, k: int) -> Scores:
 
 def ild_embedding(lists: Lists, k: int) -> Scores:
     """As :func:`ild`, with the cosine distance ``(1 - cos) / 2`` of the items' embeddings: opposite items are 1 apart.
+
+    >>> ild_embedding(example([0, 1, 2], embeddings=[[1, 0], [-1, 0], [1, 0]]), 3).round(2)
+    array([0.67])
 
     Raises:
         UserError: the catalog has no embeddings.
@@ -89,8 +112,11 @@ def mgu(lists: Lists, k: int) -> Scores:
     """Mean group unfairness: ``mean_g |share of g in the list - share of g in the history|``; less is better.
 
     A miss is the worst: its 1/k of mass counts as one group more, of which the history has none. Items without a group
-    are together another one, though the mean is over real groups.
-    List all in A, history half A half B: (0.5 + 0.5) / 2 = 0.5.
+    are together another one, though the mean is over real groups. List all in a, history half a half b:
+    (0.5 + 0.5) / 2.
+
+    >>> mgu(example([0, 1], history=[0, 2], groups=["a", "a", "b"]), 2)
+    array([0.5])
     """
     difference, missing = _differences(lists, k)
     return (np.abs(difference).sum(axis=1) + missing) / max(1, lists.catalog.n_groups)
@@ -100,7 +126,10 @@ def dgu(lists: Lists, k: int) -> Scores:
     """Spread of group unfairness: ``max_g d_g - min_g d_g``, d_g as in :func:`mgu`, signed; less is better.
 
     The mass of misses is added, so that an empty list (spread of the history, plus 1) is never better than a full one.
-    List all in A, history half A half B: 0.5 - (-0.5) = 1.
+    List all in a, history half a half b: 0.5 - (-0.5).
+
+    >>> dgu(example([0, 1], history=[0, 2], groups=["a", "a", "b"]), 2)
+    array([1.])
     """
     difference, missing = _differences(lists, k)
     if not difference.shape[1]:
@@ -111,7 +140,10 @@ def dgu(lists: Lists, k: int) -> Scores:
 def novelty(lists: Lists, k: int) -> Scores:
     """Mean ``-log2`` of the item's share of the training interactions, over ``log2`` of their number: 0 to 1.
 
-    Of 1024 interactions an item has 32: 5 bits of 10, 0.5. A miss is 0.
+    A miss is 0. Of 1024 interactions the item has 32: 5 bits of 10.
+
+    >>> novelty(example([0], popularity=[32, 992]), 1)
+    array([0.5])
     """
     return information(lists.catalog)[lists.items[:, :k]].mean(axis=1)
 
@@ -119,7 +151,10 @@ def novelty(lists: Lists, k: int) -> Scores:
 def long_tail(lists: Lists, k: int) -> Scores:
     """Share of positions with an item outside the head (the items that make up 80 % of training interactions).
 
-    Two of five items are outside it: 0.4. A miss is not.
+    A miss is not outside it.
+
+    >>> long_tail(example([0, 1, 2], popularity=[80, 10, 10]), 3).round(2)
+    array([0.67])
     """
     return tail_items(lists.catalog)[lists.items[:, :k]].mean(axis=1)
 
@@ -128,7 +163,10 @@ def entropy(lists: Lists, k: int) -> Scores:
     """Entropy of the list's group shares over ``log`` of the number of groups: 1 where all groups are equal.
 
     Mass in no group (misses, items without one) is counted with the list's largest group, which is what lowers the
-    entropy most. Two of four items in A, one in B, a miss, of two groups: that of shares 3/4 and 1/4, 0.81.
+    entropy most. Two of four positions in a, one in b, a miss: the entropy of shares 3/4 and 1/4.
+
+    >>> entropy(example([0, 1, 2, -1], groups=["a", "a", "b"]), 4).round(2)
+    array([0.81])
     """
     shares = lists.group_shares(k)
     if shares.shape[1] < 2:
@@ -141,9 +179,12 @@ def entropy(lists: Lists, k: int) -> Scores:
 def calibration(lists: Lists, k: int) -> Scores:
     """``sum_g p_g log(p_g / ((1 - a) q_g + a p_g)) / log(1 / a)``, a = 0.01, p of the history, q of the list.
 
-    Steck's (RecSys 2018), over its largest value; less is better. 0 where the list shows the groups as the history
-    does, 1 where it shows none of the history's; nothing of one of two equal groups: 0.43. Items without a group are
-    together one more.
+    The KL divergence of Steck, "Calibrated Recommendations" (RecSys 2018), over its largest value; less is better. 0
+    where the list shows the groups as the history does, 1 where it shows none of the history's. Items without a group
+    are together one more. Nothing of one of two groups that are equal in the history:
+
+    >>> calibration(example([0, 1], history=[0, 2], groups=["a", "a", "b"]), 2).round(2)
+    array([0.43])
     """
     p, q = _shares(lists, k)
     mixed = (1 - CALIBRATION_MIX) * q + CALIBRATION_MIX * p
@@ -171,7 +212,11 @@ def metric(name: str, k: int, setting: str = "reward.weights") -> tuple[Metric, 
 
 
 def cut_off(name: str, base: str, cut: str, k: int, setting: str) -> int:
-    """The number that ``cut``, which stands behind ``base@`` in ``name``, says; UserError unless it is 1 to ``k``."""
+    """The number in ``cut``, the part of ``name`` behind ``base@``.
+
+    Raises:
+        UserError: it is not a number from 1 to ``k``; the message names ``setting``.
+    """
     if not cut.isdecimal() or not 1 <= int(cut) <= k:
         raise UserError(f"{setting} {name!r}: write {base}@N with N from 1 to lists.k = {k}")
     return int(cut)
@@ -189,6 +234,7 @@ def _shares(lists: Lists, k: int) -> tuple[Scores, Scores]:
     known, shown = lists.history_shares, lists.group_shares(k)
     if (lists.catalog.groups.lengths > 0).all():
         return known, shown
+    # the further column is what the groups lack of the whole: all of a history, and the valid positions of a list
     wholes = (lists.history.lengths > 0, lists.valid[:, :k].mean(axis=1))
     known, shown = (
         np.column_stack([part, np.maximum(whole - part.sum(axis=1), 0.0)])

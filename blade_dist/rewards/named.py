@@ -67,7 +67,7 @@ class NamedMetrics:
     def used(self, names: Iterable[str]) -> list[dict[str, Any]]:
         """The settings that metrics of these names depend on; nothing for those that depend on none."""
         bases = {"distributions": AGAINST, "boosts": (BOOST,)}
-        found = [
+        used = [
             {
                 name: dict(weights)
                 for name, weights in given.items()
@@ -75,7 +75,7 @@ class NamedMetrics:
             }
             for kind, given in self._given.items()
         ]
-        return [settings for settings in found if settings]
+        return [settings for settings in used if settings]
 
     def _boost(self, name: str, boost: str, setting: str) -> Metric:
         if boost in self._boosts:

@@ -29,7 +29,8 @@ class Boost:
     def __call__(self, lists: Lists, k: int) -> Scores:
         """Mean weight of the first k positions.
 
-        Weights 1 and -0.5 of two items of four, the others 0: 0.125.
+        >>> Boost(np.array([1.0, -0.5, 0.0, 0.0, -0.5]))(example([0, 1, 2, 3]), 4)
+        array([0.125])
         """
         return self.weight[lists.items[:, :k]].mean(axis=1)
 
@@ -57,8 +58,13 @@ class Excess:
     def __call__(self, lists: Lists, k: int) -> Scores:
         """Share of the first k positions whose item has a group with ``most`` earlier positions; less is better.
 
-        Groups a, a, b, a with ``most`` 2: the last one, 0.25. A miss is one too many.
+        A miss is one too many. Here the fourth position has the third item of group a:
+
+        >>> Excess(2)(example([0, 1, 2, 3], groups=["a", "a", "b", "a"]), 4)
+        array([0.25])
         """
+        # a row for each pair of a position and one of its item's groups; sorted by (list, group), stably, the number of
+        # earlier positions with the same group is the place within its run
         items = lists.items[:, :k].reshape(-1).astype(np.int64)
         valid = lists.valid[:, :k].reshape(-1)
         place = np.flatnonzero(valid)

@@ -22,9 +22,10 @@ def best_of_group(proxy: Array) -> NDArray[np.float32]:
     log-likelihood: supervised fine-tuning on them. A group without differences has no best list: 0, so that the policy
     does not imitate what it wrote anyway.
 
-        rewards    0.1  0.7  0.3  0.2      advantages  0  4  0  0
-        rewards    0.5  0.5  0.1  0.0      advantages  2  2  0  0
-        rewards    0.5  0.5  0.5  0.5      advantages  0  0  0  0
+    >>> best_of_group(np.array([[0.1, 0.7, 0.3, 0.2], [0.5, 0.5, 0.1, 0.0], [0.5, 0.5, 0.5, 0.5]]))
+    array([[0., 4., 0., 0.],
+           [2., 2., 0., 0.],
+           [0., 0., 0., 0.]], dtype=float32)
     """
     best = (proxy == proxy.max(axis=1, keepdims=True)) & informative(proxy)[:, None]
     return (proxy.shape[1] * best / np.maximum(best.sum(axis=1, keepdims=True), 1)).astype(np.float32)

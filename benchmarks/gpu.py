@@ -20,7 +20,7 @@ LINES = {
     3: ("learner: shared prefix and legal-token head, MFU", "benchmarks.gpu_learner", "learner_speed"),
     4: ("rollouts: constrained against unconstrained", "benchmarks.gpu_stack", "rollouts"),
     5: ("a whole step, on-policy and one step behind", "benchmarks.gpu_stack", "whole_step"),
-    6: ("where the learner's time goes", "benchmarks.gpu_learner", "learner_profile"),
+    6: ("where the learner's time is spent", "benchmarks.gpu_learner", "learner_profile"),
     7: ("LoRA and full fine-tuning: train, push, export", "benchmarks.gpu_stack", "adapters"),
 }
 """What each line shows, and the function that does."""

@@ -1,4 +1,4 @@
-"""The learner on a GPU: speed against its limits, and where its time goes (lines 3 and 6 of gpu.py)."""
+"""The learner on a GPU: speed against its limits, and where its time is spent (lines 3 and 6 of gpu.py)."""
 
 from __future__ import annotations
 
@@ -52,16 +52,16 @@ def learner_speed(console: Console, peer: bool) -> dict[str, Any]:
         "unpacked, legal tokens": (legal, False),
         "unpacked, whole vocabulary": (dense, False),
     }
-    found: dict[str, Any] = {}
+    measured: dict[str, Any] = {}
     for name, (sequences, shared) in cases.items():
         budgets = SHARED_BUDGETS if shared else UNPACKED_BUDGETS
         speeds = {budget: _speed(sequences, budget, shared) for budget in budgets}
         fits = {budget: speed for budget, speed in speeds.items() if speed is not None}
         best = max(fits, key=lambda budget: fits[budget]["lists_per_second"])
-        found[name] = fits[best] | {"tokens_per_microbatch": best, "tried": speeds}
-        console.print(name, found[name])
-    result = {"cases": found, "goals": {"mfu": 0.4, "ratio_vs_trl": 5}, **workload()}
-    ours = found["shared prefix, legal tokens"]["lists_per_second"]
+        measured[name] = fits[best] | {"tokens_per_microbatch": best, "tried": speeds}
+        console.print(name, measured[name])
+    result = {"cases": measured, "goals": {"mfu": 0.4, "ratio_vs_trl": 5}, **workload()}
+    ours = measured["shared prefix, legal tokens"]["lists_per_second"]
     return beside_peer(result, ours, replace(LLAMA_1B, prompts=WORK.prompts), steps=3) if peer else result
 
 

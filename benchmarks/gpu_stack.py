@@ -100,27 +100,27 @@ def rollouts(_: Console, peer: bool) -> dict[str, Any]:
     work = TrieWorkload(
         item_tokens=4, vocab=LLAMA_1B.vocab, prompts=64, group=16, k=8, prompt_tokens=300, repeats=5, model=model
     )
-    found = {}
+    results = {}
     for count in (10_000, 1_000_000):
         with tempfile.TemporaryDirectory() as name:
-            found[str(count)] = measure_generation(make_codec(count, work), work, Path(name) / "run")
-    return {"by_items": found, "goal": {"generation_ratio": 0.9}, "workload": vars(work)}
+            results[str(count)] = measure_generation(make_codec(count, work), work, Path(name) / "run")
+    return {"by_items": results, "goal": {"generation_ratio": 0.9}, "workload": vars(work)}
 
 
 def whole_step(console: Console, peer: bool, work: Workload = LLAMA_1B, steps: int = 4) -> dict[str, Any]:
     """A step on-policy with the engine asleep while the learner steps, and one behind with both resident; TRL's."""
-    found: dict[str, Any] = {}
+    results: dict[str, Any] = {}
     for staleness in (0, 1):
         with PeakGpu() as gpu:
-            found[f"max_staleness {staleness}"] = measure(replace(work, max_staleness=staleness), steps, 2, console)
-        found[f"max_staleness {staleness}"]["peak_gpu_mib"] = gpu.mib
-    result = {"workload": asdict(work), "goal": {"overhead": 0.05}, **found}
-    return beside_peer(result, found["max_staleness 0"]["lists_per_second"], work, steps) if peer else result
+            results[f"max_staleness {staleness}"] = measure(replace(work, max_staleness=staleness), steps, 2, console)
+        results[f"max_staleness {staleness}"]["peak_gpu_mib"] = gpu.mib
+    result = {"workload": asdict(work), "goal": {"overhead": 0.05}, **results}
+    return beside_peer(result, results["max_staleness 0"]["lists_per_second"], work, steps) if peer else result
 
 
 def adapters(console: Console, peer: bool, steps: int = 4) -> dict[str, Any]:
     """Full fine-tuning and LoRA: both train, push and export; what each push moves."""
-    found, work = {}, replace(LLAMA_1B, prompts=64)
+    results, work = {}, replace(LLAMA_1B, prompts=64)
     for name, changed in (("full", work), ("lora", replace(work, lora_rank=16))):
         with _prepared(changed, steps) as config, PeakGpu() as gpu:
             align_stage(open_run(config), console)
@@ -130,7 +130,7 @@ def adapters(console: Console, peer: bool, steps: int = 4) -> dict[str, Any]:
             rows = pq.read_table(paths.target(config.target) / "metrics.parquet").to_pylist()
             for row in rows:
                 row["group"] = work.group
-            found[name] = {
+            results[name] = {
                 **numbers(rows, 1, _parameters(out, config), work.prompt_tokens),
                 "push_bytes": rows[-1]["push_bytes"],
                 "kl_last": rows[-1]["kl"],
@@ -139,13 +139,13 @@ def adapters(console: Console, peer: bool, steps: int = 4) -> dict[str, Any]:
                     str(file.relative_to(out)): file.stat().st_size for file in sorted(out.rglob("*.safetensors"))
                 },
             }
-        found[name]["peak_gpu_mib"] = gpu.mib
-    return {"workload": asdict(work), **found}
+        results[name]["peak_gpu_mib"] = gpu.mib
+    return {"workload": asdict(work), **results}
 
 
 @contextmanager
 def _prepared(work: Workload, steps: int) -> Iterator[Config]:
-    """Settings of a run whose data and reference are made, in a folder that goes afterwards."""
+    """Settings of a run whose data and reference are made, in a folder that is deleted afterwards."""
     with tempfile.TemporaryDirectory() as name:
         config = make_config(work, Path(name) / "run", steps)
         prepare(config, work)

@@ -14,7 +14,7 @@ from benchmarks.workload import Workload
 from blade_dist.errors import UserError
 
 ROOT = Path(__file__).parents[1]
-"""Where ``-m benchmarks.peer_trl`` is found."""
+"""Where ``-m benchmarks.peer_trl`` can be imported."""
 
 
 def measure_peer(work: Workload, steps: int) -> dict[str, Any]:

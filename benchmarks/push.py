@@ -206,7 +206,7 @@ def main(
     repeats: Annotated[int, typer.Option(min=1, help="Pushes that are timed; medians are reported.")] = 20,
     bucket_mb: Annotated[int, typer.Option(min=1, help="weights.bucket_mb: largest piece sent at once.")] = 1024,
     tied: Annotated[bool, typer.Option(help="Whether the output head is the input embedding.")] = True,
-    json: Annotated[Path | None, typer.Option(help="Where the result goes.")] = None,
+    json: Annotated[Path | None, typer.Option(help="Where the result is written.")] = None,
 ) -> None:
     """Times the weight push to real engines against one gloo broadcast of as many bytes, in turns."""
     console = Console()

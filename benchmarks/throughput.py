@@ -37,7 +37,7 @@ Constrain = StrEnum("Constrain", {"catalog": "catalog", "none": "none"})
 
 
 def measure(work: Workload, steps: int, warmup: int, console: Console) -> dict[str, Any]:
-    """A real run of the trainer, in a folder that goes afterwards."""
+    """A real run of the trainer, in a folder that is deleted afterwards."""
     with tempfile.TemporaryDirectory() as name:
         config = make_config(work, Path(name) / "run", warmup + steps)
         parameters = prepare(config, work)
@@ -47,14 +47,14 @@ def measure(work: Workload, steps: int, warmup: int, console: Console) -> dict[s
         rows = pq.read_table(paths.target(config.target) / "metrics.parquet").to_pylist()
     for row in rows:
         row["group"] = work.group
-    found = numbers(rows, warmup, parameters, work.prompt_tokens)
-    return found | {"peak_memory_mib": memory.peaks}
+    measured = numbers(rows, warmup, parameters, work.prompt_tokens)
+    return measured | {"peak_memory_mib": memory.peaks}
 
 
-def show(title: str, found: dict[str, Any], console: Console) -> None:
+def show(title: str, measured: dict[str, Any], console: Console) -> None:
     """One line per number."""
     table = Table("", "", title=title)
-    for name, value in found.items():
+    for name, value in measured.items():
         parts = value.items() if isinstance(value, dict) else [("", value)]
         for part, number in parts:
             text = f"{number:.4g}" if isinstance(number, float) else str(number)
@@ -70,7 +70,7 @@ def plot(name: str, results: dict[int, dict[str, Any]], path: Path) -> None:
     from matplotlib import pyplot as plt
 
     figure, axes = plt.subplots()
-    axes.plot(list(results), [found["lists_per_second"] for found in results.values()], marker="o")
+    axes.plot(list(results), [measured["lists_per_second"] for measured in results.values()], marker="o")
     axes.set(xlabel=name, ylabel="lists per second", xscale="log", ylim=(0, None))
     figure.savefig(path)
 
@@ -101,7 +101,7 @@ def main(
     sweep: Annotated[Sweep | None, typer.Option(help="One run per value; with --json also a plot beside it.")] = None,
     json: Annotated[Path | None, typer.Option(help="Where the result is written.")] = None,
 ) -> None:
-    """Runs the real trainer on a generated catalog and says where the time goes.
+    """Runs the real trainer on a generated catalog and says where the time is spent.
 
     Examples:
 
@@ -119,8 +119,8 @@ def main(
     if sweep is not None:
         curve = {value: measure(replace(work, **{sweep: value}), steps, warmup, console) for value in SWEEPS[sweep]}
         results = {"sweep": sweep, "curve": curve}
-        for value, found in curve.items():
-            console.print(f"{sweep} {value}: {found['lists_per_second']:.1f} lists/s")
+        for value, measured in curve.items():
+            console.print(f"{sweep} {value}: {measured['lists_per_second']:.1f} lists/s")
         if json is not None:
             plot(sweep, curve, json.with_suffix(".png"))
     else:

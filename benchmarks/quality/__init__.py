@@ -1,2 +1,4 @@
-"""What aligned policies are worth: the studies of a real log and of a synthetic catalog, ``python -m
-benchmarks.quality``."""
+"""What aligned policies are worth: a study of a real log and one of a synthetic catalog."""
+
+DATA_FOLDER = "BLADE_BENCHMARK_DATA"
+"""Environment variable: the run whose data this package's rewards read, as a reward is given lists and no settings."""

@@ -13,13 +13,14 @@ from typing import Annotated, Any
 import typer
 from rich.console import Console
 
-from benchmarks.quality.cells import PARETO, RATES, TARGETS
 from benchmarks.quality.compare import MAIN
-from benchmarks.quality.movielens import Quality
+from benchmarks.quality.grids import PARETO, RATES, TARGETS
+from benchmarks.quality.movielens import LogStudy
 from benchmarks.quality.regimes import TARGETS as STUDIED
 from benchmarks.quality.runner import Runner
 from benchmarks.report import HEAD, write_result
-from benchmarks.tables.render import show, show_references, show_sensitivity, show_trades
+from benchmarks.tables import movielens as tables
+from benchmarks.tables.text import show, signed
 from blade_dist.errors import UserError
 from blade_dist.settings import Config
 from blade_dist.settings.load import load_config
@@ -30,8 +31,8 @@ COLUMNS = {MAIN, "ild@5", "mgu@5"}
 PRESET = "cpu"
 PRESETS = Path(__file__).parent / "presets"
 FIXED: dict[str, tuple[Any, str]] = {
-    "data.split": ("leave_last", "slices count what lies before a user's last items"),
-    "data.min_rating": (None, "slices count what lies before a user's last items in the whole log"),
+    "data.split": ("leave_last", "segments count what lies before a user's last items"),
+    "data.min_rating": (None, "segments count what lies before a user's last items in the whole log"),
     "data.windows": (0, "the next-item model learns from every prefix"),
     "evaluate.max_prompts": (None, "all seeds and models have the same test prompts"),
 }
@@ -70,7 +71,9 @@ def main(
         Path | None, typer.Option(help="The result file. Default: quality.json, or synthetic.json, in the folder.")
     ] = None,
 ) -> None:
-    """Runs what is missing, prints the tables, and writes the result with rows (Parquet) and pictures (PNG) beside it.
+    """Runs what is missing, prints the tables, and writes a summary (JSON) with pictures (PNG) beside it.
+
+    The rows of every list (Parquet) lie in the folder of the runs, the curves in theirs (metrics.parquet).
 
     The file is written after each part; parts that it holds already, with the same settings, stay there.
 
@@ -105,23 +108,26 @@ def main(
     settings = {"preset": config.model_dump(mode="json"), "seeds": seeds, "rates": rates}
     results = _results(out, settings)
     out.parent.mkdir(parents=True, exist_ok=True)
-    runner = Runner(folder, path, data, console)
-    quality = Quality(runner, data, rates, out)
+    runner = Runner(folder, path, console, data)
+    study = LogStudy(runner, data, rates, out)
     with runner.start():
         for name in part or [Part.main]:
             if name is Part.main:
                 family = [MAIN] if config.reward.weights == {MAIN: 1.0} else [MAIN, "reward"]
-                results |= quality.main(chosen, seeds, family)
-                show(results, family, config.evaluate.beam_width, console)
+                results |= study.main(chosen, seeds, family)
+                show({title: rows(results) for title, rows in tables.MAIN_TABLES.items()}, console)
+                for against, of in results["held_out_ndcg5"].items():
+                    text = f"held_out_ndcg5.{against}: {signed(of)}, relative {signed(of['relative'], '.1%')}"
+                    console.print(text, highlight=False, markup=False)
             elif name is Part.pareto:
-                results[name] = quality.pareto(trades)
-                show_trades(results[name]["trades"], console)
+                results[name] = study.pareto(trades)
+                show({"greedy; asked: see compare.ASKED": tables.trades(results)}, console)
             elif name is Part.sensitivity:
-                results[name] = quality.sensitivity()
-                show_sensitivity(results[name][MAIN], console)
+                results[name] = study.sensitivity()
+                show({"greedy, one setting changed": tables.sensitivity(results)}, console)
             else:
-                results[name] = quality.references(seeds)
-                show_references(results, console)
+                results[name] = study.references(seeds)
+                show({"NDCG@5, greedy": tables.references(results)}, console)
             write_result(out, "quality", settings, results | {"seconds": runner.seconds()})
     console.print(f"result: {out}", highlight=False, soft_wrap=True)
 

@@ -1,7 +1,7 @@
 """How a search at inference chooses among its samples when it has no held-out items, as nobody has at serving time.
 
 By the reward without its held-out part; where nothing is left, by co-occurrence with the history. Evaluation imports
-the function by its name, ``benchmarks.quality.best_of_n:cooccurrence``; it reads a run's data in :data:`FOLDER`.
+the function by its name, ``benchmarks.quality.best_of_n:cooccurrence``; it reads a run's data in :data:`DATA_FOLDER`.
 """
 
 from __future__ import annotations
@@ -14,14 +14,13 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.sparse import csr_matrix
 
+from benchmarks.quality import DATA_FOLDER
 from blade_dist.batches import MISS
 from blade_dist.catalog.catalog import Catalog
 from blade_dist.data.bundle import load_data
 from blade_dist.evaluation.baselines import occurrence, similarities
 from blade_dist.rewards.lists import Lists
 
-FOLDER = "BLADE_QUALITY_DATA"
-"""Environment variable: the run whose training prompts are counted."""
 HELD_OUT = ("ndcg@", "recall@", "hr@", "mrr@")
 """How the metrics begin that look at held-out items."""
 CHUNK = 1024
@@ -39,16 +38,16 @@ def cooccurrence(lists: Lists) -> NDArray[np.float64]:
 
     The similarity is that of the co-occurrence baseline.
     """
-    found = np.zeros(lists.items.shape)
+    similarity = np.zeros(lists.items.shape)
     for start in range(0, len(lists), CHUNK):
         rows = np.arange(start, min(start + CHUNK, len(lists)))
         known = occurrence(lists.history.take(rows), np.arange(len(rows)), len(rows), len(lists.catalog))
         scores = (known @ _similar(lists.catalog)).toarray()
-        found[rows] = np.take_along_axis(scores, np.maximum(lists.items[rows], 0).astype(np.int64), axis=1)
-    return np.where(lists.items == MISS, 0.0, found) @ (1 / np.log2(np.arange(2, lists.items.shape[1] + 2)))
+        similarity[rows] = np.take_along_axis(scores, np.maximum(lists.items[rows], 0).astype(np.int64), axis=1)
+    return np.where(lists.items == MISS, 0.0, similarity) @ (1 / np.log2(np.arange(2, lists.items.shape[1] + 2)))
 
 
 @cache
 def _similar(catalog: Catalog) -> csr_matrix:
-    train = load_data(Path(os.environ[FOLDER])).train
+    train = load_data(Path(os.environ[DATA_FOLDER])).train
     return similarities(catalog, train.rows(np.arange(len(train))))

@@ -9,67 +9,73 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from benchmarks.quality.intervals import LEVEL, Users, holm
-from benchmarks.quality.pooled import DECODES, Joined, columns
+from benchmarks.quality.pooled import DECODES, PooledRows, columns
+from blade_dist.evaluation.bootstrap import Resamples
 
+RESAMPLES = 10_000
+"""So many that the smallest p-value, times the size of the family, is far below :data:`LEVEL`."""
+LEVEL = 0.05
+"""The family's error rate."""
 AGAINST = ("sft", "static", "blade")
 """What targets are compared with; of two of these, the later one with the earlier."""
 MAIN = "ndcg@5"
 ASKED = {"ild@5": 0.1, "mgu@5": -0.2}
 """Relative change to SFT that is asked of a reward with a weight on this metric; its sign is the better direction."""
-Found = dict[str, Any]
+MEASURED = (MAIN, *ASKED)
+"""Columns whose intervals are kept; of the others the mean."""
+Result = dict[str, Any]
 
 
 class Numbers:
-    """Intervals of a joined table."""
+    """Intervals of a pooled table."""
 
-    def __init__(self, joined: Joined, users: Users | None = None) -> None:
-        """``users``: resamples; None draws them. All policies must have SFT's rows."""
-        self._joined = joined
-        rows = joined.rows("sft", "greedy")
+    def __init__(self, pooled: PooledRows, resamples: int = RESAMPLES) -> None:
+        """``resamples``: number of them. All policies must have SFT's rows."""
+        self._pooled = pooled
+        rows = pooled.rows("sft", "greedy")
         self._keys = rows[["seed", "prompt", "user"]]
-        self._users = users or Users(rows["user"].to_numpy())
+        self._resamples = Resamples(rows["user"].to_numpy(), resamples, seed=0)
 
-    def table(self) -> dict[str, dict[str, Found]]:
-        """Decode -> policy -> column -> mean, low, high; numbers of the whole corpus have a mean alone."""
+    def table(self) -> dict[str, dict[str, Result]]:
+        """Decode -> policy -> column -> mean; of :data:`MEASURED` low and high too."""
         return {
             decode: {
-                policy: {name: self._users.mean(values).as_dict() for name, values in self._columns(policy, decode)}
-                | {name: {"mean": value} for name, value in self._joined.corpus(policy, decode).items()}
-                for policy in self._joined.policies(decode)
+                policy: {name: self._number(name, values) for name, values in self._columns(policy, decode)}
+                | {name: {"mean": value} for name, value in self._pooled.corpus(policy, decode).items()}
+                for policy in self._pooled.policies(decode)
             }
             for decode in DECODES
         }
 
-    def comparisons(self, targets: Sequence[str], family: Sequence[str]) -> list[Found]:
-        """Differences of each target to those of :data:`AGAINST`, for every decode and column.
+    def comparisons(self, targets: Sequence[str], family: Sequence[str]) -> list[Result]:
+        """Differences of each target to those of :data:`AGAINST`, for every decode and each column in ``family``.
 
-        Those of the family (greedy, the columns in ``family``) have p-values, Holm's over the whole family too.
+        The greedy ones have p-values, Holm's over all of them too.
         """
-        found = [
-            self._difference(policy, against, decode, name, decode == "greedy" and name in family)
+        rows = [
+            self._difference(policy, against, decode, name, tested=decode == "greedy")
             for policy in targets
             for against in AGAINST[: AGAINST.index(policy) if policy in AGAINST else None]
-            if against in self._joined.policies("greedy")
+            if against in self._pooled.policies("greedy")
             for decode in DECODES
-            if policy in self._joined.policies(decode)
-            for name, _ in self._columns(policy, decode)
+            if policy in self._pooled.policies(decode)
+            for name in family
         ]
-        tested = {str(number): row["p"] for number, row in enumerate(found) if "p" in row}
+        tested = {str(number): row["p"] for number, row in enumerate(rows) if "p" in row}
         for number, adjusted in holm(tested).items():
-            found[int(number)] |= {"p_holm": adjusted, "significant": adjusted < LEVEL}
-        return found
+            rows[int(number)] |= {"p_holm": adjusted, "significant": adjusted < LEVEL}
+        return rows
 
-    def minus(self, policy: str, against: str, column: str) -> Found:
+    def minus(self, policy: str, against: str, column: str) -> Result:
         """Greedily, the mean of what the policy has more than the other one, prompt by prompt."""
-        return self._users.mean(self._minus(policy, against, "greedy", column)).as_dict()
+        return self._resamples.mean(self._minus(policy, against, "greedy", column)).as_dict()
 
-    def ratio(self, policy: str, against: str, column: str) -> Found:
+    def ratio(self, policy: str, against: str, column: str) -> Result:
         """Greedily, ``mean(policy) / mean(against) - 1``."""
         a, b = (self._values(of, "greedy", column) for of in (policy, against))
-        return self._users.ratio(a, b).as_dict()
+        return self._resamples.ratio(a, b).as_dict()
 
-    def trade(self, policy: str, metric: str, rivals: Mapping[str, str]) -> Found:
+    def trade(self, policy: str, metric: str, rivals: Mapping[str, str]) -> Result:
         """What a reward with a weight on ``metric`` gave and cost, greedily, and whether it is what was asked for.
 
         Args:
@@ -77,12 +83,9 @@ class Numbers:
             metric: one of :data:`ASKED`.
             rivals: other targets, and what their policy with the same reward is called.
         """
-        own, reference = (self._users.mean(self._values(of, "greedy", MAIN)).as_dict() for of in (policy, "sft"))
+        own, reference = (self._resamples.mean(self._values(of, "greedy", MAIN)).as_dict() for of in (policy, "sft"))
         change = self.ratio(policy, "sft", metric)
-        against = {
-            target: {name: self.minus(policy, rival, name) for name in (metric, MAIN)}
-            for target, rival in rivals.items()
-        }
+        against = {target: {metric: self.minus(policy, rival, metric)} for target, rival in rivals.items()}
         reached = own["mean"] >= reference["low"] and change["mean"] / ASKED[metric] >= 1
         return {
             "policy": policy,
@@ -95,17 +98,20 @@ class Numbers:
             "against": against,
         }
 
-    def _difference(self, policy: str, against: str, decode: str, name: str, tested: bool) -> Found:
+    def _number(self, name: str, values: NDArray[np.float64]) -> Result:
+        return self._resamples.mean(values).as_dict() if name in MEASURED else {"mean": float(np.nanmean(values))}
+
+    def _difference(self, policy: str, against: str, decode: str, name: str, tested: bool) -> Result:
         difference = self._minus(policy, against, decode, name)
         key = {"policy": policy, "against": against, "decode": decode, "column": name}
-        p = {"p": self._users.p_value(difference)} if tested else {}
-        return {**key, **self._users.mean(difference).as_dict(), **p}
+        p = {"p": self._resamples.p_value(difference)} if tested else {}
+        return {**key, **self._resamples.mean(difference).as_dict(), **p}
 
     def _minus(self, policy: str, against: str, decode: str, name: str) -> NDArray[np.float64]:
         return self._values(policy, decode, name) - self._values(against, decode, name)
 
     def _columns(self, policy: str, decode: str) -> list[tuple[str, NDArray[np.float64]]]:
-        """Those with any number: a slice may be empty."""
+        """Those with any number: a segment may be empty."""
         rows = self._rows(policy, decode)
         return [(name, rows[name].to_numpy()) for name in columns(rows) if rows[name].notna().any()]
 
@@ -118,22 +124,22 @@ class Numbers:
         Raises:
             ValueError: they are of other prompts or seeds.
         """
-        rows = self._joined.rows(policy, decode)
+        rows = self._pooled.rows(policy, decode)
         if not rows[["seed", "prompt", "user"]].equals(self._keys):
             raise ValueError(f"{policy}, {decode}: not evaluated on the prompts and seeds of SFT")
         return rows
 
 
-def found(rows: Sequence[Found], policy: str, against: str, decode: str, column: str) -> Found | None:
+def comparison(rows: Sequence[Result], policy: str, against: str, decode: str, column: str) -> Result | None:
     """One comparison; None where there is none."""
     wanted = (policy, against, decode, column)
     return next((r for r in rows if (r["policy"], r["against"], r["decode"], r["column"]) == wanted), None)
 
 
-def verdict(rows: Sequence[Found], policy: str, column: str) -> str:
+def verdict(rows: Sequence[Result], policy: str, column: str) -> str:
     """What the alignment gained over SFT in a column where more is better: better greedy lists, by Holm's rule, or only
     better samples, from more mass on good lists that SFT writes too."""
-    greedy, sampled = (found(rows, policy, "sft", decode, column) for decode in ("greedy", "sampled"))
+    greedy, sampled = (comparison(rows, policy, "sft", decode, column) for decode in ("greedy", "sampled"))
     assert greedy is not None
     assert sampled is not None
     if greedy["significant"]:
@@ -141,9 +147,9 @@ def verdict(rows: Sequence[Found], policy: str, column: str) -> str:
     return "better samples alone" if sampled["low"] > 0 else "no gain shown"
 
 
-def headline(numbers: Numbers, rows: Sequence[Found]) -> Found:
+def headline(numbers: Numbers, rows: Sequence[Result]) -> Result:
     """Greedy NDCG of BLADE minus that of static and of SFT, where they are; ``relative``: over theirs, minus 1."""
-    differences = {against: found(rows, "blade", against, "greedy", MAIN) for against in ("static", "sft")}
+    differences = {against: comparison(rows, "blade", against, "greedy", MAIN) for against in ("static", "sft")}
     return {
         f"blade_vs_{against}": {
             **{name: row[name] for name in ("mean", "low", "high")},
@@ -152,3 +158,14 @@ def headline(numbers: Numbers, rows: Sequence[Found]) -> Found:
         for against, row in differences.items()
         if row
     }
+
+
+def holm(p_values: Mapping[str, float]) -> dict[str, float]:
+    """Adjusted p-values of one family (Holm, 1979): the i-th smallest of m, times ``m - i + 1``; never falling, at most
+    1. So 0.01, 0.04, 0.03 become 0.03, 0.06, 0.06.
+    """
+    adjusted, least = {}, 0.0
+    for place, name in enumerate(sorted(p_values, key=lambda name: p_values[name])):
+        least = max(least, min(1.0, (len(p_values) - place) * p_values[name]))
+        adjusted[name] = least
+    return {name: adjusted[name] for name in p_values}

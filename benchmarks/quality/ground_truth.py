@@ -1,7 +1,7 @@
 """Rewards that know the truth of a synthetic catalog: NDCG in expectation, under the user's known taste.
 
 They never see a held-out item, so that a search which selects by them could serve. Ray's workers import them by name,
-``benchmarks.quality.ground_truth:expected_ndcg``; they read the run's data in :data:`FOLDER`.
+``benchmarks.quality.ground_truth:expected_ndcg``; they read the run's data in :data:`DATA_FOLDER`.
 """
 
 from __future__ import annotations
@@ -15,14 +15,12 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from benchmarks.quality import DATA_FOLDER
 from blade_dist.batches import MISS, Ragged
 from blade_dist.catalog.catalog import Catalog
 from blade_dist.data.synthetic import SUCCESSORS
 from blade_dist.rewards.lists import Lists
 from blade_dist.store.arrow import arrow_to_ragged, read_table
-
-FOLDER = "BLADE_TRUTH"
-"""Environment variable: the run's folder."""
 
 OUTLIERS, OUTLIER_SIZE = 0.03, 20.0
 """How often a measurement is wrong, and by how much, up or down."""
@@ -93,8 +91,8 @@ def expected_dcg(gains: Scores, items: NDArray[np.int32]) -> Scores:
         gains: ``[n, I]``.
         items: ``[n, K]``.
     """
-    found = np.where(items == MISS, 0.0, np.take_along_axis(gains, np.maximum(items, 0).astype(np.int64), axis=1))
-    return (found / np.log2(np.arange(2, items.shape[1] + 2))).sum(axis=1)
+    gained = np.where(items == MISS, 0.0, np.take_along_axis(gains, np.maximum(items, 0).astype(np.int64), axis=1))
+    return (gained / np.log2(np.arange(2, items.shape[1] + 2))).sum(axis=1)
 
 
 def expected_ndcg(lists: Lists) -> Scores:
@@ -120,16 +118,16 @@ def _gains(lists: Lists) -> Scores:
     """``[n, I]`` chance of each item to be the next one of the list's user; 0 for users that nobody generated."""
     truth = _truth(lists.catalog)
     users = np.zeros(len(lists), str) if lists.users is None else lists.users
-    found = np.zeros((len(lists), len(lists.catalog)))
+    gained = np.zeros((len(lists), len(lists.catalog)))
     known: dict[tuple[str, bytes], Scores] = {}
     for row in (row for row, user in enumerate(users) if user in truth.tastes):
         key = (users[row], lists.history[row].tobytes())
         if key not in known:
             known[key] = truth.next_item(users[row], lists.history[row])
-        found[row] = known[key]
-    return found
+        gained[row] = known[key]
+    return gained
 
 
 @cache
 def _truth(catalog: Catalog) -> Truth:
-    return load_truth(Path(os.environ[FOLDER]), catalog)
+    return load_truth(Path(os.environ[DATA_FOLDER]), catalog)

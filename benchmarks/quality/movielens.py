@@ -1,5 +1,4 @@
-"""The parts of the quality table: main, Pareto front, sensitivity, number of reference lists. Runs cells, joins their
-rows, draws pictures."""
+"""The study of a real log: every target, Pareto front, sensitivity to settings, number of reference lists."""
 
 from __future__ import annotations
 
@@ -9,32 +8,33 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
-from benchmarks.quality.cells import (
+from benchmarks.quality.cells import FIRST, Cell
+from benchmarks.quality.compare import ASKED, MAIN, Numbers, headline
+from benchmarks.quality.grids import (
     COMPARED,
-    FIRST,
     PARETO,
     PARETO_TARGETS,
     REFERENCES,
     TARGETS,
-    Cell,
     changed,
     pareto_cells,
     pareto_name,
     sensitivity_cells,
 )
-from benchmarks.quality.compare import ASKED, MAIN, Numbers, headline
 from benchmarks.quality.pictures import draw_curves, draw_pareto, draw_search, draw_sensitivity
-from benchmarks.quality.pooled import Joined
+from benchmarks.quality.pooled import PooledRows
 from benchmarks.quality.runner import BEST_OF, ROWS, Runner
-from benchmarks.quality.segments import make_slices, read_log
+from benchmarks.quality.sasrec import RATES as SASREC_RATES
+from benchmarks.quality.sasrec import chosen_rate, write_rows
+from benchmarks.quality.segments import make_segments, read_log
 from blade_dist.data.bundle import load_data
 from blade_dist.store.run import RunPaths
 
-Found = dict[str, Any]
+Result = dict[str, Any]
 SEARCH = f"sft best of {BEST_OF[-1]}"
 
 
-class Quality:
+class LogStudy:
     """What is measured on one log."""
 
     def __init__(self, runner: Runner, log: Path, rates: Sequence[float], out: Path) -> None:
@@ -43,20 +43,20 @@ class Quality:
             runner: of the cells.
             log: folder in MovieLens format.
             rates: learning rates that every target is tried with.
-            out: the result file; the joined rows and the pictures lie beside it.
+            out: the result file; the pictures lie beside it, the rows of all lists in the runner's folder.
         """
         self._runner, self._log, self._rates, self._out = runner, log, rates, out
 
-    def main(self, targets: Sequence[str], seeds: int, family: Sequence[str]) -> Found:
+    def main(self, targets: Sequence[str], seeds: int, family: Sequence[str]) -> Result:
         """Every target at its own learning rate on every seed, beside references, searches and baselines."""
         rates = {name: self._rate(name) for name in targets}
         cells = [Cell(seed, name, rates[name], TARGETS[name]) for seed in range(seeds) for name in targets]
-        joined = self._joined(cells, range(seeds))
-        joined.save(self._out.with_suffix(".parquet"))
-        numbers = Numbers(joined)
+        pooled = self._pooled(cells, range(seeds))
+        pooled.save(self._runner.folder / "rows-main.parquet")
+        numbers = Numbers(pooled)
         rows, tables = numbers.comparisons(targets, family), numbers.table()
-        summaries = [self._runner.summary(cell) | {"curves": self._runner.curves(cell)} for cell in cells]
-        draw_curves(summaries, self._beside("curves"))
+        curves = {name: [self._runner.curves(cell) for cell in cells if cell.name == name] for name in targets}
+        draw_curves(curves, self._beside("curves"))
         greedy = {name: tables["greedy"][name][MAIN] for name in ("sft", "blade") if name in tables["greedy"]}
         draw_search(searches(tables["sampled"]), greedy, self._beside("search"))
         return {
@@ -64,13 +64,13 @@ class Quality:
             "comparisons": rows,
             "tests": sum("p" in row for row in rows),
             "held_out_ndcg5": headline(numbers, rows),
-            "prompts": joined.prompts(),
-            "by_seed": joined.by_seed(),
-            "cells": summaries,
+            "prompts": pooled.prompts(),
+            "by_seed": pooled.by_seed(MAIN),
+            "cells": [self._runner.summary(cell) for cell in cells],
             "trials": {name: self._trials(name) for name in targets},
         }
 
-    def pareto(self, trades: Sequence[str]) -> Found:
+    def pareto(self, trades: Sequence[str]) -> Result:
         """Greedy numbers for several weights of diversity and of fairness, at the learning rates of the main part, and
         what was traded for what; ``trades``: keys of :data:`cells.PARETO`."""
         rewards = [PARETO[name] for name in trades]
@@ -78,16 +78,13 @@ class Quality:
         rates = {target: self._rate(target) for target in PARETO_TARGETS}
         plain = [Cell(FIRST, target, rates[target], TARGETS[target]) for target in PARETO_TARGETS]
         cells = [*plain, *pareto_cells(FIRST, rates, rewards)]
-        joined = self._joined(cells, [FIRST])
+        pooled = self._pooled(cells, [FIRST])
         for metric in metrics:
             run = self._runner.searched_by(FIRST, metric, math.copysign(1.0, ASKED[metric]))
-            joined.add(RunPaths(run).evaluation / ROWS, FIRST, {SEARCH: f"{SEARCH} by {metric}"})
-        own = {(cell.name, "greedy") for cell in cells if cell not in plain}
-        joined.save(
-            self._beside("pareto", "parquet"), own | {(f"{SEARCH} by {metric}", "sampled") for metric in metrics}
-        )
-        numbers = Numbers(joined)
-        tables = {decode: without_reward(table) for decode, table in numbers.table().items()}
+            pooled.add(RunPaths(run).evaluation / ROWS, FIRST, {SEARCH: f"{SEARCH} by {metric}"})
+        pooled.save(self._runner.folder / "rows-pareto.parquet")
+        numbers = Numbers(pooled)
+        tables = numbers.table()
         greedy, sampled = tables["greedy"], tables["sampled"]
         fronts = {
             metric: {
@@ -106,38 +103,37 @@ class Quality:
         }
         draw_pareto(fronts, self._beside("pareto"))
         traded = [trade for weights in rewards for trade in _trades(numbers, weights)]
-        return {"tables": tables, "trades": traded, "cells": [self._runner.summary(cell) for cell in cells]}
+        return {"trades": traded, "fronts": fronts, "cells": [self._runner.summary(cell) for cell in cells]}
 
-    def sensitivity(self) -> Found:
+    def sensitivity(self) -> Result:
         """Greedy numbers of BLADE with one setting changed at a time, at its own learning rate."""
         plain = Cell(FIRST, "blade", self._rate("blade"), TARGETS["blade"])
         cells = sensitivity_cells(plain, self._runner.preset_value)
         every = {cell.name: cell for cell in [plain, *(cell for of in cells.values() for cell in of.values())]}
-        joined = self._joined(list(every.values()), [FIRST])
-        joined.save(self._beside("sensitivity", "parquet"), {(name, "greedy") for name in every.keys() - {plain.name}})
-        numbers = Numbers(joined)
+        pooled = self._pooled(list(every.values()), [FIRST])
+        pooled.save(self._runner.folder / "rows-sensitivity.parquet")
+        numbers = Numbers(pooled)
         summaries = {name: self._runner.summary(cell) for name, cell in every.items()}
         table = numbers.table()["greedy"]
 
-        def of_value(cell: Cell) -> Found:
+        def of_value(cell: Cell) -> Result:
             read = {name: summaries[cell.name][name] for name in ("informative_groups", "validation")}
             other = numbers.minus(cell.name, plain.name, MAIN) if cell != plain else None
             return table[cell.name][MAIN] | {"minus_preset": other, **read}
 
-        found = {name: {value: of_value(cell) for value, cell in of.items()} for name, of in cells.items()}
-        draw_sensitivity(found, self._beside("sensitivity"))
-        return {MAIN: found, "greedy": table, "cells": list(summaries.values())}
+        results = {name: {value: of_value(cell) for value, cell in of.items()} for name, of in cells.items()}
+        draw_sensitivity(results, self._beside("sensitivity"))
+        return {MAIN: results, "cells": list(summaries.values())}
 
-    def references(self, seeds: int) -> Found:
+    def references(self, seeds: int) -> Result:
         """Static and BLADE with fewer reference lists per prompt, on every seed, at their own learning rates."""
         rates = {target: self._rate(target) for target in COMPARED}
         plain = [Cell(seed, target, rates[target], TARGETS[target]) for seed in range(seeds) for target in COMPARED]
         cells = {m: [changed(cell, "prior.size", m, self._runner.preset_value) for cell in plain] for m in REFERENCES}
         every = [cell for of in cells.values() for cell in of]
-        joined = self._joined(every, range(seeds))
-        own = {(cell.name, "greedy") for cell in every if cell not in plain}
-        joined.save(self._beside("references", "parquet"), own)
-        numbers, summaries = Numbers(joined), [self._runner.summary(cell) for cell in every]
+        pooled = self._pooled(every, range(seeds))
+        pooled.save(self._runner.folder / "rows-references.parquet")
+        numbers, summaries = Numbers(pooled), [self._runner.summary(cell) for cell in every]
         rows = [
             {"lists": m, **pair_of({cell.target: cell.name for cell in of}, numbers, summaries)}
             for m, of in cells.items()
@@ -147,33 +143,40 @@ class Quality:
     def _rate(self, target: str) -> float:
         return float(self._trials(target)[0]["lr"])
 
-    def _trials(self, target: str) -> list[Found]:
+    def _trials(self, target: str) -> list[Result]:
         """The first seed's, the best one first."""
-        return self._runner.tuned(FIRST, target, TARGETS[target], self._rates)
+        return self._runner.tuned(FIRST, target, TARGETS[target], self._rates, by="validation")
 
-    def _joined(self, cells: Sequence[Cell], seeds: Iterable[int]) -> Joined:
+    def _pooled(self, cells: Sequence[Cell], seeds: Iterable[int]) -> PooledRows:
         """Rows of the seeds' references with all that is compared with them, and of the cells."""
         data = load_data(self._runner.data())
-        joined = Joined(data, make_slices(data, read_log(self._log, data.catalog)))
+        pooled = PooledRows(data, make_segments(data, read_log(self._log, data.catalog)))
         for seed in seeds:
-            for run in (self._runner.searched(seed), self._runner.next_item(seed)):
-                joined.add(RunPaths(run).evaluation / ROWS, seed)
+            for run in (self._runner.searched(seed), self._next_item(seed)):
+                pooled.add(RunPaths(run).evaluation / ROWS, seed)
             for cell in (cell for cell in cells if cell.seed == seed):
                 run = self._runner.evaluated(cell)
-                joined.add(RunPaths(run).evaluation / ROWS, seed, {cell.target: cell.name})
-        return joined
+                pooled.add(RunPaths(run).evaluation / ROWS, seed, {cell.target: cell.name})
+        return pooled
 
-    def _beside(self, name: str, kind: str = "png") -> Path:
-        """Of a picture, or of a part's rows."""
-        return self._out.with_name(f"{self._out.stem}-{name}.{kind}")
+    def _next_item(self, seed: int) -> Path:
+        """The run with the next-item model's lists; its learning rate is chosen on the first seed too."""
+        run = self._runner.folder / f"seed{seed}" / "next-item"
+        out = RunPaths(run).evaluation / ROWS
+
+        def work() -> None:
+            first = RunPaths(self._next_item(FIRST)).evaluation / ROWS if seed != FIRST else None
+            rates = SASREC_RATES if first is None else [chosen_rate(first)]
+            write_rows(self._runner.config(self._runner.prior(seed), {"run.seed": seed}), out, rates)
+
+        return self._runner.once(run, {"run.seed": seed}, "next item", out, work)
+
+    def _beside(self, name: str) -> Path:
+        """Of a picture."""
+        return self._out.with_name(f"{self._out.stem}-{name}.png")
 
 
-def without_reward(table: dict[str, Found]) -> dict[str, Found]:
-    """Each policy's columns but the reward, which is another one for every policy."""
-    return {policy: {name: of[name] for name in of if name != "reward"} for policy, of in table.items()}
-
-
-def _trades(numbers: Numbers, weights: dict[str, float]) -> list[Found]:
+def _trades(numbers: Numbers, weights: dict[str, float]) -> list[Result]:
     """Of every target with this reward."""
     names = {target: pareto_name(target, weights) for target in PARETO_TARGETS}
     (metric,) = weights.keys() & ASKED.keys()
@@ -183,7 +186,7 @@ def _trades(numbers: Numbers, weights: dict[str, float]) -> list[Found]:
     ]
 
 
-def pair_of(names: dict[str, str], numbers: Numbers, summaries: Sequence[Found]) -> Found:
+def pair_of(names: dict[str, str], numbers: Numbers, summaries: Sequence[Result]) -> Result:
     """Static and BLADE against SFT and each other, greedily, by what their cells are called."""
     pair = (names["blade"], names["static"], MAIN)
     return {
@@ -197,16 +200,16 @@ def pair_of(names: dict[str, str], numbers: Numbers, summaries: Sequence[Found])
     }
 
 
-def front_point(numbers: Found, metric: str) -> tuple[Found, Found]:
+def front_point(numbers: Result, metric: str) -> tuple[Result, Result]:
     """What a policy has of the metric, and of NDCG."""
     return numbers[metric], numbers[MAIN]
 
 
-def searches(sampled: Found) -> dict[str, dict[int, Found]]:
+def searches(sampled: Result) -> dict[str, dict[int, Result]]:
     """How a search chooses -> N -> NDCG, N = 1 first: one sample of the reference."""
-    found: dict[str, dict[int, Found]] = {}
+    results: dict[str, dict[int, Result]] = {}
     for choice, mark in (("blind", ""), ("oracle", " (oracle)")):
         names = {n: f"sft best of {n}{mark}" for n in BEST_OF}
         known = {n: sampled[name][MAIN] for n, name in names.items() if name in sampled}
-        found[f"SFT, best of N, {choice}"] = {1: sampled["sft"][MAIN], **known}
-    return found
+        results[f"SFT, best of N, {choice}"] = {1: sampled["sft"][MAIN], **known}
+    return results

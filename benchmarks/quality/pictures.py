@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from io import BytesIO
 from pathlib import Path
 from typing import Any
 
@@ -12,22 +13,29 @@ import numpy as np
 mpl.use("Agg")
 from matplotlib import pyplot as plt
 from matplotlib.axes import Axes
+from PIL import Image
 
 DPI = 110
+COLORS = 64
 SMOOTH = 0.05
 """Share of the steps that a point of a curve is the mean of."""
 Interval = Mapping[str, float]
 """mean, low, high."""
 
 
-def draw_curves(cells: Sequence[Mapping[str, Any]], path: Path) -> None:
-    """Reward and informative groups over steps: mean over a target's seeds, the band from the lowest to the highest."""
+def draw_curves(curves: Mapping[str, Sequence[Mapping[str, Sequence[float]]]], path: Path) -> None:
+    """Reward and informative groups over steps: mean over a target's seeds, the band from the lowest to the highest.
+
+    Args:
+        curves: target -> for each seed, name -> a value per step.
+        path: where the picture is written.
+    """
     figure, axes = plt.subplots(1, 2, figsize=(9, 3.5))
     for axis, name in zip(axes, ("reward", "informative_groups"), strict=True):
-        for target in dict.fromkeys(cell["name"] for cell in cells):
-            curves = [smooth(cell["curves"][name]) for cell in cells if cell["name"] == target]
-            shortest = min(len(curve) for curve in curves)
-            rows = np.stack([curve[:shortest] for curve in curves])
+        for target, seeds in curves.items():
+            smoothed = [smooth(of[name]) for of in seeds]
+            shortest = min(len(curve) for curve in smoothed)
+            rows = np.stack([curve[:shortest] for curve in smoothed])
             (line,) = axis.plot(rows.mean(axis=0), label=target, linewidth=1.2)
             axis.fill_between(range(shortest), rows.min(axis=0), rows.max(axis=0), color=line.get_color(), alpha=0.15)
         axis.set(xlabel="step", ylabel=name.replace("_", " "))
@@ -41,7 +49,7 @@ def draw_search(searches: Mapping[str, Mapping[int, Interval]], single: Mapping[
     Args:
         searches: choice -> N -> interval; N = 1 is one sample.
         single: policies that write one list, greedily.
-        path: where the picture goes.
+        path: where the picture is written.
     """
     figure, axis = plt.subplots(figsize=(6, 4))
     for label, points in searches.items():
@@ -63,7 +71,7 @@ def draw_pareto(fronts: Mapping[str, Mapping[str, Sequence[tuple[Interval, Inter
 
     Args:
         fronts: metric -> target -> the metric and NDCG@5 of each reward.
-        path: where the picture goes.
+        path: where the picture is written.
     """
     figure, axes = plt.subplots(1, len(fronts), figsize=(5 * len(fronts), 4), squeeze=False)
     for axis, (name, targets) in zip(axes[0], fronts.items(), strict=True):
@@ -77,10 +85,10 @@ def draw_pareto(fronts: Mapping[str, Mapping[str, Sequence[tuple[Interval, Inter
     _save(figure, path)
 
 
-def draw_sensitivity(found: Mapping[str, Mapping[str, Interval]], path: Path) -> None:
+def draw_sensitivity(settings: Mapping[str, Mapping[str, Interval]], path: Path) -> None:
     """NDCG@5 for every value of each setting."""
-    figure, axes = plt.subplots(1, len(found), figsize=(3 * len(found), 3.2), sharey=True, squeeze=False)
-    for axis, (name, points) in zip(axes[0], found.items(), strict=True):
+    figure, axes = plt.subplots(1, len(settings), figsize=(3 * len(settings), 3.2), sharey=True, squeeze=False)
+    for axis, (name, points) in zip(axes[0], settings.items(), strict=True):
         _errors(axis, list(range(len(points))), list(points.values()), name)
         axis.set_xticks(range(len(points)), list(points))
         axis.set(xlabel=name)
@@ -106,5 +114,8 @@ def _errors(axis: Axes, xs: Sequence[float], intervals: Sequence[Interval], labe
 
 def _save(figure: Any, path: Path) -> None:
     figure.tight_layout()
-    figure.savefig(path, dpi=DPI)
-    plt.close(figure)
+    with BytesIO() as drawn:
+        figure.savefig(drawn, dpi=DPI)
+        plt.close(figure)
+        # bands that overlap have thousands of shades; with a palette of few colours the file is a third as large
+        Image.open(drawn).convert("P", palette=Image.Palette.ADAPTIVE, colors=COLORS).save(path, optimize=True)

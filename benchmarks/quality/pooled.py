@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Container, Mapping
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from benchmarks.quality.segments import slice_scores
+from benchmarks.quality.segments import segment_scores
 from blade_dist.batches import Ragged
 from blade_dist.data.bundle import DataBundle
 from blade_dist.evaluation.corpus import corpus_metrics
@@ -24,11 +23,11 @@ CORPUS = ("coverage", "gini", "miss")
 """Numbers of all lists of a seed together; miss: the share of positions that are invalid or repeated."""
 
 
-class Joined:
-    """Rows of policies and seeds: seed, policy, decode, user, prompt, items, reward, metrics, slices."""
+class PooledRows:
+    """Rows of policies and seeds: seed, policy, decode, user, prompt, items, reward, metrics, segments."""
 
-    def __init__(self, data: DataBundle, slices: Mapping[str, Ragged]) -> None:
-        self._data, self._slices = data, slices
+    def __init__(self, data: DataBundle, segments: Mapping[str, Ragged]) -> None:
+        self._data, self._segments = data, segments
         self._parts: dict[tuple[int, str, str], pd.DataFrame] = {}
         self._corpus: dict[tuple[int, str, str], dict[str, float]] = {}
 
@@ -39,17 +38,14 @@ class Joined:
             if names is None or policy in names:
                 self._add(seed, names[policy] if names else policy, decode, part.sort_values("prompt"))
 
-    def save(self, path: Path, only: Container[tuple[str, str]] | None = None) -> None:
-        """A Parquet file for each seed, ``<stem>-seed0.parquet`` for instance, each atomically.
-
-        ``only``: policies and how they decode; None: all.
-        """
+    def save(self, path: Path) -> None:
+        """A Parquet file for each seed, ``<stem>-seed0.parquet`` for instance, each atomically."""
         for seed in dict.fromkeys(seed for seed, _, _ in self._parts):
-            parts = [part for key, part in self._parts.items() if key[0] == seed and (only is None or key[1:] in only)]
+            parts = [part for key, part in self._parts.items() if key[0] == seed]
             file = path.with_stem(f"{path.stem}-seed{seed}")
             table = pa.Table.from_pandas(pd.concat(parts), preserve_index=False)
             with whole_file(file) as temporary:
-                pq.write_table(table, temporary, compression="zstd", compression_level=19)
+                pq.write_table(table, temporary, compression="zstd")
 
     def policies(self, decode: str) -> list[str]:
         """In the order in which they came."""
@@ -62,41 +58,39 @@ class Joined:
 
     def corpus(self, policy: str, decode: str) -> dict[str, float]:
         """Means over seeds of :data:`CORPUS`."""
-        found = [numbers for key, numbers in self._corpus.items() if key[1:] == (policy, decode)]
-        return {name: float(np.mean([numbers[name] for numbers in found])) for name in CORPUS}
+        of_seeds = [of for key, of in self._corpus.items() if key[1:] == (policy, decode)]
+        return {name: float(np.mean([of[name] for of in of_seeds])) for name in CORPUS}
 
     def prompts(self) -> dict[str, int]:
-        """Column -> test prompts that have a number there; a slice leaves some out."""
+        """Column -> test prompts that have a number there; a segment leaves some out."""
         rows = next(iter(self._parts.values()))
         return {name: int(rows[name].notna().sum()) for name in columns(rows)}
 
-    def by_seed(self) -> list[dict[str, Any]]:
-        """A row of means for every seed, policy and decode."""
-        return [
-            {
-                **dict(zip(("seed", "policy", "decode"), key, strict=True)),
-                **{name: _number(part[name].mean()) for name in columns(part)},
-                **self._corpus[key],
+    def by_seed(self, column: str) -> dict[str, dict[str, dict[str, float]]]:
+        """Decode -> policy -> seed -> mean of the column."""
+        return {
+            decode: {
+                policy: {
+                    str(seed): float(part[column].mean())
+                    for (seed, *of), part in self._parts.items()
+                    if of == [policy, decode]
+                }
+                for policy in self.policies(decode)
             }
-            for key, part in self._parts.items()
-        ]
+            for decode in DECODES
+        }
 
     def _add(self, seed: int, policy: str, decode: str, part: pd.DataFrame) -> None:
         index = part["prompt"].to_numpy()
         prompts = self._data.test.rows(index)
         items = np.stack(part["items"].to_numpy())
         lists = Lists(items, prompts.targets, prompts.history, self._data.catalog, prompts.user)
-        found = {f"ndcg@5, {name}": slice_scores(lists, targets.take(index)) for name, targets in self._slices.items()}
+        scores = {f"ndcg@5, {name}": segment_scores(lists, kept.take(index)) for name, kept in self._segments.items()}
         key = (seed, policy, decode)
-        self._parts[key] = part.assign(seed=seed, policy=policy, decode=decode, **found)
+        self._parts[key] = part.assign(seed=seed, policy=policy, decode=decode, **scores)
         self._corpus[key] = {name: corpus_metrics(lists)[name] for name in CORPUS}
 
 
 def columns(rows: pd.DataFrame) -> list[str]:
-    """Reward, metrics and slices."""
+    """Reward, metrics and segments."""
     return [name for name in rows.columns if name not in (*KEYS, "seed")]
-
-
-def _number(value: float) -> float | None:
-    """None for the mean of nothing, which JSON has no number for."""
-    return None if np.isnan(value) else float(value)

@@ -24,7 +24,7 @@ DRAWS = 50
 COMPARED = ("static", "blade", "grpo")
 
 
-def supervision(true: Array, bon_n: int, seed: int = 0) -> list[dict[str, float]]:
+def proxy_fidelity(true: Array, bon_n: int, seed: int = 0) -> list[dict[str, float]]:
     """One row per level n.
 
     - ``above``: share of the lists that are at or above all M references, for which static's F is 1;
@@ -47,12 +47,12 @@ def _level(n: int, true: Array, settings: BetaSettings, rng: np.random.Generator
     best = np.sort(true, axis=1)[rows, rng.integers(0, true.shape[1], (len(rows), GROUP, n)).max(axis=2)]
     known = share(best, true[rows[:, 0]])
     differ = informative(known)
-    found = {"n": float(n), "above": float((best >= reference[:, -1:]).mean())}
+    row = {"n": float(n), "above": float((best >= reference[:, -1:]).mean())}
     for name in COMPARED:
         proxy = TARGETS[name].proxy(Groups(best, reference, settings))
-        found[f"informative, {name}"] = float(informative(proxy)[differ].mean())
-        found[f"order, {name}"] = float(rank_correlation(proxy, known)[differ].mean())
-    return found
+        row[f"informative, {name}"] = float(informative(proxy)[differ].mean())
+        row[f"order, {name}"] = float(rank_correlation(proxy, known)[differ].mean())
+    return row
 
 
 def rank_correlation(a: Array, b: Array) -> Array:

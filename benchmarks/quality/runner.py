@@ -1,8 +1,8 @@
-"""Runs the cells of the quality table, each stage of `blade-dist` once, and keeps what it took.
+"""Runs the cells of a study, each stage of `blade-dist` once, and records how long it took.
 
-Cells of a seed share what is equal: the data (all seeds do), the reference and, where nothing that it depends on
-differs, the prior. What is needed for a piece of work is made only when that work is to be done: of finished cells
-:data:`LIGHT` is enough, so that a table goes on, or is made again, on a machine that has no weights of theirs.
+Cells share data, reference and prior where nothing that these depend on differs (:mod:`cells`). What is needed for a
+piece of work is made only when that work is to be done: of finished cells :data:`LIGHT` is enough, so that a table is
+made again, or goes on, on a machine that has no weights of theirs.
 """
 
 from __future__ import annotations
@@ -19,9 +19,8 @@ import pyarrow.parquet as pq
 import yaml
 from rich.console import Console
 
-from benchmarks.quality import best_of_n
-from benchmarks.quality.cells import FIRST, Cell, folder_name
-from benchmarks.quality.nextitem import RATES, chosen_rate, write_rows
+from benchmarks.quality import DATA_FOLDER, best_of_n
+from benchmarks.quality.cells import FIRST, OF_DATA, OF_PRIOR, OF_REFERENCE, Cell, Changes, folder_name, only
 from benchmarks.quality.stages import link, one_ray, stage
 from blade_dist.settings import Config
 from blade_dist.settings.load import load_config
@@ -35,11 +34,14 @@ RECORD = "cell.json"
 ROWS = "per_user.parquet"
 CURVES = "metrics.parquet"
 DRAWN = ("reward", "informative_groups")
+"""What is drawn over the steps."""
+MEANS = (*DRAWN, "kl")
+"""What is read off the last steps, besides each part of the reward."""
 LIGHT = (RECORD, ROWS, CURVES)
 """Names of the files that a table is made of."""
-OTHER = "{}: was made with another preset or --data; delete it or choose another --folder"
-Needs = Callable[[], Mapping[str, Path]]
-"""Makes what a piece of work needs; what of it is linked into the run folder: name -> the run that has it."""
+OTHER = "{}: was made with another preset, other settings or another log; delete it or choose another --folder"
+Needs = Mapping[str, Callable[[], Path]]
+"""What a piece of work needs: name of a part of a run folder -> makes it; the run that has it."""
 
 
 @dataclass
@@ -57,111 +59,116 @@ class Record:
 class Runner:
     """Run folders below one folder: ``data``, and for each seed the reference, priors and cells."""
 
-    def __init__(self, folder: Path, preset: Path, data: Path, console: Console) -> None:
-        self._folder, self._preset, self._console = folder.absolute(), preset, console
-        self._log = {"data.source": "movielens", "data.path": str(data.absolute())}
-        self._name = data.resolve().name
-        self._given = yaml.safe_load(preset.read_text())
+    def __init__(self, folder: Path, preset: Path, console: Console, log: Path | None = None) -> None:
+        """
+        Args:
+            folder: below it are all runs.
+            preset: settings that all cells share.
+            console: says what was done.
+            log: a folder in MovieLens format; None: the preset names its data.
+        """
+        self.folder, self._preset, self._console = folder.absolute(), preset, console
+        self._log = {} if log is None else {"data.source": "movielens", "data.path": str(log.absolute())}
+        self._given = {"preset": yaml.safe_load(preset.read_text()), "log": log and log.resolve().name}
 
     def start(self) -> AbstractContextManager[None]:
-        """Ray, whose processes find the data that :mod:`best_of_n` counts in."""
-        return one_ray(self.config(self._folder / "data", 0), {best_of_n.FOLDER: str(self._folder / "data")})
+        """Ray, whose processes read the data of all seeds where a reward needs it."""
+        data = self.folder / "data"
+        return one_ray(self.config(data, {}), {DATA_FOLDER: str(data)})
 
-    def config(self, run: Path, seed: int) -> Config:
-        """The preset's settings in a run folder."""
-        return load_config(self._preset, _overrides({"run.dir": str(run), "run.seed": seed, **self._log}))
+    def config(self, run: Path, changes: Changes) -> Config:
+        """The preset with these changes, in a run folder."""
+        given = {"run.dir": str(run), **self._log, **changes}
+        return load_config(self._preset, [f"{name}={json.dumps(value)}" for name, value in given.items()])
 
     def preset_value(self, name: str) -> Any:
         """A setting of the preset, by its full name."""
-        value: Any = self.config(self._folder, 0).model_dump()
+        value: Any = self.config(self.folder, {}).model_dump()
         for part in name.split("."):
             value = value[part]
         return value
 
     def seconds(self) -> dict[str, dict[str, float]]:
-        """What took how long: run folder -> stage -> seconds."""
-        records = sorted(path for depth in ("*", "seed*/*") for path in self._folder.glob(f"{depth}/{RECORD}"))
-        return {str(path.parent.relative_to(self._folder)): (read_json(path) or {})["seconds"] for path in records}
+        """How long everything took: run folder -> stage -> seconds."""
+        records = sorted(path for depth in ("*", "seed*/*") for path in self.folder.glob(f"{depth}/{RECORD}"))
+        return {str(path.parent.relative_to(self.folder)): (read_json(path) or {})["seconds"] for path in records}
 
-    def data(self) -> Path:
+    def data(self, changes: Changes | None = None) -> Path:
         """The run whose data all seeds share: the same catalog, split and test prompts."""
-        run = self._folder / "data"
-        return self._blade(run, {"run.seed": 0}, "data", makes=RunPaths(run).data / "card.json")
+        own = only(changes or {}, OF_DATA)
+        run = self._shared(self.folder, "data", own)
+        return self._stage(run, {"run.seed": FIRST, **own}, "data", makes=RunPaths(run).data / "card.json")
 
-    def reference(self, seed: int) -> Path:
+    def reference(self, seed: int, changes: Changes | None = None) -> Path:
         """The run with the seed's fine-tuned reference."""
-        run = self._reference(seed)
-        return self._blade(
-            run,
-            {"run.seed": seed},
-            "sft",
-            makes=RunPaths(run).reference / "config.json",
-            needs=lambda: {"data": self.data()},
-        )
+        own = only(changes or {}, OF_REFERENCE)
+        run = self._shared(self.folder / f"seed{seed}", "reference", own)
+        makes = RunPaths(run).reference / "config.json"
+        needs = {"data": lambda: self.data(own)}
+        return self._stage(run, {"run.seed": seed, **own}, "sft", makes=makes, needs=needs)
+
+    def prior(self, seed: int, changes: Changes | None = None) -> Path:
+        """The run with the prior that belongs to these changes; the reference's where it depends on nothing else."""
+        own, shared = only(changes or {}, OF_PRIOR), only(changes or {}, OF_REFERENCE)
+        if own == shared:
+            run = self.reference(seed, shared)
+            return self._stage(run, {"run.seed": seed, **own}, "prior", makes=RunPaths(run).prior)
+        run = self._shared(self.folder / f"seed{seed}", "prior", own)
+        needs = dict.fromkeys(("data", "sft"), lambda: self.reference(seed, shared))
+        return self._stage(run, {"run.seed": seed, **own}, "prior", makes=RunPaths(run).prior, needs=needs)
 
     def searched(self, seed: int) -> Path:
         """The reference's run, evaluated beside popularity, co-occurrence and the searches over its samples."""
-        run = self._reference(seed)
-        choice = best_of_n.choice(self.config(run, seed).reward.weights)
+        run = self.folder / f"seed{seed}" / "reference"
+        choice = best_of_n.choice(self.config(run, {}).reward.weights)
         more = {"evaluate.best_of": BEST_OF, "evaluate.select_by": choice}
-        return self._evaluate(run, {"run.seed": seed}, RunPaths(run).reference, lambda: self._prior(seed, {}), more)
+        # the prior is in the reference's own run: nothing is linked, it only has to be there
+        needs = {"prior.arrow": lambda: self.prior(seed)}
+        return self._evaluate(run, {"run.seed": seed}, [RunPaths(run).reference], needs, more)
 
     def searched_by(self, seed: int, metric: str, weight: float) -> Path:
         """The run with the reference's evaluation beside the largest search, which chooses by one metric."""
-        run = self._folder / f"seed{seed}" / folder_name(f"search {weight:+g} {metric}")
+        run = self.folder / f"seed{seed}" / folder_name(f"search {weight:+g} {metric}")
         own = {"run.seed": seed, "evaluate.best_of": BEST_OF[-1:], "evaluate.select_by": {metric: weight}}
-        return self._evaluate(run, own, RunPaths(run).reference, lambda: self._prior(seed, {}))
+        needs = dict.fromkeys(("data", "sft", "prior.arrow"), lambda: self.prior(seed))
+        return self._evaluate(run, own, [RunPaths(run).reference], needs)
 
     def aligned(self, cell: Cell) -> Path:
         """The cell's run, with what :meth:`summary` reads of its training."""
         return self._train(cell, RunPaths(self._place(cell)).target(cell.target) / CURVES)
 
-    def evaluated(self, cell: Cell) -> Path:
-        """The cell's run, trained and evaluated."""
-        run = self._place(cell)
-        policy = RunPaths(run).policy(cell.target)
-        return self._evaluate(run, cell.settings, policy, lambda: self._train(cell, policy / "config.json"))
+    def evaluated(self, cell: Cell, beside_reference: bool = False) -> Path:
+        """The cell's run, trained and evaluated; ``beside_reference``: with SFT and its searches in the same rows."""
+        paths = RunPaths(self._place(cell))
+        policy = paths.policy(cell.target)
+        checkpoints = [policy, paths.reference] if beside_reference else [policy]
+        needs = {"train": lambda: self._train(cell, policy / "config.json")}
+        return self._evaluate(paths.root, cell.settings, checkpoints, needs)
 
-    def next_item(self, seed: int) -> Path:
-        """The run with the next-item model's lists; its learning rate is chosen on the first seed too."""
-        config = self.config(self._reference(seed), seed)
-        run = self._folder / f"seed{seed}" / "next-item"
-        decodes = ("greedy", "sampled", *(("beam",) if config.evaluate.beam_width else ()))
-        out = RunPaths(run).evaluation / ROWS
-
-        def needs() -> Mapping[str, Path]:
-            self._prior(seed, {})
-            return {}
-
-        def work() -> None:
-            first = RunPaths(self.next_item(FIRST)).evaluation / ROWS if seed != FIRST else None
-            write_rows(config, decodes, out, RATES if first is None else [chosen_rate(first)])
-
-        return self.once(run, {"run.seed": seed}, "next item", out, work, needs)
-
-    def tuned(self, seed: int, name: str, changes: dict[str, Any], rates: Sequence[float]) -> list[dict[str, Any]]:
-        """A seed's trials of every learning rate, the one with the best validation reward first."""
+    def tuned(self, seed: int, name: str, changes: Changes, rates: Sequence[float], by: str) -> list[dict[str, Any]]:
+        """A seed's summaries at every learning rate, the one with the largest number ``by`` first."""
         cells = [Cell(seed, name, lr, changes) for lr in rates]
         for cell in cells:
             self.aligned(cell)
-        return sorted((self.summary(cell) for cell in cells), key=lambda trial: -trial["validation"])
+        return sorted((self.summary(cell) for cell in cells), key=lambda trial: -trial[by])
 
     def summary(self, cell: Cell) -> dict[str, Any]:
         """What the result file says of a trained cell; of what changes from step to step the mean of the last tenth."""
-        run = self._place(cell)
         rows = self._steps(cell)
         looks = [row["validation"] for row in rows if row.get("validation") is not None]
+        names = [name for name in rows[0] if name in MEANS or name.startswith("reward/")]
         return {
             **asdict(cell),
-            "validation": max(looks),
-            "seconds": json.loads((run / RECORD).read_text())["seconds"],
-            **{name: mean_of_last([row[name] for row in rows]) for name in DRAWN},
+            "target": cell.target,
+            **({"validation": max(looks)} if looks else {}),
+            **{name: mean_of_last([row[name] for row in rows]) for name in names},
+            **({"last_tau": rows[-1]["posterior/tau"]} if "posterior/tau" in rows[-1] else {}),
         }
 
     def curves(self, cell: Cell) -> dict[str, list[float]]:
         """What is drawn of a trained cell over its steps."""
         rows = self._steps(cell)
-        return {name: [round(row[name], 6) for row in rows] for name in DRAWN}
+        return {name: [row[name] for row in rows] for name in DRAWN}
 
     def _steps(self, cell: Cell) -> list[dict[str, Any]]:
         return pq.read_table(RunPaths(self._place(cell)).target(cell.target) / CURVES).to_pylist()
@@ -173,7 +180,7 @@ class Runner:
         name: str,
         makes: Path,
         work: Callable[[], None],
-        needs: Needs = dict,
+        needs: Needs | None = None,
         more: dict[str, Any] | None = None,
     ) -> Path:
         """Does a piece of work in a run folder, unless it is done and what it makes is there; returns the folder.
@@ -184,7 +191,7 @@ class Runner:
             name: of the work.
             makes: what those who ask for the work will read.
             work: the work.
-            needs: called before it.
+            needs: made before it, and linked into the folder.
             more: settings of this work alone.
 
         Raises:
@@ -197,7 +204,8 @@ class Runner:
             raise SystemExit(OTHER.format(run))
         if name in record.finished and makes.exists():
             return run
-        link(run, needs())
+        for part, source in (needs or {}).items():
+            link(run, part, source())
         record = self._record(path, settings)  # what was needed may have been made in this folder
         write_json(path, asdict(record))
         began = time.monotonic()
@@ -208,77 +216,49 @@ class Runner:
         finally:
             record.seconds[name] = record.seconds.get(name, 0.0) + time.monotonic() - began
             write_json(path, asdict(record))
-        place = run.relative_to(self._folder)
+        place = run.relative_to(self.folder)
         self._console.print(f"{place}: {name}, {record.seconds[name]:.0f} s", highlight=False, soft_wrap=True)
         return run
 
     def _record(self, path: Path, settings: dict[str, Any]) -> Record:
-        now = {"preset": self._given, "log": self._name, "changes": json.loads(json.dumps(settings))}
+        now = {**self._given, "changes": json.loads(json.dumps(settings))}
         record = Record(**(read_json(path) or {"settings": now}))
         if record.settings != now:
             raise SystemExit(OTHER.format(path.parent))
         return record
 
+    def _shared(self, within: Path, kind: str, changes: Changes) -> Path:
+        """The folder of what cells share: one for each set of changes that it depends on."""
+        label = " ".join([kind, *(f"{name} {value}" for name, value in changes.items())])
+        return within / (folder_name(label) if changes else kind)
+
     def _place(self, cell: Cell) -> Path:
-        return self._folder / f"seed{cell.seed}" / cell.folder
-
-    def _reference(self, seed: int) -> Path:
-        return self._folder / f"seed{seed}" / "reference"
-
-    def _prior(self, seed: int, changes: dict[str, Any]) -> Path:
-        """The run with the prior that belongs to these changes."""
-        if not changes:
-            run = self.reference(seed)
-            return self._blade(run, {"run.seed": seed}, "prior", makes=RunPaths(run).prior)
-        label = " ".join(["prior", *(f"{name} {value}" for name, value in changes.items())])
-        run = self._folder / f"seed{seed}" / folder_name(label)
-        return self._blade(
-            run,
-            {"run.seed": seed, **changes},
-            "prior",
-            makes=RunPaths(run).prior,
-            needs=lambda: dict.fromkeys(("data", "sft"), self.reference(seed)),
-        )
+        return self.folder / f"seed{cell.seed}" / cell.folder
 
     def _train(self, cell: Cell, makes: Path) -> Path:
-        def needs() -> Mapping[str, Path]:
-            prior = self._prior(cell.seed, cell.of_prior)
-            return {**dict.fromkeys(("data", "sft"), self.reference(cell.seed)), "prior.arrow": prior}
-
-        return self._blade(self._place(cell), cell.settings, "train", makes=makes, needs=needs)
+        needs: Needs = {
+            **dict.fromkeys(("data", "sft"), lambda: self.reference(cell.seed, cell.changes)),
+            "prior.arrow": lambda: self.prior(cell.seed, cell.changes),
+        }
+        return self._stage(self._place(cell), cell.settings, "train", makes=makes, needs=needs)
 
     def _evaluate(
-        self,
-        run: Path,
-        changes: dict[str, Any],
-        policy: Path,
-        before: Callable[[], Path],
-        more: dict[str, Any] | None = None,
+        self, run: Path, changes: Changes, checkpoints: Sequence[Path], needs: Needs, more: Changes | None = None
     ) -> Path:
-        """Lists of the policy for the test prompts; ``before`` makes the run that has it, or what it is linked to."""
+        """Lists of the checkpoints for the test prompts."""
         makes = RunPaths(run).evaluation / ROWS
+        return self._stage(run, changes, "evaluate", *checkpoints, makes=makes, needs=needs, more=more)
 
-        def needs() -> Mapping[str, Path]:
-            source = before()
-            return {} if source == run else dict.fromkeys(("data", "sft", "prior.arrow"), source)
-
-        return self._blade(run, changes, "evaluate", policy, makes=makes, needs=needs, more=more)
-
-    def _blade(
+    def _stage(
         self,
         run: Path,
-        changes: dict[str, Any],
+        changes: Changes,
         name: str,
         *checkpoints: Path,
         makes: Path,
-        needs: Needs = dict,
-        more: dict[str, Any] | None = None,
+        needs: Needs | None = None,
+        more: Changes | None = None,
     ) -> Path:
         """One stage in a run folder, unless it is done; ``more``: settings of this stage alone."""
-        given = {"run.dir": str(run), **self._log, **changes, **(more or {})}
-        config = load_config(self._preset, _overrides(given))
+        config = self.config(run, {**changes, **(more or {})})
         return self.once(run, changes, name, makes, lambda: stage(name, config, *checkpoints), needs, more)
-
-
-def _overrides(changes: dict[str, Any]) -> list[str]:
-    return [f"{name}={json.dumps(value)}" for name, value in changes.items()]

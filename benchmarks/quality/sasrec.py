@@ -10,8 +10,11 @@ import copy
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import torch
 from numpy.typing import NDArray
 from torch import nn
@@ -19,11 +22,21 @@ from torch.nn import functional
 
 from blade_dist.batches import ExcludeHistory, Prompts, Ragged
 from blade_dist.catalog.catalog import Catalog
+from blade_dist.evaluation.per_user import per_user_rows
+from blade_dist.rewards.composite import Composite
 from blade_dist.rewards.lists import Lists
 from blade_dist.rewards.metrics import ndcg
-from blade_dist.settings import BuildSettings, ListSettings
+from blade_dist.settings import BuildSettings, Config, ListSettings
+from blade_dist.stages.evaluate import scaled_reward
+from blade_dist.stages.opened import open_run
+from blade_dist.store.files import whole_file
 from blade_dist.training.patience import Patience
 
+NAME = "SASRec"
+CUT = 5
+"""Its learning rate and when it stops are chosen by validation NDCG at this cut-off."""
+LR = b"lr"
+"""Key of the chosen learning rate in the metadata of the file of its rows."""
 RATES = (1e-3, 2e-3, 4e-3)
 """Learning rates; the one with the best validation NDCG is taken, as for the policies."""
 DROPOUT = 0.3
@@ -126,9 +139,9 @@ def _fit(
             loss.backward()
             optimizer.step()
         items = top_lists(model, validation, lists.k, lists.exclude_history)
-        found = float(ndcg(Lists(items, validation.targets, validation.history, catalog), cut).mean())
-        if patience.see(found):
-            best, validation_ndcg = copy.deepcopy(model.state_dict()), found
+        score = float(ndcg(Lists(items, validation.targets, validation.history, catalog), cut).mean())
+        if patience.see(score):
+            best, validation_ndcg = copy.deepcopy(model.state_dict()), score
         if patience.over(PATIENCE):
             break
     model.load_state_dict(best)
@@ -187,3 +200,35 @@ def training_sequences(train: Prompts) -> Ragged:
         later = [train.targets[row][-1] for row in windows[1:]]
         rows.append(np.concatenate([train.history[start], train.targets[start], np.array(later, dtype=np.int32)]))
     return Ragged.of(rows)
+
+
+def write_rows(config: Config, path: Path, rates: Sequence[float]) -> None:
+    """Fits the model to the training part of the run's data; writes what `blade-dist evaluate` would of its lists.
+
+    Args:
+        config: settings of a run with data, a reference and a prior; ``model.build`` says how large the model is.
+        path: the Parquet file.
+        rates: learning rates that are tried; :func:`chosen_rate` reads the best one.
+    """
+    # it ranks items and does not sample: beside each way of decoding that others have it shows the same list
+    decodes = ("greedy", "sampled", *(("beam",) if config.evaluate.beam_width else ()))
+    run = open_run(config)
+    reward = scaled_reward(run)
+    data, k = run.data, config.lists.k
+    train, validation, test = (table.rows(np.arange(len(table))) for table in (data.train, data.validation, data.test))
+    known = (data.catalog, training_sequences(train), validation)
+    fitted = fit(known, config.model.build, config.data.max_history, config.lists, CUT, config.run.seed, rates)
+    items = fitted.lists(test, k, config.lists.exclude_history)
+    lists = Lists(items, test.targets, test.history, data.catalog, test.user)
+    names = dict.fromkeys([*config.evaluate.metrics, *config.reward.scored], 1.0)
+    metrics = Composite(names, data.catalog, k, distributions=config.reward.distributions)
+    rows = [per_user_rows(NAME, decode, test, lists, metrics, reward) for decode in decodes]
+    table = pa.concat_tables(rows)
+    table = table.replace_schema_metadata({**(table.schema.metadata or {}), LR: str(fitted.lr)})
+    with whole_file(path) as temporary:
+        pq.write_table(table, temporary)
+
+
+def chosen_rate(path: Path) -> float:
+    """The learning rate of the model whose rows these are."""
+    return float(pq.read_schema(path).metadata[LR])

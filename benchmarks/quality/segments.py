@@ -21,7 +21,7 @@ SESSION_S = 30 * 60
 FEW = 30
 """Items: a user with fewer of them in the training part is as cold as it gets where every user has a history."""
 CUT = 5
-"""Slices are measured by NDCG at this cut-off."""
+"""Segments are measured by NDCG at this cut-off."""
 
 Scores = NDArray[np.float64]
 
@@ -46,8 +46,8 @@ def read_log(folder: Path, catalog: Catalog) -> Log:
     return Log(times, rows["userId"].value_counts().to_dict())
 
 
-def make_slices(data: DataBundle, log: Log) -> dict[str, Ragged]:
-    """Every slice by name: a row of targets for each test prompt."""
+def make_segments(data: DataBundle, log: Log) -> dict[str, Ragged]:
+    """Every segment by name: a row of targets for each test prompt."""
     prompts = data.test.rows(np.arange(len(data.test)))
     validation = data.validation.rows(np.arange(len(data.validation)))
     before = items_before(prompts, log.lengths)
@@ -66,14 +66,14 @@ def make_slices(data: DataBundle, log: Log) -> dict[str, Ragged]:
     }
 
 
-def slice_scores(lists: Lists, targets: Ragged) -> Scores:
-    """``[n]`` NDCG of the lists with these targets alone; NaN outside the slice."""
+def segment_scores(lists: Lists, targets: Ragged) -> Scores:
+    """``[n]`` NDCG of the lists with these targets alone; NaN outside the segment."""
     part = Lists(lists.items, targets, lists.history, lists.catalog, lists.users)
     return np.where(targets.lengths > 0, ndcg(part, CUT), np.nan)
 
 
 def keep(targets: Ragged, mask: NDArray[np.bool_]) -> Ragged:
-    """Only the targets (of ``targets.flat``) where the mask holds; no row goes."""
+    """Only the targets (of ``targets.flat``) where the mask holds; every row stays."""
     return Ragged(targets.flat[mask], offsets_of(mask)[targets.offsets])
 
 

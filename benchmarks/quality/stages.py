@@ -38,7 +38,7 @@ def one_ray(config: Config, variables: Mapping[str, str]) -> Iterator[None]:
 def stage(name: str, config: Config, *checkpoints: Path) -> None:
     """data, sft, prior, train, or evaluate (the first of ``checkpoints`` against the others), as the command would.
 
-    What it says goes to ``<name>.log`` in the run's folder.
+    What it says is written to ``<name>.log`` in the run's folder.
 
     Raises:
         SystemExit: the stage refuses its input; with what it says.
@@ -57,13 +57,11 @@ def stage(name: str, config: Config, *checkpoints: Path) -> None:
             raise SystemExit(f"{name}, {config.run.dir}: {error}") from error
 
 
-def link(run: Path, shared: Mapping[str, Path]) -> Path:
-    """A run folder with parts of other runs: name -> the run that has it."""
-    run.mkdir(parents=True, exist_ok=True)
-    for name, source in shared.items():
-        if not (run / name).exists():
-            (run / name).symlink_to(source / name)
-    return run
+def link(run: Path, part: str, source: Path) -> None:
+    """Links a part of another run into a run folder, unless it is there or is its own."""
+    if source != run and not (run / part).exists():
+        run.mkdir(parents=True, exist_ok=True)
+        (run / part).symlink_to(source / part)
 
 
 PREPARING = {"data": data_stage, "sft": sft_stage}

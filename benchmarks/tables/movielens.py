@@ -1,15 +1,11 @@
-"""The Markdown tables of a real log, from `quality.py`'s result file."""
+"""The tables of a real log, from its result file."""
 
 from __future__ import annotations
 
-from typing import Any
-
-from benchmarks.quality.cells import COMPARED
-from benchmarks.quality.compare import AGAINST, MAIN, found, verdict
+from benchmarks.quality.compare import AGAINST, MAIN, comparison, verdict
+from benchmarks.quality.grids import COMPARED
 from benchmarks.quality.pooled import DECODES
-
-Result = dict[str, Any]
-Rows = list[list[str]]
+from benchmarks.tables.text import Result, Rows, interval, mean, signed, title
 
 ACCURACY = ("ndcg@10", "recall@5", "recall@10", "mrr@10")
 BEYOND = {
@@ -26,76 +22,76 @@ SLICE = f"{MAIN}, "
 """How the columns of slices begin."""
 
 
-def policies(result: Result, shown: dict[str, str]) -> Rows:
+def policies(result: Result) -> Rows:
     """Greedy lists of every policy: NDCG@5 with its interval, means of the other columns that there are."""
     table = result["tables"]["greedy"]
     names = [name for name in (*ACCURACY, *BEYOND) if any(name in of for of in table.values())]
     rows = [["greedy", MAIN, *(BEYOND.get(name, name) for name in names)]]
     for policy, of in table.items():
-        rows.append([shown.get(policy, policy), interval(of[MAIN]), *(mean(of, name) for name in names)])
+        rows.append([title(policy), interval(of[MAIN]), *(mean(of, name) for name in names)])
     return rows
 
 
-def decodes(result: Result, shown: dict[str, str]) -> Rows:
+def decodes(result: Result) -> Rows:
     """NDCG@5 of every policy under each way of decoding, and of the searches over SFT's samples."""
     tables = {decode: table for decode, table in result["tables"].items() if table}
     names = dict.fromkeys(policy for table in tables.values() for policy in table)
     rows = [[MAIN, *tables]]
     for policy in names:
         cells = [interval(table[policy][MAIN]) if policy in table else "" for table in tables.values()]
-        rows.append([shown.get(policy, policy), *cells])
+        rows.append([title(policy), *cells])
     return rows
 
 
-def gains(result: Result, shown: dict[str, str]) -> Rows:
+def gains(result: Result) -> Rows:
     """NDCG@5 of each target minus SFT's and other targets', with Holm's p-value, and what kind of gain it is."""
     compared = result["comparisons"]
     rivals = [name for name in AGAINST[1:] if any(row["against"] == name for row in compared)]
     heads = ["target, minus", "SFT, greedy", "Holm's p", "SFT, beam", "SFT, one sample", "kind of gain"]
-    rows = [heads + [head for name in rivals for head in (f"{shown.get(name, name)}, greedy", "Holm's p")]]
+    rows = [heads + [head for name in rivals for head in (f"{title(name)}, greedy", "Holm's p")]]
     for policy in dict.fromkeys(row["policy"] for row in compared):
-        greedy, beam, sampled = (found(compared, policy, "sft", decode, MAIN) for decode in DECODES)
+        greedy, beam, sampled = (comparison(compared, policy, "sft", decode, MAIN) for decode in DECODES)
         if greedy and sampled:
             beside = []
             for rival in rivals:
-                row = found(compared, policy, rival, "greedy", MAIN)
+                row = comparison(compared, policy, rival, "greedy", MAIN)
                 beside += [signed(row), f"{row['p_holm']:.3f}"] if row else ["", ""]
             tested = [signed(greedy), f"{greedy['p_holm']:.3f}"]
             others = [signed(beam) if beam else "", signed(sampled)]
-            rows.append([shown.get(policy, policy), *tested, *others, verdict(compared, policy, MAIN), *beside])
+            rows.append([title(policy), *tested, *others, verdict(compared, policy, MAIN), *beside])
     return rows
 
 
-def slices(result: Result, shown: dict[str, str]) -> Rows:
+def slices(result: Result) -> Rows:
     """Greedy NDCG@5 with only some held-out items counted, or only some prompts, whose number comes first."""
     table = result["tables"]["greedy"]
     names = dict.fromkeys(name for of in table.values() for name in of if name.startswith(SLICE))
     rows = [["greedy NDCG@5", *(name.removeprefix(SLICE) for name in names)]]
     rows.append(["prompts", *(str(result["prompts"][name]) for name in names)])
     for policy, of in table.items():
-        rows.append([shown.get(policy, policy), *(mean(of, name) for name in names)])
+        rows.append([title(policy), *(mean(of, name) for name in names)])
     return rows
 
 
-def trades(result: Result, shown: dict[str, str]) -> Rows:
+def trades(result: Result) -> Rows:
     """What rewards of accuracy and one other metric gave and cost against SFT, and that metric against other targets of
     the same reward."""
-    found_of = result["pareto"]["trades"]
-    rivals = list(dict.fromkeys(rival for trade in found_of for rival in trade["against"]))
+    traded = result["pareto"]["trades"]
+    rivals = list(dict.fromkeys(rival for trade in traded for rival in trade["against"]))
     heads = ["target and reward", "metric", "relative to SFT", f"{MAIN} minus SFT", "as asked"]
-    rows = [[*heads, *(f"metric, minus {shown.get(rival, rival)}" for rival in rivals)]]
-    for trade in found_of:
+    rows = [[*heads, *(f"metric, minus {title(rival)}" for rival in rivals)]]
+    for trade in traded:
         change, metric = trade["relative_to_sft"], trade["metric"]
-        relative = f"{change['mean']:+.1%} [{change['low']:+.1%}, {change['high']:+.1%}]"
+        relative = signed(change, ".1%")
         asked = "yes" if trade["reached"] else "no"
         beside = [signed(trade["against"][rival][metric]) if rival in trade["against"] else "" for rival in rivals]
         rows.append([trade["policy"], metric, relative, signed(trade[f"{MAIN}_minus_sft"]), asked, *beside])
     return rows
 
 
-def sensitivity(result: Result, shown: dict[str, str]) -> Rows:
+def sensitivity(result: Result) -> Rows:
     """BLADE with one setting changed: NDCG@5, its difference to the preset's BLADE, and how much there was to learn."""
-    rows = [[shown["blade"], MAIN, "minus the preset's", "informative groups", "validation"]]
+    rows = [[title("blade"), MAIN, "minus the preset's", "informative groups", "validation"]]
     for name, values in result["sensitivity"][MAIN].items():
         for value, of in values.items():
             read = [f"{of['informative_groups']:.2f}", f"{of['validation']:.4f}"]
@@ -104,7 +100,7 @@ def sensitivity(result: Result, shown: dict[str, str]) -> Rows:
     return rows
 
 
-def references(result: Result, _: dict[str, str]) -> Rows:
+def references(result: Result) -> Rows:
     """Static and BLADE over the number of reference lists per prompt, all seeds."""
     heads = [
         "static minus SFT",
@@ -117,22 +113,12 @@ def references(result: Result, _: dict[str, str]) -> Rows:
     rows = [["reference lists", *heads]]
     for row in result["references"]["rows"]:
         own, relative = (row["minus_sft"][target] for target in COMPARED), row["relative"]
-        share = f"{relative['mean']:+.0%} [{relative['low']:+.0%}, {relative['high']:+.0%}]"
+        share = signed(relative, ".0%")
         known = [f"{row['informative_groups'][target]:.2f}" for target in COMPARED]
         rows.append([str(row["lists"]), *map(signed, own), signed(row["blade_minus_static"]), share, *known])
     return rows
 
 
-def interval(of: Result) -> str:
-    """Mean, low, high."""
-    return f"{of['mean']:.4f} [{of['low']:.4f}, {of['high']:.4f}]"
-
-
-def signed(of: Result) -> str:
-    """A difference."""
-    return f"{of['mean']:+.4f} [{of['low']:+.4f}, {of['high']:+.4f}]"
-
-
-def mean(of: Result, name: str) -> str:
-    """A column's mean; nothing where the policy has none."""
-    return f"{of[name]['mean']:.3f}" if name in of else ""
+MAIN_TABLES = {"policies": policies, "decodes": decodes, "gains": gains, "slices": slices}
+TABLES = {**MAIN_TABLES, "trades": trades, "sensitivity": sensitivity, "references": references}
+"""By their names on pages."""

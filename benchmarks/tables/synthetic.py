@@ -1,12 +1,10 @@
-"""The Markdown tables of the synthetic study, from its result file."""
+"""The tables of the synthetic study, from its result file."""
 
 from __future__ import annotations
 
 import statistics
-from typing import Any
 
-Result = dict[str, Any]
-Rows = list[list[str]]
+from benchmarks.tables.text import Result, Rows, signed, title
 
 GOALS = {
     "reward_ratio_blade_static": ("final mean reward, BLADE over static", "{:.3f}x", "at least 1.08x"),
@@ -26,18 +24,18 @@ def goals(result: Result) -> Rows:
     return rows
 
 
-def targets(result: Result, shown: dict[str, str]) -> Rows:
+def targets(result: Result) -> Rows:
     """Means over seeds of the main regime, with the seeds' range of the reward."""
     rows = [["target", "learning rate", "reward (seeds)", "informative groups", "KL to SFT"]]
     for target, means in result["by_target"].items():
         cells = [cell for cell in result["cells"] if cell["target"] == target]
         kl = f"{means['kl']:.2f}" if target != "bond" else ""  # its KL is to the anchor, which follows the policy
-        numbers = [f"{means['informative']:.2f}", kl]
-        rows.append([shown.get(target, target), f"{cells[0]['lr']:g}", _over_seeds(cells), *numbers])
+        numbers = [f"{means['informative_groups']:.2f}", kl]
+        rows.append([title(target), f"{cells[0]['lr']:g}", _over_seeds(cells), *numbers])
     return rows
 
 
-def _over_seeds(cells: list[dict[str, Any]]) -> str:
+def _over_seeds(cells: list[Result]) -> str:
     rewards = [cell["reward"] for cell in cells]
     mean = f"{statistics.fmean(rewards):.3f}"
     return mean if len(rewards) == 1 else f"{mean} [{min(rewards):.3f}, {max(rewards):.3f}]"
@@ -48,7 +46,7 @@ def taus(result: Result) -> Rows:
     rows = [["tau", "reward (seeds)", "KL", "tau at the end"]]
     for tau in dict.fromkeys(cell["tau"] for cell in result["taus"]):
         cells = [cell for cell in result["taus"] if cell["tau"] == tau]
-        last = statistics.fmean(cell["curves"]["tau"][-1] for cell in cells)
+        last = statistics.fmean(cell["last_tau"] for cell in cells)
         rows.append(
             [str(tau), _over_seeds(cells), f"{statistics.fmean(cell['kl'] for cell in cells):.2f}", f"{last:.2f}"]
         )
@@ -64,7 +62,7 @@ def searches(result: Result) -> Rows:
         name = f"{metric} (less is better)" if of["less_is_better"] else metric
         name += f", {of['users']} users"
         means = [f"{of[policy]:.4f}" for policy in ("sft_greedy", "best_of_16", "blade")]
-        rows.append([name, *means, f"{of['mean']:+.4f} [{of['low']:+.4f}, {of['high']:+.4f}]"])
+        rows.append([name, *means, signed(of)])
     return rows
 
 
@@ -77,20 +75,23 @@ def supervision(result: Result) -> Rows:
     return rows
 
 
-def small_regimes(result: Result, shown: dict[str, str]) -> Rows:
+def small_regimes(result: Result) -> Rows:
     """Outliers and two levels, one seed: what the lists are worth, without the outliers."""
-    rows = [["regime", "target", "true reward", "informative groups"]]
-    for regime, cells in (("outliers", result["noise"]), ("two levels", result["levels"])):
-        for cell in cells:
-            (true,) = (cell[name] for name in TRUE if name in cell)
-            target = shown.get(cell["target"], cell["target"])
-            rows.append([regime, target, f"{true:.3f}", f"{cell['informative']:.2f}"])
-    return rows
+    regimes = {"outliers": result["noise"], "two levels": result["levels"]}
+    rows = [
+        [regime, title(cell["target"]), f"{cell['true_reward']:.3f}", f"{cell['informative_groups']:.2f}"]
+        for regime, cells in regimes.items()
+        for cell in cells
+    ]
+    return [["regime", "target", "true reward", "informative groups"], *rows]
 
 
-TRUE = tuple(
-    f"reward/{module}truth:{name}"
-    for module in ("", "benchmarks.quality.ground_")
-    for name in ("expected_ndcg", "likeliest_is_in")
-)
-"""What the lists are worth, in the one regime and the other."""
+TABLES = {
+    "goals": goals,
+    "targets": targets,
+    "supervision": supervision,
+    "taus": taus,
+    "searches": searches,
+    "small": small_regimes,
+}
+"""By their names on pages."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 
 import numpy as np
@@ -23,6 +24,59 @@ class Interval:
         return asdict(self)
 
 
+class Resamples:
+    """Resamples of users, the same ones for every number: differences and ratios of policies are paired.
+
+    A resample draws as many users as there are, with replacement; a drawn user brings all rows of theirs (of every
+    prompt, window, seed). Intervals are Efron's percentile method.
+    """
+
+    def __init__(self, users: NDArray, resamples: int, seed: int) -> None:
+        """
+        Args:
+            users: ``[n]`` who each row belongs to; the values of every call come in this order.
+            resamples: number of resamples.
+            seed: of the resampling.
+        """
+        _, self._owner = np.unique(users, return_inverse=True)
+        self._users = int(self._owner.max()) + 1
+        self._resamples, self._seed = resamples, seed
+
+    def means(self, values: NDArray[np.float64]) -> NDArray[np.float64]:
+        """``[resamples]`` means over all rows of the drawn users."""
+        sums, counts = np.bincount(self._owner, values), np.bincount(self._owner)
+        return np.concatenate([sums[drawn].sum(axis=1) / counts[drawn].sum(axis=1) for drawn in self._drawn()])
+
+    def mean(self, values: NDArray[np.float64]) -> Interval:
+        """Mean of ``[n]`` values and its interval."""
+        return _interval(float(values.mean()), self.means(values))
+
+    def ratio(self, a: NDArray[np.float64], b: NDArray[np.float64]) -> Interval:
+        """``mean(a) / mean(b) - 1`` and its interval; both means are of the same drawn users."""
+        return _interval(float(a.mean() / b.mean() - 1), self.means(a) / self.means(b) - 1)
+
+    def p_value(self, difference: NDArray[np.float64]) -> float:
+        """Two-sided: twice the smaller share of resampled means that are not below, or not above, 0.
+
+        One more resample at 0 is counted on both sides, so that it is never 0 itself.
+        """
+        means = self.means(difference)
+        low, high = ((1 + (side >= 0).sum()) / (1 + len(means)) for side in (-means, means))
+        return float(min(1.0, 2 * min(low, high)))
+
+    def _drawn(self) -> Iterator[NDArray[np.int64]]:
+        """``[r, users]`` in blocks, as all resamples of a million users would not fit into memory."""
+        rng = np.random.default_rng(self._seed)  # begun anew for each number: this is what pairs them
+        block = max(1, DRAWS // self._users)
+        for start in range(0, self._resamples, block):
+            yield rng.integers(0, self._users, (min(block, self._resamples - start), self._users))
+
+
+def _interval(value: float, resampled: NDArray[np.float64]) -> Interval:
+    low, high = np.quantile(resampled, [0.025, 0.975])
+    return Interval(value, float(low), float(high))
+
+
 def mean_interval(values: NDArray[np.float64], users: NDArray, resamples: int, seed: int) -> Interval:
     """Mean over rows, users resampled with replacement (Efron's percentile method).
 
@@ -32,16 +86,7 @@ def mean_interval(values: NDArray[np.float64], users: NDArray, resamples: int, s
         resamples: number of resamples.
         seed: of the resampling.
     """
-    _, owner = np.unique(users, return_inverse=True)
-    sums, counts = np.bincount(owner, values), np.bincount(owner)
-    rng = np.random.default_rng(seed)
-    means = []
-    chunk = max(1, DRAWS // len(sums))
-    for start in range(0, resamples, chunk):
-        drawn = rng.integers(0, len(sums), (min(chunk, resamples - start), len(sums)))
-        means.append(sums[drawn].sum(axis=1) / counts[drawn].sum(axis=1))
-    low, high = np.quantile(np.concatenate(means), [0.025, 0.975])
-    return Interval(float(values.mean()), float(low), float(high))
+    return Resamples(users, resamples, seed).mean(values)
 
 
 def paired_bootstrap(

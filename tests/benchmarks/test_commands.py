@@ -13,6 +13,7 @@ import pytest
 from typer.testing import CliRunner
 
 from benchmarks import gpu
+from benchmarks.measure import numbers, overhead, useful_flops
 from tests.helpers.paths import ROOT
 
 SMALL = {
@@ -72,16 +73,12 @@ def test_every_gpu_line_has_its_function(monkeypatch: pytest.MonkeyPatch) -> Non
 
 
 def test_useful_flops_of_a_small_model(monkeypatch: pytest.MonkeyPatch) -> None:
-    from benchmarks.measure import useful_flops
-
     # 10 weights on 4 tokens, 3 pairs in each of 2 layers of width 5, one decision over a head of 7 weights:
     # forward 2 * (40 + 2 * 5 * 2 * 3 + 7) operations, backward twice as many
     assert useful_flops(10, 4, 3, 2, 5, 1, 7) == 3 * 2 * (40 + 60 + 7)
 
 
 def test_numbers_are_medians_after_the_warm_up(monkeypatch: pytest.MonkeyPatch) -> None:
-    from benchmarks.measure import numbers, overhead
-
     row = {
         **{f"seconds/{name}": 1.0 for name in ("generate", "score", "estimate", "learn", "push")},
         "seconds/step": 4.0,

@@ -1,16 +1,28 @@
-"""What the quality table is made of, against plain code: intervals, slices, the next-item model, the blind choice."""
+"""What the quality table is made of, against plain code: segments, the next-item model, the choice at inference."""
 
 from __future__ import annotations
 
 import numpy as np
 import pytest
 import torch
-from scipy import stats
 
+from benchmarks.quality import DATA_FOLDER, best_of_n, sasrec
+from benchmarks.quality.best_of_n import choice
+from benchmarks.quality.compare import holm
+from benchmarks.quality.sasrec import SasRec, cut_windows, training_sequences
+from benchmarks.quality.segments import (
+    SESSION_S,
+    Log,
+    items_before,
+    keep,
+    make_segments,
+    same_session,
+    segment_scores,
+    trained_items,
+)
 from blade_dist.batches import MISS, Prompts, Ragged
 from blade_dist.data.bundle import DataBundle
 from blade_dist.evaluation.baselines import cooccurrence_lists
-from blade_dist.evaluation.bootstrap import mean_interval
 from blade_dist.rewards.lists import Lists
 from blade_dist.settings import BuildSettings, Config, ListSettings
 from tests.helpers.catalogs import made_prompts, make_catalog
@@ -20,71 +32,14 @@ def prompts_of(users: list[str], histories: list[list[int]], targets: list[list[
     return made_prompts(histories, targets, users)
 
 
-class TestIntervals:
-    def test_a_mean_is_that_of_the_package(self) -> None:
-        from benchmarks.quality.intervals import Users
-
-        rng = np.random.default_rng(0)
-        users, values = rng.integers(0, 40, 150), rng.normal(size=150)
-        own, theirs = Users(users, 500, seed=3).mean(values), mean_interval(values, users, 500, seed=3)
-        assert own.as_dict() == pytest.approx(theirs.as_dict())
-
-    def test_rows_outside_a_slice_are_not_counted(self) -> None:
-        from benchmarks.quality.intervals import Users
-
-        rng = np.random.default_rng(0)
-        users, values = np.repeat(np.arange(30), 4), rng.normal(size=120)
-        outside = np.arange(120) % 4 == 0
-        own = Users(users, 300).mean(np.where(outside, np.nan, values))
-        assert own.as_dict() == pytest.approx(mean_interval(values[~outside], users[~outside], 300, 0).as_dict())
-
-    def test_a_ratio_matches_scipy(self) -> None:
-        from benchmarks.quality.intervals import Users
-
-        rng = np.random.default_rng(1)
-        a, b = rng.gamma(2, 1.2, 300), rng.gamma(2, 1, 300)
-        own = Users(np.arange(300), 8000).ratio(a, b)
-
-        def ratio(x: np.ndarray, y: np.ndarray) -> float:
-            return float(np.mean(x) / np.mean(y) - 1)
-
-        peer = stats.bootstrap(
-            (a, b), ratio, paired=True, vectorized=False, n_resamples=8000, method="percentile", rng=2
-        )
-        low, high = peer.confidence_interval
-        assert own.mean == pytest.approx(a.mean() / b.mean() - 1)
-        np.testing.assert_allclose([own.low, own.high], [low, high], atol=0.01)
-
-    def test_the_windows_and_seeds_of_a_user_stay_together(self) -> None:
-        """Copies of the same rows add nothing to what is known."""
-        from benchmarks.quality.intervals import Users
-
-        values = np.random.default_rng(0).normal(size=50)
-        once, often = Users(np.arange(50), 500), Users(np.tile(np.arange(50), 6), 500)
-        assert once.mean(values).as_dict() == pytest.approx(often.mean(np.tile(values, 6)).as_dict())
-
-    @pytest.mark.parametrize("shift", [0.0, 0.15, 0.3])
-    def test_p_values_are_near_the_t_tests(self, shift: float) -> None:
-        from benchmarks.quality.intervals import Users
-
-        difference = np.random.default_rng(5).normal(size=200)
-        difference += shift - difference.mean()
-        own = Users(np.arange(200)).p_value(difference)
-        assert own == pytest.approx(stats.ttest_1samp(difference, 0).pvalue, abs=0.02)
-        assert own > 0
-
-    def test_holm_by_hand(self) -> None:
-        from benchmarks.quality.intervals import holm
-
-        assert holm({"a": 0.01, "b": 0.04, "c": 0.03}) == pytest.approx({"a": 0.03, "b": 0.06, "c": 0.06})
-        assert holm({"a": 0.7, "b": 0.6}) == {"a": 1.0, "b": 1.0}
-        assert holm({}) == {}
+def test_holm_by_hand() -> None:
+    assert holm({"a": 0.01, "b": 0.04, "c": 0.03}) == pytest.approx({"a": 0.03, "b": 0.06, "c": 0.06})
+    assert holm({"a": 0.7, "b": 0.6}) == {"a": 1.0, "b": 1.0}
+    assert holm({}) == {}
 
 
-class TestSlices:
+class TestSegments:
     def test_items_before_are_what_the_log_has_left(self) -> None:
-        from benchmarks.quality.segments import items_before, trained_items
-
         test = prompts_of(["u", "u", "v"], [[0], [0], [0]], [[1, 2], [3, 4], [5]])
         before = items_before(test, {"u": 10, "v": 4})
         assert before.tolist() == [6, 8, 3]
@@ -92,33 +47,27 @@ class TestSlices:
         assert trained_items(test, before, validation).tolist() == [4, 4, 3]
 
     def test_a_session_ends_with_the_first_long_gap(self) -> None:
-        from benchmarks.quality.segments import SESSION_S, same_session
-
         test = prompts_of(["u", "v"], [[9, 0], [0]], [[1, 2, 3], [1]])
         times = {("u", 0): 0, ("u", 1): SESSION_S - 1, ("u", 2): 2 * SESSION_S - 1, ("u", 3): 2 * SESSION_S}
         times |= {("v", 0): 0, ("v", 1): SESSION_S - 1}
         assert same_session(test, times).tolist() == [True, False, False, True]
 
-    def test_a_slice_counts_its_own_targets(self) -> None:
-        from benchmarks.quality.segments import keep, slice_scores
-
+    def test_a_segment_counts_its_own_targets(self) -> None:
         targets = Ragged.of([[1, 2], [3], [4]])
         kept = keep(targets, np.array([False, True, False, True]))
         assert [kept[row].tolist() for row in range(3)] == [[2], [], [4]]
         items = np.array([[1, 2, 0], [3, 0, 1], [4, 0, 1]], np.int32)
         lists = Lists(np.pad(items, ((0, 0), (0, 2)), constant_values=MISS), targets, targets, make_catalog())
-        np.testing.assert_allclose(slice_scores(lists, kept), [1 / np.log2(3), np.nan, 1])
+        np.testing.assert_allclose(segment_scores(lists, kept), [1 / np.log2(3), np.nan, 1])
 
-    def test_every_target_is_in_one_slice_of_each_pair(self, small: DataBundle) -> None:
-        from benchmarks.quality.segments import Log, make_slices
-
+    def test_every_target_is_in_one_segment_of_each_pair(self, small: DataBundle) -> None:
         test = small.test.rows(np.arange(len(small.test)))
         times = {
             (user, int(item)): 1000 * place
             for row, user in enumerate(test.user)
             for place, item in enumerate([*test.history[row], *test.targets[row]])
         }
-        found = make_slices(small, Log(times, dict.fromkeys(test.user, 14)))
+        found = make_segments(small, Log(times, dict.fromkeys(test.user, 14)))
         whole = len(test.targets.flat)
         for one, other in (("head items", "tail items"), ("short history", "long history"), ("same session", "later")):
             assert len(found[one].flat) + len(found[other].flat) == whole
@@ -129,8 +78,6 @@ class TestSlices:
 
 class TestSasRec:
     def test_windows_predict_every_item_but_the_first_once(self) -> None:
-        from benchmarks.quality.sasrec import cut_windows
-
         sequence = np.arange(23, dtype=np.int32)
         for seed in range(20):
             windows = cut_windows(sequence, 5, np.random.default_rng(seed))
@@ -138,15 +85,11 @@ class TestSasRec:
             assert all(2 <= len(window) <= 6 for window in windows)
 
     def test_sequences_come_back_from_the_prompts(self) -> None:
-        from benchmarks.quality.sasrec import training_sequences
-
         train = prompts_of(["v", "v", "u"], [[0, 1], [0, 1, 2], [5]], [[2, 3], [3, 4], [6, 7]])
         found = training_sequences(train)
         assert [found[row].tolist() for row in range(2)] == [[5, 6, 7], [0, 1, 2, 3, 4]]
 
     def test_it_learns_who_follows_whom(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        from benchmarks.quality import sasrec
-
         monkeypatch.setattr(sasrec, "RATES", (1e-2,))
         monkeypatch.setattr(sasrec, "EPOCHS", 30)
         catalog = make_catalog()
@@ -167,8 +110,6 @@ class TestSasRec:
         assert (lists == fitted[1].lists(validation, 3, True)).all()
 
     def test_a_position_sees_nothing_later(self) -> None:
-        from benchmarks.quality.sasrec import SasRec
-
         torch.manual_seed(0)
         model = SasRec(9, 6, BuildSettings(hidden_size=32, layers=2, heads=1, kv_heads=1, ffn_size=32)).eval()
         rows = torch.tensor([[1, 2, 3, 4, 5, 6]])
@@ -177,10 +118,8 @@ class TestSasRec:
         assert not torch.allclose(model(rows)[:, 3], model(changed)[:, 3])
 
 
-class TestBlind:
+class TestBestOfN:
     def test_what_is_held_out_is_left_out(self) -> None:
-        from benchmarks.quality.best_of_n import choice
-
         assert choice({"ndcg@5": 1.0, "ild@5": 0.3, "my.module:margin": 1.0, "mgu@5": -0.5}) == {
             "ild@5": 0.3,
             "mgu@5": -0.5,
@@ -190,20 +129,18 @@ class TestBlind:
     def test_cooccurrence_likes_its_own_list_best(
         self, tiny_config: Config, tiny_data: DataBundle, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        from benchmarks.quality import best_of_n as blind
-
-        monkeypatch.setenv(blind.FOLDER, str(tiny_config.run.dir))
+        monkeypatch.setenv(DATA_FOLDER, str(tiny_config.run.dir))
         train, test = (table.rows(np.arange(len(table))) for table in (tiny_data.train, tiny_data.test))
         best = cooccurrence_lists(tiny_data.catalog, train, test, 3, True)
         rng = np.random.default_rng(0)
         other = np.stack([rng.permutation(np.setdiff1d(np.arange(len(tiny_data.catalog)), h))[:3] for h in test.seen])
 
         def score(items: np.ndarray) -> np.ndarray:
-            return blind.cooccurrence(Lists(items.astype(np.int32), test.targets, test.history, tiny_data.catalog))
+            return best_of_n.cooccurrence(Lists(items.astype(np.int32), test.targets, test.history, tiny_data.catalog))
 
         whole = score(best)
         assert (whole >= score(other) - 1e-9).all()
         assert (whole > score(best[:, ::-1].copy()) - 1e-9).all()
         assert (score(np.full_like(best, MISS)) == 0).all()
-        monkeypatch.setattr(blind, "CHUNK", 7)
+        monkeypatch.setattr(best_of_n, "CHUNK", 7)
         np.testing.assert_array_equal(score(best), whole)

@@ -3,8 +3,15 @@
 from __future__ import annotations
 
 import numpy as np
+import pandas as pd
 import pytest
+from scipy.stats import spearmanr
 
+from benchmarks.quality import DATA_FOLDER
+from benchmarks.quality import ground_truth as truth
+from benchmarks.quality.ground_truth import expected_dcg, load_truth
+from benchmarks.quality.proxy_fidelity import proxy_fidelity, rank_correlation
+from benchmarks.quality.synthetic import against_search, summary, tau_summary
 from blade_dist.batches import MISS
 from blade_dist.data import synthetic
 from blade_dist.data.bundle import DataBundle
@@ -13,8 +20,6 @@ from blade_dist.settings import Config
 
 
 def test_the_truth_is_how_the_log_was_generated(tiny_config: Config, tiny_data: DataBundle) -> None:
-    from benchmarks.quality.ground_truth import load_truth
-
     catalog = tiny_data.catalog
     truth = load_truth(tiny_config.run.dir, catalog)
     user = next(iter(truth.tastes))
@@ -35,9 +40,7 @@ def test_the_truth_is_how_the_log_was_generated(tiny_config: Config, tiny_data: 
 def test_expected_ndcg_is_one_for_the_likeliest_items(
     tiny_config: Config, tiny_data: DataBundle, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from benchmarks.quality import ground_truth as truth
-
-    monkeypatch.setenv(truth.FOLDER, str(tiny_config.run.dir))
+    monkeypatch.setenv(DATA_FOLDER, str(tiny_config.run.dir))
     prompts = tiny_data.test.rows(np.arange(3))
     known = truth.load_truth(tiny_config.run.dir, tiny_data.catalog)
     gains = [known.next_item(user, prompts.history[row]) for row, user in enumerate(prompts.user)]
@@ -55,23 +58,13 @@ def test_expected_ndcg_is_one_for_the_likeliest_items(
 
 
 def test_expected_gain_by_hand() -> None:
-    from benchmarks.quality.ground_truth import expected_dcg
-
     found = expected_dcg(np.array([[0.5, 0.3, 0.2]] * 2), np.array([[1, 0], [2, MISS]], np.int32))
     np.testing.assert_allclose(found, [0.3 + 0.5 / np.log2(3), 0.2])
 
 
 def test_ratios_by_hand() -> None:
-    from benchmarks.quality.synthetic import numbers, summary, tau_summary
-
-    rows = [{"reward": float(step), "informative_groups": 1.0, "kl": 0.0, "posterior/pit_0": 1.0} for step in range(20)]
-    found = numbers(rows)
-    assert (found["reward"], found["informative"]) == (18.5, 1.0)
-    assert found["curves"]["reward"] == [float(step) for step in range(20)]
-    assert "posterior/pit_0" not in found
-
     def cell(target: str, reward: float, informative: float) -> dict:
-        return {"target": target, "reward": reward, "informative": informative, "kl": 0.0}
+        return {"target": target, "reward": reward, "informative_groups": informative, "kl": 0.0}
 
     cells = [cell("blade", 0.9, 0.5), cell("blade", 0.7, 0.3), cell("static", 0.4, 0.0), cell("static", 0.6, 0.0)]
     cells += [cell("grpo", 1, 1), cell("best_of_n_sft", 1, 1)]
@@ -83,8 +76,6 @@ def test_ratios_by_hand() -> None:
 
 
 def test_no_history_and_used_up_successors_leave_taste_alone(tiny_config: Config, tiny_data: DataBundle) -> None:
-    from benchmarks.quality.ground_truth import load_truth
-
     truth = load_truth(tiny_config.run.dir, tiny_data.catalog)
     user = next(iter(truth.tastes))
     nothing = truth.next_item(user, np.zeros(0, np.int32))
@@ -98,9 +89,7 @@ def test_no_history_and_used_up_successors_leave_taste_alone(tiny_config: Config
 
 
 def test_two_levels_and_outliers(tiny_config: Config, tiny_data: DataBundle, monkeypatch: pytest.MonkeyPatch) -> None:
-    from benchmarks.quality import ground_truth as truth
-
-    monkeypatch.setenv(truth.FOLDER, str(tiny_config.run.dir))
+    monkeypatch.setenv(DATA_FOLDER, str(tiny_config.run.dir))
     prompts = tiny_data.test.rows(np.arange(3))
     known = truth.load_truth(tiny_config.run.dir, tiny_data.catalog)
     gains = [known.next_item(user, prompts.history[row]) for row, user in enumerate(prompts.user)]
@@ -118,9 +107,7 @@ def test_two_levels_and_outliers(tiny_config: Config, tiny_data: DataBundle, mon
 
 
 def test_static_loses_sight_of_lists_beyond_its_references() -> None:
-    from benchmarks.quality.proxy_fidelity import supervision
-
-    rows = supervision(np.random.default_rng(0).random((4, 2048)), bon_n=100)
+    rows = proxy_fidelity(np.random.default_rng(0).random((4, 2048)), bon_n=100)
     first, last = rows[0], rows[-1]
     assert first["above"] == pytest.approx(1 / 33, rel=0.3)
     assert last["above"] > 0.8
@@ -130,10 +117,6 @@ def test_static_loses_sight_of_lists_beyond_its_references() -> None:
 
 
 def test_rank_correlation_is_scipys() -> None:
-    from scipy.stats import spearmanr
-
-    from benchmarks.quality.proxy_fidelity import rank_correlation
-
     rng = np.random.default_rng(1)
     a, b = rng.integers(0, 4, (6, 9)).astype(float), rng.random((6, 9))
     a[5] = 1.0
@@ -142,10 +125,6 @@ def test_rank_correlation_is_scipys() -> None:
 
 
 def test_one_list_against_a_search_by_hand() -> None:
-    import pandas as pd
-
-    from benchmarks.quality.synthetic import against_search
-
     def rows(policy: str, decode: str, values: list[float]) -> pd.DataFrame:
         users = {"user": ["a", "a", "b"], "prompt": [0, 1, 2]}
         return pd.DataFrame(users | {"policy": policy, "decode": decode, "mgu@5": values})

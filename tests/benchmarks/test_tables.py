@@ -1,4 +1,4 @@
-"""The quality table of joined rows, its marks and verdicts, its pictures."""
+"""The quality table of joined rows, its verdicts, its pictures."""
 
 from __future__ import annotations
 
@@ -10,6 +10,13 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from benchmarks.quality import compare
+from benchmarks.quality.compare import Numbers, verdict
+from benchmarks.quality.movielens import pair_of
+from benchmarks.quality.pictures import draw_curves, draw_pareto, draw_search, draw_sensitivity, smooth
+from benchmarks.quality.pooled import PooledRows
+from benchmarks.tables import movielens as quality_tables
+from benchmarks.tables.pages import RESULTS, filled
 from blade_dist.data.bundle import DataBundle
 from blade_dist.evaluation.per_user import per_user_rows
 from blade_dist.rewards.composite import Composite
@@ -19,8 +26,6 @@ from tests.helpers.paths import ROOT
 
 @pytest.mark.parametrize("file", ["README.md", "benchmarks/QUALITY.md"])
 def test_tables_are_what_the_results_say(file: str) -> None:
-    from benchmarks.tables.pages import filled
-
     text = (ROOT / file).read_text()
     assert filled(text) == text, f"run: python -m benchmarks.tables {file}"
 
@@ -29,12 +34,10 @@ class TestTable:
     @pytest.fixture
     def joined(self, small: DataBundle, tmp_path: Path) -> object:
         """Two seeds; BLADE's greedy lists begin with the first target, some of the others' do."""
-        from benchmarks.quality.pooled import Joined
-
         test = small.test.rows(np.arange(len(small.test)))
         known = {"ndcg@5": 1.0, "ild@5": 0.0}
         reward = Composite(known, small.catalog, 5)
-        joined = Joined(small, {"all": test.targets})
+        joined = PooledRows(small, {"all": test.targets})
         for seed in range(2):
             rng = np.random.default_rng(seed)
             free = [np.setdiff1d(np.arange(12), row) for row in test.targets]
@@ -61,21 +64,19 @@ class TestTable:
         assert len(rows) == 2 * 4 * 2 * len(small.test)
         assert {"seed", "policy", "decode", "user", "prompt", "items", "reward", "ndcg@5", "ndcg@5, all"} <= set(rows)
         means = rows.groupby(["seed", "policy", "decode"])["reward"].mean()
-        for row in joined.by_seed():
-            assert row["reward"] == pytest.approx(means[row["seed"], row["policy"], row["decode"]])
+        for decode, policies in joined.by_seed("reward").items():
+            for policy, seeds in policies.items():
+                assert list(seeds.values()) == pytest.approx([means[int(seed), policy, decode] for seed in seeds])
 
-    def test_what_is_clearly_better_is_marked(self, joined: object) -> None:
-        from benchmarks.quality import compare
-        from benchmarks.tables.render import marks
-
+    def test_what_is_clearly_better_is_significant(self, joined: object) -> None:
         numbers = compare.Numbers(joined)
         rows = numbers.comparisons(["blade", "static", "grpo"], ["ndcg@5"])
         tested = [row for row in rows if "p" in row]
         pairs = ["blade sft", "blade static", "static sft", "grpo sft", "grpo static", "grpo blade"]
         assert [f"{row['policy']} {row['against']}" for row in tested] == pairs
-        assert marks(rows, "grpo", "ndcg@5") == "‡"
         assert all(row["p_holm"] >= row["p"] for row in tested)
-        assert marks(rows, "blade", "ndcg@5") == "*†"
+        significant = {f"{row['policy']} {row['against']}" for row in tested if row["significant"]}
+        assert significant == {"blade sft", "blade static", "grpo blade"}
         assert compare.verdict(rows, "blade", "ndcg@5") == "greedy lists are better"
         greedy = joined.rows("blade", "greedy")["ndcg@5"] - joined.rows("sft", "greedy")["ndcg@5"]
         headline = compare.headline(numbers, rows)["blade_vs_sft"]
@@ -86,8 +87,6 @@ class TestTable:
     def test_a_trade_is_reached_with_enough_of_the_metric_at_no_loss(
         self, joined: object, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        from benchmarks.quality import compare
-
         numbers = compare.Numbers(joined)
         relative = numbers.ratio("blade", "sft", "ild@5")["mean"]
         for asked, reached in ((relative / 2, True), (relative * 2, False), (-relative, False)):
@@ -101,59 +100,48 @@ class TestTable:
         assert trade["ndcg@5_minus_sft"]["mean"] == pytest.approx(cost.mean())
 
     def test_the_readme_s_tables_are_read_off_the_result(self, joined: object) -> None:
-        from benchmarks.quality import compare
-        from benchmarks.tables import movielens as quality_tables
-
         numbers = compare.Numbers(joined)
         compared = numbers.comparisons(["static", "blade"], ["ndcg@5"])
         trade = numbers.trade("blade", "ild@5", {"static": "static"})
         result = {"tables": numbers.table(), "comparisons": compared, "pareto": {"trades": [trade]}}
         result["prompts"] = joined.prompts()
-        shown = {"blade": "BLADE"}
-        head, *rows = quality_tables.policies(result, shown)
+        head, *rows = quality_tables.policies(result)
         assert head == ["greedy", "ndcg@5", "ild@5", "coverage", "gini ↓", "invalid or repeated ↓"]
-        assert [row[0] for row in rows] == ["sft", "static", "BLADE", "grpo"]
+        assert [row[0] for row in rows] == ["SFT", "static (tau = 0)", "BLADE", "GRPO (raw reward)"]
         mean = joined.rows("blade", "greedy")["ndcg@5"].mean()
         assert rows[2][1].startswith(f"{mean:.4f} [")
-        assert quality_tables.decodes(result, shown)[0] == ["ndcg@5", "greedy", "sampled"]
-        gained = {row[0]: row for row in quality_tables.gains(result, shown)[1:]}
+        assert quality_tables.decodes(result)[0] == ["ndcg@5", "greedy", "sampled"]
+        gained = {row[0]: row for row in quality_tables.gains(result)[1:]}
         assert gained["BLADE"][3] == ""  # no beam search
         assert gained["BLADE"][5] == "greedy lists are better"
-        assert gained["static"][6:] == ["", ""]
-        assert quality_tables.slices(result, shown)[:2] == [["greedy NDCG@5", "all"], ["prompts", "40"]]
-        heads, traded = quality_tables.trades(result, {"static": "vBoN"})
-        assert (traded[:2], heads[-1]) == (["blade", "ild@5"], "metric, minus vBoN")
+        assert gained["static (tau = 0)"][6:] == ["", ""]
+        assert quality_tables.slices(result)[:2] == [["greedy NDCG@5", "all"], ["prompts", "40"]]
+        heads, traded = quality_tables.trades(result)
+        assert (traded[:2], heads[-1]) == (["blade", "ild@5"], "metric, minus static (tau = 0)")
         other = joined.rows("static", "greedy")["ild@5"].mean()
         assert traded[-1].startswith(f"{joined.rows('blade', 'greedy')['ild@5'].mean() - other:+.4f} [")
 
     def test_static_and_blade_are_read_beside_each_other_for_every_prior(self, joined: object) -> None:
-        from benchmarks.quality import compare
-        from benchmarks.quality.movielens import pair_of
-        from benchmarks.tables import movielens as quality_tables
-
         names = {"static": "static", "blade": "blade"}
         known = [("static", 0.2), ("static", 0.4), ("blade", 0.6), ("blade", 0.8)]
         summaries = [{"name": name, "informative_groups": of} for name, of in known]
         row = {"lists": 8, **pair_of(names, compare.Numbers(joined), summaries)}
-        head, found = quality_tables.references({"references": {"rows": [row]}}, {})
-        assert len(head) == len(found)
+        head, line = quality_tables.references({"references": {"rows": [row]}})
+        assert len(head) == len(line)
         static, blade, sft = (joined.rows(name, "greedy")["ndcg@5"].mean() for name in ("static", "blade", "sft"))
         expected = (f"{static - sft:+.4f} [", f"{blade - sft:+.4f} [", f"{blade - static:+.4f} [")
-        assert all(cell.startswith(begin) for cell, begin in zip(found[1:4], expected, strict=True))
-        assert found[4].startswith(f"{blade / static - 1:+.0%} [")
-        assert found[5:] == ["0.30", "0.70"]
+        assert all(cell.startswith(begin) for cell, begin in zip(line[1:4], expected, strict=True))
+        assert line[4].startswith(f"{blade / static - 1:+.0%} [")
+        assert line[5:] == ["0.30", "0.70"]
 
     def test_a_changed_setting_is_read_beside_the_preset_s(self, joined: object) -> None:
-        from benchmarks.quality import compare
-        from benchmarks.tables import movielens as quality_tables
-
         numbers = compare.Numbers(joined)
         read = {"informative_groups": 0.5, "validation": 0.25}
         of = {"1": numbers.table()["greedy"]["blade"]["ndcg@5"] | {"minus_preset": None, **read}}
         difference = numbers.minus("static", "blade", "ndcg@5")
         of["2"] = numbers.table()["greedy"]["static"]["ndcg@5"] | {"minus_preset": difference, **read}
         result = {"sensitivity": {"ndcg@5": {"prior.size": of}}}
-        head, own, other = quality_tables.sensitivity(result, {"blade": "BLADE"})
+        head, own, other = quality_tables.sensitivity(result)
         assert head[0] == "BLADE"
         assert own[2:] == ["", "0.50", "0.2500"]
         means = {policy: joined.rows(policy, "greedy")["ndcg@5"].mean() for policy in ("static", "blade")}
@@ -162,8 +150,6 @@ class TestTable:
         assert other[2].startswith(f"{means['static'] - means['blade']:+.4f} [")
 
     def test_a_policy_that_lacks_a_seed_is_refused(self, joined: object, tmp_path: Path) -> None:
-        from benchmarks.quality.compare import Numbers
-
         joined.save(tmp_path / "rows.parquet")
         rows = pd.read_parquet(tmp_path / "rows-seed0.parquet").query("policy == 'blade'")
         rows.drop(columns=["seed", "ndcg@5, all"]).to_parquet(tmp_path / "one.parquet")
@@ -172,8 +158,6 @@ class TestTable:
             Numbers(joined).table()
 
     def test_a_gain_of_samples_alone_is_no_gain_of_lists(self) -> None:
-        from benchmarks.quality.compare import verdict
-
         def said(greedy: float, significant: bool, sampled_low: float) -> str:
             key = {"policy": "p", "against": "sft", "column": "c"}
             rows = [
@@ -187,24 +171,21 @@ class TestTable:
         assert said(-0.1, True, 0.1) == "greedy lists are worse"
         assert said(0.1, False, -0.1) == "no gain shown"
 
-    def test_samples_are_counted(self) -> None:
-        from benchmarks.tables.render import samples
-
-        assert [samples("sft best of 16 (oracle)", "sampled", 4), samples("sft", "beam", 4)] == ["16", "4"]
-        assert [samples("blade", "greedy", 4), samples("popularity", "greedy", 4)] == ["1", ""]
-
 
 def test_pictures_are_small(tmp_path: Path) -> None:
-    from benchmarks.quality.pictures import draw_curves, draw_pareto, draw_search, draw_sensitivity, smooth
-
     one = {"mean": 0.2, "low": 0.1, "high": 0.3}
     rng = np.random.default_rng(0)
     curves = {name: rng.random(300).tolist() for name in ("reward", "informative_groups")}
-    draw_curves([{"name": name, "curves": curves} for name in "abcdefg" for _ in range(3)], tmp_path / "1.png")
+    draw_curves({name: [curves] * 3 for name in "abcdefg"}, tmp_path / "1.png")
     draw_search({"blind": {1: one, 4: one}, "oracle": {1: one, 4: one}}, {"blade": one}, tmp_path / "2.png")
     draw_pareto({name: {"blade": [(one, one)] * 4} for name in ("ild@5", "mgu@5")}, tmp_path / "3.png")
     draw_sensitivity({"posterior.tau": {"0.3": one, "auto": one}, "prior.size": {"8": one}}, tmp_path / "4.png")
     sizes = [path.stat().st_size for path in sorted(tmp_path.iterdir())]
     assert len(sizes) == 4
-    assert all(5_000 < size < 100_000 for size in sizes)
+    assert all(1_000 < size < 100_000 for size in sizes)
     np.testing.assert_allclose(smooth([1.0] * 19 + [3.0] * 41)[[0, 18, 19, 59]], [1, 1, 5 / 3, 3])
+
+
+def test_what_git_keeps_of_results_is_small() -> None:
+    large = {path.name for path in RESULTS.rglob("*") if path.is_file() and path.stat().st_size > 100_000}
+    assert not large

@@ -7,7 +7,7 @@ import pytest
 from scipy import stats
 
 from blade_dist.evaluation import bootstrap
-from blade_dist.evaluation.bootstrap import mean_interval, paired_bootstrap
+from blade_dist.evaluation.bootstrap import Resamples, mean_interval, paired_bootstrap
 
 
 def test_paired_interval_matches_scipy() -> None:
@@ -45,3 +45,33 @@ def test_a_seed_is_a_result() -> None:
     values, users = np.random.default_rng(0).normal(size=50), np.arange(50)
     assert mean_interval(values, users, 100, seed=1) == mean_interval(values, users, 100, seed=1)
     assert mean_interval(values, users, 100, seed=1) != mean_interval(values, users, 100, seed=2)
+
+
+def test_a_ratio_matches_scipy() -> None:
+    rng = np.random.default_rng(1)
+    a, b = rng.gamma(2, 1.2, 300), rng.gamma(2, 1, 300)
+    own = Resamples(np.arange(300), 8000, 0).ratio(a, b)
+
+    def ratio(x: np.ndarray, y: np.ndarray) -> float:
+        return float(np.mean(x) / np.mean(y) - 1)
+
+    peer = stats.bootstrap((a, b), ratio, paired=True, vectorized=False, n_resamples=8000, method="percentile", rng=2)
+    low, high = peer.confidence_interval
+    assert own.mean == pytest.approx(a.mean() / b.mean() - 1)
+    np.testing.assert_allclose([own.low, own.high], [low, high], atol=0.01)
+
+
+def test_the_windows_and_seeds_of_a_user_stay_together() -> None:
+    """Copies of the same rows add nothing to what is known."""
+    values = np.random.default_rng(0).normal(size=50)
+    once, often = Resamples(np.arange(50), 500, 0), Resamples(np.tile(np.arange(50), 6), 500, 0)
+    assert once.mean(values).as_dict() == pytest.approx(often.mean(np.tile(values, 6)).as_dict())
+
+
+@pytest.mark.parametrize("shift", [0.0, 0.15, 0.3])
+def test_p_values_are_near_the_t_tests(shift: float) -> None:
+    difference = np.random.default_rng(5).normal(size=200)
+    difference += shift - difference.mean()
+    own = Resamples(np.arange(200), 10_000, 0).p_value(difference)
+    assert own == pytest.approx(stats.ttest_1samp(difference, 0).pvalue, abs=0.02)
+    assert own > 0

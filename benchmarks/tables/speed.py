@@ -1,0 +1,109 @@
+"""The tables of what is fast: what was measured, its goal, and the command."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+
+from benchmarks.tables.text import Result, Rows
+
+Entry = tuple[str, str, Callable[[Result], float], str, str]
+"""What it is, its result file, how it is read there, how it is written, its goal."""
+
+
+def speed(results: Mapping[str, Result]) -> Rows:
+    """On CPU cores; of the measures whose result file there is."""
+    rows = [
+        [text, form.format(read(results[file])), goal, f"`benchmarks/{file}.py`"]
+        for text, file, read, form, goal in SPEED
+        if file in results
+    ]
+    return [["what (2 CPU cores)", "measured", "goal", "by"], *rows]
+
+
+def gpu(results: Mapping[str, Result]) -> Rows:
+    """On one GPU, by a line of ``gpu.py``."""
+    rows = [
+        [text, form.format(read(results[file])), goal, f"`{results[file]['settings']['command']}`"]
+        for text, file, read, form, goal in GPU
+    ]
+    return [["what (one NVIDIA H200)", "measured", "goal", "by"], *rows]
+
+
+def step_seconds(result: Result) -> Rows:
+    """Seconds of each part of a step."""
+    names = ["generate", "score", "estimate", "learn", "push", "step"]
+    numbers = [f"{result['seconds'][name]:.3f}" for name in names]
+    return [[*(f"{name}, s" for name in names), "overhead"], [*numbers, f"{result['overhead']:.1%}"]]
+
+
+def _items(count: str, name: str) -> Callable[[Result], float]:
+    return lambda result: result["by_items"][count][name]
+
+
+def _case(name: str, number: str) -> Callable[[Result], float]:
+    return lambda result: result["cases"][name][number]
+
+
+def _learner_ratio(one: str, other: str) -> Callable[[Result], float]:
+    return lambda r: r["cases"][one]["lists_per_second"] / r["cases"][other]["lists_per_second"]
+
+
+SPEED: list[Entry] = [
+    ("whole step: lists/s", "throughput", lambda r: r["lists_per_second"], "{:.1f}", ""),
+    ("TRL GRPOTrainer at its fastest: lists/s", "throughput", lambda r: r["trl"]["lists_per_second"], "{:.1f}", ""),
+    ("ratio to TRL", "throughput", lambda r: r["ratio_vs_trl"], "{:.1f}x", "8x"),
+    (
+        "learner in the run, shared prefix against unpacked",
+        "throughput",
+        lambda r: r["shared_prefix_speedup"],
+        "{:.1f}x",
+        "6.5x",
+    ),
+    ("overhead of a step", "throughput", lambda r: 100 * r["overhead"], "{:.1f} %", "5 %"),
+    ("invalid and repeated positions", "throughput", lambda r: r["invalid"] + r["duplicate"], "{:.0f}", "0"),
+    (
+        "forward + backward, shared prefix against unpacked",
+        "learner",
+        lambda r: r["shared_prefix_speedup"],
+        "{:.1f}x",
+        "6.5x",
+    ),
+    ("legal-token head, vocabulary 32,000", "learner", lambda r: r["legal_head_speedup"], "{:.2f}x", "1.5x"),
+    ("trie of 1,000,000 items: build, s", "trie", _items("1000000", "build_seconds"), "{:.1f}", "60"),
+    ("trie of 1,000,000 items: memory, MB", "trie", _items("1000000", "megabytes"), "{:.0f}", "400"),
+    ("trie of 1,000,000 items: load, s", "trie", _items("1000000", "load_seconds"), "{:.2f}", "1"),
+    (
+        "constrained over unconstrained tokens/s, 10,000 items",
+        "trie",
+        _items("10000", "generation_ratio"),
+        "{:.2f}",
+        "0.9",
+    ),
+    (
+        "constrained over unconstrained tokens/s, 1,000,000 items",
+        "trie",
+        _items("1000000", "generation_ratio"),
+        "{:.2f}",
+        "0.9",
+    ),
+    (
+        "proxy rewards/s, through the actor, one core",
+        "posterior",
+        lambda r: r["proxy_rewards_per_second"] / 1e6,
+        "{:.1f} M",
+        "10 M",
+    ),
+    ("rewards, lists/s, one core", "rewards", lambda r: r["lists_per_second"] / 1e3, "{:.0f} k", "200 k"),
+    ("push of 11 MB to two engines over one gloo broadcast", "push", lambda r: r["ratio_to_limit"], "{:.1f}x", "1.5x"),
+]
+
+BEST, DENSE, UNPACKED = "shared prefix, legal tokens", "shared prefix, whole vocabulary", "unpacked, legal tokens"
+GPU: list[Entry] = [
+    ("push of 2.5 GB by CUDA IPC, s", "push", lambda r: r["seconds"], "{:.3f}", "0.18"),
+    ("the same in GB/s", "push", lambda r: r["gb_per_second"], "{:.1f}", ""),
+    ("times what one copy on the device takes", "push", lambda r: r["ratio_to_limit"], "{:.0f}x", ""),
+    ("learner: lists/s", "learner", _case(BEST, "lists_per_second"), "{:.0f}", ""),
+    ("learner: MFU, prompts counted once", "learner", lambda r: 100 * _case(BEST, "mfu")(r), "{:.1f} %", "40 %"),
+    ("learner, shared prefix against unpacked", "learner", _learner_ratio(BEST, UNPACKED), "{:.1f}x", ""),
+    ("learner, legal-token head against whole", "learner", _learner_ratio(BEST, DENSE), "{:.2f}x", ""),
+]

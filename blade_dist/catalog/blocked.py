@@ -2,6 +2,8 @@
 
 Lists whose groups are full alike share a *set* of blocked ranks. A set is a row of bits with the number of ranks in it
 before each word, so that how many of a range of ranks are blocked takes two look-ups, whatever the catalog's size.
+With words of 4 bits and the ranks 1, 3 and 6 blocked, the words are 0b1010 and 0b0100, and 0 and 2 ranks stand before
+them. Below rank 7 are 2 + (the bits of 0b0100 & 0b0111) = 3, below rank 3 are 0 + (0b1010 & 0b0111) = 1: 2 in between.
 """
 
 from __future__ import annotations
@@ -15,9 +17,9 @@ from blade_dist.catalog.trie import Trie
 
 WORD = 64
 SETS = 256
-"""Sets that there is room for at least; those that no list needs go when it is used up."""
+"""Sets that there is room for at least; those that no list needs are dropped when it is used up."""
 EDGES = 2**20
-"""Edges that are looked at together."""
+"""Edges that are looked at together, which bounds the memory that it takes."""
 _NODE_BITS = 32
 _NOTHING_FULL = 0
 
@@ -65,6 +67,7 @@ class BlockedRanks:
 
     def edges(self, slots: NDArray[np.int64], node: NDArray[np.int32]) -> Ragged:
         """A row per slot: the edges of the node beside it below which every rank is blocked."""
+        # Slots with the same set at the same node have the same answer.
         keys, place = np.unique(self._set[slots] << _NODE_BITS | node, return_inverse=True)
         sets, nodes = keys >> _NODE_BITS, (keys & ((1 << _NODE_BITS) - 1)).astype(np.int32)
         pieces = np.cumsum(self._trie.node_edge[nodes + 1] - self._trie.node_edge[nodes]) // EDGES
@@ -76,6 +79,7 @@ class BlockedRanks:
         trie = self._trie
         edges = trie.edges_of(nodes)
         row = np.repeat(np.arange(len(nodes)), edges.lengths)
+        # Most edges are sorted out by their first rank: one that is free settles it. The others are counted.
         first = self._has(sets[row], trie.edge_low[edges.flat])
         row, edge = row[first], edges.flat[first]
         size = trie.edge_high[edge] - trie.edge_low[edge]
@@ -109,7 +113,7 @@ class BlockedRanks:
         bits[:] = self._excluded
         for group in full.tolist():
             members = self._rules.members[group]
-            if len(members) > len(bits):
+            if len(members) > len(bits):  # setting so many bits one by one takes longer than joining whole words
                 bits |= self._large_group(group)
             else:
                 np.bitwise_or.at(bits, members // WORD, np.uint64(1) << (members % WORD).astype(np.uint64))
@@ -128,7 +132,7 @@ class BlockedRanks:
 
     def _make_room(self) -> None:
         """Only the sets of lists stay, with room for as many again."""
-        used = np.union1d(self._set, [_NOTHING_FULL])
+        used = np.union1d(self._set, [_NOTHING_FULL])  # ascending, so the set of nothing full stays number 0
         self._set = np.searchsorted(used, self._set)
         keys = list(self._number)
         self._number = {keys[old]: new for new, old in enumerate(used.tolist())}

@@ -28,7 +28,7 @@ class Codec:
     kind: str
     """``title`` or ``semantic_id``: how ``item_tokens`` were made."""
     source: PreTrainedTokenizerBase | Path
-    """The tokenizer, or the folder that it is read from when :attr:`tokenizer` is first asked for."""
+    """The tokenizer, or the folder that it is read from when :attr:`tokenizer` is first needed."""
     item_tokens: Ragged
     """``I`` rows, int32: the item's tokens, without separator or end. No two rows are equal."""
     separator: int

@@ -61,7 +61,21 @@ class LegalSets:
 
 
 class ListWriters:
-    """``slots`` lists that are being written side by side."""
+    """``slots`` lists that are being written side by side.
+
+    A slot stands at a node of the trie; or at :data:`ONE_ITEM`, where a single item can follow and its remaining
+    tokens are forced; or it is :data:`OVER`. For instance, with K = 2 and the items 5 7, 5 8 and 6::
+
+        written          stands at        legal next
+        nothing          the root         5, 6
+        5                the node of 5    7, 8
+        5 8              ONE_ITEM         separator
+        5 8 sep          the root         5, 6 (the item 5 7 is still free)
+        5 8 sep 6        ONE_ITEM         separator
+        5 8 sep 6 sep    OVER             end
+
+    Had 5 7 been excluded, 5 would not be legal after ``5 8 sep``: no free item is below that edge.
+    """
 
     def __init__(
         self,
@@ -75,8 +89,15 @@ class ListWriters:
     ) -> None:
         """All slots at the beginning of a list, nothing excluded.
 
-        ``early``: a list ends as soon as its last item is settled; the tokens that would follow are no decisions.
-        ``rules``: over the trie's ranks.
+        Args:
+            trie: of the catalog's items.
+            k: items per list.
+            separator: token after every item.
+            end: token after the last separator.
+            slots: lists.
+            early: a list ends as soon as its last item is settled. The tokens that would follow are forced, so an
+                engine saves their forward passes.
+            rules: over the trie's ranks.
         """
         self._early = early
         self._trie = trie
@@ -104,6 +125,7 @@ class ListWriters:
 
     def copy(self, source: NDArray[np.int64], target: NDArray[np.int64]) -> None:
         """Each target slot gets the list of its source slot, all at the same time."""
+        # Slots may swap: each right-hand side is a copy, made before anything is written.
         for state in (self._node, self._rank, self._depth, self._written, self._taken):
             state[target] = state[source]
         excluded = [self._excluded[slot] for slot in np.asarray(source).tolist()]
@@ -115,6 +137,10 @@ class ListWriters:
     def write(self, slots: NDArray[np.int64], tokens: NDArray[np.int32]) -> None:
         """One more token for each of the given slots.
 
+        Args:
+            slots: int64 ``[n]``, none twice.
+            tokens: int32 ``[n]``.
+
         Raises:
             ValueError: a token that was not legal.
         """
@@ -125,17 +151,18 @@ class ListWriters:
         if self._blocked is not None and (short := (tokens == self._end) & (node == ROOT)).any():
             self._end_short(slots[short])
             slots, tokens, node = slots[~short], tokens[~short], node[~short]
+        # What is left of the slots: at the end of an item, at a node, or within an item's forced tokens.
         separates = (tokens == self._separator) & (node != OVER)
         self._finish_items(slots[separates])
         inside = ~separates & (node >= 0)
-        edge, found = self._trie.find_edge(node[inside], tokens[inside])
+        edge, there = self._trie.find_edge(node[inside], tokens[inside])
         single = ~separates & (node == ONE_ITEM)
         legal = self._next_of_one(slots[single]) == tokens[single]
-        if not (found.all() and legal.all() and (tokens[node == OVER] == self._end).all()):
+        if not (there.all() and legal.all() and (tokens[node == OVER] == self._end).all()):
             raise ValueError("a list holds a token that was not legal: it was not written under this trie")
         to_node = self._trie.edge_node[edge]
         self._node[slots[inside]] = to_node
-        self._rank[slots[inside]] = self._trie.edge_low[edge]
+        self._rank[slots[inside]] = self._trie.edge_low[edge]  # the item, where only one is below the edge
         self._depth[slots[inside | single]] += 1
 
     def legal(self, slots: NDArray[np.int64]) -> LegalSets:
@@ -181,6 +208,7 @@ class ListWriters:
 
     def _finish_items(self, slots: NDArray[np.int64]) -> None:
         trie, node = self._trie, self._node[slots]
+        # An item that ends at a node begins all the others below it, so that its rank is the lowest there.
         rank = np.where(node >= 0, trie.node_low[np.maximum(node, 0)], self._rank[slots])
         if (trie.lengths(rank) != self._depth[slots]).any():
             raise ValueError("a list holds a separator in the middle of an item: it was not written under this trie")
@@ -206,7 +234,11 @@ class ListWriters:
         return np.where(last, self._separator, trie.token[np.minimum(place, len(trie.token) - 1)])
 
     def _inside(self, slots: NDArray[np.int64]) -> tuple[NDArray[np.bool_], Ragged]:
-        """For slots at a node: whether a free item ends there, and the edges below which none is free."""
+        """For slots at a node: whether a free item ends there, and the edges below which none is free.
+
+        An edge is closed when as many ranks below it are taken, excluded or blocked as there are below it. So only
+        edges that lead to such a rank are counted, never all edges of a node: the root may have 100,000.
+        """
         trie, node, blocked = self._trie, self._node[slots], self._blocked
         row, rank = self._gone(slots, trie.node_low[node], trie.node_high[node])
         ends = trie.node_ends[node]
@@ -218,6 +250,8 @@ class ListWriters:
         ended = trie.lengths(rank) == depth
         ends[row[ended]] = False
         row, rank, depth = row[~ended], rank[~ended], depth[~ended]
+        # The edge that leads to each such rank, by the rank's next token; one number for each (row, edge) pair, so
+        # that all rows are counted at once.
         edge, _ = trie.find_edge(node[row], trie.token[trie.offset[rank] + depth])
         pairs, taken_below = np.unique((row << _EDGE_BITS) | edge, return_counts=True)
         row, edge = pairs >> _EDGE_BITS, pairs & ((1 << _EDGE_BITS) - 1)
@@ -233,26 +267,27 @@ class ListWriters:
         self, slots: NDArray[np.int64], low: NDArray[np.int32], high: NDArray[np.int32]
     ) -> tuple[NDArray[np.int64], NDArray[np.int32]]:
         """Of the ranks from ``low`` to before ``high`` ``[n]``, those that a list holds or may not: row and rank."""
-        own = self._taken[slots]
-        held = (own >= low[:, None]) & (own < high[:, None])
+        taken = self._taken[slots]
+        held = (taken >= low[:, None]) & (taken < high[:, None])
         parts = [self._excluded[slot] for slot in slots.tolist()]
+        # At the root every excluded rank counts. Deeper, few do: they ascend, so two binary searches cut them out.
         for row in np.flatnonzero((low > 0) | (high < len(self._trie))).tolist():
             first, last = parts[row].searchsorted((low[row], high[row]))
             parts[row] = parts[row][first:last]
         rows = np.repeat(np.arange(len(slots)), [len(part) for part in parts])
-        return np.concatenate([np.nonzero(held)[0], rows]), np.concatenate([own[held], *parts])
+        return np.concatenate([np.nonzero(held)[0], rows]), np.concatenate([taken[held], *parts])
 
 
 def replay(writers: ListWriters, tokens: Ragged, excluded: Ragged) -> tuple[LegalSets, NDArray[np.int32]]:
     """Reads lists that were written under the trie, all side by side.
 
-    Returns:
-        The legal set at every token, in the order of ``tokens.flat``; the items, ``[n, k]``.
-
     Args:
         writers: with ``n`` slots.
         tokens: int32, ``n`` lists, each written under the trie (perhaps not to the end).
         excluded: catalog indices without repeats, ``n`` rows.
+
+    Returns:
+        The legal set at every token, in the order of ``tokens.flat``; the items, int32 ``[n, k]``.
 
     Raises:
         ValueError: a list that is not legal.
@@ -268,4 +303,5 @@ def replay(writers: ListWriters, tokens: Ragged, excluded: Ragged) -> tuple[Lega
     items = writers.items(np.arange(len(tokens)))
     if not parts:
         return writers.legal(np.arange(0)), items
+    # They were read position by position; ``places`` brings them back to list after list.
     return LegalSets.concat(parts).take(np.argsort(np.concatenate(places), kind="stable")), items

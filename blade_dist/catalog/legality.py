@@ -37,13 +37,13 @@ def load_trie(codec: Codec, folder: Path) -> Trie:
     Raises:
         UserError: none is there, or it was built for other tokens.
     """
-    found = read_json(folder / "trie.json")
-    if found is None:
-        raise UserError(f"{folder}: no trie of the catalog there; run the data stage again, or mend run.dir")
-    if found["codec"] != codec.fingerprint():
+    built = read_json(folder / "trie.json")
+    if built is None:
+        raise UserError(f"{folder}: no trie of the catalog there; run the data stage again, or set the right run.dir")
+    if built["codec"] != codec.fingerprint():
         raise UserError(
             f"{folder}: the tokenizer or the items' tokens have changed since the trie was built "
-            f"(codec {codec.fingerprint()}, trie of {found['codec']}): delete {folder.parent} and run the data stage"
+            f"(codec {codec.fingerprint()}, trie of {built['codec']}): delete {folder.parent} and run the data stage"
         )
     return Trie.load(folder)
 
@@ -77,12 +77,30 @@ class Legality:
         return ListWriters(self.trie, self.k, self.separator, self.end, slots, early, self.rules)
 
     def sets(self, tokens: Ragged, excluded: Ragged) -> LegalSets:
-        """The legal set at every token of finished lists; ``tokens`` and ``excluded`` (items, none twice) have a row
-        for each."""
+        """The legal set at every token of finished lists.
+
+        Args:
+            tokens: int32, ``n`` lists, each up to its end token.
+            excluded: catalog indices that a list may not hold, ``n`` rows, none twice in a row.
+
+        Raises:
+            ValueError: a list that is not legal.
+        """
         return replay(self.writers(len(tokens)), tokens, excluded)[0]
 
     def read(self, tokens: Ragged, excluded: Ragged) -> tuple[NDArray[np.int32], NDArray[np.bool_]]:
-        """What engines wrote: items ``[n, K]``, and whether each token was one of several legal ones ``[T]``."""
+        """What engines wrote, which leave out what follows the last decision.
+
+        Args:
+            tokens: int32, ``n`` lists.
+            excluded: as for :meth:`sets`.
+
+        Returns:
+            int32 ``[n, K]`` catalog indices; ``[T]`` whether each token was one of several legal ones.
+
+        Raises:
+            ValueError: a list that is not legal.
+        """
         sets, items = replay(self.writers(len(tokens), early=True), tokens, excluded)
         return items, sets.sizes(self.trie) > 1
 
@@ -95,7 +113,7 @@ def room_for_all(items: int, k: int, rules: Rules | None) -> int:
     """
     if rules is None:
         return items
-    room = int(rules.room(_NO_ITEMS)[0])
+    room = int(rules.room(_NO_ITEMS)[0])  # one user without a history
     if room < k:
         raise UserError(
             f"lists.exclude, lists.at_most: they leave room for {room} of {items} items in a list, fewer than lists.k "
@@ -109,6 +127,7 @@ def check_free_items(
 ) -> None:
     """Raises UserError where a user has fewer than ``k`` items that a list may hold (as far as it can be known)."""
     room = room_for_all(items, k, rules)
+    # An excluded item takes at most one place, so most runs need no look at each user.
     excluded = prompts.excluded(exclude_history)
     if room - int(excluded.lengths.max(initial=0)) >= k:
         return

@@ -14,6 +14,8 @@ def mask_illegal(
 ) -> tuple[NDArray[np.int32], NDArray[np.int32], NDArray[np.int32]]:
     """Turns repeated items, excluded ones and what breaks a rule into misses.
 
+    With item 7 excluded, the list 3 3 MISS 7 5 becomes 3 MISS MISS MISS 5: one miss on input, two lost.
+
     Args:
         items: int32 ``[n, K]`` catalog indices or :data:`MISS`.
         excluded: int32 item indices, a row for each list, or for each group of as many lists that follow each other;
@@ -26,9 +28,12 @@ def mask_illegal(
     """
     n, k = items.shape
     written = items != MISS
+    # A repeated miss counts as repeated here too; it stays a miss, and ``lost`` leaves it out.
     earlier = np.tri(k, k=-1, dtype=bool)
     repeated = ((items[:, :, None] == items[:, None, :]) & earlier).any(axis=2)
     if len(excluded.flat):
+        # One number for each (row, item) pair, so that one look-up serves all rows. A miss, -1, gives the last pair of
+        # the row before, which does no harm either.
         width = int(max(items.max(initial=0), excluded.flat.max())) + 1
         rows = np.arange(len(excluded), dtype=np.int64)
         pairs = np.repeat(rows, excluded.lengths) * width + excluded.flat

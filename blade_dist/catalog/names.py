@@ -23,19 +23,19 @@ def named_items(names: Sequence[str], catalog: Catalog, setting: str) -> list[ND
     ids = {name for name in names if not name.startswith(GROUP)}
     index = {name: number for number, name in enumerate(catalog.item_ids) if name in ids} if ids else {}
     owners = np.repeat(np.arange(len(catalog)), catalog.groups.lengths)
-    found = []
+    indices = []
     for name in names:
         if name.startswith(GROUP):
             number = group_number(name.removeprefix(GROUP), catalog, setting)
-            found.append(owners[catalog.groups.flat == number])
+            indices.append(owners[catalog.groups.flat == number])
             continue
         if name not in index:
             raise UserError(
                 f"{setting}: there is no item {name!r}; did you mean {nearest(name, catalog.item_ids)!r}? "
                 f"(a group is written {GROUP}NAME)"
             )
-        found.append(np.array([index[name]]))
-    return found
+        indices.append(np.array([index[name]]))
+    return indices
 
 
 def group_number(name: str, catalog: Catalog, setting: str) -> int:

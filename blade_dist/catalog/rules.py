@@ -46,7 +46,10 @@ class Rules:
         return Rules(self.excluded[trie.item], self.groups.take(trie.item.astype(np.int64)), self.limit)
 
     def full(self, items: NDArray[np.int32]) -> Ragged:
-        """Limited groups, ascending, that lists of these items (``[n, j]``, misses aside) may hold no more of."""
+        """Limited groups, ascending, that lists of these items (``[n, j]``, misses aside) may hold no more of.
+
+        With at most 1 of group 0 and 2 of group 1, a list of two items of group 1 and none of group 0 gives 1.
+        """
         row, column = np.nonzero(items != MISS)
         groups = self.groups.take(items[row, column].astype(np.int64))
         pairs, counts = np.unique(_pairs(row, groups), return_counts=True)
@@ -57,6 +60,8 @@ class Rules:
     def keep(self, items: NDArray[np.int32]) -> NDArray[np.int32]:
         """Lists ``[n, K]`` without the positions that break a rule: they become misses, and count in no group."""
         kept = np.where((items != MISS) & self.excluded[items], MISS, items).astype(np.int32)
+        # Position by position: whether an item fits depends on which of the earlier ones were kept. The first always
+        # does, as limits are at least 1.
         for position in range(1, kept.shape[1]):
             full = self.full(kept[:, :position])
             row = np.flatnonzero(kept[:, position] != MISS)
@@ -68,11 +73,18 @@ class Rules:
     def room(self, without: Ragged) -> NDArray[np.int64]:
         """``[n]`` items that fit a list at most, of those that are not in each of ``n`` rows (without repeats).
 
-        Of an item's limited groups only the one with the lowest limit is looked at: never too small a number.
+        Of an item's limited groups only the one with the lowest limit is looked at: never too small a number, so that
+        no run is refused that could be done. (The exact one is a packing problem.) With 3 items of a group that is
+        limited to 2, and 4 of none, 2 + 4 fit; without two of the three, 1 + 4.
+
+        Args:
+            without: catalog indices that a user's list may not hold, ``n`` rows.
         """
         none = len(self.limit)
         group = np.full(len(self.groups), none)
         limited = self.groups.lengths > 0
+        # A row of groups ascends, and so do the limits by group: the first is the lowest. Items of no limited group
+        # are a group of their own, number ``none``, whose limit is never reached.
         group[limited] = self.groups.flat[self.groups.offsets[:-1][limited]]
         limit = np.append(self.limit, len(group))
         held = np.bincount(group[~self.excluded], minlength=none + 1)
@@ -81,6 +93,7 @@ class Rules:
         pairs, gone = np.unique((row << _GROUP_BITS | group[without.flat])[counts], return_counts=True)
         row, group = pairs >> _GROUP_BITS, pairs & ((1 << _GROUP_BITS) - 1)
         lost = np.minimum(limit, held)[group] - np.minimum(limit[group], held[group] - gone)
+        # Each (user, group) pair stands once, but a user may stand in several pairs: subtract.at adds these up.
         total = np.full(len(without), np.minimum(limit, held).sum())
         np.subtract.at(total, row, lost)
         return total
@@ -102,9 +115,10 @@ def make_rules(lists: ListSettings, catalog: Catalog) -> Rules | None:
         if name != EVERY:
             most[group_number(name, catalog, "lists.at_most")] = number
     item, group = np.repeat(np.arange(len(catalog)), catalog.groups.lengths), catalog.groups.flat
+    # A limit of 0 excludes; one of K or more no list can break.
     excluded[item[most[group] == 0]] = True
     limited = np.flatnonzero((most > 0) & (most < lists.k))
-    limited = limited[np.argsort(most[limited], kind="stable")]
+    limited = limited[np.argsort(most[limited], kind="stable")]  # ascending limits, which Rules.room relies on
     number_of = np.full(catalog.n_groups, -1)
     number_of[limited] = np.arange(len(limited))
     chosen = number_of[group] >= 0
@@ -120,6 +134,6 @@ def load_rules(lists: ListSettings, catalog: Path) -> Rules | None:
 
 
 def _pairs(row: NDArray, groups: Ragged) -> NDArray[np.int64]:
-    """A number per row and group of it."""
+    """One number for each (row, group) pair: the row in the high 32 bits, its group in the low ones."""
     pairs: NDArray[np.int64] = np.repeat(row, groups.lengths) << _GROUP_BITS | groups.flat
     return pairs

@@ -78,8 +78,8 @@ def residual_codes(features: NDArray[np.float32], levels: int, codes: int, seed:
 
 
 def _clusters(points: NDArray[np.float32], codes: int, seed: int) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
-    """Each point's cluster, int64 ``[I]``, and the clusters' centers. With codes enough, each point is its own center,
-    which is what k-means would find after many minutes."""
+    """Each point's cluster, int64 ``[I]``, and the clusters' centers. With codes enough, each distinct point is a
+    center, which k-means would arrive at after many minutes."""
     distinct, labels = np.unique(points, axis=0, return_inverse=True)
     if len(distinct) <= codes:
         return labels.reshape(-1).astype(np.int64), distinct

@@ -15,7 +15,7 @@ from blade_dist.settings import CodecSettings
 def title_tokens(
     catalog: Catalog, settings: CodecSettings, base_tokenizer: Path | None
 ) -> tuple[PreTrainedTokenizerBase, Ragged]:
-    """The tokenizer, and each title's tokens (``I`` rows, int32), encoded on its own so that it is always the same.
+    """The tokenizer, and each title's tokens (``I`` rows, int32): encoded alone, so the same in every list.
 
     A trained tokenizer's titles carry a leading space, so that a word is one token wherever it stands; a pretrained
     one's are written as they are.

@@ -1,4 +1,4 @@
-"""The tokenizer: a Hugging Face folder, or a byte-level BPE trained on the catalog's own words."""
+"""The tokenizer: a Hugging Face folder, or a byte-level BPE trained on the words of the catalog."""
 
 from __future__ import annotations
 
@@ -64,7 +64,7 @@ def special_token(tokenizer: PreTrainedTokenizerBase, text: str) -> int:
 
 
 def encode(tokenizer: PreTrainedTokenizerBase, texts: list[str]) -> list[list[int]]:
-    """Token ids of each text on its own; the text of a special token is read as plain text."""
+    """Token ids of each text, encoded separately; the text of a special token is read as plain text."""
     rows: list[list[int]] = []
     for start in range(0, len(texts), 65536):
         part = texts[start : start + 65536]

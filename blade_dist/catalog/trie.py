@@ -1,7 +1,13 @@
 """The trie of the catalog's token sequences, as flat arrays: 1,000,000 items cost no Python loop per token.
 
 Items are ranked by their token sequences, so that what follows a common beginning is a range of ranks. Only beginnings
-that two items or more share are *nodes* (the root always is); what a single item goes on with is its own tokens. Pure.
+that two items or more share are *nodes* (the root always is); after them an item's remaining tokens are forced. Pure.
+
+The items 5 8 9, 5, 6 and 5 7 have the ranks 2, 0, 3 and 1, and there are two nodes::
+
+    node         ranks below    an item ends    edges: token, ranks below, leads to
+    0 (root)     0 to 3         no              5, 0 to 2, node 1;     6, 3, one item
+    1 (after 5)  0 to 2         yes (rank 0)    7, 1, one item;        8, 2, one item
 """
 
 from __future__ import annotations
@@ -18,7 +24,7 @@ from blade_dist.errors import UserError
 ROOT = 0
 """The node that every item starts from."""
 ONE_ITEM = -1
-"""Instead of a node: only one item goes on from here."""
+"""Instead of a node: only one item follows."""
 _TOKEN_BITS = 32
 
 
@@ -68,13 +74,14 @@ class Trie:
         return self.edge_key[edge] & ((1 << _TOKEN_BITS) - 1)
 
     def find_edge(self, node: NDArray[np.int32], token: NDArray[np.int32]) -> tuple[NDArray[np.int64], NDArray]:
-        """Number of the edge from each node with each token, and whether there is one."""
+        """Number of the edge from each node with each token, and whether there is one (if not, the number is of another
+        edge)."""
         key = _key(node, token)
         edge = np.minimum(np.searchsorted(self.edge_key, key), len(self.edge_key) - 1)
         return edge, self.edge_key[edge] == key
 
     def edges_of(self, node: NDArray[np.int32]) -> Ragged:
-        """All edges of each of the given nodes: int64 edge numbers."""
+        """All edges of each of the given nodes: int64 edge numbers, a row per node."""
         first = self.node_edge[node]
         count = self.node_edge[node + 1] - first
         return Ragged(ranges(first, count), offsets_of(count))
@@ -95,7 +102,8 @@ def build_trie(sequences: Ragged) -> Trie:
     """The trie of ``I`` token sequences (int32 rows, none empty); level by level, each one vectorised.
 
     Items are sorted within the nodes of a level by their next token: equal tokens are an edge, and an edge with two
-    items or more is a node of the next level. An item that is another's beginning comes first in its node.
+    items or more is a node of the next level. An item that is another's beginning comes first in its node. That costs
+    a sort per level, of the items that still share a beginning: soon few.
 
     Raises:
         UserError: an empty sequence, or two equal ones; names their rows.
@@ -160,10 +168,12 @@ class _Level:
         rows = order[place]
         over = sequences.lengths[rows] == depth
         token = sequences.flat[np.minimum(sequences.offsets[rows] + depth, len(sequences.flat) - 1)]
-        key = _key(node, np.where(over, 0, token.astype(np.int64) + 1))  # an item that is over comes first
+        # Tokens are counted from 1 while they are sorted: 0 is an item that is over, so that it comes first.
+        key = _key(node, np.where(over, 0, token.astype(np.int64) + 1))
         sort = np.argsort(key, kind="stable")
         order[place] = rows[sort]
         key, over, node = key[sort], over[sort], node[sort]
+        # Runs of equal keys, from start to stop: the items below one edge, or (over) the one item that ends here.
         start = np.flatnonzero(np.concatenate([[True], key[1:] != key[:-1]]))
         stop = np.append(start[1:], len(key))
         if (twice := over[start] & (stop - start > 1)).any():
@@ -172,6 +182,7 @@ class _Level:
         self.ends[node[start[over[start]]]] = True
         start, stop = start[~over[start]], stop[~over[start]]
         self.edge_count = np.bincount(node[start], minlength=len(self.low))
+        # From the level's numbers of nodes to the trie's, from counted tokens back to tokens.
         self.edge_key = key[start] - 1 + (self.first << _TOKEN_BITS)
         self.edge_low = place[start].astype(np.int32)
         self.edge_high = (place[stop - 1] + 1).astype(np.int32)

@@ -42,7 +42,7 @@ def load_data(run_dir: Path) -> DataBundle:
     """
     folder = run_dir / "data"
     if (card := read_card(folder)) is None:
-        raise UserError(f"{folder}: no prepared data there; run the data stage first, or mend run.dir")
+        raise UserError(f"{folder}: no prepared data there; run the data stage first, or set the right run.dir")
     return DataBundle(
         catalog=Catalog.load(folder / "catalog"),
         codec=Codec.load(folder / "codec"),

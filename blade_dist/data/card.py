@@ -65,7 +65,7 @@ def describe_codec(codec: Codec) -> dict[str, int]:
     return {"vocabulary": len(codec.tokenizer), "longest_item": int(codec.item_tokens.lengths.max())}
 
 
-def what_went(data: DataSettings, read: ReadCounts, counts: NDArray[np.int64]) -> str:
+def filter_losses(data: DataSettings, read: ReadCounts, counts: NDArray[np.int64]) -> str:
     """Which filter removed how many interactions, for a message."""
     return (
         f"of {read.read} interactions, data.min_rating ({data.min_rating}) removed {read.low_rating}, items without "

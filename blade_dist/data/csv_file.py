@@ -53,8 +53,8 @@ def bad_row(paths: list[Path], columns: LogColumns) -> str | None:
             return normalise(pa.table({name: [row[i] for row in rows] for name, i in where.items()}), columns)
 
         rows = ((f"{path}:{line}", row) for line, row in _rows(path))
-        if found := uneven_row(path) or first_bad(rows, check):
-            return found
+        if problem := uneven_row(path) or first_bad(rows, check):
+            return problem
     return None
 
 

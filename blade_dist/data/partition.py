@@ -53,6 +53,7 @@ def read_sequences(
     Raises:
         UserError: an unreadable row (file and line), an empty log, a ``data.min_rating`` without ratings.
     """
+    # The log is a stream of unknown length: how many partitions it needs is known when it has been written once.
     counts = ReadCounts()
     spilled = folder / "log.parquet"
     with pq.ParquetWriter(spilled, _SCHEMA) as writer:
@@ -78,10 +79,10 @@ def _stream(log: RawLog) -> Iterator[pa.Table]:
         yield from log.rows.iter_batches(batch_size=None, batch_format="pyarrow")
     except Exception as error:
         # Ray wraps what a reader raises in errors of its own; only the files themselves tell the line.
-        found = log.bad_row()
-        if found is None:
+        problem = log.bad_row()
+        if problem is None:
             raise
-        raise UserError(found) from error
+        raise UserError(problem) from error
 
 
 def _usable(
@@ -117,6 +118,7 @@ def _by_user(spilled: Path, partitions: int) -> list[Path]:
 
 
 def _partition(users: pa.Array, partitions: int) -> NDArray[np.int64]:
+    # A hash that is the same in every process (Python's own differs from run to run), once for each distinct user.
     encoded = users.dictionary_encode()
     hashed = pd.util.hash_array(encoded.dictionary.to_numpy(zero_copy_only=False)) % np.uint64(partitions)
     return hashed.astype(np.int64)[encoded.indices.to_numpy()]
@@ -124,7 +126,11 @@ def _partition(users: pa.Array, partitions: int) -> NDArray[np.int64]:
 
 def quantiles(store: SequenceStore, shares: tuple[float, float], points: int = 100_000) -> tuple[int, int]:
     """Times below which the given shares of all interactions lie: exact where no partition has more than ``points``
-    interactions, else to within 1 / ``points`` of them."""
+    interactions, else to within 1 / ``points`` of them.
+
+    A partition's times become at most ``points`` of them, each with the number of interactions that it stands for: of
+    1 3 5 7 9 with 2 points, 1 with a weight of 4 and 9 with a weight of 1.
+    """
     times, weights = [], []
     for partition in range(len(store)):
         ordered = np.sort(store.load(partition).times)

@@ -31,8 +31,8 @@ from blade_dist.data.card import (
     describe_catalog,
     describe_codec,
     describe_log,
+    filter_losses,
     settings_of,
-    what_went,
     why_empty,
     write_items_without_group,
 )
@@ -114,7 +114,7 @@ def _prepare(config: Config, folder: Path) -> dict[str, Any]:
     for name in SPLITS:
         if not write_prompts(folder / f"{name}.arrow", assembler.prompts(name)):
             raise UserError(
-                f"the {name} split is empty: {why_empty(config.data, filtered.store)}; {_story(config, filtered)}"
+                f"the {name} split is empty: {why_empty(config.data, filtered.store)}; {_losses(config, filtered)}"
             )
     tables = {name: PromptTable.load(folder / f"{name}.arrow") for name in SPLITS}
     codec = build_codec(catalog, config.codec, config.codec.tokenizer or config.model.path, config.run.seed)
@@ -144,9 +144,9 @@ def _filter(config: Config, folder: Path, parts: Path) -> _Filtered:
         store, read = read_sequences(replace(log, items=items), data.min_rating, data.partition_rows, parts)
     filtered = _Filtered(items, repeated, store, read, k_core(store, data.k_core, len(items)))
     if not filtered.counts.any():
-        raise UserError(f"no interaction is left: {_story(config, filtered)}")
+        raise UserError(f"no interaction is left: {_losses(config, filtered)}")
     return filtered
 
 
-def _story(config: Config, filtered: _Filtered) -> str:
-    return what_went(config.data, filtered.read, filtered.counts)
+def _losses(config: Config, filtered: _Filtered) -> str:
+    return filter_losses(config.data, filtered.read, filtered.counts)

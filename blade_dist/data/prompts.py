@@ -58,7 +58,7 @@ class PromptTable:
 
     @classmethod
     def load(cls, path: Path) -> PromptTable:
-        """Maps the file; nothing is copied before it is asked for.
+        """Maps the file; nothing is copied before it is read.
 
         Raises:
             FileNotFoundError: no such file.

@@ -28,7 +28,8 @@ class UserSequences:
         return len(self.users)
 
     def keep(self, mask: NDArray[np.bool_]) -> UserSequences:
-        """Only the interactions (of ``items.flat``) where the mask holds; users without any go."""
+        """Only the interactions (of ``items.flat``) where the mask holds; users left without any are dropped."""
+        # Interactions that stay before each user's first: its differences are what stays of each user.
         kept = offsets_of(mask)[self.items.offsets]
         stay = np.diff(kept) > 0
         offsets = np.concatenate([[0], kept[1:][stay]]).astype(np.int64)
@@ -41,14 +42,16 @@ def build_sequences(table: pa.Table) -> tuple[UserSequences, int]:
     """Sorts interactions (``user``, ``item`` as int32, ``time``) by user and time; equal times keep their order.
 
     Returns:
-        The sequences, users in the order of their first row; how many repeats of a (user, item) pair went: the first
-        in time stays.
+        The sequences, users in the order of their first row; how many repeats of a (user, item) pair were dropped:
+        the first in time stays.
     """
     encoded = table.column("user").combine_chunks().dictionary_encode()
     users, codes = encoded.dictionary, encoded.indices.to_numpy().astype(np.int64)
     items, times = table.column("item").to_numpy(), table.column("time").to_numpy()
-    order = np.lexsort((times, codes))
+    order = np.lexsort((times, codes))  # by user, then by time; stable, so equal times keep the log's order
     codes, items, times = codes[order], items[order], times[order]
+    # One number for each (user, item) pair. np.unique gives the place of its first row, which is its first in time,
+    # in the order of the pairs; sorting the places restores the order of users and times.
     width = int(items.max(initial=0)) + 1
     first = np.sort(np.unique(codes * width + items, return_index=True)[1])
     lengths = np.bincount(codes[first], minlength=len(users))
@@ -93,6 +96,7 @@ def item_counts(sequences: UserSequences, n_items: int) -> NDArray[np.int64]:
 def k_core(store: SequenceStore, k: int, n_items: int) -> NDArray[np.int64]:
     """Drops items and users with fewer than ``k`` interactions until none is left to drop.
 
+    An item that falls below ``k`` can take a user below it, who takes other items with them: hence the repetition.
     Item counts are over all partitions, so that the result does not depend on how the users were partitioned.
 
     Returns:

@@ -47,7 +47,19 @@ def leave_last(lengths: NDArray[np.int64], targets: int, min_history: int, held_
     A window's history is all that comes before it, earlier windows' items too, as it is at serving time; a window is
     nobody's training. A user who is too short for so many windows has fewer; one too short for a test and a
     validation window has a test window only, and one too short for that trains only.
+
+    Ten items 0 to 9 with ``targets`` 2 and ``min_history`` 1::
+
+        held_out 1   training 0 to 5   validation 6 7   test 8 9
+        held_out 2   training 0 to 3   validation 4 5   test 6 7 and 8 9
+
+    Args:
+        lengths: int64 ``[U]`` items of each user.
+        targets: items that a prompt holds out.
+        min_history: least length of a history.
+        held_out: test windows per user, at most.
     """
+    # As many as fit behind the shortest history, less one for validation.
     windows = np.clip((lengths - min_history) // targets - 1, 1, held_out)
     test_at = lengths - windows * targets
     tested = test_at >= min_history
@@ -61,7 +73,16 @@ def leave_last(lengths: NDArray[np.int64], targets: int, min_history: int, held_
 def global_time(items: Ragged, times: NDArray[np.int64], t1: int, t2: int, targets: int, min_history: int) -> Split:
     """Training is what lies before ``t1``, validation each user's next items in ``[t1, t2)``, test those from ``t2``.
 
-    Up to ``targets`` items are held out, at least one.
+    Up to ``targets`` items are held out, at least one. The two points in time are the same for all users: nothing
+    that is trained on happened after anything that is held out, as it does where each user is split by itself.
+
+    Args:
+        items: ``U`` rows, oldest first.
+        times: time of each of ``items.flat``, in the log's unit; never falls within a row.
+        t1: first time of validation.
+        t2: first time of test.
+        targets: items that a prompt holds out, at most.
+        min_history: least length of a history.
     """
     first, second, lengths = _before(items, times, t1), _before(items, times, t2), items.lengths
     validated = (first >= min_history) & (second > first)
@@ -75,6 +96,9 @@ def global_time(items: Ragged, times: NDArray[np.int64], t1: int, t2: int, targe
 
 def windows(train_end: NDArray[np.int64], targets: int, min_history: int, latest: int) -> Positions:
     """Training prompts: every position whose history and ``targets`` items lie in the training part.
+
+    A training part of 5 items, ``targets`` 2, ``min_history`` 1: targets begin at 1, 2 and 3; with ``latest`` 2, at 2
+    and 3.
 
     Args:
         train_end: ``[U]`` length of each user's training part.
@@ -92,7 +116,11 @@ def windows(train_end: NDArray[np.int64], targets: int, min_history: int, latest
 
 @dataclass(frozen=True, eq=False)
 class Views:
-    """Rows that may overlap: row ``i`` is ``flat[starts[i] : starts[i] + lengths[i]]``."""
+    """Rows that may overlap: row ``i`` is ``flat[starts[i] : starts[i] + lengths[i]]``.
+
+    What a user saw before each of ``n`` training prompts is ``n`` beginnings of one sequence: as views they take the
+    sequence once, on disk too (an Arrow list-view); as rows of their own they would take n / 2 times as much.
+    """
 
     flat: NDArray
     starts: NDArray[np.int64]
@@ -110,6 +138,7 @@ def cut(sequences: UserSequences, positions: Positions, max_history: int) -> tup
     start = items.offsets[positions.user]
     length = np.minimum(positions.at, max_history)
     history = slices(items.flat, start + positions.at - length, length)
+    # Only the stretch that these prompts look at: a batch that is written carries all values that its views share.
     first, last = start.min(initial=len(items.flat)), items.offsets[positions.user + 1].max(initial=0)
     seen = Views(items.flat[first:last], start - first, positions.at)
     users = sequences.users.take(pa.array(positions.user))

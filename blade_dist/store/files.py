@@ -23,7 +23,7 @@ def read_json(path: Path) -> dict | None:
         return json.loads(path.read_text())
     except ValueError as error:
         raise UserError(
-            f"{path}: damaged, not valid JSON ({error}): mend it, or delete its folder and make it again"
+            f"{path}: damaged, not valid JSON ({error}): fix it, or delete its folder and make it again"
         ) from None
 
 

@@ -68,17 +68,17 @@ def read_policy(directory: Path, codec: str) -> PolicyStamp:
     """
     if not (directory / "config.json").is_file():
         raise UserError(f"{directory}: no checkpoint there (config.json is missing)")
-    found = read_json(directory / STAMP)
-    if found is None:
+    content = read_json(directory / STAMP)
+    if content is None:
         raise UserError(
             f"{directory}: not a checkpoint of this program ({STAMP} is missing); "
             "give it as model.path and run `blade-dist sft` first"
         )
-    stamp = _stamp(directory, found)
+    stamp = _stamp(directory, content)
     if stamp.codec != codec:
         raise UserError(
             f"{directory}: a checkpoint of another model: its item tokens are {stamp.codec}, "
-            f"this run's are {codec} (data/codec); use the checkpoint's own config"
+            f"this run's are {codec} (data/codec); use the config of its run"
         )
     return stamp
 
@@ -97,13 +97,13 @@ def check_base(directory: Path, codec: str, tokenizer_of: Path | None) -> None:
     for needed in ("config.json", "*.safetensors"):
         if not any(directory.glob(needed)):
             raise UserError(f"model.path: {directory} is no Hugging Face checkpoint ({needed} is missing)")
-    found = read_json(directory / STAMP)
-    own = None if found is None else _stamp(directory, found).codec
-    if own == codec or (tokenizer_of is not None and tokenizer_of.resolve() == directory.resolve()):
+    content = read_json(directory / STAMP)
+    base = None if content is None else _stamp(directory, content).codec
+    if base == codec or (tokenizer_of is not None and tokenizer_of.resolve() == directory.resolve()):
         return
-    if own is not None:
+    if base is not None:
         raise UserError(
-            f"model.path: {directory} is a checkpoint of another model: its item tokens are {own}, "
+            f"model.path: {directory} is a checkpoint of another model: its item tokens are {base}, "
             f"this run's are {codec} (data/codec); run `blade-dist data` with it, in another run.dir"
         )
     raise UserError(
@@ -112,16 +112,16 @@ def check_base(directory: Path, codec: str, tokenizer_of: Path | None) -> None:
     )
 
 
-def _stamp(directory: Path, found: dict[str, Any]) -> PolicyStamp:
+def _stamp(directory: Path, content: dict[str, Any]) -> PolicyStamp:
     try:
-        return PolicyStamp(**found)
+        return PolicyStamp(**content)
     except TypeError:
         names = ", ".join(field.name for field in fields(PolicyStamp))
         raise UserError(f"{directory / STAMP}: damaged: it must hold {names}; save the checkpoint again") from None
 
 
 def context_length(directory: Path) -> int:
-    """Longest sequence of a Hugging Face checkpoint."""
+    """Longest sequence of a Hugging Face checkpoint, tokens; 2048 where its config names none."""
     config = read_json(directory / "config.json") or {}
     return int(config.get("max_position_embeddings", 2048))
 

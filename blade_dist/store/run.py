@@ -64,15 +64,15 @@ def is_done(folder: Path, stamp: str, what: str) -> bool:
     Raises:
         UserError: it holds work that was made with other settings or inputs.
     """
-    found = read_json(folder / "stage.json")
-    if found is None:
+    state = read_json(folder / "stage.json")
+    if state is None:
         return False
-    if found["stamp"] != stamp:
+    if state["stamp"] != stamp:
         raise UserError(
             f"{folder}: {what} there was made with other settings or inputs: "
             "delete the folder, or choose another run.dir"
         )
-    return bool(found["done"])
+    return bool(state["done"])
 
 
 def mark(folder: Path, stamp: str, done: bool) -> None:

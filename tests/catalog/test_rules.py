@@ -167,12 +167,12 @@ def test_engines_leave_out_only_what_is_no_decision(case: Case, data: st.DataObj
     if not whole:
         return
     logprobs = [[-1.0] * len(tokens) for tokens in given_tokens]
-    found = to_rollouts(request, given_tokens, logprobs, (0, 0), Codec(case), case.lists, legality, case.rules, 0.0)
-    np.testing.assert_array_equal(found.invalid[:, 0], (found.items[:, 0] == MISS).sum(axis=1))
-    assert not found.duplicate.any()
-    sets = legality.sets(found.tokens, known)
-    np.testing.assert_array_equal(found.decision, sets.sizes(legality.trie) > 1)
-    for row, items in zip(whole, found.items[:, 0].tolist(), strict=True):
+    rollouts = to_rollouts(request, given_tokens, logprobs, (0, 0), Codec(case), case.lists, legality, case.rules, 0.0)
+    np.testing.assert_array_equal(rollouts.invalid[:, 0], (rollouts.items[:, 0] == MISS).sum(axis=1))
+    assert not rollouts.duplicate.any()
+    sets = legality.sets(rollouts.tokens, known)
+    np.testing.assert_array_equal(rollouts.decision, sets.sizes(legality.trie) > 1)
+    for row, items in zip(whole, rollouts.items[:, 0].tolist(), strict=True):
         shown = [item for item in items if item != MISS]
         assert items == shown + [MISS] * (case.lists.k - len(shown))
         assert all(case.fits(item, row, shown[:place]) for place, item in enumerate(shown))
@@ -222,7 +222,7 @@ def test_a_free_text_position_that_breaks_a_rule_is_a_miss(case: Case, data: st.
 @given(cases())
 def test_the_popularity_baseline_keeps_the_rules(case: Case) -> None:
     prompts = made_prompts(list(case.histories), [[0]] * 3)
-    found = popularity_lists(case.catalog, prompts, case.lists.k, True, case.rules)
+    lists = popularity_lists(case.catalog, prompts, case.lists.k, True, case.rules)
     for row in range(3):
         plain: list[int] = []
         while len(plain) < case.lists.k:
@@ -230,7 +230,7 @@ def test_the_popularity_baseline_keeps_the_rules(case: Case) -> None:
             if not fitting:
                 break
             plain.append(fitting[0])
-        assert found[row].tolist() == plain + [MISS] * (case.lists.k - len(plain))
+        assert lists[row].tolist() == plain + [MISS] * (case.lists.k - len(plain))
 
 
 @settings(deadline=None)
@@ -257,11 +257,11 @@ def rules_of(k: int, **given: Any) -> Rules | None:
 def test_rules_that_no_list_can_break_are_none() -> None:
     assert rules_of(2) is None
     assert rules_of(2, at_most={"Drama": 2, "*": 5}) is None
-    found = rules_of(3, exclude=["i4"], at_most={"*": 1, "Drama": 2})
-    assert found is not None
-    assert found.limit.tolist() == [1, 2]
-    assert [found.groups[item].tolist() for item in range(5)] == [[1], [1], [0, 1], [0], []]
-    assert found.excluded.tolist() == [False] * 4 + [True]
+    rules = rules_of(3, exclude=["i4"], at_most={"*": 1, "Drama": 2})
+    assert rules is not None
+    assert rules.limit.tolist() == [1, 2]
+    assert [rules.groups[item].tolist() for item in range(5)] == [[1], [1], [0, 1], [0], []]
+    assert rules.excluded.tolist() == [False] * 4 + [True]
 
 
 def test_ids_may_be_numbers() -> None:

@@ -76,7 +76,7 @@ def _held_out(folder: Path) -> tuple[dict[str, set[str]], dict[str, set[str]], n
 
 @pytest.mark.parametrize("split", ["leave_last", "global_time"])
 def test_nothing_leaks_and_partitions_change_nothing(tmp_path: Path, split: str) -> None:
-    found = []
+    results = []
     for name, rows in (("one", 5_000_000), ("many", 200)):
         prepare_data(
             _config(tmp_path / name, f"data.split={split}", f"data.partition_rows={rows}", "data.windows=0",
@@ -86,9 +86,9 @@ def test_nothing_leaks_and_partitions_change_nothing(tmp_path: Path, split: str)
         assert trained
         assert held
         assert not any(held[user] & trained.get(user, set()) for user in held)
-        found.append((trained, held, popularity.tolist()))
+        results.append((trained, held, popularity.tolist()))
     assert load_data(tmp_path / "many").card["log"]["partitions"] > 1
-    assert found[0] == found[1]
+    assert results[0] == results[1]
 
 
 def test_popularity_counts_the_training_part_only(tmp_path: Path) -> None:

@@ -21,7 +21,7 @@ def _batch(first: int, size: int) -> tuple[pa.Array, Ragged, Ragged, Views]:
     return users, history, Ragged.of([[n, n + 1] for n in rows]), seen
 
 
-def test_rows_come_in_the_order_asked_for(tmp_path: Path) -> None:
+def test_rows_come_in_the_order_of_the_request(tmp_path: Path) -> None:
     path = tmp_path / "train.arrow"
     assert write_prompts(path, [_batch(0, 3), _batch(3, 0), _batch(3, 4)]) == 7
     table = PromptTable.load(path)

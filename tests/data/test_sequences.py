@@ -78,5 +78,5 @@ def test_quantiles_are_exact_over_partitions(times: list[int], partitions: int) 
             store.save(partition, part)
         t1, t2 = quantiles(store, (0.5, 0.9))
     ordered = sorted(times)
-    for found, share in ((t1, 0.5), (t2, 0.9)):
-        assert found == ordered[min(int(np.ceil(share * len(times))), len(times) - 1)]
+    for point, share in ((t1, 0.5), (t2, 0.9)):
+        assert point == ordered[min(int(np.ceil(share * len(times))), len(times) - 1)]

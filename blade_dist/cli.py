@@ -39,7 +39,7 @@ Checkpoint = Annotated[Path, typer.Option("--checkpoint", help="Checkpoint folde
 
 
 def main() -> None:
-    """Runs the program."""
+    """Runs a command; where a UserError is the cause of what it raises, prints that as one line, exit code 2."""
     console = Console(stderr=True)
     try:
         app()
@@ -52,15 +52,17 @@ def main() -> None:
 
 
 def _read(path: Path | None, overrides: list[str] | None) -> tuple[Config, Console]:
+    """The settings, and a console for messages; sets what the libraries read from the environment."""
     # weights and tokenizers come from disk; a name that is not a folder must not become a download
     os.environ.setdefault("HF_HUB_OFFLINE", "1")
+    # named, so that DeepSpeed does not warn on every import that it had to fall back to the CPU
     if not Path("/proc/driver/nvidia/version").exists():
         os.environ.setdefault("DS_ACCELERATOR", "cpu")
     config = load_config(path, overrides or [])
     if RAY_JOB in os.environ and not config.run.dir.is_absolute():
         raise UserError(
-            f"run.dir: {config.run.dir} is below the folder of the submitted job, which goes with it; give an absolute "
-            "path on storage that all nodes share"
+            f"run.dir: {config.run.dir} is below the folder of the submitted job, which is deleted with it; give an "
+            "absolute path on storage that all nodes share"
         )
     check_folder(config.run.dir, "run.dir")
     return config, Console()
@@ -109,7 +111,7 @@ def doctor(
     path: Annotated[Path | None, typer.Argument(metavar="CONFIG", help="YAML file; else all defaults.")] = None,
     overrides: Overrides = None,
 ) -> None:
-    """Look whether a run can work here: versions, memory, storage, network, model, placement; each with its mend.
+    """Look whether a run can work here: versions, memory, storage, network, model, placement; each with its fix.
 
     Starts no engine and no learner. Exit status 1 where something would fail.
 

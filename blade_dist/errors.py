@@ -23,10 +23,10 @@ def nearest(name: str, valid: Iterable[str]) -> str:
 
 
 def origin(error: BaseException) -> BaseException:
-    """What went wrong at first, out of the wrapping in which it travelled: a UserError, where there is one.
+    """The error that caused ``error``, through all exceptions that wrap it: a UserError, where there is one.
 
-    Ray's wrapping of an actor's error is an instance of the error's class too, and its text is a traceback. Of several
-    learners that failed, without a UserError among them, the first one counts.
+    Ray's wrapping of an actor's error is an instance of the error's class too, and its text is a traceback. Where
+    several learners failed and none of them with a UserError, the first of them counts.
     """
     if isinstance(error, UserError) and getattr(error, "cause", None) is None:
         return error

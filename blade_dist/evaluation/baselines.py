@@ -13,14 +13,14 @@ from blade_dist.batches import MISS, ExcludeHistory, Prompts, Ragged, offsets_of
 from blade_dist.catalog.catalog import Catalog
 from blade_dist.catalog.rules import Rules
 
-CELLS = 2**24
-"""Scores (prompt x item) that are held at once."""
+SCORES_AT_ONCE = 2**24
+"""Scores (prompt x item) that are held at once: 128 MiB."""
 
-INTERACTIONS = 2**22
+PAIRS_AT_ONCE = 2**22
 """(user, item) pairs of training rows, repeats among them, that are counted at once."""
 
 DECIMALS = 9
-"""Of a score; what differs by rounding errors only is equal."""
+"""Decimals of a score that count: scores that differ by rounding errors alone are equal, on every processor."""
 
 
 def popularity_lists(
@@ -28,8 +28,8 @@ def popularity_lists(
 ) -> NDArray[np.int32]:
     """The k most popular items of the training part, for everybody: int32 ``[n, k]``.
 
-    Equally popular items come in catalog order. What ``exclude_history`` says is left out, an item that
-    would break a rule is passed over; where fewer than k items remain, the last positions are misses.
+    Equally popular items come in catalog order. Items that ``exclude_history`` names are left out, and so is an item
+    that would break a rule; where fewer than k items remain, the last positions are misses.
     """
     nothing = csr_matrix((len(catalog), len(catalog)))
     return _most_similar(catalog, nothing, prompts, k, exclude_history, rules)
@@ -45,8 +45,8 @@ def cooccurrence_lists(
 ) -> NDArray[np.int32]:
     """Items that occur with the history's items in the same users' training prompts: int32 ``[n, k]``.
 
-    Score of item j: the sum of its :func:`similarities` to the history's items. Equal scores, 0 among them, go by
-    popularity; rules and misses as in :func:`popularity_lists`.
+    Score of item j: the sum of its :func:`similarities` to the history's items. Equal scores, 0 among them, are
+    ordered by popularity; rules and misses as in :func:`popularity_lists`.
     """
     return _most_similar(catalog, similarities(catalog, train), prompts, k, exclude_history, rules)
 
@@ -67,11 +67,12 @@ def similarities(catalog: Catalog, train: Prompts) -> csr_matrix:
 
 def _seen(train: Prompts, items: int) -> csr_matrix:
     """0/1 matrix ``[users, items]``: what is in any of a user's rows."""
+    # rows of one user need not stand together: sorted by user, a block of rows holds all that its users have
     user = pa.array(train.user, pa.large_string()).dictionary_encode().indices.to_numpy()
     order = np.argsort(user, kind="stable")
     first_row = offsets_of(np.bincount(user))
     pairs = np.cumsum(np.bincount(user, train.history.lengths + train.targets.lengths))
-    first_user = np.flatnonzero(np.diff(pairs // INTERACTIONS, prepend=-1))
+    first_user = np.flatnonzero(np.diff(pairs // PAIRS_AT_ONCE, prepend=-1))
     parts = [csr_matrix((0, items))]
     for start, stop in pairwise([*first_user, len(pairs)]):  # no user is in two parts
         rows = order[first_row[start] : first_row[stop]]
@@ -91,16 +92,17 @@ def _most_similar(
     """The k items with the largest sum of similarities ``[I, I]`` to the history, equals by popularity."""
     lists = np.full((len(prompts), k), MISS, dtype=np.int32)
     by_popularity = np.argsort(-catalog.popularity, kind="stable")
-    size = max(1, CELLS // len(catalog))
+    size = max(1, SCORES_AT_ONCE // len(catalog))
     for start in range(0, len(prompts), size):
         rows = np.arange(start, min(start + size, len(prompts)))
-        asked = prompts.take(rows)
+        part = prompts.take(rows)
         known, excluded = (
             occurrence(items, np.arange(len(rows)), len(rows), len(catalog))
-            for items in (asked.history, asked.excluded(exclude_history))
+            for items in (part.history, part.excluded(exclude_history))
         )
         scores = (known @ similar).toarray().round(DECIMALS)
         scores[excluded.nonzero()] = -np.inf
+        # columns in order of popularity: among equal scores argmax takes the first one
         lists[rows] = _first_largest(scores[:, by_popularity], by_popularity, k, rules)
     return lists
 
@@ -119,7 +121,7 @@ def _first_largest(
         left = scores[rows, best] > -np.inf
         lists[left, position] = items[best[left]]
         scores[rows, best] = -np.inf
-        if rules is not None:
+        if rules is not None:  # a group that has all it may have takes its other items out
             full = rules.full(lists[:, : position + 1])
             over = rules.members.take(full.flat)
             owner = np.repeat(np.repeat(rows, full.lengths), over.lengths)

@@ -14,7 +14,7 @@ DRAWS = 2**22
 
 @dataclass(frozen=True)
 class Interval:
-    """A mean and its 95 % percentile interval."""
+    """A mean and its 95 % percentile interval, in the unit of the values."""
 
     mean: float
     low: float
@@ -79,6 +79,9 @@ def _interval(value: float, resampled: NDArray[np.float64]) -> Interval:
 
 def mean_interval(values: NDArray[np.float64], users: NDArray, resamples: int, seed: int) -> Interval:
     """Mean over rows, users resampled with replacement (Efron's percentile method).
+
+    A user's rows are not independent, so that whole users are drawn. A resample's mean weighs rows, as the mean of all
+    does: sum of the drawn users' sums over the sum of their counts.
 
     Args:
         values: ``[n]``.

@@ -16,6 +16,7 @@ from blade_dist.rewards.composite import Composite
 from blade_dist.rewards.lists import Lists
 
 KEYS = ("user", "prompt", "policy", "decode", "items")
+"""Columns that are no metric."""
 
 
 def per_user_rows(
@@ -45,7 +46,11 @@ def summarise(rows: pa.Table, lists: dict[tuple[str, str], Lists], decode: str) 
 def differences(
     rows: pa.Table, decode: str, first: str, second: str, resamples: int, seed: int
 ) -> dict[str, dict[str, float]]:
-    """``first`` minus ``second`` per user: mean and 95 % interval of every metric."""
+    """``first`` minus ``second`` per user: mean and 95 % interval of every metric.
+
+    Raises:
+        ValueError: they were not evaluated on the same prompts.
+    """
     by_policy = _by_policy(rows, decode)
     a, b = by_policy[first], by_policy[second]
     if a["prompt"].tolist() != b["prompt"].tolist():
@@ -73,13 +78,13 @@ def render(rows: pa.Table, decode: str, resamples: int, seed: int) -> Table:
     return table
 
 
-def render_differences(title: str, found: dict[str, dict[str, float]]) -> Table:
+def render_differences(title: str, intervals: dict[str, dict[str, float]]) -> Table:
     """One row per metric: mean of the paired differences and its 95 % interval."""
     table = Table(title=title)
     table.add_column("", no_wrap=True)
     table.add_column("mean difference", justify="right")
     table.add_column("95 % interval", justify="right")
-    for name, interval in found.items():
+    for name, interval in intervals.items():
         table.add_row(name, f"{interval['mean']:+.4f}", _range(Interval(**interval)))
     return table
 

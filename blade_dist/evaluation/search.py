@@ -41,14 +41,14 @@ def is_oracle(select: Composite, lists: Lists) -> bool:
 def oracle_parts(composite: Composite, lists: Lists) -> set[str]:
     """Names of the metrics that look at held-out items.
 
-    Found by trying, as a user's own function does not say what it reads: the lists are scored as if all of their own
-    items were held out, and as if the history's were.
+    This is tried out, as a user's function does not say what it reads: the lists are scored as if all of their items
+    were held out, and as if the history's were.
     """
     (_, held_out), (_, seen) = _scored_twice(composite, lists)
     return {name for name, scores in held_out.items() if not np.array_equal(scores, seen[name])}
 
 
 def _scored_twice(composite: Composite, lists: Lists) -> tuple[Scored, Scored]:
-    """With the lists' own items held out, and with the history's."""
-    own, none = replace(lists, targets=Ragged.of(list(lists.items))), replace(lists, targets=lists.history)
-    return composite.score(own), composite.score(none)
+    """With the lists' items held out, and with the history's."""
+    all_hits, no_hit = replace(lists, targets=Ragged.of(list(lists.items))), replace(lists, targets=lists.history)
+    return composite.score(all_hits), composite.score(no_hit)

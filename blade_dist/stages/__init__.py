@@ -1,1 +1,5 @@
-"""The commands' stages, run by the driver: each owns the actors it starts and leaves a whole folder, or nothing."""
+"""One file per command, run by the driver, and what they share; each stage leaves a whole folder, or nothing.
+
+Commands: data, sft, prior, align (``train``), evaluate, export, sweep, run.
+Shared: opened (a run, checked once), actors, fit (learners under Ray Train), constraints, trials (of a sweep), cost.
+"""

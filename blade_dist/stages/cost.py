@@ -38,7 +38,7 @@ class StageSeconds:
     def sitting(self, name: str) -> Iterator[None]:
         """Times the block, which is one sitting of the stage.
 
-        A sitting that was interrupted, by an error or a kill, counts when the stage goes on: the stage took the sum.
+        A sitting that was interrupted, by an error or a kill, counts when the stage is resumed: the stage took the sum.
         A stage that has ended and comes again keeps the longer time, as it is skipped then in no time.
         """
         began, before = time.perf_counter(), self._seconds.get(name + UNFINISHED, 0.0)
@@ -75,7 +75,7 @@ def peak_memory() -> Iterator[list[int]]:
 
 @contextmanager
 def _every(seconds: float, call: Callable[[], None]) -> Iterator[None]:
-    """Calls again and again, from a thread of its own, as long as the block runs."""
+    """Calls again and again, from another thread, as long as the block runs."""
     stop = threading.Event()
 
     def run() -> None:
@@ -92,9 +92,9 @@ def _every(seconds: float, call: Callable[[], None]) -> Iterator[None]:
 
 
 def _held() -> int:
-    own = psutil.Process()
+    driver = psutil.Process()
     total = 0
-    for process in (own, *own.children(recursive=True)):
+    for process in (driver, *driver.children(recursive=True)):
         try:
             total += process.memory_full_info().pss
         except (psutil.NoSuchProcess, psutil.AccessDenied):

@@ -16,7 +16,11 @@ from blade_dist.tracking.say import say
 
 
 def data_stage(config: Config, console: Console) -> None:
-    """Prepares the data where that is not done, and shows the card's counts."""
+    """Prepares the data where that is not done, and shows the card's counts.
+
+    Raises:
+        UserError: a raw file that can't be read; data there of other settings; settings that leave nothing.
+    """
     with ray_runtime(config):
         prepare_data(config)
     card = read_card(config.run.dir / "data") or {}

@@ -49,7 +49,10 @@ TABLE_WIDTH = 160
 def evaluate_stage(run: OpenedRun, checkpoint: Path, against: list[Path], console: Console) -> dict[str, Any]:
     """Writes ``evaluation/per_user.parquet`` and ``summary.json``, prints the tables, returns the summary.
 
-    Differences are the first checkpoint minus the first of ``against``, per user, greedy and sampled.
+    Differences are the first checkpoint minus the first of ``against``, per user, by each way of decoding.
+
+    Raises:
+        UserError: a checkpoint that is missing or of another model; scales of the reward that no prior says yet.
     """
     config, data, reward = run.config, run.data, scaled_reward(run)
     paths = [checkpoint, *against]
@@ -74,6 +77,7 @@ def evaluate_stage(run: OpenedRun, checkpoint: Path, against: list[Path], consol
                 written = served.write(prompts.index, decode)
                 lists[name, decode] = as_lists(written.items[:, 0])
                 illegal[name, decode] = illegal_rates(written.invalid, written.duplicate, config.lists.k)
+            # the reference's: the first of ``against``, or the checkpoint where it stands alone
             if config.evaluate.best_of and name == names[:2][-1]:
                 for search, items in _searches(run, reward, prompts, served.sample(prompts.index)).items():
                     lists[f"{name} {search}", "sampled"] = as_lists(items)
@@ -147,13 +151,13 @@ def _searches(
 ) -> dict[str, NDArray[np.int32]]:
     """The best of the first N lists of each prompt, for every N and by every choice."""
     everything = repeated(prompts, sampled, run.data.catalog)
-    found: dict[str, NDArray[np.int32]] = {}
+    best: dict[str, NDArray[np.int32]] = {}
     for select in filter(None, (search_choice(run.config, run.data), reward)):
         oracle = " (oracle)" if is_oracle(select, everything) else ""
         scores = select.score(everything)[0].reshape(sampled.shape[:2])
         for n in run.config.evaluate.best_of:
-            found.setdefault(f"best of {n}{oracle}", best_of(sampled[:, :n], scores[:, :n]))
-    return found
+            best.setdefault(f"best of {n}{oracle}", best_of(sampled[:, :n], scores[:, :n]))
+    return best
 
 
 def _baselines(run: OpenedRun, prompts: Prompts) -> dict[str, NDArray[np.int32]]:
@@ -207,10 +211,10 @@ def _summary(
     """Greedy numbers by policy, those of the other decodes below their names, and the differences."""
     summary: dict[str, Any] = {}
     for decode in _decodes(config):
-        found = summarise(rows, lists, decode)
-        for policy, numbers in found.items():
+        by_policy = summarise(rows, lists, decode)
+        for policy, numbers in by_policy.items():
             numbers.update(illegal.get((policy, decode), {}))
-        summary |= found if decode == "greedy" else {decode: found}
+        summary |= by_policy if decode == "greedy" else {decode: by_policy}
         if len(names) > 1:
             summary[_difference_key(decode)] = differences(
                 rows, decode, names[0], names[1], config.evaluate.bootstrap, config.run.seed

@@ -21,7 +21,7 @@ from blade_dist.store.files import read_json, whole_folder
 from blade_dist.tracking.listener import StepListener
 
 POLL_S = 1.0
-"""How often the driver asks the tracker for new rows."""
+"""Seconds between two reads of the tracker's new rows."""
 
 
 def check_ranks(workers: int, stage: Path) -> None:
@@ -115,6 +115,7 @@ def _run_rank(given: dict[str, Any]) -> None:
 
 
 def _environment(config: Config, gpus: bool) -> dict[str, str]:
+    """Of the learners' processes."""
     threads = str(config.learner.cpus_per_worker)
     quiet = {"TOKENIZERS_PARALLELISM": "false", "HF_HUB_OFFLINE": os.environ.get("HF_HUB_OFFLINE", "1")}
     # on a CPU: huge pages for PyTorch's tensors, as those of logits are new in every step and fault page by page

@@ -119,12 +119,13 @@ def legal_lists(lists: ListSettings) -> str:
 
 
 def check_metrics(config: Config, data: DataBundle) -> Composite:
-    """The reward, tried on a small batch; so are the metrics of the evaluation, which comes last.
+    """The reward. It is tried on a small batch, and so are all other metrics: evaluation comes last, hours later.
 
     Raises:
         UserError: an unknown metric, or a function of the user's that fails.
     """
     limits = {"reward.at_least": config.reward.at_least, "reward.at_most": config.reward.at_most}
+    # the reward scores them too; these exist so that an error names the setting in which the metric stands
     bounds = [make_composite(config, data, dict.fromkeys(names, 1.0), setting) for setting, names in limits.items()]
     reward = make_composite(config, data, config.reward.scored)
     check_groups([name for name, weight in config.reward.weights.items() if weight], data.catalog, "reward.weights")
@@ -170,5 +171,6 @@ def check_lists(config: Config, data: DataBundle) -> None:
     load_trie(data.codec, RunPaths(config.run.dir).trie)
     room, excluded = room_for_all(items, k, rules), config.lists.exclude_history
     for table in (data.train, data.validation, data.test):
-        if room - table.most_excluded(excluded) < k:  # somebody has had so much that it may not suffice
+        # exact counts take a pass over all prompts; none is needed where the longest history leaves enough
+        if room - table.most_excluded(excluded) < k:
             check_free_items(table.rows(np.arange(len(table))), items, k, excluded, rules)

@@ -26,7 +26,7 @@ from blade_dist.tracking.say import say
 from blade_dist.training.prompter import Prompter
 
 CHUNK = 256
-"""Prompts between two saves."""
+"""Prompts between two saves: what an interruption costs at most."""
 
 PILOT = 256
 """Prompts whose lists say how much each metric differs, where the reward is normalised."""
@@ -111,7 +111,7 @@ def build_prior(run: OpenedRun, pool: EnginePool, reward: Any, console: Console)
     cold, constrained = np.setdiff1d(run.rows, run.warm), config.reward.constrained
     if not config.prior.cold_size and len(unknown := np.setdiff1d(cold, writer.done())):
         nothing = np.full((len(unknown), config.prior.size), np.nan)
-        writer.add(unknown, nothing, dict.fromkeys(constrained, nothing))
+        writer.add(unknown, nothing, dict.fromkeys(constrained, nothing))  # a row each, so that the prior is whole
     done = writer.done()
     missing = [*_chunks(run.warm, done, config.prior.size), *_chunks(cold, done, config.prior.cold_size)]
     with Progress(*Progress.get_default_columns()[:-1], TimeRemainingColumn(), console=console) as progress:
@@ -138,6 +138,8 @@ def pilot_prompts(seed: int, rows: NDArray[np.int64], users: NDArray[np.int64]) 
     shuffled = np.random.default_rng(stable_seed(seed, "pilot")).permutation(len(rows))
     by_user = np.argsort(users[shuffled], kind="stable")
     first = np.flatnonzero(np.diff(users[shuffled][by_user], prepend=-1))
+    # visit[i]: how many prompts of the same user come before the i-th in the drawn order. Users [A A B A]: [0 1 0 2];
+    # sorted by it, every user's first prompt comes before anybody's second
     visit = np.empty(len(rows), dtype=np.int64)
     visit[by_user] = ranges(0, np.diff(first, append=len(rows)))
     return np.sort(rows[shuffled[np.argsort(visit, kind="stable")[:PILOT]]])

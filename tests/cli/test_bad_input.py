@@ -12,7 +12,7 @@ from tests.helpers.program import Program
 
 
 def table_log(folder: Path, rows: str, header: str = "user,item,time") -> list[str]:
-    """Arguments for a CSV log of one's own."""
+    """Arguments for a user's CSV log."""
     (folder / "log.csv").write_text(f"{header}\n{rows}")
     items = "\n".join(f"i{n},title {n},a" for n in range(30))
     (folder / "items.csv").write_text(f"item,title,genre\n{items}\n")

@@ -45,27 +45,27 @@ def plainly(train: Prompts, history: list[int], excluded: list[int], k: int) -> 
 @given(st.integers(0, 2**16), st.integers(1, ITEMS + 2), st.sampled_from([True, False, "shown"]))
 def test_cooccurrence_is_its_definition(seed: int, k: int, exclude_history: ExcludeHistory) -> None:
     rng = np.random.default_rng(seed)
-    train, asked = draw_prompts(rng, 12, users=5), draw_prompts(rng, 4, users=4)
-    found = cooccurrence_lists(make_catalog(), train, asked, k, exclude_history)
+    train, prompts = draw_prompts(rng, 12, users=5), draw_prompts(rng, 4, users=4)
+    found = cooccurrence_lists(make_catalog(), train, prompts, k, exclude_history)
     assert found.dtype == np.int32
-    for row in range(len(asked)):
-        history, seen = asked.history[row].tolist(), asked.seen[row].tolist()
+    for row in range(len(prompts)):
+        history, seen = prompts.history[row].tolist(), prompts.seen[row].tolist()
         excluded = {True: seen, False: [], "shown": history}[exclude_history]
         assert found[row].tolist() == plainly(train, history, excluded, k)
 
 
-def test_what_never_occurs_with_the_history_goes_by_popularity() -> None:
-    train, asked = made_prompts([[9]], [[11]], ["a"]), made_prompts([[9]], [[0]], ["b"])
-    assert cooccurrence_lists(make_catalog(), train, asked, 4, exclude_history=True).tolist() == [[11, 0, 1, 2]]
+def test_what_never_occurs_with_the_history_is_ordered_by_popularity() -> None:
+    train, prompts = made_prompts([[9]], [[11]], ["a"]), made_prompts([[9]], [[0]], ["b"])
+    assert cooccurrence_lists(make_catalog(), train, prompts, 4, exclude_history=True).tolist() == [[11, 0, 1, 2]]
 
 
 @pytest.mark.parametrize("cells", [1, 3 * ITEMS, 10**6])
 def test_the_size_of_a_batch_changes_nothing(cells: int, monkeypatch: pytest.MonkeyPatch) -> None:
     rng = np.random.default_rng(3)
-    train, asked = draw_prompts(rng, 20, users=8), draw_prompts(rng, 7, users=8)
-    expected = cooccurrence_lists(make_catalog(), train, asked, 5, exclude_history=True)
-    monkeypatch.setattr(baselines, "CELLS", cells)
-    np.testing.assert_array_equal(cooccurrence_lists(make_catalog(), train, asked, 5, exclude_history=True), expected)
+    train, prompts = draw_prompts(rng, 20, users=8), draw_prompts(rng, 7, users=8)
+    expected = cooccurrence_lists(make_catalog(), train, prompts, 5, exclude_history=True)
+    monkeypatch.setattr(baselines, "SCORES_AT_ONCE", cells)
+    np.testing.assert_array_equal(cooccurrence_lists(make_catalog(), train, prompts, 5, exclude_history=True), expected)
 
 
 def test_an_earlier_window_counts() -> None:
@@ -82,7 +82,7 @@ def test_the_size_of_a_piece_changes_nothing(seed: int, size: int) -> None:
     train = draw_prompts(np.random.default_rng(seed), 20, users=8)
     expected = similarities(make_catalog(), train).toarray()
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(baselines, "INTERACTIONS", size)
+        patch.setattr(baselines, "PAIRS_AT_ONCE", size)
         np.testing.assert_array_equal(similarities(make_catalog(), train).toarray(), expected)
 
 
@@ -92,20 +92,20 @@ def test_without_training_rows_nothing_is_alike() -> None:
 
 
 def test_a_catalog_that_is_used_up_leaves_misses() -> None:
-    asked = made_prompts([np.arange(ITEMS - 2)], [[0]])
-    excluded = popularity_lists(make_catalog(), asked, 4, exclude_history=True)
+    prompts = made_prompts([np.arange(ITEMS - 2)], [[0]])
+    excluded = popularity_lists(make_catalog(), prompts, 4, exclude_history=True)
     assert excluded.tolist() == [[ITEMS - 2, ITEMS - 1, MISS, MISS]]
 
 
 def test_prompts_are_left_as_they_were() -> None:
     """Histories are slices of a read-only file, oldest first."""
     rng = np.random.default_rng(0)
-    train, asked = draw_prompts(rng, 9, users=4), draw_prompts(rng, 3, users=4)
-    before = asked.history.flat.copy()
-    for rows in (train.history, train.targets, asked.history):
+    train, prompts = draw_prompts(rng, 9, users=4), draw_prompts(rng, 3, users=4)
+    before = prompts.history.flat.copy()
+    for rows in (train.history, train.targets, prompts.history):
         rows.flat.flags.writeable = False
-    cooccurrence_lists(make_catalog(), train, asked, 3, exclude_history=True)
-    np.testing.assert_array_equal(asked.history.flat, before)
+    cooccurrence_lists(make_catalog(), train, prompts, 3, exclude_history=True)
+    np.testing.assert_array_equal(prompts.history.flat, before)
 
 
 def test_no_prompts_no_lists() -> None:

@@ -17,10 +17,10 @@ from tests.helpers.catalogs import ITEMS, made_prompts, make_catalog
 
 
 def test_popularity_is_the_same_for_all_but_the_history() -> None:
-    asked = made_prompts([[2], [5]], [[1], [1]], seen=[[0, 2], [5]])
-    assert popularity_lists(make_catalog(), asked, 3, exclude_history=True).tolist() == [[1, 3, 4], [0, 1, 2]]
-    assert popularity_lists(make_catalog(), asked, 3, exclude_history=False).tolist() == [[0, 1, 2]] * 2
-    shown = popularity_lists(make_catalog(), asked, 3, exclude_history="shown")
+    prompts = made_prompts([[2], [5]], [[1], [1]], seen=[[0, 2], [5]])
+    assert popularity_lists(make_catalog(), prompts, 3, exclude_history=True).tolist() == [[1, 3, 4], [0, 1, 2]]
+    assert popularity_lists(make_catalog(), prompts, 3, exclude_history=False).tolist() == [[0, 1, 2]] * 2
+    shown = popularity_lists(make_catalog(), prompts, 3, exclude_history="shown")
     assert shown.tolist() == [[0, 1, 3], [0, 1, 2]]
 
 
@@ -35,10 +35,10 @@ def test_cooccurrence_by_hand() -> None:
 
 def test_interval_matches_scipy() -> None:
     values = np.random.default_rng(0).gamma(2, 1, 300)
-    own = mean_interval(values, np.arange(300), 4000, seed=1)
+    interval = mean_interval(values, np.arange(300), 4000, seed=1)
     peer = stats.bootstrap((values,), np.mean, n_resamples=4000, method="percentile", rng=2).confidence_interval
-    assert own.mean == values.mean()
-    np.testing.assert_allclose([own.low, own.high], [peer.low, peer.high], rtol=0.01)
+    assert interval.mean == values.mean()
+    np.testing.assert_allclose([interval.low, interval.high], [peer.low, peer.high], rtol=0.01)
 
 
 def test_users_are_resampled_whole() -> None:
@@ -72,13 +72,15 @@ def test_corpus_metrics_by_hand() -> None:
 
 def test_the_table_is_recomputed_from_its_rows() -> None:
     catalog = make_catalog()
-    asked = made_prompts([[1], [2], [3]], [[4], [5], [6]])
+    prompts = made_prompts([[1], [2], [3]], [[4], [5], [6]])
     reward = Composite({"hr@2": 1.0, "ild@2": 0.5}, catalog, 2)
     lists = {
-        (name, "greedy"): Lists(np.array(items, np.int32), asked.targets, asked.history, catalog)
+        (name, "greedy"): Lists(np.array(items, np.int32), prompts.targets, prompts.history, catalog)
         for name, items in (("a", [[4, 7], [5, 8], [0, 1]]), ("b", [[4, 7], [0, 1], [0, 1]]))
     }
-    rows = pa.concat_tables(per_user_rows(name, d, asked, batch, reward, reward) for (name, d), batch in lists.items())
+    rows = pa.concat_tables(
+        per_user_rows(name, d, prompts, batch, reward, reward) for (name, d), batch in lists.items()
+    )
     assert rows.column_names[:6] == ["user", "prompt", "policy", "decode", "items", "reward"]
     summary = summarise(rows, lists, "greedy")
     np.testing.assert_allclose(summary["a"]["hr@2"], 2 / 3)

@@ -19,7 +19,7 @@ def test_the_best_list_of_each_prompt_is_taken() -> None:
     np.testing.assert_array_equal(best_of(ITEMS, scores), [[3, 4], [4, 5]])
 
 
-def test_equal_lists_go_by_their_order() -> None:
+def test_among_equal_lists_the_first_is_taken() -> None:
     np.testing.assert_array_equal(best_of(ITEMS, np.zeros((2, 2))), ITEMS[:, 0])
 
 

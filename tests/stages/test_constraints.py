@@ -46,7 +46,7 @@ def own_metric(lists: Any) -> np.ndarray:
     return lists.hits.mean(axis=1)
 
 
-def test_metrics_that_look_at_held_out_items_are_found(small: DataBundle, tmp_path: Path) -> None:
+def test_metrics_that_look_at_held_out_items_are_oracles(small: DataBundle, tmp_path: Path) -> None:
     own = f"{__name__}:own_metric"
     limits = (f"reward.at_least={{ndcg@3: 0, ild@3: 0, '{own}': 0}}", "reward.at_most={mgu@3: 1, mrr@2: 1}")
     config = loads(tmp_path, "reward.weights={hr@3: 1}", *limits)

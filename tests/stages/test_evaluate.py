@@ -63,7 +63,7 @@ def test_checkpoints_are_compared(settings: Config) -> None:
 
 
 def test_best_of_n_is_the_best_of_what_the_reference_samples(settings: Config) -> None:
-    """It goes up with N by what it chooses by; a choice by the held-out items is an oracle."""
+    """It rises with N in the metric that it chooses by; a choice by the held-out items is an oracle."""
     rows = pq.read_table(RunPaths(settings.run.dir).evaluation / "per_user.parquet").to_pandas()
     means = rows[rows["decode"] == "sampled"].groupby("policy")[["reward", "ild@3"]].mean()
     blind, oracle = ([f"sft best of {n}{mark}" for n in (2, 4)] for mark in ("", " (oracle)"))
@@ -74,7 +74,7 @@ def test_best_of_n_is_the_best_of_what_the_reference_samples(settings: Config) -
 
 
 def test_an_export_serves(settings: Config, tiny_data: DataBundle, tmp_path: Path) -> None:
-    """The folder answers in transformers and in a vLLM of its own, with the same list."""
+    """The folder answers in transformers and in a vLLM started apart, with the same list."""
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
     paths = RunPaths(settings.run.dir)

@@ -1,4 +1,4 @@
-"""Which prompts say how much each metric differs, and which metrics are asked."""
+"""Which prompts say how much each metric differs, and whose spread is measured."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ class Reward:
     """Scores rows: each metric is a function of row and list number."""
 
     def __init__(self, metrics: dict[str, Any]) -> None:
-        self.asked: list[np.ndarray] = []
+        self.scored: list[np.ndarray] = []
         self.scales: dict[str, float] = {}
         self._metrics = metrics
         self.score, self.rescale = Remote(self._score), Remote(self._rescale)
@@ -67,7 +67,7 @@ class Reward:
         self.scales = dict(scales)
 
     def _score(self, rows: np.ndarray) -> Rewards:
-        self.asked.append(rows)
+        self.scored.append(rows)
         parts = {name: metric(rows[:, None], np.arange(4)) for name, metric in self._metrics.items()}
         return Rewards(rows, parts["ndcg@3"], parts, np.zeros(len(rows), np.uint64))
 
@@ -108,7 +108,7 @@ def test_scales_are_of_the_drawn_prompts_and_of_the_metrics_with_a_weight(tmp_pa
     config = config_of(tmp_path, "{ndcg@3: 1.0, hr@3: 0.0}")
     reward = Reward({"ndcg@3": metric_of_a_few_users, "hr@3": metric_without_spread, "mrr@3": metric_without_spread})
     prior = build(config, reward)
-    pilot = reward.asked[0]
+    pilot = reward.scored[0]
     np.testing.assert_array_equal(pilot, pilot_prompts(config.run.seed, np.arange(40), np.arange(40)))
     assert pilot.max() >= 20
     expected = np.sqrt((pilot >= 20).mean() * np.var(np.arange(4)))

@@ -49,7 +49,7 @@ class Seen:
         self.trial_id, self.config = name, {"name": name}
 
 
-def test_a_bad_trial_is_asked_to_stop_also_by_one_of_an_earlier_sweep(tmp_path: Path) -> None:
+def test_a_bad_trial_is_to_stop_also_by_one_of_an_earlier_sweep(tmp_path: Path) -> None:
     config = load_config(None, ["train.steps=8"])
     trials = {name: trial_of(config, tmp_path / name) for name in ("earlier", "good", "bad")}
     scheduler = Halving(trials, "reward")
@@ -63,9 +63,9 @@ def test_a_bad_trial_is_asked_to_stop_also_by_one_of_an_earlier_sweep(tmp_path: 
     assert json.loads(trials["bad"].stop_note.read_text()) == {"by": "reward", "step": 2, "value": 0.4}
 
 
-@pytest.mark.parametrize(("by", "asked"), [("reward", [True]), ("validation", [])])
+@pytest.mark.parametrize(("by", "stops"), [("reward", [True]), ("validation", [])])
 def test_a_note_stops_a_trial_of_its_own_criterion_only(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, by: Criterion, asked: list[bool]
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, by: Criterion, stops: list[bool]
 ) -> None:
     monkeypatch.setattr("blade_dist.stages.trials.tune.report", lambda _: None)
     trial = trial_of(BASE, tmp_path, by)
@@ -73,7 +73,7 @@ def test_a_note_stops_a_trial_of_its_own_criterion_only(
     stopped: list[bool] = []
     with TrialListener(trial, lambda: stopped.append(True)) as rows:
         rows.update(2, {"reward": 0.4})
-    assert stopped == asked
+    assert stopped == stops
 
 
 class Unopened:
@@ -160,21 +160,21 @@ def test_a_point_that_was_stopped_by_another_criterion_runs_on(tmp_path: Path, m
     assert sweep.ran == ["posterior.tau=0.1"]
 
 
-def test_the_first_thing_that_went_wrong_is_told() -> None:
+def test_the_first_cause_is_reported() -> None:
     outer = RuntimeError("the trial failed\nTraceback ...")
     assert first_line(outer) == "the trial failed"
     outer.__cause__ = UserError("posterior.tau: no\nmore")
     assert first_line(outer) == "posterior.tau: no"
     assert first_line(KeyError()) == "KeyError"
-    told = UserError("reward.weights x: raised ValueError: 3")
-    told.__cause__ = ValueError("3")
-    assert first_line(told) == "reward.weights x: raised ValueError: 3"
+    refused = UserError("reward.weights x: raised ValueError: 3")
+    refused.__cause__ = ValueError("3")
+    assert first_line(refused) == "reward.weights x: raised ValueError: 3"
 
 
-def test_a_learner_s_reason_is_told() -> None:
+def test_a_learner_s_reason_is_reported() -> None:
     closed, reason = RuntimeError("connection closed by peer"), UserError("reward.at_least ndcg@5: no")
-    asked = RayTaskError("estimate", "Traceback ...", reason).as_instanceof_cause()
-    for failures in ({0: closed, 1: reason}, {0: closed, 1: asked}):
+    wrapped = RayTaskError("estimate", "Traceback ...", reason).as_instanceof_cause()
+    for failures in ({0: closed, 1: reason}, {0: closed, 1: wrapped}):
         group = cloudpickle.loads(cloudpickle.dumps(WorkerGroupError("rank 0: Traceback ...", failures)))
         assert first_line(group) == str(reason)
         assert first_line(ControllerError(group)) == str(reason)
@@ -266,10 +266,10 @@ def test_a_sweep_ends_with_a_table(swept: tuple[Config, list[Outcome]]) -> None:
     assert STEPS / 4 <= len(worst.rows) < STEPS
     folder = config.run.dir / "sweep"
     assert pq.read_table(folder / "results.parquet")["learner.lr"].to_pylist() == [1e-3, 2e-3]
-    own = RunPaths(folder / best.point.folder)
-    assert (own.policy("blade") / "model.safetensors").is_file()
+    paths = RunPaths(folder / best.point.folder)
+    assert (paths.policy("blade") / "model.safetensors").is_file()
     assert not RunPaths(folder / worst.point.folder).policy("blade").exists()
-    assert own.prior.is_symlink()
+    assert paths.prior.is_symlink()
     assert not (folder / ".tune").exists()
 
 
@@ -280,8 +280,8 @@ def test_a_sweep_leaves_nothing_running(swept: tuple[Config, list[Outcome]]) -> 
     assert running() == []
 
 
-OWN = ("Engine", "RayTrainWorker", "StepPipeline", "_StoredEstimator", "_StoredScorer", "StepLog", "ImplicitFunc")
-"""How the processes of a trial are called; Ray keeps some of its own for later use."""
+PROCESSES = ("Engine", "RayTrainWorker", "StepPipeline", "_StoredEstimator", "_StoredScorer", "StepLog", "ImplicitFunc")
+"""Names of the processes of a trial; Ray keeps some others for later use."""
 
 
 def running() -> list[str]:
@@ -289,7 +289,7 @@ def running() -> list[str]:
     found = [name for name, group in placement_group_table().items() if group["state"] != "REMOVED"]
     for process in psutil.Process().children(recursive=True):
         with suppress(psutil.NoSuchProcess):
-            found += [title for title in process.cmdline()[:1] if title.removeprefix("ray::").startswith(OWN)]
+            found += [title for title in process.cmdline()[:1] if title.removeprefix("ray::").startswith(PROCESSES)]
     return found
 
 

@@ -12,6 +12,7 @@ import pytest
 from transformers import GPT2Config, GPT2LMHeadModel
 
 from blade_dist.data.bundle import DataBundle, load_own_data
+from blade_dist.errors import UserError
 from blade_dist.posterior.prior import PriorWriter
 from blade_dist.rewards.lists import Lists
 from blade_dist.settings import Config
@@ -85,6 +86,21 @@ def test_a_wrong_metric(ready: Program, command: str, setting: str, message: str
 )
 def test_a_wrong_rule(ready: Program, command: str, setting: str, message: str) -> None:
     assert message in ready.fails(command, *ready.needs(command), "--set", setting)
+
+
+@pytest.mark.parametrize("command", ["prior", "train", "evaluate"])
+def test_adapters_for_layers_that_are_not_there(ready: Program, command: str) -> None:
+    said = ready.fails(command, *ready.needs(command), "--set", "learner.lora.modules=[nothing]")
+    assert said.startswith("error: learner.lora.modules")
+
+
+def test_a_run_under_other_settings_shares_what_is_on_disk_and_is_checked_again(ready: Program) -> None:
+    run = open_run(ready.config)
+    fewer = run.under(load_config(ready.folder / "config.yaml", ["train.prompts=9"]))
+    assert (fewer.data is run.data, len(fewer.rows), len(run.rows) > 9) == (True, 9, True)
+    assert fewer.prior_stamp == run.prior_stamp
+    with pytest.raises(UserError, match="unknown metric; did you mean"):
+        run.under(load_config(ready.folder / "config.yaml", ["reward.weights={ndgc@3: 1.0}"]))
 
 
 def test_stamps_know_what_lists_depend_on(ready: Program) -> None:

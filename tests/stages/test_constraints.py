@@ -137,6 +137,18 @@ def test_a_floor_out_of_reach_locks_nothing(
     assert (read_json(run.paths.target("blade") / "stage.json") or {})["done"]
 
 
+def test_the_prior_is_opened_once(small: DataBundle, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    run, opened_files, load = Run(tmp_path, small, monkeypatch, has_prior=True), [], Prior.load
+
+    def counted(path: Path, stamp: dict[str, Any]) -> Prior:
+        opened_files.append(path)
+        return load(path, stamp)
+
+    monkeypatch.setattr(Prior, "load", counted)
+    run.align("reward.at_least={ndcg@3: 0.2}")
+    assert opened_files == [run.paths.prior]
+
+
 def test_a_floor_above_a_prompt_s_own_lists_is_a_warning(
     small: DataBundle, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -58,14 +58,16 @@ def sft_stamp(config: Config, data: DataBundle) -> str:
     Most of ``learner`` is the alignment's alone: rate and decay are those of ``sft``, see
     :func:`blade_dist.training.sft.sft_learner`. The ZeRO stage counts, as it says how a checkpoint is cut.
     """
+    # left out where they are the defaults, so that models of earlier versions, whose stamps had none, stay valid
+    optimizer = config.learner.model_dump(include={"betas", "clip_grad", "zero_stage"}, exclude_defaults=True)
     return fingerprint(
         config.model,
         config.sft,
-        config.learner.model_dump(include={"betas", "clip_grad", "zero_stage"}),
         config.run.seed,
         config.lists.k,
         data.codec.fingerprint(),
         data.train.fingerprint(),
+        *([optimizer] if optimizer else []),
     )
 
 

@@ -1,4 +1,4 @@
-"""The settings with their meaning: a YAML file of settings, each below a comment that says what it does."""
+"""The settings as a YAML file, each below a comment with its effect and when to change it."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def explain_config(config: Config, names: Sequence[str] = ()) -> str:
         names: sections and full names of settings, to which it is restricted; none is everything.
 
     Raises:
-        UserError: a name that there is not, with the nearest one.
+        UserError: an unknown name, with the nearest one.
     """
     known = [path for path, _ in every_field()]
     wanted = [_known(name, known) for name in names]

@@ -62,10 +62,11 @@ def change(tree: dict[str, Any], name: str, value: object) -> None:
     A mapping that the tree does not have yet, as ``reward.weights``, starts with its default.
 
     Raises:
-        UserError: a part of the name is a value there, no section.
+        UserError: a part of the name is a value in the tree, no section.
     """
     *sections, key = setting_path(name)
     node: Any = Config
+    # an unknown section is made as it stands: the check of the whole tree refuses it with the nearest name
     for section in sections:
         field = fields_of(node).get(section)
         node = None if field is None else field.annotation

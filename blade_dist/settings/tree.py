@@ -105,7 +105,10 @@ class Config(Section):
     @model_validator(mode="after")
     def _consistent(self) -> Config:
         if self.posterior.carry and self.reward.constrained:
-            raise ValueError("posterior.carry: earlier evidence has no place beside reward.at_least or reward.at_most")
+            raise ValueError(
+                "posterior.carry: earlier evidence has no place beside reward.at_least or reward.at_most; leave one "
+                "of the two out"
+            )
         if self.train.patience and not self.train.validation_prompts:
             raise ValueError("train.patience: needs train.validation_prompts, whose reward it watches")
         if self.train.validation_prompts and self.reward.constrained:
@@ -116,16 +119,20 @@ class Config(Section):
         if self.evaluate.beam_width and self.lists.constrain == "none":
             raise ValueError("evaluate.beam_width: beam search needs lists.constrain = catalog")
         if "{history}" not in self.codec.prompt:
-            raise ValueError("codec.prompt: the text has no {history}")
+            raise ValueError("codec.prompt: the text has no {history}; write it where the user's items are to stand")
         if self.data.targets < self.lists.k:
             raise ValueError(
                 f"data.targets: {self.data.targets} held-out items per prompt are too few for lists of lists.k = "
                 f"{self.lists.k} items; raise data.targets or lower lists.k"
             )
         if self.data.source in ("movielens", "amazon", "table") and self.data.path is None:
-            raise ValueError(f"data.path: needed where data.source is {self.data.source}")
+            raise ValueError(
+                f"data.path: required where data.source is {self.data.source}; give the folder or file of the log"
+            )
         if self.data.source in ("amazon", "table") and self.data.items is None:
-            raise ValueError(f"data.items: needed where data.source is {self.data.source}")
+            raise ValueError(
+                f"data.items: required where data.source is {self.data.source}; give the file of the items"
+            )
         return self
 
     @model_validator(mode="after")
@@ -191,6 +198,7 @@ class Config(Section):
         if self.target == "bond":
             return self.bond.beta + self.bond.gamma
         given = self.learner.kl_coef
+        # advantages are of log F, not of (N - 1) log F: the N - 1 of Best-of-N's objective divides the KL instead
         return 1.0 / (self.learner.bon_n - 1) if given is None else given
 
     @property

@@ -55,7 +55,7 @@ def align(target: str) -> tuple[float, np.ndarray]:
     return float((softmax(logits) * ndcg).sum(axis=1).mean()), shares
 
 
-def test_static_stalls_where_blade_goes_on() -> None:
+def test_static_stalls_where_blade_does_not() -> None:
     (static, static_shares), (blade, blade_shares) = align("static"), align("blade")
     assert (blade_shares == 1).all()
     assert static_shares[:5].min() > 0.9

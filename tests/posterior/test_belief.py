@@ -27,11 +27,11 @@ def world(shift: float = 0.0, levels: int | None = None) -> tuple[np.ndarray, np
 def test_leave_one_out_is_the_share_of_the_others(seed: int, group: int) -> None:
     rewards = np.random.default_rng(seed).integers(0, 4, (3, group)).astype(float)
     for strictly, compare in ((False, np.less_equal), (True, np.less)):
-        found = leave_one_out(share(rewards, rewards, strictly=strictly), group, strictly=strictly)
+        result = leave_one_out(share(rewards, rewards, strictly=strictly), group, strictly=strictly)
         for row in range(3):
             for i in range(group):
                 expected = compare(np.delete(rewards[row], i), rewards[row, i]).mean()
-                assert found[row, i] == pytest.approx(expected)
+                assert result[row, i] == pytest.approx(expected)
 
 
 @pytest.mark.parametrize("levels", [None, 4])
@@ -52,9 +52,9 @@ def test_a_policy_that_has_moved_is_not_calibrated_under_the_static_prior_alone(
 
 
 def test_drift_grows_with_the_distance_from_the_reference() -> None:
-    found = [float(believe(*world(shift=shift), SETTINGS)["drift"].mean()) for shift in (0.0, 1.0, 3.0)]
-    assert found == sorted(found)
-    assert found[2] > 2 * found[0]
+    result = [float(believe(*world(shift=shift), SETTINGS)["drift"].mean()) for shift in (0.0, 1.0, 3.0)]
+    assert result == sorted(result)
+    assert result[2] > 2 * result[0]
 
 
 def test_the_band_is_scipys() -> None:
@@ -64,9 +64,9 @@ def test_the_band_is_scipys() -> None:
     low, high = beta.interval(0.95, a, b)
     np.testing.assert_allclose(believe(rewards, reference, SETTINGS)["band"], (high - low).mean(axis=1), rtol=1e-6)
 
-    found = believe(rewards, reference, SETTINGS)
-    np.testing.assert_allclose(found["band_low"], low.mean(axis=1), rtol=1e-6)
-    np.testing.assert_allclose(found["band_high"], high.mean(axis=1), rtol=1e-6)
+    result = believe(rewards, reference, SETTINGS)
+    np.testing.assert_allclose(result["band_low"], low.mean(axis=1), rtol=1e-6)
+    np.testing.assert_allclose(result["band_high"], high.mean(axis=1), rtol=1e-6)
 
 
 def evidence(rng: np.random.Generator, rows: int, shift: float = 0.0) -> Evidence:
@@ -80,7 +80,7 @@ def test_carried_evidence_counts_by_its_weight_beside_the_others(seed: int, grou
     if levels is not None:
         rewards, reference = np.round(levels * rewards) / levels, np.round(levels * reference) / levels
         carried = Evidence(np.round(levels * carried.values) / levels, carried.weights)
-    found = believe(rewards, reference, SETTINGS, carried)
+    result = believe(rewards, reference, SETTINGS, carried)
     others = np.empty(rewards.shape)
     for row, i in np.ndindex(rewards.shape):
         values = np.concatenate([np.delete(rewards[row], i), carried.values[row]])
@@ -89,10 +89,10 @@ def test_carried_evidence_counts_by_its_weight_beside_the_others(seed: int, grou
     prior = share(rewards, reference)
     a, b = posterior(prior, others, SETTINGS)
     low, high = beta.interval(0.95, a, b)
-    np.testing.assert_allclose(found["band_low"], low.mean(axis=1), rtol=1e-6)
-    np.testing.assert_allclose(found["band_high"], high.mean(axis=1), rtol=1e-6)
+    np.testing.assert_allclose(result["band_low"], low.mean(axis=1), rtol=1e-6)
+    np.testing.assert_allclose(result["band_high"], high.mean(axis=1), rtol=1e-6)
     drift = np.abs(a / (a + b) - (32 * prior + 0.5) / 33).mean(axis=1)
-    np.testing.assert_allclose(found["drift"], drift, atol=1e-12)
+    np.testing.assert_allclose(result["drift"], drift, atol=1e-12)
 
 
 def test_carried_evidence_of_where_the_policy_is_makes_the_belief_better() -> None:
@@ -107,11 +107,11 @@ def test_carried_evidence_of_where_the_policy_is_makes_the_belief_better() -> No
 
 
 def test_histogram_by_hand() -> None:
-    found = pit_histogram(np.array([[0.05, 0.5]]), np.array([[0.25, 0.5]]))
+    result = pit_histogram(np.array([[0.05, 0.5]]), np.array([[0.25, 0.5]]))
     expected = np.zeros(BINS)
     expected[:3] = np.array([0.05, 0.1, 0.05]) / 0.2 / 2  # spread from 0.05 to 0.25
     expected[5] = 0.5  # a step at 0.5 is in the bin that begins there
-    np.testing.assert_allclose(found[0], expected, atol=1e-9)
+    np.testing.assert_allclose(result[0], expected, atol=1e-9)
 
 
 def test_miscalibration_is_a_distance_from_uniform() -> None:

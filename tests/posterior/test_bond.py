@@ -12,8 +12,8 @@ from blade_dist.posterior.targets.bond import PENALTY, centred_advantage, jbond_
 
 @given(st.lists(st.integers(0, 5), min_size=2, max_size=6), st.integers(0, 5), st.integers(0, 5))
 def test_only_a_list_worse_than_both_is_fined(group: list[int], first: int, second: int) -> None:
-    found = jbond_reward(np.array([group], float), np.array([[first, second]], float))
-    assert found.tolist() == [[-np.log(16) if r < first and r < second else 0.0 for r in group]]
+    result = jbond_reward(np.array([group], float), np.array([[first, second]], float))
+    assert result.tolist() == [[-np.log(16) if r < first and r < second else 0.0 for r in group]]
 
 
 @pytest.mark.parametrize("quantile", [0.0, 0.2, 0.5, 0.9, 1.0])

@@ -42,8 +42,8 @@ def rows_of(prior: Prior, prompts: Sequence[int] | np.ndarray) -> np.ndarray:
 
 def test_estimates_are_the_pure_function(prior: Prior) -> None:
     rewards = batch([9, 2])
-    found = Estimator(prior, SETTINGS, "blade", "std", carry=0).estimate(1, 0, rewards)
-    np.testing.assert_allclose(found.proxy, proxy_reward(rewards.total, rows_of(prior, rewards.prompt), SETTINGS))
+    result = Estimator(prior, SETTINGS, "blade", "std", carry=0).estimate(1, 0, rewards)
+    np.testing.assert_allclose(result.proxy, proxy_reward(rewards.total, rows_of(prior, rewards.prompt), SETTINGS))
     static = Estimator(prior, SETTINGS, "static", "std", carry=0).estimate(1, 0, rewards)
     expected = proxy_reward(rewards.total, rows_of(prior, rewards.prompt), replace(SETTINGS, tau=0))
     np.testing.assert_array_equal(static.proxy, expected)
@@ -82,11 +82,11 @@ def test_what_is_said_of_the_posterior_is_of_the_one_with_the_carried_evidence(p
     estimator = Estimator(prior, SETTINGS, "blade", "std", carry=0.5)
     earlier, now = batch([5, 2], seed=0, digest=1), batch([5, 2], seed=1, digest=3)
     estimator.estimate(1, 0, earlier)
-    found = estimator.estimate(1, 1, now).report
+    result = estimator.estimate(1, 1, now).report
     carried = Evidence(earlier.total, np.full((2, 4), 0.5))
     reference = rows_of(prior, now.prompt)
     for name, expected in believe(now.total, reference, SETTINGS, carried).items():
-        np.testing.assert_allclose(found[f"posterior/{name}"], expected)
+        np.testing.assert_allclose(result[f"posterior/{name}"], expected)
 
 
 def test_restore_brings_the_saved_state_back(prior: Prior) -> None:
@@ -186,9 +186,9 @@ def test_auto_tau_is_restored_with_the_state_and_counts_a_retry_once(prior: Prio
 
 def test_auto_tau_is_the_posterior_with_the_likeliest_strength(prior: Prior) -> None:
     rewards = batch([5, 9, 2])
-    found = auto(prior).estimate(0, 0, rewards)
-    settings = replace(SETTINGS, tau=found.report["posterior/tau"][0], strength=found.report["posterior/strength"][0])
-    np.testing.assert_allclose(found.proxy, proxy_reward(rewards.total, rows_of(prior, rewards.prompt), settings))
+    result = auto(prior).estimate(0, 0, rewards)
+    settings = replace(SETTINGS, tau=result.report["posterior/tau"][0], strength=result.report["posterior/strength"][0])
+    np.testing.assert_allclose(result.proxy, proxy_reward(rewards.total, rows_of(prior, rewards.prompt), settings))
 
 
 def test_auto_tau_begins_at_the_configured_strength_where_all_prompts_are_cold(tmp_path: Path) -> None:
@@ -217,11 +217,11 @@ def test_a_cold_prompt_shares_the_pooled_prior(tmp_path: Path) -> None:
     pooled = np.sort(np.concatenate([warm.ravel(), half[0, :3]]))
     np.testing.assert_array_equal(np.sort(prior.rewards.flat[prior.pool]), pooled)
     rewards = batch([7, 8, 0])
-    found = Estimator(prior, SETTINGS, "static", "std", carry=0.0).estimate(0, 0, rewards)
+    result = Estimator(prior, SETTINGS, "static", "std", carry=0.0).estimate(0, 0, rewards)
     of_pool = (pooled <= rewards.total[..., None]).mean(axis=2)
     own = (half[0, :3] <= rewards.total[1][:, None]).mean(axis=1)
     shares = np.stack([of_pool[0], (own + of_pool[1]) / 2, (warm[0] <= rewards.total[2][:, None]).mean(axis=1)])
-    np.testing.assert_allclose(found.proxy, np.log((6 * shares + 0.5) / 7))
+    np.testing.assert_allclose(result.proxy, np.log((6 * shares + 0.5) / 7))
 
 
 def test_auto_tau_reads_the_lists_that_a_cold_prompt_has(tmp_path: Path) -> None:
@@ -235,21 +235,21 @@ def test_auto_tau_reads_the_lists_that_a_cold_prompt_has(tmp_path: Path) -> None
     rewards = batch([7, 8])
     reference, pooled = rows_of(prior, [7, 8]), np.sort(prior.rewards[~np.isnan(prior.rewards)])
     likelihood = seen(np.zeros(len(GRID)), rewards.total, reference, SETTINGS, pooled)
-    found = auto(prior).estimate(0, 0, rewards).report
-    assert found["posterior/strength"][0] == GRID[likelihood.argmax()] != GRID[0]
+    result = auto(prior).estimate(0, 0, rewards).report
+    assert result["posterior/strength"][0] == GRID[likelihood.argmax()] != GRID[0]
 
 
-def test_bond_judges_by_the_anchor_s_lists_and_teaches_the_better_one(prior: Prior) -> None:
+def test_bond_judges_by_the_anchor_s_lists_and_has_the_better_one_imitated(prior: Prior) -> None:
     rewards = replace(batch([5, 9]), total=np.array([[0.1, 0.7, 0.3, 0.2], [0.5, 0.6, 0.9, 0.8]]))
     anchor = replace(rewards, total=np.array([[0.3, 0.6], [0.4, 0.2]]), digests=np.array([8, 9], dtype=np.uint64))
     estimator = Estimator(prior, SETTINGS, "bond", "std", carry=0.0)
-    found = estimator.estimate(0, 0, rewards, anchor)
+    result = estimator.estimate(0, 0, rewards, anchor)
     worse = -np.log(16)
-    assert found.proxy.tolist() == [[worse, 0, 0, worse], [0, 0, 0, 0]]
-    np.testing.assert_allclose(found.advantage, [[worse / 2, -worse / 2, -worse / 2, worse / 2], [0] * 4], rtol=1e-6)
-    assert found.informative.tolist() == [True, False]
-    assert found.imitated is not None
-    assert found.imitated.tolist() == [1, 0]
+    assert result.proxy.tolist() == [[worse, 0, 0, worse], [0, 0, 0, 0]]
+    np.testing.assert_allclose(result.advantage, [[worse / 2, -worse / 2, -worse / 2, worse / 2], [0] * 4], rtol=1e-6)
+    assert result.informative.tolist() == [True, False]
+    assert result.imitated is not None
+    assert result.imitated.tolist() == [1, 0]
     again = estimator.estimate(0, 0, replace(rewards, digests=np.array([1, 7], dtype=np.uint64)), anchor)
     assert again.imitated is not None
     assert again.imitated.tolist() == [1, 0]
@@ -324,7 +324,7 @@ def test_a_refreshed_prompt_is_cold_no_more(tmp_path: Path) -> None:
 def test_fine_tuning_on_the_best_list_of_each_group(prior: Prior) -> None:
     totals = np.array([[0.1, 0.7, 0.3, 0.2], [0.5, 0.5, 0.1, 0.0], [0.5, 0.5, 0.5, 0.5]])
     rewards = replace(batch([5, 9, 2]), total=totals)
-    found = Estimator(prior, SETTINGS, "best_of_n_sft", "std", carry=0.0).estimate(0, 0, rewards)
-    assert found.advantage.tolist() == [[0, 4, 0, 0], [2, 2, 0, 0], [0, 0, 0, 0]]
-    assert found.informative.tolist() == [True, True, False]
-    assert found.report == {}
+    result = Estimator(prior, SETTINGS, "best_of_n_sft", "std", carry=0.0).estimate(0, 0, rewards)
+    assert result.advantage.tolist() == [[0, 4, 0, 0], [2, 2, 0, 0], [0, 0, 0, 0]]
+    assert result.informative.tolist() == [True, True, False]
+    assert result.report == {}

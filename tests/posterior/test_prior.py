@@ -41,7 +41,7 @@ def test_a_prompt_without_prior_is_named(prior: Prior) -> None:
         prior.where(np.array([5, 7]))
 
 
-def test_building_goes_on_where_it_stopped(tmp_path: Path) -> None:
+def test_an_interrupted_build_keeps_its_parts(tmp_path: Path) -> None:
     PriorWriter(tmp_path / "p.arrow", STAMP).add(np.array([1, 3]), np.ones((2, 2)))
     again = PriorWriter(tmp_path / "p.arrow", STAMP)
     assert again.done().tolist() == [1, 3]

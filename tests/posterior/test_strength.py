@@ -33,7 +33,7 @@ def test_counts_are_counts(seed: int, prompts: int, references: int, group: int)
 def test_the_likelihood_is_scipys() -> None:
     rng = np.random.default_rng(0)
     counts = rng.integers(0, 5, (6, 9))
-    found = log_likelihood(counts, 0.5)
+    result = log_likelihood(counts, 0.5)
     expected = [
         sum(
             counts[j, k] * betabinom.logpmf(k, 8, m * j / 5 + 0.5, m * (1 - j / 5) + 0.5)
@@ -42,7 +42,7 @@ def test_the_likelihood_is_scipys() -> None:
         )
         for m in GRID
     ]
-    np.testing.assert_allclose(found - found[0], np.array(expected) - expected[0], rtol=1e-8, atol=1e-6)
+    np.testing.assert_allclose(result - result[0], np.array(expected) - expected[0], rtol=1e-8, atol=1e-6)
 
 
 @pytest.mark.parametrize("strength", [2.0, 20.0, 200.0])
@@ -68,23 +68,23 @@ def test_a_policy_that_leaves_the_reference_lowers_the_strength() -> None:
             offset = rng.normal(size=(64, 1))  # prompts differ
             group, reference = offset + shift + rng.normal(size=(64, 16)), offset + rng.normal(size=(64, 32))
             likelihood = seen(MEMORY * likelihood, group, reference, SETTINGS)
-        found = with_likeliest(SETTINGS, likelihood, 16)
-        assert found.tau == pytest.approx(16 / (found.strength + 1 + 16))
-        taus.append(found.tau)
+        result = with_likeliest(SETTINGS, likelihood, 16)
+        assert result.tau == pytest.approx(16 / (result.strength + 1 + 16))
+        taus.append(result.tau)
     assert taus[0] < taus[1] < taus[2]
     assert taus[0] < 0.5
     assert taus[2] > 0.8
 
 
 def test_each_list_of_the_group_weighs_one() -> None:
-    found = with_likeliest(SETTINGS, np.eye(len(GRID))[60], 16)
-    a, b = posterior(np.array([[0.5]]), np.array([[0.25]]), found)
-    assert a + b == pytest.approx(found.strength + 1 + 16)
+    result = with_likeliest(SETTINGS, np.eye(len(GRID))[60], 16)
+    a, b = posterior(np.array([[0.5]]), np.array([[0.25]]), result)
+    assert a + b == pytest.approx(result.strength + 1 + 16)
 
 
 def test_until_something_was_seen_the_strength_is_the_configured_one() -> None:
-    found = with_likeliest(SETTINGS, np.zeros(len(GRID)), 16)
-    assert (found.strength, found.tau) == (32, 16 / (32 + 1 + 16))
+    result = with_likeliest(SETTINGS, np.zeros(len(GRID)), 16)
+    assert (result.strength, result.tau) == (32, 16 / (32 + 1 + 16))
 
 
 @given(st.integers(0, 2**32 - 1), st.integers(1, 5), st.integers(2, 6), st.integers(1, 4), st.integers(1, 9))

@@ -17,13 +17,13 @@ def test_ties_are_those_of_all_pairs(rows: list[list[int]]) -> None:
     rewards = np.full((len(rows), 6), np.nan)
     for row, values in enumerate(rows):
         rewards[row, : len(values)] = sorted(values)
-    found, known = ties(rewards), [row for row in rows if row]
+    result, known = ties(rewards), [row for row in rows if row]
     equal = [a == b for row in known for a, b in combinations(row, 2)]
-    assert (found.prompts, found.lists) == (len(known), sum(map(len, known)))
-    assert found.mean == pytest.approx(np.mean([value for row in known for value in row]))
-    assert found.best == pytest.approx(np.mean([max(row) for row in known]))
-    assert found.pairs == pytest.approx(np.mean(equal) if equal else 0)
-    assert found.alike == pytest.approx(np.mean([len(set(row)) == 1 for row in known]))
+    assert (result.prompts, result.lists) == (len(known), sum(map(len, known)))
+    assert result.mean == pytest.approx(np.mean([value for row in known for value in row]))
+    assert result.best == pytest.approx(np.mean([max(row) for row in known]))
+    assert result.pairs == pytest.approx(np.mean(equal) if equal else 0)
+    assert result.alike == pytest.approx(np.mean([len(set(row)) == 1 for row in known]))
 
 
 def test_ties_in_words() -> None:

@@ -9,11 +9,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from blade_dist.batches import Ragged, Rollouts
+from blade_dist.batches import Prompts, Ragged, Rollouts
 from blade_dist.errors import UserError
-from blade_dist.rewards.actor import Scorer
 from blade_dist.rewards.composite import Composite, spreads
 from blade_dist.rewards.lists import Lists
+from blade_dist.rewards.scorer import Scorer
 from tests.helpers.catalogs import make_catalog
 
 
@@ -50,7 +50,7 @@ def test_the_sum_is_weighted() -> None:
         ("raises", "raised KeyError: 'price'"),
     ],
 )
-def test_a_faulty_function_is_found_by_the_dry_check(name: str, message: str) -> None:
+def test_a_faulty_function_fails_the_dry_check(name: str, message: str) -> None:
     with pytest.raises(UserError, match=message) as error:
         Composite({f"{__name__}:{name}": 1.0}, make_catalog(), 3).check()
     assert f"{__name__}:{name}" in str(error.value)
@@ -82,7 +82,7 @@ def test_a_fault_names_the_setting_that_it_stands_in() -> None:
         Composite({f"{__name__}:raises": 1.0}, make_catalog(), 3, "evaluate.metrics").check()
 
 
-def test_faulty_embeddings_are_found_by_the_dry_check() -> None:
+def test_faulty_embeddings_fail_the_dry_check() -> None:
     broken = replace(make_catalog(), embeddings=np.full((12, 4), np.nan, np.float32))
     with pytest.raises(UserError, match="ild_embedding@3: returned nan for list 0"):
         Composite({"ild_embedding@3": 1.0}, broken, 3).check()
@@ -121,14 +121,10 @@ def test_fingerprints_follow_the_definitions(monkeypatch: pytest.MonkeyPatch) ->
     assert Composite({"hr@3": 1.0}, make_catalog(), 3).fingerprint() != before
 
 
-class Table:
-    """Prompts by index, as the prompt table serves them."""
-
-    def rows(self, index: np.ndarray) -> object:
-        from blade_dist.batches import Prompts
-
-        targets = Ragged.of([[int(i)] for i in index])
-        return Prompts(index, np.array(["u"] * len(index), dtype=object), targets, targets, targets)
+def prompts_of(index: np.ndarray) -> Prompts:
+    """Prompts of which each one's only target is the item of its own number."""
+    targets = Ragged.of([[int(i)] for i in index])
+    return Prompts(index, np.array(["u"] * len(index), dtype=object), targets, targets, targets)
 
 
 def test_rollouts_are_scored_against_their_own_prompt() -> None:
@@ -145,7 +141,7 @@ def test_rollouts_are_scored_against_their_own_prompt() -> None:
         duplicate=empty,
         seconds=np.ones(1),
     )
-    scorer = Scorer(make_catalog(), Table(), Composite({"mrr@2": 1.0}, make_catalog(), 2))  # type: ignore[arg-type]
+    scorer = Scorer(make_catalog(), prompts_of, Composite({"mrr@2": 1.0}, make_catalog(), 2))
     np.testing.assert_allclose(scorer.score(rollouts).total, [[1, 0.5], [0, 1]])
 
 
@@ -154,9 +150,9 @@ def test_normalised_weights_are_an_equal_say() -> None:
         return 100 * values + np.array([[5.0], [-7.0]])  # a prompt's own level is not a difference between its lists
 
     narrow = np.array([[0.0, 1.0, 2.0], [0.0, 0.0, 3.0]])
-    found = spreads({"narrow": narrow, "wide": wide(narrow)})
-    assert found["narrow"] == pytest.approx(np.sqrt((2 / 3 + 2) / 2))
-    assert found["wide"] == pytest.approx(100 * found["narrow"])
+    result = spreads({"narrow": narrow, "wide": wide(narrow)})
+    assert result["narrow"] == pytest.approx(np.sqrt((2 / 3 + 2) / 2))
+    assert result["wide"] == pytest.approx(100 * result["narrow"])
 
 
 def test_scales_divide_before_the_weights() -> None:

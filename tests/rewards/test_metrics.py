@@ -269,9 +269,9 @@ def test_items_without_a_group_are_one_more_group() -> None:
     lists = Lists(items, Ragged.of([[4]] * 4), Ragged.of([[2, 4], [2, 7], [2, 7], [2, 4]]), catalog)
     np.testing.assert_allclose(METRICS["mgu"](lists, 2), [(0.5 + 0.5 + 1) / 2, 0, (0.5 + 0.5) / 2, 0])
     np.testing.assert_allclose(METRICS["dgu"](lists, 2), [1.5, 0, 1, 0])
-    found = METRICS["calibration"](lists, 2)
-    np.testing.assert_allclose(found[[0, 1, 3]], [1, 0, 0], atol=1e-12)
-    assert 0.4 < found[2] < 0.5  # one of two equal ones is not shown
+    result = METRICS["calibration"](lists, 2)
+    np.testing.assert_allclose(result[[0, 1, 3]], [1, 0, 0], atol=1e-12)
+    assert 0.4 < result[2] < 0.5  # one of two equal ones is not shown
 
 
 def test_calibration_by_hand() -> None:
@@ -285,6 +285,6 @@ def test_calibration_by_hand() -> None:
         Ragged.of([[one, other]] * 3),
         catalog,
     )
-    found = METRICS["calibration"](lists, 2)
+    result = METRICS["calibration"](lists, 2)
     half = 0.5 * np.log(0.5 / (0.99 + 0.005)) + 0.5 * np.log(100)
-    np.testing.assert_allclose(found, [0, half / np.log(100), 1], atol=1e-12)
+    np.testing.assert_allclose(result, [0, half / np.log(100), 1], atol=1e-12)

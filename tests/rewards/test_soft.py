@@ -56,8 +56,8 @@ def test_excess_by_hand() -> None:
 def test_excess_is_its_definition(groups: list[list[str]], most: int, data: st.DataObject) -> None:
     row = st.lists(st.integers(MISS, len(groups) - 1), min_size=5, max_size=5)
     rows = data.draw(st.lists(row, min_size=1, max_size=4))
-    found = Excess(most)(lists(rows, catalog(groups)), 5)
-    for items, value in zip(rows, found, strict=True):
+    result = Excess(most)(lists(rows, catalog(groups)), 5)
+    for items, value in zip(rows, result, strict=True):
         over = 0
         for place, item in enumerate(items):
             before = [groups[other] for other in items[:place] if other != MISS]

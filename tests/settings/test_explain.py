@@ -36,10 +36,10 @@ def words(comments: str) -> str:
 
 
 def test_every_setting_and_section_is_documented() -> None:
-    found = dict(every_field())
-    assert len(found) > 130
-    assert (*LORA, "rank") in found
-    assert [".".join(path) for path, field in found.items() if not field.description] == []
+    result = dict(every_field())
+    assert len(result) > 130
+    assert (*LORA, "rank") in result
+    assert [".".join(path) for path, field in result.items() if not field.description] == []
 
 
 def test_no_setting_s_help_only_restates_its_name() -> None:
@@ -83,7 +83,7 @@ def test_the_explained_tree_is_the_one_that_is_dumped(path: Path) -> None:
 
 
 @pytest.mark.parametrize("name", [".".join(path) for path, _ in every_field() if path[:2] != LORA])
-def test_any_section_or_setting_can_be_asked_for_alone(name: str) -> None:
+def test_any_section_or_setting_can_be_shown_alone(name: str) -> None:
     shown, whole = yaml.safe_load(explain_config(Config(), [name])), Config().model_dump(mode="json")
     for part in name.split("."):
         assert list(shown) == [part]

@@ -105,7 +105,7 @@ def test_a_small_tau_may_be_written_as_people_do() -> None:
         ("data.targets=2", "data.targets: 2 held-out items per prompt are too few for lists of lists.k = 5"),
         ("rollout.k=6", "rollout.k: 6 items in training, and lists.k = 5; at most that many"),
         ("rollout.k=3", "rollout.k: the reward's ndcg@5 looks at more than 3 items; give it at least 5"),
-        ("data.source=movielens", "data.path: needed where data.source is movielens"),
+        ("data.source=movielens", "data.path: required where data.source is movielens"),
         ("codec.prompt=hello", "codec.prompt: the text has no {history}"),
         ("model.build.heads=3", "model.build: hidden_size / heads must be a multiple of 32"),
         ("learner.lr", "--set learner.lr: write section.key=value"),

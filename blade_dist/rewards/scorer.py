@@ -1,0 +1,48 @@
+"""From rollouts to rewards: their prompts are looked up, and the composite scores all lists at once. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+
+import numpy as np
+from numpy.typing import NDArray
+
+from blade_dist.batches import Prompts, Rewards, Rollouts
+from blade_dist.catalog.catalog import Catalog
+from blade_dist.rewards.composite import Composite
+from blade_dist.rewards.lists import Lists
+
+
+class Scorer:
+    """Stateless but for the metrics' scales, which are set once, before the first step."""
+
+    def __init__(self, catalog: Catalog, prompts: Callable[[NDArray[np.int64]], Prompts], composite: Composite) -> None:
+        """``prompts`` gives those with the indices ``[B]`` by which rollouts name them."""
+        self._catalog = catalog
+        self._prompts = prompts
+        self._composite = composite
+
+    def rescale(self, scales: Mapping[str, float]) -> None:
+        """See :meth:`~blade_dist.rewards.composite.Composite.rescale`."""
+        self._composite.rescale(scales)
+
+    def score(self, *parts: Rollouts) -> Rewards:
+        """Rewards of all lists of all parts, in order, ``[B, G]``.
+
+        Raises:
+            UserError: a user's function fails, see :meth:`~blade_dist.rewards.composite.Composite.score`.
+        """
+        rollouts = Rollouts.concat(parts)
+        prompts = self._prompts(rollouts.prompt)
+        shape = rollouts.items.shape
+        per_list = np.repeat(np.arange(shape[0]), shape[1])  # metrics know lists, not groups: a prompt stands G times
+        lists = Lists(
+            items=rollouts.items.reshape(-1, shape[2]),
+            targets=prompts.targets.take(per_list),
+            history=prompts.history.take(per_list),
+            catalog=self._catalog,
+            users=prompts.user[per_list],
+        )
+        total, by_name = self._composite.score(lists)
+        by_group = {name: values.reshape(shape[:2]) for name, values in by_name.items()}
+        return Rewards(rollouts.prompt, total.reshape(shape[:2]), by_group, rollouts.digests())

@@ -108,7 +108,7 @@ class ListWriters:
         self._rank = np.zeros(slots, dtype=np.int32)
         self._depth = np.zeros(slots, dtype=np.int32)
         self._written = np.zeros(slots, dtype=np.int32)
-        # ranks that may not be written (again): the list's own items; the excluded ones, ascending
+        # ranks that may not be written (again): the items of the list; the excluded ones, ascending
         self._taken = np.full((slots, k), _NOBODY, dtype=np.int32)
         self._excluded = [np.zeros(0, dtype=np.int32)] * slots
         self._blocked = None if rules is None else BlockedRanks(rules, trie, slots)

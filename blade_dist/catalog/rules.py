@@ -84,7 +84,7 @@ class Rules:
         group = np.full(len(self.groups), none)
         limited = self.groups.lengths > 0
         # A row of groups ascends, and so do the limits by group: the first is the lowest. Items of no limited group
-        # are a group of their own, number ``none``, whose limit is never reached.
+        # are one more group, number ``none``, whose limit is never reached.
         group[limited] = self.groups.flat[self.groups.offsets[:-1][limited]]
         limit = np.append(self.limit, len(group))
         held = np.bincount(group[~self.excluded], minlength=none + 1)

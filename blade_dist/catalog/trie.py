@@ -178,7 +178,9 @@ class _Level:
         stop = np.append(start[1:], len(key))
         if (twice := over[start] & (stop - start > 1)).any():
             where = place[start[twice][0]]
-            raise UserError(f"items {order[where]} and {order[where + 1]}: the same tokens; every item needs its own")
+            raise UserError(
+                f"items {order[where]} and {order[where + 1]}: the same tokens; every item needs different ones"
+            )
         self.ends[node[start[over[start]]]] = True
         start, stop = start[~over[start]], stop[~over[start]]
         self.edge_count = np.bincount(node[start], minlength=len(self.low))

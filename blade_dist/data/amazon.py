@@ -34,7 +34,7 @@ _BLOCK = 1 << 24
 
 
 class JsonLines(FileBasedDatasource):
-    """JSON lines in blocks, with a fixed schema; Ray Data's own reader takes a whole file into memory."""
+    """JSON lines in blocks, with a fixed schema; the reader of Ray Data takes a whole file into memory."""
 
     def __init__(self, path: Path, schema: pa.Schema) -> None:
         super().__init__(str(path))

@@ -51,7 +51,7 @@ def load_data(run_dir: Path) -> DataBundle:
     )
 
 
-def load_own_data(config: Config) -> DataBundle:
+def load_matching_data(config: Config) -> DataBundle:
     """As :func:`load_data`, of data made with these ``data`` and ``codec`` settings (the raw files may have moved).
 
     Raises:

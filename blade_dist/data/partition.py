@@ -78,7 +78,7 @@ def _stream(log: RawLog) -> Iterator[pa.Table]:
     try:
         yield from log.rows.iter_batches(batch_size=None, batch_format="pyarrow")
     except Exception as error:
-        # Ray wraps what a reader raises in errors of its own; only the files themselves tell the line.
+        # Ray wraps what a reader raises; only the files tell the line.
         problem = log.bad_row()
         if problem is None:
             raise
@@ -118,7 +118,7 @@ def _by_user(spilled: Path, partitions: int) -> list[Path]:
 
 
 def _partition(users: pa.Array, partitions: int) -> NDArray[np.int64]:
-    # A hash that is the same in every process (Python's own differs from run to run), once for each distinct user.
+    # A hash that is the same in every process (Python's differs from run to run), once for each distinct user.
     encoded = users.dictionary_encode()
     hashed = pd.util.hash_array(encoded.dictionary.to_numpy(zero_copy_only=False)) % np.uint64(partitions)
     return hashed.astype(np.int64)[encoded.indices.to_numpy()]

@@ -126,7 +126,7 @@ def _whole(table: pa.Table, name: str) -> pa.ChunkedArray:
         column = _trimmed(column)
         try:
             whole = column.cast(pa.int64())
-        except pa.ArrowInvalid:
+        except pa.ArrowInvalid:  # whole numbers are also written 1.6e9 and 12.0
             whole = column.cast(pa.float64()).cast(pa.int64())
     except pa.ArrowInvalid:
         raise wrong from None

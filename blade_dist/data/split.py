@@ -119,7 +119,7 @@ class Views:
     """Rows that may overlap: row ``i`` is ``flat[starts[i] : starts[i] + lengths[i]]``.
 
     What a user saw before each of ``n`` training prompts is ``n`` beginnings of one sequence: as views they take the
-    sequence once, on disk too (an Arrow list-view); as rows of their own they would take n / 2 times as much.
+    sequence once, on disk too (an Arrow list-view); as copies they would take about n / 2 times as much.
     """
 
     flat: NDArray

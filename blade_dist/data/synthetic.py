@@ -114,6 +114,7 @@ def _walks(
 ) -> NDArray[np.int64]:
     """``[users, longest]`` items: a successor of the item before with chance ``strength``, or else one by taste."""
     users = np.arange(len(chances))
+    # Chances of the items that a user has not had yet; 0 for the others.
     left = chances + chances.max() * 1e-12  # so that an item is left even for the narrowest taste
     walks = np.zeros((len(chances), int(lengths.max())), dtype=np.int64)
     weights = SUCCESSORS[: successors.shape[1]]

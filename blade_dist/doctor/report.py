@@ -11,7 +11,7 @@ from rich.table import Table
 
 from blade_dist.cluster.placement import cluster_nodes, place_here
 from blade_dist.cluster.runtime import ray_runtime
-from blade_dist.data.bundle import load_own_data
+from blade_dist.data.bundle import load_matching_data
 from blade_dist.doctor import findings, look
 from blade_dist.doctor.findings import Finding, Level
 from blade_dist.doctor.memory import Need, Shape, need, parameters
@@ -104,7 +104,7 @@ def _artifacts(config: Config) -> Iterator[Finding]:
 
 
 def _load_data(config: Config) -> str:
-    data = load_own_data(config)
+    data = load_matching_data(config)
     check_metrics(config, data)
     check_lists(config, data)
     return f"{len(data.catalog)} items, {len(data.train)} training prompts"

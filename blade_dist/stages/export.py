@@ -8,7 +8,7 @@ from pathlib import Path
 
 from rich.console import Console
 
-from blade_dist.data.bundle import load_own_data
+from blade_dist.data.bundle import load_matching_data
 from blade_dist.errors import UserError
 from blade_dist.settings import Config
 from blade_dist.store.files import check_folder, whole_folder
@@ -22,7 +22,7 @@ def export_stage(config: Config, checkpoint: Path, out: Path, console: Console) 
     Raises:
         UserError: the checkpoint is of another catalog, or ``out`` is there and is not an export, or can't be.
     """
-    codec = load_own_data(config).codec
+    codec = load_matching_data(config).codec
     stamp = read_policy(checkpoint, codec.fingerprint())
     if out.exists() and not (out / "recommender.json").is_file():
         raise UserError(f"--out {out}: exists and is not an export; choose another one")

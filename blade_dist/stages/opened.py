@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from blade_dist.catalog.legality import check_free_items, load_trie, room_for_all
 from blade_dist.catalog.rules import make_rules
-from blade_dist.data.bundle import DataBundle, load_own_data
+from blade_dist.data.bundle import DataBundle, load_matching_data
 from blade_dist.data.seeds import stable_seed
 from blade_dist.errors import UserError
 from blade_dist.learners.adapter import check_modules
@@ -85,7 +85,7 @@ def open_run(config: Config) -> OpenedRun:
         UserError: a missing or foreign artefact, data of other settings, an unknown metric, a reward that fails, a
             rule that leaves too few items, or settings of the alignment that the data or the reference don't allow.
     """
-    data, paths = load_own_data(config), RunPaths(config.run.dir)
+    data, paths = load_matching_data(config), RunPaths(config.run.dir)
     if not paths.reference.is_dir():
         raise UserError(f"{paths.reference}: no fine-tuned model there; run `blade-dist sft` first")
     return _checked(config, data, paths, read_policy(paths.reference, data.codec.fingerprint()))

@@ -8,7 +8,7 @@ from ray.train import CheckpointConfig
 from rich.console import Console
 
 from blade_dist.cluster.placement import place_here
-from blade_dist.data.bundle import DataBundle, check_context, load_own_data
+from blade_dist.data.bundle import DataBundle, check_context, load_matching_data
 from blade_dist.learners.dropout import check_layers
 from blade_dist.learners.policy import model_without_weights
 from blade_dist.settings import Config
@@ -27,7 +27,7 @@ from blade_dist.training.sft import SftJob, fine_tune
 def sft_stage(config: Config, console: Console) -> None:
     """Fine-tunes until validation stops improving; writes ``sft/policy``. Skipped where that is done."""
     paths = RunPaths(config.run.dir)
-    data = load_own_data(config)
+    data = load_matching_data(config)
     if config.model.path is not None:
         check_base(config.model.path, data.codec.fingerprint(), _tokenizer_of(config, data))
         if config.sft.dropout:

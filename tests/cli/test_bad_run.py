@@ -11,7 +11,7 @@ import pyarrow as pa
 import pytest
 from transformers import GPT2Config, GPT2LMHeadModel
 
-from blade_dist.data.bundle import DataBundle, load_own_data
+from blade_dist.data.bundle import DataBundle, load_matching_data
 from blade_dist.errors import UserError
 from blade_dist.posterior.prior import PriorWriter
 from blade_dist.rewards.lists import Lists
@@ -33,7 +33,7 @@ def test_data_of_other_settings(ready: Program, command: str) -> None:
 
 def test_the_raw_log_may_move_once_the_data_are_made(ready: Program) -> None:
     moved = ready.config.data.model_copy(update={"path": Path("elsewhere"), "partition_rows": 7})
-    assert len(load_own_data(ready.config.model_copy(update={"data": moved})).train)
+    assert len(load_matching_data(ready.config.model_copy(update={"data": moved})).train)
 
 
 def test_a_context_that_became_too_short(ready: Program) -> None:

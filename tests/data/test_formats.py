@@ -135,17 +135,17 @@ def test_partitions_hold_all_rows_of_their_users(tmp_path: Path) -> None:
     users, items = rng.integers(0, 30, 400), rng.integers(0, 20, 400)
     log = pa.table({"user": users, "item": items, "time": np.arange(400)})
     settings = _table(tmp_path, log, pa.table({"item": range(20), "title": [f"t{n}" for n in range(20)]}))
-    users = {}
+    rows: dict[int, dict] = {}
     for size in (400, 70):
         folder = tmp_path / str(size)
         folder.mkdir()
         store, counts = read_sequences(_read(settings, folder), None, size, folder)
         assert len(store) == -(-400 // size)
         parts = [store.load(partition) for partition in range(len(store))]
-        users[size] = {user: part.items[n].tolist() for part in parts for n, user in enumerate(part.users.to_pylist())}
-        assert sum(map(len, parts)) == len(users[size])  # no user in two partitions
-        assert sum(map(len, users[size].values())) == counts.kept == 400 - counts.repeated
-    assert users[400] == users[70]
+        rows[size] = {user: part.items[n].tolist() for part in parts for n, user in enumerate(part.users.to_pylist())}
+        assert sum(map(len, parts)) == len(rows[size])  # no user in two partitions
+        assert sum(map(len, rows[size].values())) == counts.kept == 400 - counts.repeated
+    assert rows[400] == rows[70]
 
 
 def test_low_ratings_are_dropped_and_counted(tmp_path: Path) -> None:

@@ -9,6 +9,7 @@ import numpy as np
 import pyarrow as pa
 import pytest
 import ray
+import torch
 from hypothesis import settings
 from rich.console import Console
 
@@ -29,6 +30,10 @@ from tests.helpers.runs import TRAIN_PROMPTS, random_policy, with_settings
 # Hypothesis fails an example that takes 0.2 s, which a busy machine makes of any of them.
 settings.register_profile("no deadline", deadline=None)
 settings.load_profile("no deadline")
+
+# Two threads of torch wait for each other for a hundredth of a second at a time where other processes have the cores;
+# what tests compute is too small to need two. Engines and learners set their own number.
+torch.set_num_threads(1)
 
 
 @pytest.hookimpl(tryfirst=True)  # before pytest reads -m

@@ -41,7 +41,7 @@ def main(
 
     Examples:
 
-      python -m benchmarks.gpu --line 1 --json benchmarks/results/gpu/quickstart.json
+      python -m benchmarks.gpu --line 1 --json quickstart.json
 
       python -m benchmarks.gpu --line 3 --no-peer
     """

@@ -16,7 +16,7 @@ import pyarrow.parquet as pq
 from rich.console import Console
 
 from benchmarks.gpu_learner import copy_speed
-from benchmarks.measure import PeakGpu, numbers
+from benchmarks.measure import Peaks, gpu_memory, numbers
 from benchmarks.peer import beside_peer
 from benchmarks.prepared import make_config, prepare
 from benchmarks.throughput import measure
@@ -43,7 +43,7 @@ QUICKSTART = Path(__file__).parent.parent / "launch" / "configs" / "quickstart.y
 
 def quickstart(console: Console, peer: bool) -> dict[str, Any]:
     """The quickstart in bfloat16, engine and learner on one GPU: its summary, and the most memory in use."""
-    with tempfile.TemporaryDirectory() as name, PeakGpu() as gpu:
+    with tempfile.TemporaryDirectory() as name, Peaks(gpu_memory) as gpu:
         run = Path(name) / "run"
         settings = [
             f"run.dir={run}",
@@ -63,7 +63,7 @@ def quickstart(console: Console, peer: bool) -> dict[str, Any]:
         "settings": settings,
         "logprob_gap": {"median": statistics.median(gaps), "max": max(gaps)},
         "rollout_gap_max": max(row["rollout_gap"] for row in rows),
-        "peak_gpu_mib": gpu.mib,
+        "peak_gpu_mib": int(gpu.largest["gpu"]),
         "summary": summary,
     }
 
@@ -111,9 +111,9 @@ def whole_step(console: Console, peer: bool, work: Workload = LLAMA_1B, steps: i
     """A step on-policy with the engine asleep while the learner steps, and one behind with both resident; TRL's."""
     results: dict[str, Any] = {}
     for staleness in (0, 1):
-        with PeakGpu() as gpu:
+        with Peaks(gpu_memory) as gpu:
             results[f"max_staleness {staleness}"] = measure(replace(work, max_staleness=staleness), steps, 2, console)
-        results[f"max_staleness {staleness}"]["peak_gpu_mib"] = gpu.mib
+        results[f"max_staleness {staleness}"]["peak_gpu_mib"] = int(gpu.largest["gpu"])
     result = {"workload": asdict(work), "goal": {"overhead": 0.05}, **results}
     return beside_peer(result, results["max_staleness 0"]["lists_per_second"], work, steps) if peer else result
 
@@ -122,7 +122,7 @@ def adapters(console: Console, peer: bool, steps: int = 4) -> dict[str, Any]:
     """Full fine-tuning and LoRA: both train, push and export; what each push moves."""
     results, work = {}, replace(LLAMA_1B, prompts=64)
     for name, changed in (("full", work), ("lora", replace(work, lora_rank=16))):
-        with _prepared(changed, steps) as config, PeakGpu() as gpu:
+        with _prepared(changed, steps) as config, Peaks(gpu_memory) as gpu:
             align_stage(open_run(config), console)
             paths = RunPaths(config.run.dir)
             policy, out = paths.policy(config.target), config.run.dir / "export"
@@ -139,7 +139,7 @@ def adapters(console: Console, peer: bool, steps: int = 4) -> dict[str, Any]:
                     str(file.relative_to(out)): file.stat().st_size for file in sorted(out.rglob("*.safetensors"))
                 },
             }
-        results[name]["peak_gpu_mib"] = gpu.mib
+        results[name]["peak_gpu_mib"] = int(gpu.largest["gpu"])
     return {"workload": asdict(work), **results}
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import statistics
 import subprocess
 import threading
+from collections.abc import Callable
 from typing import Any
 
 import psutil
@@ -104,16 +105,16 @@ def gpu_says(what: str) -> str:
     return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
 
 
-class PeakGpu:
-    """Most memory in use on the first GPU while the block runs, in MiB, all processes together."""
+class Peaks:
+    """The largest of each number that is read again and again while the block runs."""
 
-    def __init__(self, interval_s: float = 0.5) -> None:
-        self.mib = 0
-        self._interval = interval_s
+    def __init__(self, read: Callable[[], dict[str, float]], interval_s: float = 0.5) -> None:
+        self.largest: dict[str, float] = {}
+        self._read, self._interval = read, interval_s
         self._over = threading.Event()
         self._thread = threading.Thread(target=self._watch, daemon=True)
 
-    def __enter__(self) -> PeakGpu:
+    def __enter__(self) -> Peaks:
         self._thread.start()
         return self
 
@@ -123,39 +124,26 @@ class PeakGpu:
 
     def _watch(self) -> None:
         while not self._over.wait(self._interval):
-            self.mib = max(self.mib, int(gpu_says("memory.used")))
+            for name, value in self._read().items():
+                self.largest[name] = max(self.largest.get(name, 0.0), value)
 
 
-class PeakMemory:
-    """Largest memory of each role (resident, without what is shared) while the block runs, in MiB."""
+def gpu_memory() -> dict[str, float]:
+    """``gpu``: memory in use on the first GPU by all processes together, in MiB."""
+    return {"gpu": float(gpu_says("memory.used"))}
 
-    def __init__(self, interval_s: float = 1.0) -> None:
-        self.peaks: dict[str, float] = {}
-        self._interval = interval_s
-        self._over = threading.Event()
-        self._thread = threading.Thread(target=self._watch, daemon=True)
 
-    def __enter__(self) -> PeakMemory:
-        self._thread.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._over.set()
-        self._thread.join()
-
-    def _watch(self) -> None:
-        while not self._over.wait(self._interval):
-            now: dict[str, float] = {}
-            for process in psutil.Process().children(recursive=True):
-                try:
-                    title = " ".join(process.cmdline())
-                    role = next(
-                        (role for part, role in ROLES.items() if title.startswith("ray::") and part in title), None
-                    )
-                    if role is not None:
-                        memory = process.memory_info()
-                        now[role] = now.get(role, 0.0) + (memory.rss - memory.shared) / 2**20
-                except (psutil.NoSuchProcess, psutil.AccessDenied):
-                    continue
-            for role, value in now.items():
-                self.peaks[role] = max(self.peaks.get(role, 0.0), value)
+def role_memory() -> dict[str, float]:
+    """Resident memory of each role without what is shared, in MiB."""
+    now: dict[str, float] = {}
+    for process in psutil.Process().children(recursive=True):
+        try:
+            title = " ".join(process.cmdline())
+            role = next((role for part, role in ROLES.items() if title.startswith("ray::") and part in title), None)
+            if role is not None:
+                memory = process.memory_info()
+                # the object store is mapped into every process: counted with each, it would count many times
+                now[role] = now.get(role, 0.0) + (memory.rss - memory.shared) / 2**20
+        except (psutil.NoSuchProcess, psutil.AccessDenied):
+            continue
+    return now

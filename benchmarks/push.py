@@ -47,14 +47,6 @@ Copy = tuple[float, float]
 
 HOST = "127.0.0.1"
 
-EXAMPLES = """
-Examples:\n
-  python -m benchmarks.push\n
-  python -m benchmarks.push --parameters-m 25 --repeats 20 --json push.json
-"""
-
-app = typer.Typer(add_completion=False)
-
 
 @ray.remote
 class Copier:
@@ -199,7 +191,6 @@ def show(result: dict[str, Any], console: Console) -> None:
     console.print(f"goal: at most {GOAL} x the limit; {verdict}: {result['ratio_to_limit']:.2f}")
 
 
-@app.command(epilog=EXAMPLES)
 def main(
     engines: Annotated[int, typer.Option(min=1, help="vLLM engines.")] = 2,
     parameters_m: Annotated[float, typer.Option(min=0.5, help="Parameters, in millions (float32).")] = 2.75,
@@ -208,7 +199,14 @@ def main(
     tied: Annotated[bool, typer.Option(help="Whether the output head is the input embedding.")] = True,
     json: Annotated[Path | None, typer.Option(help="Where the result is written.")] = None,
 ) -> None:
-    """Times the weight push to real engines against one gloo broadcast of as many bytes, in turns."""
+    """Times the weight push to real engines against one gloo broadcast of as many bytes, in turns.
+
+    Examples:
+
+      python -m benchmarks.push
+
+      python -m benchmarks.push --parameters-m 25 --repeats 20 --json push.json
+    """
     console = Console()
     with tempfile.TemporaryDirectory() as name:
         config = settings(Path(name), engines, parameters_m, tied)
@@ -221,4 +219,4 @@ def main(
 
 
 if __name__ == "__main__":
-    app()
+    typer.run(main)

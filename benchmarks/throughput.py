@@ -17,7 +17,7 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from benchmarks.measure import PeakMemory, numbers
+from benchmarks.measure import Peaks, numbers, role_memory
 from benchmarks.peer import measure_peer
 from benchmarks.prepared import make_config, prepare
 from benchmarks.report import write_result
@@ -41,14 +41,14 @@ def measure(work: Workload, steps: int, warmup: int, console: Console) -> dict[s
     with tempfile.TemporaryDirectory() as name:
         config = make_config(work, Path(name) / "run", warmup + steps)
         parameters = prepare(config, work)
-        with PeakMemory() as memory:
+        with Peaks(role_memory, interval_s=1.0) as memory:
             align_stage(open_run(config), console)
         paths = RunPaths(config.run.dir)
         rows = pq.read_table(paths.target(config.target) / "metrics.parquet").to_pylist()
     for row in rows:
         row["group"] = work.group
     measured = numbers(rows, warmup, parameters, work.prompt_tokens)
-    return measured | {"peak_memory_mib": memory.peaks}
+    return measured | {"peak_memory_mib": memory.largest}
 
 
 def show(title: str, measured: dict[str, Any], console: Console) -> None:

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 import sys
 from importlib import import_module
+from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
@@ -47,12 +49,45 @@ def test_a_small_benchmark_writes_its_result(name: str, tmp_path: Path) -> None:
         assert result["by_items"]["500"]["megabytes"] > 0
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("name", ["throughput", "push", "trie", "peer_trl", "record", "tables", "gpu", "quality"])
-def test_every_benchmark_explains_itself(name: str) -> None:
-    done = run(name, "--help")
+@pytest.fixture(scope="module")
+def helps() -> dict[str, str]:
+    """What every command says with --help, all in one process, as each imports PyTorch."""
+    wide = os.environ | {"COLUMNS": "400", "NO_COLOR": "1"}
+    command = [sys.executable, "-c", SAY_HELP, *COMMANDS]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=480, check=False, cwd=ROOT, env=wide)
     assert done.returncode == 0, done.stderr[-2000:]
-    assert "--" in done.stdout
+    return json.loads(done.stdout.splitlines()[-1])
+
+
+SPEED = ["throughput", "learner", "trie", "posterior", "rewards", "push", "gpu", "peer_trl"]
+COMMANDS = [*SPEED, "record", "tables", "quality"]
+SAY_HELP = """
+import contextlib, io, json, runpy, sys
+said = {}
+for name in sys.argv[1:]:
+    sys.argv[1:] = ["--help"]
+    with contextlib.redirect_stdout(io.StringIO()) as out, contextlib.suppress(SystemExit):
+        runpy.run_module(f"benchmarks.{name}", run_name="__main__", alter_sys=True)
+    said[name] = out.getvalue()[out.getvalue().lower().index("usage:"):]  # before it, libraries may warn
+print()
+print(json.dumps(said))
+"""
+
+
+@pytest.mark.slow
+def test_every_help_names_only_commands_options_and_files_that_exist(helps: dict[str, str]) -> None:
+    for name, text in helps.items():
+        options = set(re.findall(r"(?<![\w-])--[a-z][\w-]*", text.split("Options")[-1].split("options:")[-1]))
+        assert "--help" in options, name
+        for command, rest in re.findall(r"python -m (benchmarks[\w.]*)([^\n|│]*)", text):
+            assert find_spec(command) is not None, (name, command)
+            assert command == f"benchmarks.{name}", name
+            assert set(re.findall(r"--[a-z][\w-]*", rest)) <= options, (name, rest)
+        for path in re.findall(r"[\w.-]+/[\w./-]*\.\w+", text):
+            assert (ROOT / path).exists(), (name, path)
+        for module in re.findall(r"(?<![\w/])(\w+\.py)\b", text):
+            assert list((ROOT / "benchmarks").rglob(module)), (name, module)
+        assert "../" not in text, name
 
 
 @pytest.mark.parametrize("line", range(1, 8))

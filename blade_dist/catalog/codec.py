@@ -131,6 +131,8 @@ class Codec:
 
     def _join(self, before: NDArray[np.int32], rows: Ragged, after: NDArray[np.int32]) -> Ragged:
         """``before``, then the items with their separators, then ``after``, for every row."""
+        # Three scatters into one array instead of a loop over the rows: the items, which move right by what
+        # stands before and after the earlier rows; ``before`` at each row's start; ``after`` at its end.
         body = self.item_blocks.take(rows.flat)
         ends = body.offsets[rows.offsets]
         extra = len(before) + len(after)
@@ -158,6 +160,7 @@ class Codec:
 
     def _item(self, segment: NDArray[np.int32]) -> int:
         item = self._by_tokens.get(np.asarray(segment, np.int32).tobytes())
+        # Unconstrained, a model may spell a title with other tokens than the tokenizer does; it reads the same.
         if item is None and self.kind == "title" and len(segment):
             item = self._by_text.get(self.tokenizer.decode(segment).strip())
         return MISS if item is None else item

@@ -115,6 +115,7 @@ class PromptTable:
             return hashlib.file_digest(file, "sha256").hexdigest()[:16]
 
     def _take(self, chunks: Sequence[Ragged | Views], index: NDArray[np.int64]) -> Ragged:
+        # Rows are taken chunk by chunk, so that each chunk is looked at once; ``back`` undoes that order.
         chunk = np.searchsorted(self._first, index, side="right") - 1
         order = np.argsort(chunk, kind="stable")
         parts = [chunks[number].take(index[chunk == number] - self._first[number]) for number in np.unique(chunk)]

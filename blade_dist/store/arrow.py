@@ -43,5 +43,6 @@ def arrow_to_ragged(column: pa.ListArray | pa.ChunkedArray) -> Ragged:
         else:
             column = column.chunk(0)
     offsets = column.offsets.to_numpy().astype(np.int64)
+    # A slice of a column keeps all of its values: offsets may start above 0.
     flat = column.values.to_numpy(zero_copy_only=True)[offsets[0] : offsets[-1]]
     return Ragged(flat, offsets - offsets[0])

@@ -131,6 +131,6 @@ def weights_digest(directory: Path) -> str:
     total = hashlib.sha256()
     for path in sorted(directory.glob("*.safetensors")):
         with path.open("rb") as file:
-            while piece := file.read(2**24):
+            while piece := file.read(2**24):  # a shard may be larger than memory
                 total.update(piece)
     return total.hexdigest()[:16]

@@ -17,6 +17,7 @@ class RunPaths:
 
     @property
     def data(self) -> Path:
+        """What the data stage wrote: card, prompts, catalog, codec, trie."""
         return self.root / "data"
 
     @property
@@ -44,6 +45,7 @@ class RunPaths:
 
     @property
     def prior(self) -> Path:
+        """The rewards of the reference lists."""
         return self.root / "prior.arrow"
 
     @property

@@ -23,7 +23,7 @@ from blade_dist.posterior.constraint import Constraints
 from blade_dist.posterior.estimate import belief_report, estimate
 from blade_dist.posterior.prior import Prior
 from blade_dist.posterior.renewed import Renewals
-from blade_dist.posterior.strength import GRID, MEMORY, seen, with_likeliest
+from blade_dist.posterior.strength import GRID, MEMORY, updated_likelihood, with_likeliest
 from blade_dist.posterior.targets import TARGETS
 from blade_dist.posterior.targets.target import Groups
 
@@ -189,7 +189,7 @@ class Estimator:
         if likelihood is not None:
             fading = MEMORY if earlier is None else 1.0  # once per step
             reference, pooled = self._reference(rows, weights), self._pooled(weights)
-            self._likelihood = seen(fading * likelihood, total, reference, self._settings, pooled)
+            self._likelihood = updated_likelihood(fading * likelihood, total, reference, self._settings, pooled)
         estimates = self._estimates(prompt, rows, total, weights, anchor_total)
         if earlier is None:
             self._multipliers = self._constraints.updated(multipliers, parts)

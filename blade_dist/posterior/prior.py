@@ -29,7 +29,10 @@ PART = "part:"
 
 @dataclass(frozen=True)
 class Prior:
-    """Memory-mapped, sorted by prompt."""
+    """The rewards of the reference's lists, sorted by prompt.
+
+    Columns are views of the memory-mapped file: only the rows of a step's prompts are read from disk.
+    """
 
     prompts: NDArray[np.int64]
     """``[P]`` prompt indices, ascending."""
@@ -47,6 +50,7 @@ class Prior:
         if not np.isnan(self.rewards[:, -1]).any():
             return None
         known = np.flatnonzero(~np.isnan(self.rewards))
+        # a fixed seed: after a restart, and in every process that opens the prior, the pool is the same
         return np.sort(np.random.default_rng(0).choice(known, min(len(known), POOLED), replace=False))
 
     @classmethod

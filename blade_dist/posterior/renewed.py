@@ -47,7 +47,10 @@ class Renewed:
 
 
 class Renewals:
-    """What is renewed now, and what was before the last step that renewed any."""
+    """What is renewed now, and what was before the last step that renewed any.
+
+    Two versions are enough: renewals need ``rollout.max_staleness`` 0, so that a state is never saved further back.
+    """
 
     def __init__(self, lists: int) -> None:
         """``lists``: M."""
@@ -60,7 +63,7 @@ class Renewals:
         self._step = -1
 
     def add(self, step: int, rows: NDArray[np.int64], rewards: Array) -> None:
-        """A step's first call counts."""
+        """A step's first call counts: a retry has written other lists, and answers to the first may be out already."""
         if step > self._step:
             self._step, self._replaced = step, self.newest
             self.newest = self.newest.renew(rows, rewards)

@@ -20,7 +20,8 @@ GRID = np.geomspace(0.1, 10_000.0, 101)
 """Strengths m that are compared."""
 
 MEMORY = 0.9
-"""How much of the likelihood of earlier steps counts at the next: about the last ten steps."""
+"""How much of the likelihood of earlier steps counts at the next: about the last ten steps (1 / (1 - 0.9)), so that tau
+follows a policy that moves away, and one step's noise does not move it much."""
 
 
 def level_counts(rewards: Array, reference: Array, pooled: Array | None = None) -> Array:
@@ -71,7 +72,7 @@ def log_likelihood(counts: Array, smoothing: float) -> Array:
     return each @ counts[level, below]
 
 
-def seen(
+def updated_likelihood(
     likelihood: Array, rewards: Array, reference: Array, settings: BetaSettings, pooled: Array | None = None
 ) -> Array:
     """``likelihood`` ``[grid]`` after a step's groups.

@@ -87,6 +87,7 @@ def make_distribution(name: str, wanted: Mapping[str, float], catalog: Catalog) 
     outside = ~member.any(axis=1)
     if EVERY in wanted:
         _check_others(setting, wanted[EVERY], int(outside.sum()))
+        # the columns stand in the order of ``wanted``, whose values become the wanted shares
         member = np.insert(member, list(wanted).index(EVERY), outside, axis=1)
     elif outside.any():
         first = np.flatnonzero(outside)[0]

@@ -48,6 +48,7 @@ class NamedMetrics:
         Raises:
             UserError: an unknown name, with the nearest one; a cut-off beyond ``k``.
         """
+        # mgu/shelves@5: base mgu, argument shelves, cut 5; mgu@5: no argument. A name may be wrong in any part of it
         base, slash, rest = name.partition("/")
         argument, _, cut = rest.partition("@") if slash else ("", "", base.partition("@")[2])
         base = base.partition("@")[0]
@@ -61,7 +62,7 @@ class NamedMetrics:
             raise UserError(f"{setting} {name!r}: unknown metric; did you mean {near}/{argument or 'NAME'}@{k}?")
         if not slash:
             return metric(name, k, setting)
-        metric(f"{base}@1", k, setting)
+        metric(f"{base}@1", k, setting)  # refuses an unknown base before its argument is judged
         return self._against(name, base, argument, setting), cut_off(name, f"{base}/{argument}", cut, k, setting)
 
     def used(self, names: Iterable[str]) -> list[dict[str, Any]]:

@@ -15,7 +15,7 @@ from blade_dist.posterior.beta import BetaSettings, Evidence, proxy_reward
 from blade_dist.posterior.constraint import Constraints
 from blade_dist.posterior.estimator import Estimator
 from blade_dist.posterior.prior import Prior, PriorWriter
-from blade_dist.posterior.strength import GRID, seen
+from blade_dist.posterior.strength import GRID, updated_likelihood
 
 STAMP = {"reference": "r1", "catalog": "c1", "k": 5}
 SETTINGS = BetaSettings(tau=0.3, strength=6)
@@ -234,7 +234,7 @@ def test_auto_tau_reads_the_lists_that_a_cold_prompt_has(tmp_path: Path) -> None
     assert np.isnan(prior.rewards).sum(axis=1).tolist() == [0, 0, 0, 0, 0, 4, 4]
     rewards = batch([7, 8])
     reference, pooled = rows_of(prior, [7, 8]), np.sort(prior.rewards[~np.isnan(prior.rewards)])
-    likelihood = seen(np.zeros(len(GRID)), rewards.total, reference, SETTINGS, pooled)
+    likelihood = updated_likelihood(np.zeros(len(GRID)), rewards.total, reference, SETTINGS, pooled)
     result = auto(prior).estimate(0, 0, rewards).report
     assert result["posterior/strength"][0] == GRID[likelihood.argmax()] != GRID[0]
 

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from scipy.stats import betabinom
 
 from blade_dist.posterior.beta import BetaSettings, posterior
-from blade_dist.posterior.strength import GRID, MEMORY, level_counts, log_likelihood, seen, with_likeliest
+from blade_dist.posterior.strength import GRID, MEMORY, level_counts, log_likelihood, updated_likelihood, with_likeliest
 
 
 def test_counts_by_hand() -> None:
@@ -67,7 +67,7 @@ def test_a_policy_that_leaves_the_reference_lowers_the_strength() -> None:
         for _ in range(5):
             offset = rng.normal(size=(64, 1))  # prompts differ
             group, reference = offset + shift + rng.normal(size=(64, 16)), offset + rng.normal(size=(64, 32))
-            likelihood = seen(MEMORY * likelihood, group, reference, SETTINGS)
+            likelihood = updated_likelihood(MEMORY * likelihood, group, reference, SETTINGS)
         result = with_likeliest(SETTINGS, likelihood, 16)
         assert result.tau == pytest.approx(16 / (result.strength + 1 + 16))
         taus.append(result.tau)
@@ -116,7 +116,7 @@ def test_prompts_with_some_lists_are_worth_less_where_prompts_differ() -> None:
         group, reference = offset + rng.normal(size=(400, 8)), offset + rng.normal(size=(400, 16))
         pooled = np.sort(reference.ravel())
         reference[:, 4:] = np.nan
-        likelihood = seen(np.zeros(len(GRID)), group, reference, SETTINGS, pooled)
+        likelihood = updated_likelihood(np.zeros(len(GRID)), group, reference, SETTINGS, pooled)
         strengths.append(with_likeliest(SETTINGS, likelihood, 8).strength)
     assert strengths[1] < 10 < strengths[0]
 
@@ -127,5 +127,5 @@ def test_prompts_without_lists_say_nothing() -> None:
     cold = np.concatenate([reference, np.full((3, 6), np.nan)])
     more = np.concatenate([group, rng.normal(size=(3, 4))])
     nothing = np.zeros(len(GRID))
-    expected = seen(nothing, group, reference, SETTINGS)
-    np.testing.assert_array_equal(seen(nothing, more, cold, SETTINGS), expected)
+    expected = updated_likelihood(nothing, group, reference, SETTINGS)
+    np.testing.assert_array_equal(updated_likelihood(nothing, more, cold, SETTINGS), expected)

@@ -2,21 +2,32 @@
 
 from __future__ import annotations
 
+import json
+import os
+from multiprocessing import get_context
+from pathlib import Path
+
 import numpy as np
 import pandas as pd
 import pytest
+import yaml
+from rich.console import Console
 from scipy.stats import spearmanr
 
 from benchmarks.quality import DATA_FOLDER
 from benchmarks.quality import ground_truth as truth
+from benchmarks.quality import synthetic as synthetic_study
 from benchmarks.quality.ground_truth import expected_dcg, load_truth
 from benchmarks.quality.proxy_fidelity import proxy_fidelity, rank_correlation
+from benchmarks.quality.regimes import TRUE_NDCG
+from benchmarks.quality.runner import Runner
 from benchmarks.quality.synthetic import against_search, summary, tau_summary
 from blade_dist.batches import MISS
 from blade_dist.data import synthetic
 from blade_dist.data.bundle import DataBundle
 from blade_dist.rewards.lists import Lists
 from blade_dist.settings import Config
+from blade_dist.store.files import write_json
 
 
 def test_the_truth_is_how_the_log_was_generated(tiny_config: Config, tiny_data: DataBundle) -> None:
@@ -136,3 +147,59 @@ def test_one_list_against_a_search_by_hand() -> None:
     assert (found["low"], found["high"]) == pytest.approx((-0.2, -0.05))
     assert (found["blade"], found["best_of_16"], found["sft_greedy"]) == pytest.approx((0.2, 0.3, 0.4))
     assert found["less_is_better"] is True
+
+
+SMALL = {
+    "data": {
+        "source": "synthetic",
+        "targets": 3,
+        "max_history": 6,
+        "windows": 2,
+        "k_core": 2,
+        "synthetic": {"users": 120, "items": 40, "groups": 4, "interactions": 20},
+    },
+    "lists": {"k": 3, "exclude_history": "shown"},
+    "codec": {"kind": "semantic_id", "levels": 1, "codes": 64, "prompt": "{history}"},
+    "model": {"build": {"hidden_size": 32, "layers": 1, "heads": 1, "kv_heads": 1, "ffn_size": 32, "context": 48}},
+    "sft": {"epochs": 1, "batch_size": 64},
+    "reward": {"weights": {TRUE_NDCG: 1.0}},
+    "prior": {"size": 4},
+    "rollout": {"group_size": 4, "max_num_seqs": 64},
+    "train": {"steps": 2, "prompts": 8, "prompts_per_step": 8, "checkpoint_every": 2},
+    "evaluate": {"metrics": ["ndcg@3"], "best_of": [16]},
+    "tracking": {"tensorboard": False},
+}
+
+
+def small_study(folder: Path) -> None:
+    """A process of its own: Ray's processes inherit the variable that names the data."""
+    preset = folder / "small.yaml"
+    preset.write_text(yaml.safe_dump(SMALL))
+    synthetic_study.RATES, synthetic_study.TRUE_LISTS = (1e-3,), 8
+    synthetic_study.SEARCHES = {"expected_ndcg": {"train.prompts": 16, "reward.weights": {TRUE_NDCG: 1.0}}}
+    runner = Runner(folder / "runs", preset, Console(quiet=True))
+    study = synthetic_study.SyntheticStudy(runner)
+    with runner.start():
+        trials = {target: study.tuned(target) for target in ("static", "blade")}
+        result = {"trials": trials, "searched": study.searched("expected_ndcg", 1e-3), "known": study.supervised(0)}
+    write_json(folder / "result.json", result | {"seconds": runner.seconds()})
+
+
+@pytest.mark.skipif("BLADE_BENCHMARKS" not in os.environ, reason="takes minutes; BLADE_BENCHMARKS=1 runs it")
+def test_the_study_runs_on_a_small_catalog(tmp_path: Path) -> None:
+    """Every stage is real; the reward that knows the truth is imported by Ray's processes by its name."""
+    process = get_context("spawn").Process(target=small_study, args=(tmp_path,))
+    process.start()
+    process.join(900)
+    assert process.exitcode == 0
+    result = json.loads((tmp_path / "result.json").read_text())
+    (blade,) = result["trials"]["blade"]
+    assert (blade["regime"], blade["target"], blade["lr"], blade["tau"]) == ("main", "blade", 1e-3, 0.3)
+    assert 0 < blade["true_reward"] < 1
+    assert blade["true_reward"] == pytest.approx(blade["reward"])
+    assert blade["last_tau"] == pytest.approx(0.3)
+    assert {"mean", "low", "high", "best_of_16", "sft_greedy", "users"} <= result["searched"].keys()
+    assert len(result["known"]) == 5
+    # one catalog and one reference for all; the search has prompts, and so a prior, of its own
+    stages = [stage for seconds in result["seconds"].values() for stage in seconds]
+    assert sorted(stages) == sorted(["data", "sft", "evaluate", *["train"] * 3, *["prior"] * 3])

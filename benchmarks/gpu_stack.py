@@ -15,10 +15,10 @@ from typing import Any
 import pyarrow.parquet as pq
 from rich.console import Console
 
+from benchmarks.generated_run import make_config, prepare
 from benchmarks.gpu_learner import copy_speed
 from benchmarks.measure import Peaks, gpu_memory, numbers
 from benchmarks.peer import beside_peer
-from benchmarks.prepared import make_config, prepare
 from benchmarks.throughput import measure
 from benchmarks.trie import Workload as TrieWorkload
 from benchmarks.trie import make_codec, measure_generation

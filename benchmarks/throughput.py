@@ -17,9 +17,9 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
+from benchmarks.generated_run import make_config, prepare
 from benchmarks.measure import Peaks, numbers, role_memory
 from benchmarks.peer import measure_peer
-from benchmarks.prepared import make_config, prepare
 from benchmarks.report import write_result
 from benchmarks.workload import PRESETS, Workload
 from blade_dist.errors import UserError

@@ -24,7 +24,7 @@ from blade_dist.rewards.lists import Lists
 HELD_OUT = ("ndcg@", "recall@", "hr@", "mrr@")
 """How the metrics begin that look at held-out items."""
 CHUNK = 1024
-"""Lists that are scored at once."""
+"""Lists that are scored at once: a row of their scores is as long as the catalog."""
 
 
 def choice(weights: dict[str, float]) -> dict[str, float]:

@@ -34,6 +34,7 @@ class Numbers:
         self._pooled = pooled
         rows = pooled.rows("sft", "greedy")
         self._keys = rows[["seed", "prompt", "user"]]
+        # one object for every number: the same users are drawn for all policies, so that ratios are paired too
         self._resamples = Resamples(rows["user"].to_numpy(), resamples, seed=0)
 
     def table(self) -> dict[str, dict[str, Result]]:

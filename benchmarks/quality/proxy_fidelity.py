@@ -44,9 +44,10 @@ def proxy_fidelity(true: Array, bon_n: int, seed: int = 0) -> list[dict[str, flo
 def _level(n: int, true: Array, settings: BetaSettings, rng: np.random.Generator) -> dict[str, float]:
     rows = np.repeat(np.arange(len(true)), DRAWS)[:, None]
     reference = np.sort(true[rows, rng.integers(0, true.shape[1], (len(rows), REFERENCES))], axis=1)
+    # the best of n draws is the draw with the largest rank: n ranks are drawn, not n rewards
     best = np.sort(true, axis=1)[rows, rng.integers(0, true.shape[1], (len(rows), GROUP, n)).max(axis=2)]
     known = share(best, true[rows[:, 0]])
-    differ = informative(known)
+    differ = informative(known)  # a group whose true F are all equal holds nothing that a proxy could know
     row = {"n": float(n), "above": float((best >= reference[:, -1:]).mean())}
     for name in COMPARED:
         proxy = TARGETS[name].proxy(Groups(best, reference, settings))

@@ -190,7 +190,8 @@ def top_lists(model: SasRec, prompts: Prompts, k: int, exclude_history: ExcludeH
 def training_sequences(train: Prompts) -> Ragged:
     """Each user's training items in order, read off the prompts, whose windows move on by one item.
 
-    It learns from the users that the policy learns from: those who are too short for a training prompt have none.
+    It learns from the users that the policy learns from: those who are too short for a training prompt have none. Of
+    windows (0 1 | 2 3) and (1 2 | 3 4) the sequence is 0 1 2 3 4: all of the first, then the last item of each.
     """
     order = np.argsort(train.user.astype(str), kind="stable")
     first = np.unique(train.user[order].astype(str), return_index=True)[1]

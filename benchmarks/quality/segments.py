@@ -80,7 +80,8 @@ def keep(targets: Ragged, mask: NDArray[np.bool_]) -> Ragged:
 def items_before(prompts: Prompts, lengths: dict[str, int]) -> NDArray[np.int64]:
     """``[n]`` items of the user before the prompt's first target, however many the prompt shows.
 
-    A user's windows come one after another and end with the user's last item.
+    A user's windows come one after another and end with the user's last item. So they are read off from the end: of 10
+    items and windows of 2, 2, the last window has 8 before it, the one before that 6.
     """
     left = dict(lengths)
     before = np.zeros(len(prompts), dtype=np.int64)
@@ -103,6 +104,7 @@ def same_session(prompts: Prompts, times: dict[tuple[str, int], int]) -> NDArray
     """For each of ``targets.flat``: whether no gap from the history's last item to it reaches :data:`SESSION_S`."""
     rows = []
     for row, user in enumerate(prompts.user):
+        # one long gap ends the session: what comes after it is outside, however close together
         chain = [prompts.history[row][-1], *prompts.targets[row]]
         gaps = np.diff([times[user, int(item)] for item in chain])
         rows.append(np.logical_and.accumulate(gaps < SESSION_S))

@@ -11,6 +11,7 @@ from blade_dist.posterior.beta import BetaSettings
 from blade_dist.posterior.constraint import Constraints
 from blade_dist.posterior.estimator import Estimator
 from blade_dist.posterior.prior import Prior
+from blade_dist.posterior.targets import TARGETS
 from blade_dist.settings import Config
 
 
@@ -28,7 +29,7 @@ class _StoredEstimator(Estimator):
             bon_n=config.learner.bon_n,
         )
         prior = Prior.load(path, stamp)
-        auto = posterior.tau == "auto" and config.target == "blade"
+        auto = posterior.tau == "auto" and TARGETS[config.target].uses_evidence
         limits = Constraints.of(config.reward.at_least, config.reward.at_most, config.reward.multiplier_lr)
         renews = config.refresh_every is not None
         super().__init__(prior, settings, config.target, config.advantage.scale, posterior.carry, auto, limits, renews)

@@ -16,7 +16,7 @@ from benchmarks.quality.movielens import pair_of
 from benchmarks.quality.pictures import draw_curves, draw_pareto, draw_search, draw_sensitivity, smooth
 from benchmarks.quality.pooled import PooledRows
 from benchmarks.tables import movielens as quality_tables
-from benchmarks.tables.pages import RESULTS, filled
+from benchmarks.tables.pages import filled
 from blade_dist.data.bundle import DataBundle
 from blade_dist.evaluation.per_user import per_user_rows
 from blade_dist.rewards.composite import Composite
@@ -184,8 +184,3 @@ def test_pictures_are_small(tmp_path: Path) -> None:
     assert len(sizes) == 4
     assert all(1_000 < size < 100_000 for size in sizes)
     np.testing.assert_allclose(smooth([1.0] * 19 + [3.0] * 41)[[0, 18, 19, 59]], [1, 1, 5 / 3, 3])
-
-
-def test_what_git_keeps_of_results_is_small() -> None:
-    large = {path.name for path in RESULTS.rglob("*") if path.is_file() and path.stat().st_size > 100_000}
-    assert not large

@@ -29,8 +29,9 @@ from blade_dist.settings.load import load_config
 from blade_dist.store.policy import context_length, save_policy
 from blade_dist.store.run import RunPaths
 from blade_dist.weights.gather import source
-from blade_dist.weights.gloo import join_group, open_store
+from blade_dist.weights.gloo import join_group
 from blade_dist.weights.push import PushReport, WeightPusher
+from blade_dist.weights.rendezvous import open_store
 
 GOAL = 1.5
 """At most this many times the limit."""

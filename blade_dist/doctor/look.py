@@ -20,6 +20,7 @@ import torch.distributed as dist
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from blade_dist.nodes.survey import node_facts, versions
+from blade_dist.weights.rendezvous import join_store, open_store
 
 TENSOR_BYTES = 32 * 2**20
 """Of the all-reduce."""
@@ -106,34 +107,38 @@ def bandwidths() -> dict[str, float | str]:
     here = ray.get_runtime_context().get_node_id()
     idle = ray.available_resources().get("GPU", 0) == ray.cluster_resources().get("GPU", 0)
     has_gpu = {info["NodeID"]: bool(info["Resources"].get("GPU")) and idle for info in ray.nodes()}
+    others = {info["NodeManagerAddress"]: info["NodeID"] for info in ray.nodes() if info["Alive"]}
+    rates: dict[str, float | str] = {}
+    for address, node in others.items():
+        if node != here:
+            rates[address] = bandwidth(here, node, "nccl" if has_gpu[here] and has_gpu[node] else "gloo")
+    return rates
+
+
+def bandwidth(here: str, other: str, backend: str) -> float | str:
+    """Bytes per second of an all-reduce between two nodes (``here`` is the caller's), or why there was none."""
     address = ray.util.get_node_ip_address()
-    found: dict[str, float | str] = {}
-    for info in ray.nodes():
-        if not info["Alive"] or info["NodeID"] == here:
-            continue
-        with socket.create_server((address, 0)) as free:
-            port = free.getsockname()[1]
-        gpus = int(has_gpu[here] and has_gpu[info["NodeID"]])
-        join = ray.remote(num_cpus=0, num_gpus=gpus, max_retries=0)(all_reduce)
-        ends = [
-            join.options(scheduling_strategy=NodeAffinitySchedulingStrategy(node, soft=False)).remote(
-                rank, address, port, "nccl" if gpus else "gloo"
-            )
-            for rank, node in enumerate((here, info["NodeID"]))
-        ]
-        try:
-            found[info["NodeManagerAddress"]] = min(ray.get(ends, timeout=DEADLINE_S))
-        except ray.exceptions.RayError as error:
-            found[info["NodeManagerAddress"]] = str(error).strip().splitlines()[-1][:160]
-    return found
+    # The caller holds the store, not rank 0: both ends may then start in any order, and the port is never free between
+    # being chosen and being listened on.
+    _held, port = open_store(address, 2, DEADLINE_S)
+    end = ray.remote(num_cpus=0, num_gpus=int(backend == "nccl"), max_retries=0)(all_reduce)
+    ends = [
+        end.options(scheduling_strategy=NodeAffinitySchedulingStrategy(node, soft=False)).remote(
+            rank, address, port, backend
+        )
+        for rank, node in enumerate((here, other))
+    ]
+    try:
+        return min(ray.get(ends, timeout=DEADLINE_S))
+    except ray.exceptions.RayError as error:
+        return str(error).strip().splitlines()[-1][:160]
 
 
 def all_reduce(rank: int, address: str, port: int, backend: str) -> float:
     """One of two ends; bytes per second."""
+    # Both libraries would otherwise choose an interface by themselves, and with several take one that leads nowhere.
     os.environ.setdefault(f"{backend.upper()}_SOCKET_IFNAME", _interface(address, port))
-    # rank 0 listens on that address only
-    listener = {"master_listen_fd": socket.create_server((address, port)).detach()} if rank == 0 else {}
-    store = dist.TCPStore(address, port, 2, is_master=rank == 0, **listener)
+    store = join_store(address, port, 2, DEADLINE_S)
     dist.init_process_group(backend, store=store, rank=rank, world_size=2)
     try:
         tensor = torch.ones(TENSOR_BYTES // 4, device="cuda" if backend == "nccl" else "cpu")

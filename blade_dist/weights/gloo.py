@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import socket
 from collections.abc import Iterator
 from datetime import timedelta
 from typing import Any
@@ -13,16 +12,9 @@ import torch
 from torch.distributed import ProcessGroupGloo, TCPStore
 
 from blade_dist.weights.gather import Bucket
+from blade_dist.weights.rendezvous import CONNECT_TIMEOUT_S, join_store, open_store
 from blade_dist.weights.stream import END, Announcement, Descriptions, StreamSender
-from blade_dist.weights.wire import (
-    ALIGNMENT,
-    CONNECT_TIMEOUT_S,
-    Description,
-    bucket_bytes,
-    describe_bucket,
-    pack,
-    unpack,
-)
+from blade_dist.weights.wire import ALIGNMENT, Description, bucket_bytes, describe_bucket, pack, unpack
 
 PIECE_BYTES = 4 * 2**20
 """Of one transfer: small enough that an engine loads one piece while the next arrives."""
@@ -35,22 +27,6 @@ def reachable_address(engine_ip: str) -> str:
     """The address under which an engine reaches this process: loopback where both are on one node."""
     own = ray.util.get_node_ip_address()
     return "127.0.0.1" if engine_ip == own else own
-
-
-def open_store(address: str, world_size: int) -> tuple[TCPStore, int]:
-    """A store that listens on ``address`` only, on a free port."""
-    listener = socket.create_server((address, 0))
-    port = listener.getsockname()[1]
-    store = TCPStore(
-        host_name=address,
-        port=port,
-        world_size=world_size,
-        is_master=True,
-        timeout=timedelta(seconds=CONNECT_TIMEOUT_S),
-        wait_for_workers=False,
-        master_listen_fd=listener.detach(),
-    )
-    return store, port
 
 
 def join_group(store: TCPStore, rank: int, world_size: int, address: str) -> ProcessGroupGloo:
@@ -130,13 +106,7 @@ class GlooReceiver:
     """One worker's end."""
 
     def __init__(self, info: dict[str, Any], worker_rank: int) -> None:
-        self._store = TCPStore(
-            host_name=info["address"],
-            port=info["port"],
-            world_size=info["size"],
-            is_master=False,
-            timeout=timedelta(seconds=CONNECT_TIMEOUT_S),
-        )
+        self._store = join_store(info["address"], info["port"], info["size"])
         self._group = join_group(self._store, 1 + worker_rank, info["size"], info["bind"])
         self._descriptions = Descriptions()
         self._buffers = [_Buffer(), _Buffer()]

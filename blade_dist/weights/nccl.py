@@ -5,14 +5,16 @@ Not yet proved on two GPUs (NCCL refuses two ranks on one).
 
 from __future__ import annotations
 
-import socket
 from collections.abc import Iterator
+from dataclasses import fields
 from typing import Any
 
 import ray
 import torch
+from torch.distributed import TCPStore
 
 from blade_dist.weights.gather import Bucket
+from blade_dist.weights.rendezvous import join_store, open_store
 from blade_dist.weights.stream import END, Announcement, Descriptions, StreamSender
 from blade_dist.weights.wire import bucket_bytes, pack, unpack
 
@@ -23,12 +25,26 @@ POLL_S = 0.001
 """How often a sender that waits looks whether an engine has failed."""
 
 
-def _communicator(address: str, port: int, rank: int, size: int, device: torch.device) -> Any:
-    from vllm.distributed.device_communicators.pynccl import PyNcclCommunicator
+STORE_TIMEOUT_S = 300.0
+"""How long an engine waits for the next announcement while the learner gathers and packs."""
+
+
+def metadata_group(store: TCPStore, rank: int, size: int) -> Any:
+    """vLLM's ``StatelessProcessGroup`` over a store that is open already.
+
+    Its own ``create`` would open the store from a port number, which somebody else may hold by then.
+    """
     from vllm.distributed.utils import StatelessProcessGroup
 
-    group = StatelessProcessGroup.create(host=address, port=port, rank=rank, world_size=size)
-    return PyNcclCommunicator(group, device=device)
+    # older versions keep the listening socket beside the store; ours belongs to the store
+    extra = {"socket": None} if "socket" in {field.name for field in fields(StatelessProcessGroup)} else {}
+    return StatelessProcessGroup(rank=rank, world_size=size, store=store, **extra)
+
+
+def _communicator(store: TCPStore, rank: int, size: int, device: torch.device) -> Any:
+    from vllm.distributed.device_communicators.pynccl import PyNcclCommunicator
+
+    return PyNcclCommunicator(metadata_group(store, rank, size), device=device)
 
 
 class NcclSender(StreamSender):
@@ -43,10 +59,9 @@ class NcclSender(StreamSender):
         address = ray.util.get_node_ip_address()
         for engine in engines:
             size = 1 + ray.get(engine.describe.remote())["world_size"]
-            with socket.create_server((address, 0)) as free:
-                port = free.getsockname()[1]
+            store, port = open_store(address, size, STORE_TIMEOUT_S)
             joined = engine.connect.remote("nccl", {"address": address, "port": port, "size": size})
-            self._groups.append(_communicator(address, port, 0, size, self._device))
+            self._groups.append(_communicator(store, 0, size, self._device))
             ray.get(joined)
 
     def hold(self, piece: Bucket) -> None:
@@ -73,7 +88,8 @@ class NcclReceiver:
 
     def __init__(self, info: dict[str, Any], worker: Any) -> None:
         self._device = worker.device
-        self._group = _communicator(info["address"], info["port"], 1 + worker.rank, info["size"], worker.device)
+        store = join_store(info["address"], info["port"], info["size"], STORE_TIMEOUT_S)
+        self._group = _communicator(store, 1 + worker.rank, info["size"], worker.device)
         self._descriptions = Descriptions()
 
     def stream(self, first: Announcement) -> Iterator[Bucket]:

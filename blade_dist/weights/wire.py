@@ -9,9 +9,6 @@ import torch
 
 from blade_dist.weights.gather import Bucket
 
-CONNECT_TIMEOUT_S = 120.0
-"""How long the two ends of a transport wait for each other."""
-
 ALIGNMENT = 64
 """Bytes: every tensor of a packed bucket starts at a multiple of this."""
 

@@ -6,6 +6,7 @@ import os
 from pathlib import Path
 
 import pytest
+import ray
 from rich.console import Console
 
 from blade_dist.data.bundle import DataBundle
@@ -68,6 +69,13 @@ def test_storage_that_cannot_be_written(tmp_path: Path) -> None:
     assert not (tmp_path / "a").exists()
     (tmp_path / "file").touch()
     assert look.storage_problem(tmp_path / "file" / "run")
+
+
+def test_two_ends_are_measured_over_a_port_that_is_held(ray_session: None) -> None:
+    here = ray.get_runtime_context().get_node_id()
+    rate = look.bandwidth(here, here, "gloo")
+    assert isinstance(rate, float), rate
+    assert rate > 0
 
 
 def test_the_doctor_is_content_with_this_machine(

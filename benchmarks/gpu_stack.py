@@ -26,8 +26,8 @@ from benchmarks.workload import LLAMA_1B, Workload
 from blade_dist.cluster.placement import place_here
 from blade_dist.cluster.runtime import ray_runtime
 from blade_dist.learners.policy import load_model
-from blade_dist.rollouts.engine import EngineSpec
 from blade_dist.rollouts.pool import RunningPool
+from blade_dist.rollouts.spec import EngineSpec
 from blade_dist.settings import Config
 from blade_dist.stages.align import align_stage
 from blade_dist.stages.export import export_stage

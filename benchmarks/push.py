@@ -22,8 +22,8 @@ from blade_dist.cluster.runtime import ray_runtime
 from blade_dist.data.bundle import load_data
 from blade_dist.data.prepare import prepare_data
 from blade_dist.learners.policy import build_model
-from blade_dist.rollouts.engine import EngineSpec
 from blade_dist.rollouts.pool import EnginePool, RunningPool
+from blade_dist.rollouts.spec import EngineSpec
 from blade_dist.settings import Config
 from blade_dist.settings.load import load_config
 from blade_dist.store.policy import context_length, save_policy

@@ -23,8 +23,9 @@ from blade_dist.catalog.legality import load_trie, write_trie
 from blade_dist.catalog.tokenizer import special_token, train_tokenizer
 from blade_dist.catalog.trie import build_trie
 from blade_dist.learners.policy import build_model
-from blade_dist.rollouts.engine import Engine, EngineSpec, engine_environment
+from blade_dist.rollouts.engine import Engine
 from blade_dist.rollouts.request import RolloutRequest
+from blade_dist.rollouts.spec import EngineSpec, engine_environment
 from blade_dist.settings import Config
 from blade_dist.store.policy import save_policy
 from blade_dist.store.run import RunPaths

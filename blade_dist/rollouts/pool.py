@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Sequence
+from typing import Any, Protocol
 
 import numpy as np
 import ray
@@ -10,15 +11,39 @@ from ray.util.placement_group import PlacementGroup, placement_group, remove_pla
 from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
 
 from blade_dist.batches import Rollouts
-from blade_dist.cluster.placement import Role
 from blade_dist.errors import UserError
-from blade_dist.rollouts.engine import EngineSpec, RolloutEngine, engine_environment
+from blade_dist.rollouts.engine import RolloutEngine
 from blade_dist.rollouts.request import RolloutRequest
+from blade_dist.rollouts.spec import EngineSpec, engine_environment
 from blade_dist.settings import Config
 
 
+class Place(Protocol):
+    """Where one engine is to run: a role of a placement."""
+
+    @property
+    def cpus(self) -> float:
+        """Cores."""
+
+    @property
+    def gpus(self) -> float:
+        """GPUs; a fraction where a learner has the rest."""
+
+    @property
+    def bundle(self) -> dict[str, float]:
+        """Both, as Ray reserves them."""
+
+    @property
+    def selector(self) -> dict[str, str]:
+        """Ray's labels of the node."""
+
+
 class EnginePool:
-    """Handles of running engines. Plain data: it may be sent to another actor."""
+    """Handles of running engines. Plain data: it may be sent to another actor.
+
+    An engine is an actor with one thread, so that it answers in the order in which it was asked; a push is a call like
+    any other. That is what makes the version of a list's weights follow from when the list was requested.
+    """
 
     def __init__(self, engines: list[Any], timeout_s: float) -> None:
         self.engines = engines
@@ -29,7 +54,10 @@ class EnginePool:
         return self.collect(self.submit(request))
 
     def submit(self, request: RolloutRequest) -> list[Any]:
-        """Each engine takes a contiguous share of the prompts; returns references to the parts, in order."""
+        """Starts the request and returns at once.
+
+        Each engine takes a contiguous share of the prompts. Returns references to the parts, in order.
+        """
         return [engine.generate.remote(part) for engine, part in self._shares(request)]
 
     def beam_search(self, request: RolloutRequest, width: int) -> Rollouts:
@@ -38,7 +66,7 @@ class EnginePool:
         return self.collect(parts)
 
     def collect(self, parts: list[Any]) -> Rollouts:
-        """Waits for all parts of a request.
+        """Waits for all parts of a request; they are one batch then, in the request's order.
 
         Raises:
             RuntimeError: an engine did not answer in time.
@@ -52,23 +80,29 @@ class EnginePool:
 
     def _shares(self, request: RolloutRequest) -> list[tuple[Any, RolloutRequest]]:
         rows = np.array_split(np.arange(len(request)), len(self.engines))
-        return [(engine, request.take(own)) for engine, own in zip(self.engines, rows, strict=True) if len(own)]
+        return [(engine, request.take(part)) for engine, part in zip(self.engines, rows, strict=True) if len(part)]
 
 
 class RunningPool:
     """Owns the engines and their place in the cluster: a context manager of the driver."""
 
-    def __init__(self, config: Config, spec: EngineSpec, roles: list[Role]) -> None:
-        """``roles``: one per engine, of a placement."""
+    def __init__(self, config: Config, spec: EngineSpec, places: Sequence[Place]) -> None:
+        """``places``: one per engine."""
         self._config = config
-        self._roles = roles
+        self._places = places
         self._spec = spec
         self._group: PlacementGroup | None = None
 
     def __enter__(self) -> EnginePool:
+        """Reserves every engine's place at once, then starts them; returns when all of them answer.
+
+        Raises:
+            UserError: the cluster has no place for them within ``rollout.start_timeout_s``.
+        """
         rollout = self._config.rollout
-        bundles = [role.bundle for role in self._roles]
-        self._group = placement_group(bundles, bundle_label_selector=[role.selector for role in self._roles])
+        bundles = [place.bundle for place in self._places]
+        # one group for all: engines that are placed one by one could leave the last without a place, and wait for ever
+        self._group = placement_group(bundles, bundle_label_selector=[place.selector for place in self._places])
         if not self._group.wait(timeout_seconds=rollout.start_timeout_s):
             have = {name: amount for name, amount in ray.available_resources().items() if name in ("CPU", "GPU")}
             remove_placement_group(self._group)
@@ -78,12 +112,13 @@ class RunningPool:
             )
         engines = [
             RolloutEngine.options(
-                num_cpus=role.cpus,
-                num_gpus=role.gpus,
+                num_cpus=place.cpus,
+                num_gpus=place.gpus,
+                max_restarts=0,  # a restarted engine would serve the weights that it was started from
                 scheduling_strategy=PlacementGroupSchedulingStrategy(self._group, placement_group_bundle_index=index),
-                runtime_env={"env_vars": engine_environment(self._config, bool(role.gpus))},
+                runtime_env={"env_vars": engine_environment(self._config, bool(place.gpus))},
             ).remote(self._spec)
-            for index, role in enumerate(self._roles)
+            for index, place in enumerate(self._places)
         ]
         try:
             ray.get([engine.describe.remote() for engine in engines])

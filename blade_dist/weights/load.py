@@ -39,12 +39,15 @@ def loader_for(model: Any, config: Any, device: torch.device) -> Loader:
 class AdapterLoader:
     """LoRA: what arrives becomes the one adapter that vLLM serves, without a file between."""
 
-    NUMBER = 1
-    """Of the adapter, in requests."""
+    def __init__(self, manager: Any, alpha: float, number: int) -> None:
+        """Nothing is loaded yet.
 
-    def __init__(self, manager: Any, alpha: float) -> None:
-        """``manager``: the worker's (``model_runner.lora_manager``)."""
-        self._manager, self._alpha = manager, alpha
+        Args:
+            manager: the worker's (``model_runner.lora_manager``).
+            alpha: what arrives is scaled by ``alpha / rank``.
+            number: of the adapter, in requests.
+        """
+        self._manager, self._alpha, self._number = manager, alpha, number
         self._tensors: dict[str, torch.Tensor] = {}
         self._digests: dict[str, Digest] = {}
 
@@ -66,10 +69,10 @@ class AdapterLoader:
         helper = PEFTHelper(r=rank, lora_alpha=self._alpha, target_modules=[])
         slots, device = self._manager._adapter_manager, str(self._manager.device)
         dtype = self._manager.lora_config.lora_dtype
-        adapter = LoRAModel.from_lora_tensors(self.NUMBER, self._tensors, helper, device=device, dtype=dtype)
-        slots.remove_adapter(self.NUMBER)
+        adapter = LoRAModel.from_lora_tensors(self._number, self._tensors, helper, device=device, dtype=dtype)
+        slots.remove_adapter(self._number)
         slots.add_adapter(adapter)
-        slots.activate_adapter(self.NUMBER)
+        slots.activate_adapter(self._number)
         self._tensors = {}
         return 0.0
 

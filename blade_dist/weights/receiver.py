@@ -41,7 +41,7 @@ class WeightReceiver:
         if hasattr(self, "_blade_loader"):
             return
         if self.vllm_config.lora_config is not None:
-            self._blade_loader: Loader = AdapterLoader(self.model_runner.lora_manager, info["alpha"])
+            self._blade_loader: Loader = AdapterLoader(self.model_runner.lora_manager, info["alpha"], info["adapter"])
         else:
             self._blade_loader = loader_for(self.model_runner.model, self.vllm_config, self.device)
 

@@ -18,9 +18,9 @@ from blade_dist.batches import MISS, Ragged, Rollouts
 from blade_dist.cluster.placement import place_here
 from blade_dist.data.bundle import DataBundle
 from blade_dist.learners.policy import load_model
-from blade_dist.rollouts.engine import EngineSpec, engine_environment
 from blade_dist.rollouts.pool import RunningPool
 from blade_dist.rollouts.request import RolloutRequest
+from blade_dist.rollouts.spec import EngineSpec, engine_environment
 from blade_dist.settings import Config
 from blade_dist.store.policy import context_length
 from blade_dist.store.run import RunPaths

@@ -10,8 +10,8 @@ import pytest
 from blade_dist.batches import MISS
 from blade_dist.cluster.placement import place_here
 from blade_dist.data.bundle import DataBundle
-from blade_dist.rollouts.engine import EngineSpec
 from blade_dist.rollouts.pool import RunningPool
+from blade_dist.rollouts.spec import EngineSpec
 from blade_dist.settings import Config
 from blade_dist.store.policy import context_length
 from blade_dist.store.run import RunPaths

@@ -18,9 +18,9 @@ from blade_dist.data.bundle import DataBundle
 from blade_dist.learners.adapter import add_adapter, without_adapter
 from blade_dist.learners.packing import PromptLists
 from blade_dist.learners.policy import Policy, load_model, sequence_logprobs
-from blade_dist.rollouts.engine import EngineSpec
 from blade_dist.rollouts.pool import EnginePool, RunningPool
 from blade_dist.rollouts.request import RolloutRequest
+from blade_dist.rollouts.spec import EngineSpec
 from blade_dist.settings import Config, LoraSettings
 from blade_dist.store.policy import context_length
 from blade_dist.store.run import RunPaths
@@ -85,6 +85,7 @@ def setup(
 
 def test_before_a_push_the_probe_sees_other_weights(setup: Setup) -> None:
     assert setup.gap() > 10 * TOLERANCE
+    assert setup.pool.generate(setup.probe).version.tolist() == [[0, 0]] * 4  # of no attempt: learners refuse its lists
 
 
 def test_a_skipped_push_is_named(setup: Setup) -> None:

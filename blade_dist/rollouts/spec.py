@@ -1,0 +1,156 @@
+"""What an engine is started with: its settings, its process's environment, vLLM's arguments. Pure, no vLLM import."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+from blade_dist.rollouts.constrain import OPTION, constraint_options
+from blade_dist.settings import Config, ListSettings, LoraSettings
+from blade_dist.store.run import RunPaths
+
+CPU_BLOCK = 32
+"""Tokens per block of the KV cache on a CPU; with vLLM's 128 every list computes up to 127 tokens of its prompt."""
+
+BATCHED_TOKENS = 8192
+"""Prompt tokens that vLLM takes in one pass."""
+
+V2_PROCESSORS = "v1/worker/gpu/sample/logits_processor"
+"""Where, inside vLLM, the interface of model runner V2's logits processors lives; absent before it existed."""
+
+
+@dataclass(frozen=True)
+class EngineSpec:
+    """All that an engine needs to start."""
+
+    model: Path
+    """Hugging Face folder."""
+    codec: Path
+    """Folder of the saved codec."""
+    trie: Path
+    """Folder of the trie of legal lists."""
+    catalog: Path
+    """Folder of the catalog, whose groups the rules of ``lists`` may name."""
+    lists: ListSettings
+    seed: int
+    dtype: str
+    context: int
+    """Longest sequence, prompt and list together."""
+    tensor_parallel: int
+    max_num_seqs: int
+    gpu_memory_utilization: float
+    trust_remote_code: bool
+    sleeps: bool
+    """Whether it gives its GPU memory back while a learner on the same GPU learns."""
+    lora: LoraSettings | None
+    """Whether pushes bring adapters on ``model`` instead of weights, and which."""
+
+    @classmethod
+    def of(
+        cls,
+        config: Config,
+        model: Path,
+        paths: RunPaths,
+        context: int,
+        sleeps: bool = False,
+        lora: LoraSettings | None = None,
+    ) -> EngineSpec:
+        """The engine that ``config`` describes, starting from the weights in ``model``."""
+        rollout = config.rollout
+        return cls(
+            model=model.absolute(),
+            codec=paths.codec.absolute(),
+            trie=paths.trie.absolute(),
+            catalog=paths.catalog.absolute(),
+            lists=config.lists,
+            seed=config.run.seed,
+            dtype=config.model.dtype,
+            context=context,
+            tensor_parallel=rollout.tensor_parallel,
+            max_num_seqs=rollout.max_num_seqs,
+            gpu_memory_utilization=rollout.gpu_memory_utilization,
+            trust_remote_code=config.model.trust_remote_code,
+            sleeps=sleeps,
+            lora=lora,
+        )
+
+
+def engine_environment(config: Config, gpu: bool) -> dict[str, str]:
+    """Environment of an engine's process, complete: the pool hands it to Ray, which sets it before Python starts.
+
+    Nothing sets a variable later, as most of these are read when torch or vLLM is imported.
+    """
+    threads = str(config.rollout.cpus_per_engine)
+    return {
+        # the engine stays in the actor's process and dies with it; vLLM's default is a child process
+        "VLLM_ENABLE_V1_MULTIPROCESSING": "0",
+        "VLLM_CPU_KVCACHE_SPACE": str(config.rollout.kv_cache_gb),
+        # vLLM's binding counts the ranks of one engine only: two engines on a node would be pinned to the same cores
+        "VLLM_CPU_OMP_THREADS_BIND": "nobind",
+        "OMP_NUM_THREADS": threads,
+        "THP_MEM_ALLOC_ENABLE": "1",  # huge pages for large CPU tensors: logits fault less often
+        "TORCHDYNAMO_DISABLE": "0" if gpu else "1",  # on CPU compiling one small kernel takes longer than it saves
+        "VLLM_USE_FLASHINFER_SAMPLER": "0",  # it is for top-k and top-p, which no request has
+        "VLLM_NO_USAGE_STATS": "1",
+        "VLLM_LOGGING_LEVEL": "WARNING",
+        "TOKENIZERS_PARALLELISM": "false",
+        # model runner V2 refuses V1's logits processors, so that vLLM may not choose where lists are constrained
+        **({} if config.lists.constrain == "none" else {"VLLM_USE_V2_MODEL_RUNNER": str(model_runner(gpu) - 1)}),
+    }
+
+
+def model_runner(gpu: bool) -> int:
+    """Which of vLLM's two model runners serves constrained lists: 2 on a GPU where vLLM has it, else 1."""
+    if not gpu or (vllm := find_spec("vllm")) is None:
+        return 1
+    # find_spec of the inner module would import vLLM, and with it CUDA, into the driver
+    inside = [Path(folder) / V2_PROCESSORS for folder in vllm.submodule_search_locations or []]
+    return 2 if any(path.is_dir() or path.with_suffix(".py").is_file() for path in inside) else 1
+
+
+def engine_arguments(spec: EngineSpec, gpu: bool) -> dict[str, Any]:
+    """Keyword arguments of ``vllm.LLM``."""
+    return {
+        "model": str(spec.model),
+        "skip_tokenizer_init": True,  # prompts and lists are tokens all the way
+        "trust_remote_code": spec.trust_remote_code,
+        "dtype": spec.dtype,
+        "seed": spec.seed % 2**31,  # vLLM seeds numpy with it, which takes 32 bits
+        "max_model_len": spec.context,
+        "max_num_seqs": spec.max_num_seqs,
+        "gpu_memory_utilization": spec.gpu_memory_utilization,
+        "tensor_parallel_size": spec.tensor_parallel,
+        "distributed_executor_backend": "uni" if spec.tensor_parallel == 1 else "mp",
+        "enforce_eager": not gpu,
+        "enable_sleep_mode": spec.sleeps,
+        "enable_prefix_caching": True,  # the G lists of a prompt share its keys and values
+        **({} if gpu else {"block_size": CPU_BLOCK, "compilation_config": {"custom_ops": ["all"]}}),
+        "enable_chunked_prefill": False,  # a seeded request cut in two fails on vLLM's CPU backend
+        "max_num_batched_tokens": max(BATCHED_TOKENS, spec.context),  # a prompt that is not cut must fit into one pass
+        # the checkpoint's generation_config.json would change top-p or the temperature without a word
+        "generation_config": "vllm",
+        # after the mask and the temperature, as the learner computes them; raw ones would know no constraint
+        "logprobs_mode": "processed_logprobs",
+        **_constraint(spec, gpu),
+        **_adapters(spec),
+        "worker_extension_cls": "blade_dist.weights.receiver.WeightReceiver",
+        "disable_log_stats": True,
+    }
+
+
+def _constraint(spec: EngineSpec, gpu: bool) -> dict[str, Any]:
+    """The arguments that make an engine write legal lists only; the two model runners have an interface each."""
+    if spec.lists.constrain == "none":
+        return {}
+    options = constraint_options(spec.lists, spec.codec, spec.trie, spec.catalog)
+    return {
+        "logits_processors": [f"blade_dist.rollouts.processor_v{model_runner(gpu)}:CatalogProcessor"],
+        "additional_config": {OPTION: options},
+    }
+
+
+def _adapters(spec: EngineSpec) -> dict[str, Any]:
+    """The arguments that make room for the one adapter that is pushed."""
+    return {} if spec.lora is None else {"enable_lora": True, "max_loras": 1, "max_lora_rank": spec.lora.rank}

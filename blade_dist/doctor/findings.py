@@ -1,4 +1,4 @@
-"""What a look at a machine says, line by line, each with its mend. Pure."""
+"""What a look at a machine says, line by line, each with its fix. Pure."""
 
 from __future__ import annotations
 
@@ -29,17 +29,19 @@ class Finding:
 
     level: Level
     what: str
-    found: str
-    mend: str = ""
+    """What was looked at, for example ``disk``."""
+    result: str
+    fix: str = ""
+    """What to do; empty where nothing is wrong."""
 
 
-def good(what: str, found: str) -> Finding:
-    """All is well."""
-    return Finding(Level.OK, what, found)
+def good(what: str, result: str) -> Finding:
+    """A line of which nothing is wrong."""
+    return Finding(Level.OK, what, result)
 
 
 def together(versions: Mapping[str, str], requirements: Mapping[str, list[str]]) -> list[Finding]:
-    """Whether installed packages satisfy what the stack's packages ask of each other.
+    """Whether installed packages satisfy what the stack's packages require of each other.
 
     Args:
         versions: installed, by package.
@@ -53,38 +55,40 @@ def together(versions: Mapping[str, str], requirements: Mapping[str, list[str]])
             if there is None or (needed.marker and not needed.marker.evaluate({"extra": ""})):
                 continue
             if not needed.specifier.contains(there, prereleases=True):
-                mend = f"install {needed.name}{needed.specifier}, or all of it anew: launch/install.sh"
-                found = f"{package} {versions[package]} wants {needed.name}{needed.specifier}, found {there}"
-                wrong.append(Finding(Level.FAIL, "versions", found, mend))
+                fix = f"install {needed.name}{needed.specifier}, or all of it anew: launch/install.sh"
+                result = (
+                    f"{package} {versions[package]} requires {needed.name}{needed.specifier}, and {there} is installed"
+                )
+                wrong.append(Finding(Level.FAIL, "versions", result, fix))
     shown = ", ".join(f"{name} {number}" for name, number in versions.items())
     return wrong or [good("versions", shown)]
 
 
-def space(what: str, free: float, needed: float, mend: str) -> Finding:
-    """Free against needed bytes: short is fail, less than half as much again is warn."""
-    found = f"{decimal(int(free))} free, about {decimal(int(needed))} needed"
-    level = Level.FAIL if free < needed else Level.WARN if free < 1.5 * needed else Level.OK
-    return Finding(level, what, found, "" if level is Level.OK else mend)
+def space(what: str, free: float, needed: float, fix: str, margin: float = 1.5) -> Finding:
+    """Free against needed bytes: less than needed is fail, less than ``margin`` times as much is warn."""
+    result = f"{decimal(int(free))} free, about {decimal(int(needed))} needed"
+    level = Level.FAIL if free < needed else Level.WARN if free < margin * needed else Level.OK
+    return Finding(level, what, result, "" if level is Level.OK else fix)
 
 
 def shared_memory(total: float) -> Finding:
-    """``/dev/shm``."""
-    found = decimal(int(total))
+    """Bytes of ``/dev/shm``."""
+    result = decimal(int(total))
     if total >= SHARED_MEMORY:
-        return good("shared memory", found)
+        return good("shared memory", result)
     return Finding(
-        Level.WARN, "shared memory", found, f"give /dev/shm {SHARED_MEMORY / GB:.0f} GB (docker run --shm-size=2g)"
+        Level.WARN, "shared memory", result, f"give /dev/shm {SHARED_MEMORY / GB:.0f} GB (docker run --shm-size=2g)"
     )
 
 
 def token(mode: str | None, there: bool) -> Finding:
     """Ray's token authentication."""
     if mode == "token" and there:
-        return good("token", "Ray asks for one, and this shell has one")
+        return good("token", "Ray requires one, and this shell has one")
     if mode == "token":
-        return Finding(Level.WARN, "token", "Ray asks for one; this shell has none", "set RAY_AUTH_TOKEN")
+        return Finding(Level.WARN, "token", "Ray requires one; this shell has none", "set RAY_AUTH_TOKEN")
     return Finding(
-        Level.WARN, "token", "Ray asks for none", "export RAY_AUTH_MODE=token, or use the scripts in launch/"
+        Level.WARN, "token", "Ray requires none", "export RAY_AUTH_MODE=token, or use the scripts in launch/"
     )
 
 
@@ -104,21 +108,61 @@ def storage(folder: str, problem: str) -> Finding:
 
 def network(bandwidths: Mapping[str, float | str]) -> list[Finding]:
     """Bytes per second between the head and each other node, or why it was not reached."""
-    found = []
+    lines = []
     for address, rate in bandwidths.items():
         if isinstance(rate, str):
-            mend = "open all ports between the nodes (they belong on one private network)"
-            found.append(Finding(Level.FAIL, f"network {address}", rate, mend))
+            fix = "open all ports between the nodes (they belong on one private network)"
+            lines.append(Finding(Level.FAIL, f"network {address}", rate, fix))
         else:
-            found.append(good(f"network {address}", f"all-reduce at {rate / GB:.2f} GB/s"))
-    return found
+            lines.append(good(f"network {address}", f"all-reduce at {rate / GB:.2f} GB/s"))
+    return lines
 
 
-def gpus(names: Sequence[Mapping[str, Any]]) -> Finding:
-    """The GPUs of this machine."""
-    if not names:
+def gpus(facts: Sequence[Mapping[str, Any]]) -> Finding:
+    """The GPUs of this machine: name, ``total`` and ``free`` bytes of each."""
+    if not facts:
         return good("GPUs", "none: vLLM and DeepSpeed run on the cores")
-    free = ", ".join(f"{gpu['name']} ({decimal(gpu['free'])} of {decimal(gpu['total'])} free)" for gpu in names)
-    busy = any(gpu["free"] < 0.9 * gpu["total"] for gpu in names)
-    mend = "another process holds GPU memory: nvidia-smi shows which" if busy else ""
-    return Finding(Level.WARN if busy else Level.OK, "GPUs", free, mend)
+    free = ", ".join(f"{gpu['name']} ({decimal(gpu['free'])} of {decimal(gpu['total'])} free)" for gpu in facts)
+    busy = any(gpu["free"] < 0.9 * gpu["total"] for gpu in facts)
+    fix = "another process holds GPU memory: nvidia-smi shows which" if busy else ""
+    return Finding(Level.WARN if busy else Level.OK, "GPUs", free, fix)
+
+
+GPU_MARGIN = 1.1
+"""A GPU is meant to be filled, other than a node's memory: a tenth to spare is enough."""
+
+
+def gpu_memory(
+    address: str,
+    facts: Sequence[Mapping[str, Any]] | str,
+    share: float,
+    engine: float | None = None,
+    learner: float | None = None,
+) -> Finding:
+    """Whether the roles that share a GPU of a node fit into it; by the smallest of its GPUs.
+
+    vLLM takes its share of the whole device when it starts, and refuses to where less is free. What weights and one
+    forward leave of the share is KV cache. A learner keeps its memory while an engine beside it writes lists (PyTorch's
+    allocator gives nothing back), so that the two add up.
+
+    Args:
+        address: of the node.
+        facts: ``total`` and ``free`` bytes of each of its GPUs, or why they are not known.
+        share: of a GPU that vLLM may take (``rollout.gpu_memory_utilization``).
+        engine: bytes that an engine needs on the GPU beside its KV cache; None where no engine is on it.
+        learner: bytes that a learner needs; None where no learner is on it.
+    """
+    roles = " and ".join(name for name, need in (("engine", engine), ("learner", learner)) if need is not None)
+    what = f"GPU memory {address}, {roles}"
+    if isinstance(facts, str) or not facts:
+        reason = facts if isinstance(facts, str) else "PyTorch sees no GPU there"
+        return Finding(Level.WARN, what, f"not known: {reason}", "look again while the GPUs are idle")
+    total, free = (min(gpu[kind] for gpu in facts) for kind in ("total", "free"))
+    if engine is not None and engine > share * total:
+        result = f"vLLM may take {decimal(int(share * total))} of {decimal(int(total))}, {decimal(int(engine))} needed"
+        return Finding(Level.FAIL, what, result, "raise rollout.gpu_memory_utilization or rollout.tensor_parallel")
+    fixes = [] if engine is None else ["lower rollout.gpu_memory_utilization"]
+    if learner is not None:
+        fixes.append("lower learner.tokens_per_microbatch, raise learner.zero_stage or learner.workers")
+    needed = (0 if engine is None else share * total) + (learner or 0)
+    return space(what, free, needed, ", ".join(fixes), GPU_MARGIN)

@@ -11,7 +11,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from importlib.metadata import PackageNotFoundError, requires
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import psutil
 import ray
@@ -22,6 +22,8 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 from blade_dist.nodes.survey import node_facts, versions
 from blade_dist.weights.rendezvous import join_store, open_store
 
+Answer = TypeVar("Answer")
+
 TENSOR_BYTES = 32 * 2**20
 """Of the all-reduce."""
 
@@ -29,22 +31,48 @@ ROUNDS = 5
 DEADLINE_S = 60.0
 
 
-def on_node(node: str, function: Callable[[], int]) -> int:
-    """What ``function`` says on a node of the connected cluster."""
+def on_node(node: str, function: Callable[[], Answer], gpus: int = 0) -> Answer:
+    """What ``function`` returns on a node of the connected cluster, with ``gpus`` of its GPUs."""
     strategy = NodeAffinitySchedulingStrategy(node, soft=False)
-    answer: int = ray.get(ray.remote(num_cpus=0, scheduling_strategy=strategy)(function).remote(), timeout=DEADLINE_S)
+    task = ray.remote(num_cpus=0, num_gpus=gpus, scheduling_strategy=strategy)(function)
+    answer: Answer = ray.get(task.remote(), timeout=DEADLINE_S)
     return answer
 
 
+def gpus_of_node(node: str, gpus: int, idle: bool) -> list[dict[str, Any]] | str:
+    """:func:`gpu_facts` of all GPUs of a node of the connected cluster, or why they are not known.
+
+    ``idle``: as :func:`gpus_are_idle`, asked once before anything is looked at: Ray's books lag behind a task's end.
+    """
+    # Ray hides the GPUs from a task that reserves none: it must reserve all, and would wait until they are free
+    if not idle:
+        return "GPUs of the cluster are in use"
+    try:
+        return on_node(node, gpu_facts, gpus)
+    except ray.exceptions.RayError as error:
+        return last_line(error)
+
+
+def gpus_are_idle() -> bool:
+    """Whether nothing in the connected cluster has reserved a GPU."""
+    idle: bool = ray.available_resources().get("GPU", 0) == ray.cluster_resources().get("GPU", 0)
+    return idle
+
+
+def last_line(error: Exception) -> str:
+    """Of what an error says; Ray's begin with the traceback of the other process."""
+    return str(error).strip().splitlines()[-1][:160]
+
+
 def requirements() -> dict[str, list[str]]:
-    """What the installed packages of the stack ask for, by package."""
-    found = {}
+    """What the installed packages of the stack require, by package."""
+    lines = {}
     for package in versions():
         try:
-            found[package] = requires(package) or []
+            lines[package] = requires(package) or []
         except PackageNotFoundError:
             continue
-    return found
+    return lines
 
 
 def gpu_facts() -> list[dict[str, Any]]:
@@ -75,7 +103,7 @@ def shared_memory_size() -> int:
 
 
 def storage_problem(folder: Path) -> str:
-    """Empty where a file can be written and renamed; the folder goes again where it was not there."""
+    """Empty where a file can be written and renamed; a folder that was not there is removed again."""
     made = [part for part in (folder.absolute(), *folder.absolute().parents) if not part.exists()]
     mark = folder.absolute() / f".doctor-{uuid.uuid4().hex}"
     try:
@@ -99,13 +127,12 @@ def is_free(port: int) -> bool:
         return trial.connect_ex(("127.0.0.1", port)) != 0
 
 
-def bandwidths() -> dict[str, float | str]:
+def bandwidths(idle: bool) -> dict[str, float | str]:
     """All-reduce of every other node of the connected cluster with this one: bytes per second, or why not.
 
-    NCCL between nodes that both have GPUs, where all of the cluster are free; else gloo.
+    NCCL between nodes that both have GPUs, where all of the cluster are ``idle``; else gloo.
     """
     here = ray.get_runtime_context().get_node_id()
-    idle = ray.available_resources().get("GPU", 0) == ray.cluster_resources().get("GPU", 0)
     has_gpu = {info["NodeID"]: bool(info["Resources"].get("GPU")) and idle for info in ray.nodes()}
     others = {info["NodeManagerAddress"]: info["NodeID"] for info in ray.nodes() if info["Alive"]}
     rates: dict[str, float | str] = {}
@@ -131,7 +158,7 @@ def bandwidth(here: str, other: str, backend: str) -> float | str:
     try:
         return min(ray.get(ends, timeout=DEADLINE_S))
     except ray.exceptions.RayError as error:
-        return str(error).strip().splitlines()[-1][:160]
+        return last_line(error)
 
 
 def all_reduce(rank: int, address: str, port: int, backend: str) -> float:
@@ -157,7 +184,7 @@ def _interface(address: str, port: int) -> str:
     """The network interface on the way to ``address``."""
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as way:
         way.connect((address, port))
-        own = way.getsockname()[0]
-    if own == address:
-        own = ray.util.get_node_ip_address()
-    return next(name for name, given in psutil.net_if_addrs().items() if any(a.address == own for a in given))
+        here = way.getsockname()[0]
+    if here == address:  # this is that node: the way to itself is the loopback, which leads to no other
+        here = ray.util.get_node_ip_address()
+    return next(name for name, given in psutil.net_if_addrs().items() if any(a.address == here for a in given))

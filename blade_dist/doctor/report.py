@@ -9,7 +9,7 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
-from blade_dist.cluster.placement import cluster_nodes, place_here
+from blade_dist.cluster.placement import Node, Placement, cluster_nodes, place_here
 from blade_dist.cluster.runtime import ray_runtime
 from blade_dist.data.bundle import load_matching_data
 from blade_dist.doctor import findings, look
@@ -29,12 +29,12 @@ STYLE = {Level.OK: "green", Level.WARN: "yellow", Level.FAIL: "red"}
 def doctor(config: Config, console: Console) -> bool:
     """Prints one line per finding; returns whether none is a failure."""
     levels = set()
-    table = Table("", "what", "found", "mend", title="doctor")
+    table = Table("", "what", "result", "fix", title="doctor")
     with console.status("looking"):
         for finding in examine(config):
             levels.add(finding.level)
             style = STYLE[finding.level]
-            table.add_row(f"[{style}]{finding.level}[/]", finding.what, finding.found, finding.mend)
+            table.add_row(f"[{style}]{finding.level}[/]", finding.what, finding.result, finding.fix)
     console.print(table)
     return Level.FAIL not in levels
 
@@ -50,28 +50,34 @@ def examine(config: Config) -> Iterator[Finding]:
         yield findings.port(number, what, look.is_free(number))
     yield findings.storage(str(config.run.dir), look.storage_problem(config.run.dir))
     if config.model.path is not None and not (config.model.path / "config.json").is_file():
-        found = f"{config.model.path}: no Hugging Face checkpoint there (config.json is missing)"
-        yield Finding(Level.FAIL, "model", found, "set model.path to a folder that has one, then look again")
+        result = f"{config.model.path}: no Hugging Face checkpoint there (config.json is missing)"
+        yield Finding(Level.FAIL, "model", result, "set model.path to a folder that has one, then look again")
         return
     needed = estimate(config)
     kept = config.train.keep_checkpoints + 1
-    mend = "make room, or lower train.keep_checkpoints"
-    yield findings.space("disk", look.free_disk(config.run.dir), kept * needed.checkpoint, mend)
+    fix = "make room, or lower train.keep_checkpoints"
+    yield findings.space("disk", look.free_disk(config.run.dir), kept * needed.checkpoint, fix)
     yield from _artifacts(config)
     yield from _cluster(config, needed)
 
 
 def estimate(config: Config) -> Need:
     """Bytes of an engine, a learner and a checkpoint of these settings."""
+    return _need(config, _shape(config))
+
+
+def _need(config: Config, shape: Shape) -> Need:
     learner = config.learner
     return need(
-        _shape(config),
+        shape,
         config.model.dtype,
         learner.zero_stage,
         learner.workers,
         learner.tokens_per_microbatch,
         config.rollout.kv_cache_gb * findings.GB,
         None if learner.lora is None else learner.lora.rank,
+        config.rollout.tensor_parallel,
+        learner.gradient_checkpointing,
     )
 
 
@@ -79,11 +85,11 @@ def _shape(config: Config) -> Shape:
     if config.model.path is not None:
         from transformers import AutoConfig
 
-        found = AutoConfig.from_pretrained(config.model.path, trust_remote_code=config.model.trust_remote_code)
-        sizes = (found.hidden_size, found.num_hidden_layers, found.num_attention_heads)
-        kv_heads = getattr(found, "num_key_value_heads", found.num_attention_heads)
-        rest = (kv_heads, found.intermediate_size, found.vocab_size, bool(found.tie_word_embeddings))
-        return Shape(parameters(*sizes, *rest), sizes[0], sizes[1], found.vocab_size)
+        checkpoint = AutoConfig.from_pretrained(config.model.path, trust_remote_code=config.model.trust_remote_code)
+        sizes = (checkpoint.hidden_size, checkpoint.num_hidden_layers, checkpoint.num_attention_heads)
+        kv_heads = getattr(checkpoint, "num_key_value_heads", checkpoint.num_attention_heads)
+        rest = (kv_heads, checkpoint.intermediate_size, checkpoint.vocab_size, bool(checkpoint.tie_word_embeddings))
+        return Shape(parameters(*sizes, *rest), sizes[0], sizes[1], checkpoint.vocab_size)
     build, vocab = config.model.build, config.codec.vocab_size
     count = parameters(build.hidden_size, build.layers, build.heads, build.kv_heads, build.ffn_size, vocab, build.tied)
     return Shape(count, build.hidden_size, build.layers, vocab)
@@ -119,29 +125,44 @@ def _tried(what: str, action: Callable[[], str]) -> Finding:
     try:
         return findings.good(what, action())
     except UserError as error:
-        return Finding(Level.FAIL, what, str(error), "mend what it names, then look again")
+        return Finding(Level.FAIL, what, str(error), "fix what it names, then look again")
 
 
 def _cluster(config: Config, needed: Need) -> Iterator[Finding]:
     """Nodes, memory and the plan, on the cluster that a run would use."""
     try:
         with ray_runtime(config):
-            nodes = cluster_nodes()
+            nodes, idle = cluster_nodes(), look.gpus_are_idle()
             there = ", ".join(f"{node.address} ({node.cpus:g} cores, {node.gpus} GPUs)" for node in nodes)
             yield findings.good("nodes", there)
-            yield from findings.network(look.bandwidths())
+            yield from findings.network(look.bandwidths(idle))
             placement = place_here(config)
-            mend = "ask for fewer roles per node, a smaller learner.tokens_per_microbatch or rollout.kv_cache_gb"
             for node in nodes:
-                own = [role for role in placement.engines + placement.learners if role.node == node and not role.gpus]
-                bytes_there = sum(needed.engine if role.kind == "engine" else needed.learner for role in own)
-                if own:
-                    free = look.on_node(node.id, look.free_memory)
-                    yield findings.space(f"memory {node.address}", free, bytes_there, mend)
+                yield from _memory(node, placement, config, needed, idle)
             roles = f"{len(placement.engines)} engine(s), {len(placement.learners)} learner(s)"
             yield findings.good("placement", roles + (", GPUs shared in pairs" if placement.colocated else ""))
     except UserError as error:
-        yield Finding(Level.FAIL, "cluster", str(error), "mend what it names, then look again")
+        yield Finding(Level.FAIL, "cluster", str(error), "fix what it names, then look again")
+
+
+def _memory(node: Node, placement: Placement, config: Config, needed: Need, idle: bool) -> Iterator[Finding]:
+    """Whether a node's memory, and that of its GPUs, suffices for the roles that the plan puts there."""
+    engines = [role for role in placement.engines if role.node == node]
+    learners = [role for role in placement.learners if role.node == node]
+    if not engines + learners:
+        return
+    if not placement.on_gpus:
+        bytes_there = len(engines) * needed.engine + len(learners) * needed.learner
+        fix = "set fewer roles per node, a smaller learner.tokens_per_microbatch or rollout.kv_cache_gb"
+        yield findings.space(f"memory {node.address}", look.on_node(node.id, look.free_memory), bytes_there, fix)
+        return
+    facts = look.gpus_of_node(node.id, node.gpus, idle)
+    engine = needed.engine_gpu if engines else None
+    learner = needed.learner if learners else None
+    together = [(engine, learner)] if placement.colocated else [(engine, None), (None, learner)]
+    for pair in together:
+        if any(part is not None for part in pair):
+            yield findings.gpu_memory(node.address, facts, config.rollout.gpu_memory_utilization, *pair)
 
 
 def _has_token() -> bool:

@@ -1,8 +1,8 @@
 # shellcheck shell=bash
 # Sourced by the scripts beside it: what every process of a run inherits.
 
-# Ray asks every connection for a token. Where none is set up (RAY_AUTH_TOKEN, RAY_AUTH_TOKEN_PATH, ~/.ray/auth_token)
-# and no cluster is named or to be built, this run gets its own: it lives in the environment alone.
+# Ray requires a token of every connection. Where none is set up (RAY_AUTH_TOKEN, RAY_AUTH_TOKEN_PATH, ~/.ray/auth_token)
+# and no cluster is named or to be built, this run gets a new one: it lives in the environment alone.
 export RAY_AUTH_MODE=${RAY_AUTH_MODE:-token}
 if [[ $RAY_AUTH_MODE == token && -z ${RAY_AUTH_TOKEN:-}${RAY_AUTH_TOKEN_PATH:-}${RAY_ADDRESS:-}${CLUSTER_TOKEN:-} &&
   ! -s ${HOME:-}/.ray/auth_token ]]; then

@@ -17,7 +17,7 @@ pinned CPU stack (launch/requirements-cpu.lock). A second call does nothing, unl
   --dev    also what tests and checks it (launch/requirements-dev.lock)
 
 Environment:
-  PYTHON                Python 3.11 or 3.12 to use; else python3.11, python3.12 or python3 is looked for
+  PYTHON                Python 3.11 or 3.12 to use; else python3.11, python3.12, python3 or python is taken
   PIP_EXTRA_INDEX_URL   on a machine without a GPU: PyTorch's CPU wheel index, where pip is not set up to find its wheels
   PIP_*                 pip's other settings
 
@@ -73,12 +73,11 @@ step() { # step "what" command...: one progress line, its output to the log
 
 pip() { DS_BUILD_OPS=0 "$python" -m pip "$@"; } # DS_BUILD_OPS=0: deepspeed compiles its operators when first used
 
-
 # .venv/owner names the folder and the Python it was made with, .venv/unfinished is there while a step runs.
 make_venv() {
   local base=$1 need_gb=$2 free_kb
   if [[ -e $venv && ! -f $venv/owner ]]; then
-    stop "$venv exists and is not of launch/install.sh: move it away"
+    stop "$venv exists, and launch/install.sh did not make it: move it away"
   fi
   "$base" -c 'import ensurepip, venv' >/dev/null 2>&1 ||
     stop "$base has no venv module: install it (Debian and Ubuntu: the package python3-venv, or python3.11-venv)"
@@ -94,7 +93,7 @@ make_venv() {
 
 owner() { echo "$root $("$1" -c 'import sys; print("%d.%d" % sys.version_info[:2])')"; }
 
-usable() { # whole, still where it was made, and with the Python that PYTHON asks for, if it asks
+usable() { # whole, still where it was made, and with the Python that PYTHON names, if it is set
   [[ -f $venv/owner && ! -f $venv/unfinished ]] && "$python" -c '' 2>/dev/null || return 1
   [[ $(<"$venv/owner") == "$(owner "${PYTHON:-$python}")" ]]
 }

@@ -3,7 +3,7 @@
 set -euo pipefail
 
 root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
-export CLUSTER_TOKEN=shared # one that launch/env.sh must not make up
+export CLUSTER_TOKEN=shared # the nodes share a token: launch/env.sh must not invent one for this node
 
 bash "$root/launch/install.sh" >&2
 source "$root/launch/env.sh"

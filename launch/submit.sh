@@ -10,7 +10,7 @@ Usage: launch/submit.sh [OPTIONS] COMMAND...
        launch/submit.sh --stop ID | --logs ID | --list
 
 Submits a blade-dist command (train CONFIG, run CONFIG, ...) to a running Ray cluster as a job, and shows its log until it
-ends; the exit status is the job's. Stopped or lost, submit it again: it goes on from its last checkpoint.
+ends; the exit status is the job's. Stopped or lost, submit it again: it resumes from its last checkpoint.
 
 This checkout travels with the job (without .git, .venv, runs and results). Nothing is installed on the cluster: its
 nodes have the environment of launch/install.sh. Paths in CONFIG must be absolute, on storage that all nodes share.
@@ -60,7 +60,7 @@ done
 
 [[ -n ${RAY_AUTH_TOKEN:-}${RAY_AUTH_TOKEN_PATH:-} || -s ${HOME:-}/.ray/auth_token ]] ||
   stop "no token: set RAY_AUTH_TOKEN to the cluster's, or RAY_AUTH_TOKEN_PATH to a file of it"
-export CLUSTER_TOKEN=shared
+export CLUSTER_TOKEN=shared # the cluster has a token: launch/env.sh must not invent another
 bash "$root/launch/install.sh" >&2
 source "$root/launch/env.sh"
 

@@ -14,7 +14,7 @@ ruff check, ruff format --check, mypy and pytest, and stops at the first that fa
 
 Examples:
   launch/test.sh
-  launch/test.sh tests/test_posterior_update.py
+  launch/test.sh tests/posterior/test_beta.py
   launch/test.sh -k codec -x
 EOF
     exit

@@ -79,21 +79,9 @@ H100 = [{"name": "H100", "total": 85e9, "free": 84e9}] * 8
         (H100, 0.35, {"learner": 45e9}, Level.OK, "about 45.0 GB needed"),
         (H100, 0.85, {"engine": 20e9}, Level.OK, "about 72.2 GB needed"),
         (H100, 0.85, {"engine": 143e9}, Level.FAIL, "vLLM may take 72.2 GB of 85.0 GB, 143.0 GB needed"),
-        (
-            [*H100, {"total": 24e9, "free": 5e9}],
-            0.35,
-            {"engine": 4e9},
-            Level.FAIL,
-            "5.0 GB free",
-        ),  # the smallest counts
+        ([*H100, {"total": 24e9, "free": 5e9}], 0.35, {"engine": 4e9}, Level.FAIL, "5.0 GB free"),  # by the smallest
         ([], 0.35, {"engine": 4e9}, Level.WARN, "not known: PyTorch sees no GPU there"),
-        (
-            "GPUs of the cluster are in use",
-            0.35,
-            {"learner": 1e9},
-            Level.WARN,
-            "not known: GPUs of the cluster are in use",
-        ),
+        ("GPUs are in use", 0.35, {"learner": 1e9}, Level.WARN, "not known: GPUs are in use"),
     ],
 )
 def test_roles_are_compared_with_the_memory_of_their_gpu(

@@ -1,10 +1,15 @@
 """Beam search over legal lists, item by item: the bookkeeping, without an engine. Pure.
 
+(vLLM's own beam search hands a logits processor growing prompts and no outputs, so that it cannot be constrained.)
+
 Beginnings are compared only with those of as many items: titles need different numbers of decisions, and a list in the
-middle of an item would look likelier than one that has made up its mind. For each position of the list, *going*
-beginnings are extended token by token, those that finish the item *wait*, and the best ``width`` that wait go on to
-the next item. Tokens that are the only legal ones are written without asking a model. A score is a sum of log-probs,
-so that it only falls: a going beginning below all of ``width`` waiting ones is given up.
+middle of an item would look likelier than one that has finished it. For each position of the list, *going* beginnings
+are extended token by token, those that finish the item *wait*, and the best ``width`` that wait are extended by the
+next item. Tokens that are the only legal ones are written without a model. A score is a sum of log-probs, so that it
+only falls: a going beginning below all of ``width`` waiting ones is dropped. With ``width`` 2 and items of 2 tokens::
+
+    going    [], -            ->  [a], [b]           ->  -             the two best first tokens
+    waiting  -, -             ->  -, -               ->  [a c], [b d]  finished; both are extended next
 """
 
 from __future__ import annotations
@@ -20,7 +25,11 @@ Written = tuple[list[int], list[float]]
 
 
 class Beams:
-    """For each of ``P`` prompts, ``width`` going and ``width`` waiting slots, side by side."""
+    """For each of ``P`` prompts, ``width`` going and ``width`` waiting slots, side by side.
+
+    Slot ``2 * width * p + i`` is prompt ``p``'s going one for ``i < width``, else a waiting one. The score of an empty
+    slot is ``-inf``.
+    """
 
     def __init__(self, legality: Legality, excluded: Ragged, width: int) -> None:
         """One empty list per prompt; ``excluded``: catalog indices that its lists may not hold."""
@@ -45,20 +54,21 @@ class Beams:
 
     def undecided(self) -> NDArray[np.int64]:
         """Slots whose list needs a decision, after every token that needs none; empty when all lists are whole."""
-        found: list[NDArray[np.int64]] = []
+        undecided: list[NDArray[np.int64]] = []
         going = self._going()
         while len(going):
             sets = self._writers.legal(going)
             forced = sets.sizes(self._legality.trie) == 1
-            found.append(going[~forced])
+            undecided.append(going[~forced])
             self._write_forced(going[forced])
-            self._go_on()
-            going = np.setdiff1d(self._going(), np.concatenate(found))
-        slots = np.concatenate(found) if found else going
+            self._drop_or_advance()
+            going = np.setdiff1d(self._going(), np.concatenate(undecided))
+        slots = np.concatenate(undecided) if undecided else going
+        # one that was undecided early in the loop may have been dropped since, by lists that finished their item
         return np.sort(slots[self._score[slots] > -np.inf])
 
     def extend(self, slots: NDArray[np.int64], choices: list[dict[int, float]]) -> None:
-        """Goes on with the best ``width`` extensions of each prompt.
+        """Keeps the best ``width`` extensions of each prompt.
 
         Args:
             slots: as :meth:`undecided` gave them.
@@ -66,15 +76,18 @@ class Beams:
         """
         candidates: dict[int, list[tuple[float, int, int]]] = {}
         for slot, nexts in zip(slots.tolist(), choices, strict=True):
-            found = candidates.setdefault(self.prompt_of(slot), [])
-            found.extend((self._score[slot] + p, slot, t) for t, p in nexts.items() if p > -np.inf)
+            of_prompt = candidates.setdefault(self.prompt_of(slot), [])
+            of_prompt.extend((self._score[slot] + p, slot, t) for t, p in nexts.items() if p > -np.inf)
         source, target, token, score = [], [], [], []
-        for prompt, found in candidates.items():
-            for place, (value, slot, chosen) in enumerate(sorted(found, key=lambda c: (-c[0], *c[1:]))[: self._width]):
+        for prompt, of_prompt in candidates.items():
+            # equal scores by slot and token, so that the same answers give the same lists on every machine
+            best = sorted(of_prompt, key=lambda c: (-c[0], *c[1:]))[: self._width]
+            for place, (value, slot, chosen) in enumerate(best):
                 source.append(slot)
                 target.append(prompt * 2 * self._width + place)
                 token.append(chosen)
                 score.append(value)
+        # all that is read from sources stands before the first write: a slot may be both a source and a target
         before = [self._written[slot] for slot in source]
         steps = [value - self._score[slot] for slot, value in zip(source, score, strict=True)]
         self._score[slots] = -np.inf
@@ -84,7 +97,7 @@ class Beams:
             self._written[slot] = ([*tokens, chosen], [*logprobs, step])
             self._score[slot] = value
         self._park(np.array(target)[np.array(token) == self._legality.separator])
-        self._go_on()
+        self._drop_or_advance()
 
     def best(self) -> tuple[list[list[int]], list[list[float]]]:
         """Tokens and log-probs of each prompt's best list."""
@@ -108,9 +121,9 @@ class Beams:
         self._stop_short(slots[token == self._legality.end])
 
     def _stop_short(self, slots: NDArray[np.int64]) -> None:
-        """Lists that rules have left no item wait as they are where their prompt has no others; else they are given up.
+        """Lists that rules have left no item wait as they are where their prompt has no others; else they are dropped.
 
-        (Short of K they would look likelier than longer ones.)
+        (Short of K items they would look likelier than longer ones.)
         """
         scores = self._score.copy()
         scores[slots] = -np.inf
@@ -129,15 +142,15 @@ class Beams:
 
     def _park(self, slots: NDArray[np.int64]) -> None:
         """Lists that have finished an item wait, in the place of the worst that waits, if they are better."""
-        for slot in slots.tolist():
+        for slot in slots.tolist():  # one after another: each changes which waiting one is the worst
             waiting = self._waiting(self.prompt_of(slot))
             worst = waiting[self._score[waiting].argmin()]
             if self._score[slot] > self._score[worst]:
                 self._move(np.array([slot]), np.array([worst]))
             self._score[slot] = -np.inf
 
-    def _go_on(self) -> None:
-        """Gives up what can't get better than what waits; where nothing is going, the waiting go on."""
+    def _drop_or_advance(self) -> None:
+        """Drops what can't get better than what waits; where nothing is going, the waiting are extended next."""
         scores = self._score.reshape(self._prompts, 2, self._width)
         hopeless = scores[:, 0] <= scores[:, 1].min(axis=1, keepdims=True)
         scores[:, 0][hopeless] = -np.inf

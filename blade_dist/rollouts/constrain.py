@@ -28,8 +28,9 @@ EXCLUDED, WRITTEN = "blade_excluded", "blade_written"
 already the list's."""
 
 WIDE = 256
-"""Edges from which a node's tokens are kept as a ready mask."""
+"""Edges from which a node's tokens are kept as a ready mask: the root's would be scattered anew for every new item."""
 KEPT_MASKS = 64
+"""Ready masks at once, the least recently used is dropped: each is a byte per token of the vocabulary."""
 
 
 def constraint_options(lists: ListSettings, codec: Path, trie: Path, catalog: Path) -> dict[str, Any]:
@@ -38,7 +39,12 @@ def constraint_options(lists: ListSettings, codec: Path, trie: Path, catalog: Pa
 
 
 class ConstrainedLists:
-    """Slots of an engine's batch, each with a list that is being written."""
+    """Slots of an engine's batch, each with a list that is being written.
+
+    A slot's state follows from the tokens of its list alone, and is never trusted to be up to date: vLLM moves requests
+    between slots, preempts them and brings them back with output already written. So a new request begins empty, and
+    whatever its list has gained since the last look is read just before its next mask (:meth:`catch_up`).
+    """
 
     def __init__(self, legality: Legality, slots: int, device: torch.device | str) -> None:
         """No slot is in use."""
@@ -59,12 +65,15 @@ class ConstrainedLists:
         return cls(legality, vllm_config.scheduler_config.max_num_seqs, device)
 
     def begin(self, slot: int, excluded: Sequence[int]) -> None:
-        """A new request in the slot; what it has already written is read by :meth:`catch_up`."""
+        """A new request in the slot, or a preempted one again; what it has written is read by :meth:`catch_up`.
+
+        ``excluded``: catalog indices.
+        """
         self._writers.start(np.array([slot]), Ragged.of([excluded]))
         self._read[slot] = 0
 
     def move(self, source: int, target: int, swap: bool) -> None:
-        """A request goes to another slot (and with ``swap`` the other way too)."""
+        """A request moves to another slot; with ``swap`` the two exchange their slots."""
         sources, targets = (np.array(pair if swap else pair[:1]) for pair in ((source, target), (target, source)))
         self._writers.copy(sources, targets)
         self._read[targets] = self._read[sources]
@@ -79,11 +88,12 @@ class ConstrainedLists:
         Raises:
             RuntimeError: the engine shows a placeholder instead of a token.
         """
+        # position by position over all slots: a token's meaning depends on the one before it, lists are independent
         for position in range(max(map(len, news), default=0)):
             has = [number for number, tokens in enumerate(news) if len(tokens) > position]
             tokens = np.array([news[number][position] for number in has], dtype=np.int32)
-            if (tokens < 0).any():
-                raise RuntimeError("the engine asks for the next token of a list before it knows the last one")
+            if (tokens < 0).any():  # what asynchronous scheduling puts where a token is not known yet
+                raise RuntimeError("the engine requires the next token of a list before it knows the last one")
             self._writers.write(slots[has], tokens)
         self._read[slots] += [len(tokens) for tokens in news]
 
@@ -95,6 +105,7 @@ class ConstrainedLists:
             rows: ``[n]`` rows of ``logits`` that belong to lists.
             slots: ``[n]`` their slots.
         """
+        # legal sets live on the host and are small; only row and column numbers cross to the device
         illegal = ~self._mask.allowed(self._writers.legal(slots), logits.shape[1])
         if len(rows) == len(logits) and (rows == np.arange(len(rows))).all():
             return logits.masked_fill_(illegal, -torch.inf)
@@ -113,11 +124,16 @@ class LegalMask:
         self._wide: OrderedDict[int, torch.Tensor] = OrderedDict()
 
     def allowed(self, sets: LegalSets, vocab: int) -> torch.Tensor:
-        """bool ``[D, vocab]``, on the device."""
+        """bool ``[D, vocab]`` on the device, of ``D`` legal sets.
+
+        A set is ``only`` one token, or the edges of a trie node without those that are ``gone`` (every item below is
+        excluded or written), and the separator where an item ``ends`` at the node.
+        """
         trie = self._trie
         allowed = torch.zeros((len(sets), vocab), dtype=torch.bool, device=self._device)
         fan_out = np.where(sets.node < 0, 0, np.diff(trie.node_edge)[sets.node]) if len(sets) else np.zeros(0)
         wide = fan_out >= WIDE
+        # Many lists stand at the same few wide nodes, above all the root: one mask for all of them, row by row
         for node in np.unique(sets.node[wide]):
             rows = np.flatnonzero(sets.node == node)
             allowed[self._index(rows)] = self._ready(int(node), vocab)
@@ -128,7 +144,7 @@ class LegalMask:
         row: list[NDArray] = [np.repeat(narrow, edges.lengths), single, ends]
         token: list[NDArray] = [trie.edge_token(edges.flat), sets.only[single], np.full(len(ends), self._separator)]
         allowed[self._index(np.concatenate(row)), self._index(np.concatenate(token))] = True
-        if len(sets.gone.flat):
+        if len(sets.gone.flat):  # last, as it takes back what the node's own edges have allowed
             row_gone = np.repeat(np.arange(len(sets)), sets.gone.lengths)
             allowed[self._index(row_gone), self._index(trie.edge_token(sets.gone.flat))] = False
         return allowed

@@ -14,7 +14,10 @@ from blade_dist.rollouts.constrain import EXCLUDED, WRITTEN, ConstrainedLists
 
 
 class CatalogProcessor(LogitsProcessor):
-    """A request keeps its slot; the rows of the logits come in another order every step."""
+    """A request keeps its slot; the rows of the logits come in another order every step.
+
+    Tokens are on the GPU only. Each step copies the positions, and the few tokens that are new, to the host.
+    """
 
     def __init__(self, vllm_config: Any, req_states: Any) -> None:
         self._states = req_states
@@ -39,9 +42,11 @@ class CatalogProcessor(LogitsProcessor):
         if not len(rows):
             return logits
         slots = every[rows].astype(np.int64)
+        # a row's position is that of its last committed token
         length = (ctx.pos.cpu().numpy()[rows] + 1).astype(np.int64)
         prompt = self._states.prompt_len.np[slots]
         read = np.array([self._lists.read(slot) for slot in slots.tolist()])
+        # the list begins `already` tokens before the prompt's end: beam search hands written tokens over as prompt
         first = prompt - np.array([self._already[slot] for slot in slots.tolist()]) + read
         self._lists.catch_up(slots, self._tokens(slots, first, length))
         return self._lists.apply(logits, rows, slots)

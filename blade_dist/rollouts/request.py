@@ -1,4 +1,4 @@
-"""What an engine is asked, and how its answer becomes arrays. No vLLM import."""
+"""What an engine is requested to write, and how what it wrote becomes arrays. No vLLM import."""
 
 from __future__ import annotations
 
@@ -77,7 +77,7 @@ def to_rollouts(
     """Token rows and their log-probs, group after group, as one typed batch with the lists read and checked.
 
     Args:
-        request: what was asked.
+        request: what the lists were written for.
         tokens: ``B * G`` rows of token ids.
         logprobs: ``B * G`` rows of floats, one per token.
         version: (attempt, step) of the weights.
@@ -116,7 +116,17 @@ def _flat(rows: list[Any]) -> NDArray[np.float32]:
 def _completed(
     tokens: Ragged, logprobs: NDArray[np.float32], decision: NDArray[np.bool_], items: NDArray[np.int32], codec: Codec
 ) -> tuple[Ragged, NDArray[np.float32], NDArray[np.bool_]]:
-    """Lists as the codec writes them: engines leave out what follows the last decision (log-prob 0, no decision)."""
+    """Lists as the codec writes them: engines leave out what follows the last decision (log-prob 0, no decision).
+
+    Of the items ``a b`` and ``c d``, where nothing else begins with ``c``, separated by ``|`` and ended by ``E``::
+
+        written     a b | c E          the end comes as soon as only one item is left
+        completed   a b | c d | E
+        kept        4 tokens: the early E is no token of the completed list
+        logprobs    those of the 4, then 0 0 0
+    """
+    # Lists with a miss stay as they are, as nobody knows how they would go on; so the two kinds are apart in `full`,
+    # and `order` brings them back among each other.
     whole = (items != MISS).all(axis=1)
     written = codec.encode_lists(Ragged.of(list(items[whole]))) if whole.any() else Ragged.of([])
     full = Ragged.concat([written, tokens.take(np.flatnonzero(~whole))])
@@ -124,7 +134,7 @@ def _completed(
     order[np.concatenate([np.flatnonzero(whole), np.flatnonzero(~whole)])] = np.arange(len(whole))
     full = full.take(order)
     ended = tokens.flat[np.maximum(tokens.offsets[1:] - 1, 0)] == codec.end
-    kept = tokens.lengths - (whole & ended)  # the end, which is written early or anew, decides nothing
+    kept = tokens.lengths - (whole & ended)
     old = ranges(0, tokens.lengths) < np.repeat(kept, tokens.lengths)
     new = ranges(0, full.lengths) < np.repeat(kept, full.lengths)
     values, decided = np.zeros(len(full.flat), np.float32), np.zeros(len(full.flat), bool)

@@ -7,6 +7,7 @@ from collections.abc import Iterable
 import torch
 
 Digest = tuple[int, int]
+"""Plain and weighted sum of a tensor's bytes, each int64."""
 
 WORD = 8
 """Bytes per word (int64)."""
@@ -18,8 +19,9 @@ WIDTH = 1024
 def digests(tensors: Iterable[tuple[str, torch.Tensor]]) -> dict[str, Digest]:
     """Digest of each tensor, by name; exact, so that equal bytes give equal numbers on every device.
 
-    Two sums of the bytes as 64-bit words, modulo 2**64: one changes with any single value, the other, weighted by
-    position, also where values change places.
+    Two sums of the bytes as 64-bit words ``w_i``, modulo ``2**64``: ``sum w_i`` changes with any single value,
+    ``sum (c * row_i + column_i) w_i`` (``c = 2 * WIDTH + 1``) also where values change places. Integers, because a sum
+    of floats depends on its order, which differs between a GPU and a CPU.
     """
     named = list(tensors)
     sums = torch.stack([_sums(tensor) for _, tensor in named]).tolist() if named else []

@@ -19,8 +19,9 @@ def parameter_buckets(model: Any, bucket_bytes: int) -> Iterator[Bucket]:
     """Yields every parameter of ``model`` that is trained once, whole, in buckets of about ``bucket_bytes``.
 
     Under ZeRO-3 gathering is collective: all ranks iterate in step, and a bucket's tensors live only until the next
-    one is asked for. A tied head is sent once, under the embedding's name. Where adapters are trained they are all
-    that there is, under PEFT's names (``<layer>.lora_A.weight``).
+    one is requested. (vLLM's own trainer-side source cannot gather shards.) A tied head is sent once, under the
+    embedding's name. Where adapters are trained they are all that there is, under PEFT's names
+    (``<layer>.lora_A.weight``).
     """
     named = [(name, parameter) for name, parameter in model.named_parameters() if parameter.requires_grad]
     return _buckets([(name.replace(ADAPTER, ""), parameter) for name, parameter in named], bucket_bytes)
@@ -56,7 +57,7 @@ def _merge(state: dict[str, torch.Tensor], layer: str, scale: float) -> None:
 def _collect(buckets: Iterator[Bucket], keep: bool) -> dict[str, torch.Tensor]:
     state = {}
     for bucket in buckets:
-        if keep:
+        if keep:  # a copy: outside the gather a shard's owner has an empty tensor again
             state.update({name: tensor.to("cpu", copy=True) for name, tensor in bucket})
     return state
 
@@ -68,7 +69,7 @@ def _buckets(named: list[tuple[str, Any]], bucket_bytes: int) -> Iterator[Bucket
 
 
 def source(model: Any, bucket_mb: int) -> Callable[[], Iterator[Bucket]]:
-    """A function that starts a fresh pass over the parameters."""
+    """A function that starts a new pass over the parameters, in buckets of ``bucket_mb`` MiB."""
     return lambda: parameter_buckets(model, bucket_mb * 2**20)
 
 

@@ -1,4 +1,7 @@
-"""Weights over gloo: CPU engines. One group of its own per engine, on a store of its own."""
+"""Weights over gloo, for engines on CPUs. One group per engine, on a store of that engine alone.
+
+Groups are apart, so that an engine that dies takes no other with it; and a group that has failed is never used again.
+"""
 
 from __future__ import annotations
 
@@ -25,12 +28,16 @@ TAIL_BYTES = ALIGNMENT
 
 def reachable_address(engine_ip: str) -> str:
     """The address under which an engine reaches this process: loopback where both are on one node."""
-    own = ray.util.get_node_ip_address()
-    return "127.0.0.1" if engine_ip == own else own
+    here = ray.util.get_node_ip_address()
+    return "127.0.0.1" if engine_ip == here else here
 
 
 def join_group(store: TCPStore, rank: int, world_size: int, address: str) -> ProcessGroupGloo:
-    """A raw gloo group, apart from any default group of the process."""
+    """A raw gloo group.
+
+    Not by ``init_process_group``: learners and vLLM have a default group each, and a process can have no second one.
+    ``address`` is this process's side; without it gloo listens on whatever the host's name resolves to.
+    """
     options = ProcessGroupGloo._Options()
     options._devices = [ProcessGroupGloo.create_device(hostname=address)]
     options._timeout = timedelta(seconds=CONNECT_TIMEOUT_S)
@@ -38,14 +45,15 @@ def join_group(store: TCPStore, rank: int, world_size: int, address: str) -> Pro
 
 
 class _Buffer:
-    """Bytes that are used again once what was done with them is over."""
+    """Memory of one piece after another. Two of them take turns: one travels while the other is packed or loaded."""
 
     def __init__(self) -> None:
         self._bytes = self.taken = torch.empty(0, dtype=torch.uint8)
         self.works: list[Any] = []
+        """Transfers that still read or write ``taken``."""
 
     def take(self, size: int) -> torch.Tensor:
-        """``size`` bytes."""
+        """``size`` bytes, once the transfers before are over."""
         self.wait()
         if len(self._bytes) < size:
             self._bytes = torch.empty(size, dtype=torch.uint8)
@@ -73,7 +81,9 @@ class GlooSender(StreamSender):
             address = reachable_address(place["node_ip"])
             size = 1 + place["world_size"]
             store, port = open_store(address, size)
-            info = {"address": address, "port": port, "size": size, "bind": _own_side(place["node_ip"], address)}
+            bind = _listening_address(place["node_ip"], address)
+            info = {"address": address, "port": port, "size": size, "bind": bind}
+            # not awaited yet: both sides join the group together
             joined = engine.connect.remote("gloo", info)
             self._groups.append((store, join_group(store, 0, size, address)))
             ray.get(joined)
@@ -86,14 +96,17 @@ class GlooSender(StreamSender):
         pack(piece, tensor[:-TAIL_BYTES])
 
     def release(self, following: Announcement) -> None:
-        """To all engines at once."""
+        """Starts to send it to all engines at once; what follows is written into its tail.
+
+        So an engine knows how much to receive next while it still loads this piece.
+        """
         number, description = following
-        told = b"" if description is None else json.dumps(description).encode()
+        text = b"" if description is None else json.dumps(description).encode()
         buffer = self._buffers[0]
-        buffer.taken[-TAIL_BYTES:].view(torch.int64)[:2] = torch.tensor([number, len(told)])
-        tensors = [buffer.taken, *([torch.frombuffer(bytearray(told), dtype=torch.uint8)] if told else [])]
+        buffer.taken[-TAIL_BYTES:].view(torch.int64)[:2] = torch.tensor([number, len(text)])
+        tensors = [buffer.taken, *([torch.frombuffer(bytearray(text), dtype=torch.uint8)] if text else [])]
         buffer.works = [group.broadcast(tensor, 0) for tensor in tensors for _, group in self._groups]
-        if number == END:
+        if number == END:  # the caller's tensors, and this object, may go away now
             for each in self._buffers:
                 each.wait()
 
@@ -112,13 +125,14 @@ class GlooReceiver:
         self._buffers = [_Buffer(), _Buffer()]
 
     def stream(self, first: Announcement) -> Iterator[Bucket]:
-        """The pieces of one push; a piece's tensors live until the next is asked for."""
+        """The pieces of one push; a piece's tensors live until the next is requested."""
         arriving = self._post(first)
         while arriving is not None:
             buffer, description = arriving
             buffer.wait()
-            number, told = buffer.taken[-TAIL_BYTES:].view(torch.int64)[:2].tolist()
-            arriving = self._post((number, self._receive_description(told) if told else None))
+            number, size = buffer.taken[-TAIL_BYTES:].view(torch.int64)[:2].tolist()
+            # before the piece is loaded, so that the next one arrives in the meantime
+            arriving = self._post((number, self._receive_description(size) if size else None))
             yield unpack(buffer.taken, description)
 
     def _post(self, piece: Announcement) -> tuple[_Buffer, Description] | None:
@@ -132,12 +146,12 @@ class GlooReceiver:
         return buffer, description
 
     def _receive_description(self, size: int) -> Description:
-        told = torch.empty(size, dtype=torch.uint8)
-        self._group.broadcast(told, 0).wait()
-        description: Description = json.loads(told.numpy().tobytes())
+        text = torch.empty(size, dtype=torch.uint8)
+        self._group.broadcast(text, 0).wait()
+        description: Description = json.loads(text.numpy().tobytes())
         return description
 
 
-def _own_side(engine_ip: str, address: str) -> str:
+def _listening_address(engine_ip: str, address: str) -> str:
     """The address that the engine's side listens on."""
     return address if address == "127.0.0.1" else engine_ip

@@ -1,6 +1,7 @@
 """Weights by CUDA IPC: learner and engine share a GPU, and the engine copies from the learner's memory.
 
-Every rank holds the whole bucket after the gather, so each serves the engines on its own GPU, found by UUID.
+Every rank holds the whole bucket after the gather, so that each serves the engines on its GPU. The GPU is known by its
+UUID: Ray gives every process its own numbering.
 """
 
 from __future__ import annotations
@@ -27,7 +28,7 @@ class IpcSender:
         self._engines = [engine for engine, place in zip(engines, places, strict=True) if place["gpus"] == [uuid]]
         ray.get([engine.connect.remote("ipc", {"rank": rank}) for engine in self._engines])
 
-    def begin(self, version: tuple[int, int]) -> None:  # noqa: ARG002 - told at the end
+    def begin(self, version: tuple[int, int]) -> None:  # noqa: ARG002 - engines learn it at the end
         """This rank's engines make ready."""
         ray.get([engine.start_update.remote() for engine in self._engines])
 
@@ -36,7 +37,7 @@ class IpcSender:
         from torch.multiprocessing.reductions import reduce_tensor
 
         buffer = pack(bucket)
-        torch.cuda.current_stream().synchronize()
+        torch.cuda.current_stream().synchronize()  # another process reads it, and knows nothing of this stream
         _, handle = reduce_tensor(buffer)
         ray.get([engine.receive.remote({**describe_bucket(bucket), "handle": handle}) for engine in self._engines])
 
@@ -61,7 +62,7 @@ class IpcReceiver:
         from torch.multiprocessing.reductions import rebuild_cuda_tensor
 
         arguments = list(bucket["handle"])
-        arguments[self.DEVICE_ARGUMENT] = self._device.index
+        arguments[self.DEVICE_ARGUMENT] = self._device.index  # the sender's number of the GPU is another one here
         shared = rebuild_cuda_tensor(*arguments)
         # a copy: vLLM keeps pieces of a layer until the whole layer has arrived, the sender frees the bucket before
         return unpack(shared.clone(), bucket)

@@ -1,6 +1,7 @@
-"""Weights over NCCL: engines with GPUs of their own. One communicator per engine, apart from torch.distributed's.
+"""Weights over NCCL: engines that share no GPU with a learner. One communicator per engine.
 
-Not yet proved on two GPUs (NCCL refuses two ranks on one).
+vLLM's trainer-side client gives several independent engines the same ranks, so that each has a communicator here, apart
+from torch.distributed's groups. Not yet proved on two GPUs (NCCL refuses two ranks on one).
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ from blade_dist.weights.stream import END, Announcement, Descriptions, StreamSen
 from blade_dist.weights.wire import bucket_bytes, pack, unpack
 
 PIECE_BYTES = 256 * 2**20
-"""Of one transfer."""
+"""Of one transfer: large enough for a fast link, small beside what a GPU has to spare."""
 
 POLL_S = 0.001
 """How often a sender that waits looks whether an engine has failed."""
@@ -69,7 +70,11 @@ class NcclSender(StreamSender):
         self._held = pack(piece)
 
     def release(self, following: Announcement) -> None:
-        """To all engines, and waits until it is there or an engine has failed."""
+        """Sends it to all engines, and waits until it is there or an engine has failed.
+
+        A collective whose other end is gone never ends, and blocks the whole process where it is waited for by
+        ``synchronize``: so the event is polled.
+        """
         for group in self._groups:
             group.group.broadcast_obj(following, src=0)
             group.broadcast(self._held, src=0, stream=torch.cuda.current_stream())
@@ -93,7 +98,7 @@ class NcclReceiver:
         self._descriptions = Descriptions()
 
     def stream(self, first: Announcement) -> Iterator[Bucket]:
-        """The pieces of one push, in tensors of their own: vLLM keeps those of a layer until it is whole."""
+        """The pieces of one push, each in new memory: vLLM keeps the tensors of a layer until the layer is whole."""
         piece = first
         while piece[0] != END:
             description = self._descriptions.look_up(piece)

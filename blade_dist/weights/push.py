@@ -34,7 +34,11 @@ class PushReport:
 
 
 class WeightPusher:
-    """One rank's end of the push. Every method is collective over the learner's ranks."""
+    """One rank's end of the push.
+
+    :meth:`push` and :meth:`diagnose` are collective over the learner's ranks, also on those that send nothing: a
+    sharded parameter is whole only where all of them gather it.
+    """
 
     def __init__(
         self,
@@ -60,7 +64,11 @@ class WeightPusher:
         self._end = sending_end(transport, engines, rank)
 
     def push(self, version: tuple[int, int]) -> PushReport:
-        """Sends every parameter to every engine, which then serves ``version``."""
+        """Sends every parameter to every engine, which then serves ``version``, (attempt, step).
+
+        A transport that has failed is closed, and never used again: an engine that received half of a push may wait for
+        the other half.
+        """
         started, cpu = time.perf_counter(), time.process_time()
         sent, passed = 0, {"gather": 0.0, "send": 0.0}
         if self._end is not None:
@@ -75,7 +83,7 @@ class WeightPusher:
                 passed["gather"] += gathered - marked
                 marked = time.perf_counter()
                 passed["send"] += marked - gathered
-            self._barrier()
+            self._barrier()  # with ipc every rank serves its own engines: none may finish before all have sent
             engines = self._end.finish(version) if self._end is not None and self._rank == 0 else []
         except BaseException:
             self.close()
@@ -120,5 +128,6 @@ def largest_gap(engine: np.ndarray, learner: np.ndarray) -> float:
     """Largest absolute difference of two arrays of log-probs (nats); infinite where one is not a number."""
     if not len(engine):
         return 0.0
+    # a comparison with nan is false, so that a gap of nan would pass every limit
     gap = np.abs(np.asarray(engine, dtype=np.float64) - np.asarray(learner, dtype=np.float64))
     return float(np.nan_to_num(gap, nan=np.inf).max())

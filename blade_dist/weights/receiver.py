@@ -1,7 +1,8 @@
 """The engine's side of the push: an extension of vLLM's worker (``worker_extension_cls``).
 
-Works with vLLM 0.24 and 0.32 alike, for every transport: a transport only turns what arrives into tensors; loading
-and digesting them is the same for all.
+Works with vLLM 0.24 and 0.32 alike, whose own weight-transfer classes differ, and on a CPU, where vLLM's call
+``torch.accelerator.synchronize``, which raises. A transport only turns what arrives into tensors; loading and digesting
+them is the same for all.
 """
 
 from __future__ import annotations
@@ -20,7 +21,9 @@ if TYPE_CHECKING:
 
 
 class WeightReceiver:
-    """Methods added to vLLM's worker; ``self`` is the worker."""
+    """Methods added to vLLM's worker; ``self`` is the worker. Their names begin with ``blade_`` because vLLM refuses an
+    extension that shadows one of the worker's.
+    """
 
     model_runner: Any
     vllm_config: Any
@@ -38,7 +41,7 @@ class WeightReceiver:
         from blade_dist.weights.transports import receiving_end
 
         self._blade_end: Any = receiving_end(transport, info, self)
-        if hasattr(self, "_blade_loader"):
+        if hasattr(self, "_blade_loader"):  # a new attempt of the learners connects anew; the model is the same
             return
         if self.vllm_config.lora_config is not None:
             self._blade_loader: Loader = AdapterLoader(self.model_runner.lora_manager, info["alpha"], info["adapter"])

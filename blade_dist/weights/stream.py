@@ -1,7 +1,7 @@
 """A push as one stream per engine: the engine waits in one call, and takes pieces until the stream ends.
 
-Each piece announces the one after it, so that nothing but the pieces travels. What a piece looks like is told once;
-later pushes only give its number.
+One call per push and engine, not one per parameter. Each piece announces the one after it, so that nothing but the
+pieces travels. What a piece looks like is sent once; later pushes only give its number.
 """
 
 from __future__ import annotations
@@ -40,14 +40,17 @@ class StreamSender(ABC):
         self._version, self._updates = version, []
 
     def send(self, bucket: Bucket) -> None:
-        """Sends a bucket, its last piece with the next call; its tensors may change once this returns."""
+        """Sends a bucket, its last piece with the next call; its tensors may change once this returns.
+
+        The last piece is packed and held until the one after it is known, which it has to announce.
+        """
         for piece in pieces(bucket, self.piece_bytes):
             description = describe_bucket(piece)
             key = tuple(description.values())
-            told = key in self._known
+            known = key in self._known
             number = self._known.setdefault(key, len(self._known))
             with self._explained():
-                self._announce((number, None if told else description))
+                self._announce((number, None if known else description))
                 self.hold(piece)
 
     def finish(self, version: tuple[int, int]) -> list[dict[str, float]]:  # noqa: ARG002 - the engines know it
@@ -71,7 +74,7 @@ class StreamSender(ABC):
     def _announce(self, piece: Announcement) -> None:
         if self._updates:
             self.release(piece)
-        else:
+        else:  # the first announcement travels as an argument of the call in which the engine will wait
             self._updates = [engine.update.remote(self._version, piece) for engine in self._engines]
 
     @contextmanager
@@ -86,14 +89,14 @@ class StreamSender(ABC):
 
 
 class Descriptions:
-    """The receiving end's memory of the pieces that it was told of."""
+    """The receiving end's memory of the pieces that were described to it."""
 
     def __init__(self) -> None:
         self._known: dict[int, Description] = {}
 
     def look_up(self, piece: Announcement) -> Description:
         """The description of a piece that was announced."""
-        number, told = piece
-        if told is not None:
-            self._known[number] = told
+        number, description = piece
+        if description is not None:
+            self._known[number] = description
         return self._known[number]

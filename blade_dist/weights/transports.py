@@ -1,4 +1,7 @@
-"""Which transport serves, and its two ends. To add one: a file with both ends, and a line in each function."""
+"""Which transport serves, and its two ends. To add one: a file with both ends, and a line in each function.
+
+Imports are inside the functions, because each transport brings a stack that the others' machines may lack.
+"""
 
 from __future__ import annotations
 
@@ -36,7 +39,7 @@ class BucketReceiver(Protocol):
     """The end inside a vLLM worker, of a transport that calls the engine for each bucket."""
 
     def receive(self, bucket: dict[str, Any]) -> Bucket:
-        """Tensors of the bucket that ``bucket`` describes, on the worker's device, its own to keep."""
+        """Tensors of the bucket that ``bucket`` describes, on the worker's device; nobody else writes into them."""
 
 
 def choose_transport(wanted: str, engines_have_gpus: bool, share_gpus: bool) -> str:

@@ -10,7 +10,7 @@ import torch
 from blade_dist.weights.gather import Bucket
 
 ALIGNMENT = 64
-"""Bytes: every tensor of a packed bucket starts at a multiple of this."""
+"""Bytes: every tensor of a packed bucket starts at a multiple of this, so that it can be viewed as any dtype."""
 
 Description = dict[str, Any]
 """``names``, ``dtypes`` and ``shapes`` of a bucket's tensors, in order."""

@@ -49,7 +49,7 @@ find_python() {
       return
     fi
   done
-  stop "no Python 3.11 or 3.12 found: install one, or set PYTHON to its path"
+  stop "no Python 3.11 or 3.12 is installed here: install one, or set PYTHON to its path"
 }
 
 has_gpu() { [[ -d /proc/driver/nvidia/gpus ]] || nvidia-smi -L >/dev/null 2>&1; }

@@ -1,5 +1,8 @@
-"""Which role runs on which node: one plan, computed before anything starts. Pure, but for
-the look at the cluster."""
+"""Which role runs on which node: one plan, computed before anything starts. Pure, but for the look at the cluster.
+
+Ray could place the roles one by one, but sees no whole: it would put learners where the last engine was to be, and then
+wait for ever.
+"""
 
 from __future__ import annotations
 
@@ -14,15 +17,16 @@ from blade_dist.errors import UserError
 from blade_dist.settings import Config
 
 ENGINE_SHARE, LEARNER_SHARE = 0.51, 0.49
-"""Of a GPU that an engine and a learner share: two engines can't land on one, nor two learners beside an engine."""
+"""Of a GPU that an engine and a learner share. Not halves: with these, two engines can't land on one GPU, nor two
+learners beside an engine, wherever Ray puts them within a node."""
 
 NODE_LABEL = "ray.io/node-id"
-"""Ray's own label of a node."""
+"""Ray's label of a node."""
 
 
 @dataclass(frozen=True)
 class Node:
-    """What a node has in all."""
+    """What a node has in all, taken or not."""
 
     id: str
     address: str
@@ -120,13 +124,13 @@ def demand(config: Config, engines: bool = True, learners: bool = True) -> Deman
 
 def cluster_nodes() -> list[Node]:
     """The living nodes of the connected cluster, the head first."""
-    found = []
+    nodes = []
     for info in ray.nodes():
         if info["Alive"]:
             has = info["Resources"]
             node = Node(info["NodeID"], info["NodeManagerAddress"], has.get("CPU", 0.0), int(has.get("GPU", 0)))
-            found.append(("node:__internal_head__" not in has, node.address, node))
-    return [node for *_, node in sorted(found, key=lambda entry: entry[:2])]
+            nodes.append(("node:__internal_head__" not in has, node.address, node))
+    return [node for *_, node in sorted(nodes, key=lambda entry: entry[:2])]
 
 
 def place_here(config: Config, engines: bool = True, learners: bool = True) -> Placement:
@@ -168,7 +172,8 @@ def place(nodes: Sequence[Node], wanted: Demand) -> Placement:
 def place_copies(nodes: Sequence[Node], wanted: Demand, most: int) -> list[Placement]:
     """As many placements of the same demand as fit beside each other, ``most`` at most.
 
-    Copies that share GPUs between engines and learners have nodes of their own: nothing else keeps pairs together.
+    Copies that share GPUs between engines and learners share no node: on one node Ray would be free to pair an engine
+    of one copy with a learner of another.
 
     Raises:
         UserError: as :func:`place`, where not even one fits.
@@ -191,18 +196,18 @@ def place_copies(nodes: Sequence[Node], wanted: Demand, most: int) -> list[Place
             )
             for at in range(number)
         ]
-    return _on_own_nodes(copies) if first.colocated else copies
+    return _on_separate_nodes(copies) if first.colocated else copies
 
 
-def _on_own_nodes(copies: Sequence[Placement]) -> list[Placement]:
+def _on_separate_nodes(copies: Sequence[Placement]) -> list[Placement]:
     """Those that share no node with an earlier one."""
     kept: list[Placement] = []
     taken: set[str] = set()
     for copy in copies:
-        own = {role.node.id for role in copy.engines + copy.learners}
-        if not own & taken:
+        used = {role.node.id for role in copy.engines + copy.learners}
+        if not used & taken:
             kept.append(copy)
-            taken |= own
+            taken |= used
     return kept
 
 
@@ -225,7 +230,7 @@ def _together(nodes: Sequence[Node], wanted: Demand) -> Placement | None:
 
 
 def _whole(engines: list[Role | None], learners: list[Role | None], colocated: bool) -> Placement | None:
-    """None where a role found no node."""
+    """None where a role has no node."""
     placed = Placement([role for role in engines if role], [role for role in learners if role], colocated)
     return placed if len(placed.engines + placed.learners) == len(engines + learners) else None
 
@@ -238,13 +243,13 @@ def _refuse(nodes: Sequence[Node], wanted: Demand, gpus: bool) -> Placement:
     have = ", ".join(f"{node.address} {getattr(node, name):g}" for node in nodes) or "no node"
     cores = wanted.engines * wanted.cpus_per_engine + wanted.workers * wanted.cpus_per_worker
     also = f" and {cores:g} cores (there are {sum(node.cpus for node in nodes):g})" if gpus else ""
-    mend = (
+    fix = (
         "set colocate to true, with rollout.engines = learner.workers," if gpus and not wanted.colocate else "add nodes"
     )
     raise UserError(
         f"rollout.engines, learner.workers: {wanted.engines} engine(s) of {per_engine:g} {unit}(s) and "
         f"{wanted.workers} learner(s) of {per_worker:g} need {need:g} {unit}s{also}; "
-        f"the cluster has {have}: {mend} or ask for fewer"
+        f"the cluster has {have}: {fix} or set fewer"
     )
 
 

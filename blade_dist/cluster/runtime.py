@@ -26,7 +26,7 @@ OBJECT_STORE_BYTES = 10**9
 def ray_runtime(config: Config) -> Iterator[None]:
     """Connects to ``ray.address`` / ``RAY_ADDRESS``, or starts a local cluster and stops it at the end.
 
-    A local cluster counts as many cores as the settings ask for, so that a small machine may be oversubscribed.
+    A local cluster counts as many cores as the settings require, so that a small machine may be oversubscribed.
 
     Raises:
         UserError: the cluster does not answer, its nodes do not go together, or one of them was lost.
@@ -42,6 +42,7 @@ def ray_runtime(config: Config) -> Iterator[None]:
             ray.init(
                 address="local",
                 num_cpus=max(os.cpu_count() or 1, wanted_cpus(config)),
+                # saves seconds; Ray Train's placement-group cleaner needs it, but here all groups end with this process
                 include_dashboard=False,
                 object_store_memory=OBJECT_STORE_BYTES,
                 log_to_driver=False,
@@ -55,7 +56,7 @@ def ray_runtime(config: Config) -> Iterator[None]:
     except Exception as error:
         if lost := _lost_nodes():
             raise UserError(
-                f"node {', '.join(lost)} was lost; start the same command again on as many nodes: it goes on from its "
+                f"node {', '.join(lost)} was lost; start the same command again on as many nodes: it resumes from its "
                 "last checkpoint"
             ) from error
         raise
@@ -64,7 +65,7 @@ def ray_runtime(config: Config) -> Iterator[None]:
 
 
 def beside_driver() -> dict[str, Any]:
-    """Options of a small actor: it lives and dies with the driver's node."""
+    """Options of a small actor: it runs on the driver's node, so that no other node's loss takes it along."""
     return {"num_cpus": 0, "label_selector": {NODE_LABEL: ray.get_runtime_context().get_node_id()}}
 
 
@@ -74,7 +75,7 @@ def _lost_nodes() -> list[str]:
 
 
 def wanted_cpus(config: Config) -> int:
-    """Cores that engines, learners and the small actors ask for."""
+    """Cores that engines, learners and the small actors reserve together."""
     engines = config.rollout.engines * config.rollout.cpus_per_engine
     learners = config.learner.workers * config.learner.cpus_per_worker
     return engines + learners + SMALL_ACTORS_CPUS

@@ -36,7 +36,7 @@ def main(
     dashboard_port: Annotated[
         int, typer.Option(min=1024, max=65535, help="Port of Ray's dashboard, on the head's loopback.")
     ] = 8265,
-    wait: Annotated[float, typer.Option(min=1, help="Seconds that the nodes may take to come.")] = 120.0,
+    wait: Annotated[float, typer.Option(min=1, help="Seconds that the nodes may take to join.")] = 120.0,
     num_cpus: Annotated[int | None, typer.Option(min=1, help="Cores of this node; else all of them.")] = None,
     num_gpus: Annotated[int | None, typer.Option(min=0, help="GPUs of this node; else all of them.")] = None,
     temp_dir: Annotated[str | None, typer.Option(help="Ray's folder for logs and sockets; else /tmp/ray.")] = None,
@@ -90,7 +90,7 @@ def main(
 
 
 def _token() -> str | None:
-    """The token that is set up here, in Ray's own order of places."""
+    """The token that is set up here, looked up in the same order as Ray does."""
     if os.environ.get("RAY_AUTH_TOKEN"):
         return os.environ["RAY_AUTH_TOKEN"]
     named = os.environ.get("RAY_AUTH_TOKEN_PATH")
@@ -114,15 +114,15 @@ def _without_hosts(arguments: list[str]) -> list[str]:
 def _show(job: Job) -> None:
     member: Membership = job.member
     typer.echo(f"# node {member.rank} of {member.nodes}; the head is {member.head}")
-    own = member.head if member.is_head else "ADDRESS-OF-THIS-NODE"
-    typer.echo(shlex.join(start_command(own, None if member.is_head else member.head, job.options)))
+    here = member.head if member.is_head else "ADDRESS-OF-THIS-NODE"
+    typer.echo(shlex.join(start_command(here, None if member.is_head else member.head, job.options)))
     if member.is_head:
         typer.echo(f"# once {member.nodes} node(s) are there, within {job.wait_s:.0f} s:")
         typer.echo(f"RAY_ADDRESS={member.head}:{job.options.port} {shlex.join(job.command)}")
 
 
 def start() -> None:
-    """Runs the program; one line for what is wrong."""
+    """Exit status 2 and one line for a :class:`UserError`; 128 + the signal's number where one ended it."""
     logging.basicConfig(level=logging.INFO, format="multi_node: %(message)s", stream=sys.stderr)
     app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, rich_markup_mode="rich")
     app.command(context_settings={"allow_interspersed_args": False})(main)

@@ -1,4 +1,4 @@
-"""Does a cluster accept jobs from here? ``python -m blade_dist.nodes.job_server URL`` says no in one line."""
+"""Whether a cluster's job server accepts jobs from here: ``python -m blade_dist.nodes.job_server URL``."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ from ray.exceptions import AuthenticationError
 from ray.job_submission import JobSubmissionClient
 
 
-def why_closed(url: str) -> str | None:
-    """None where the cluster at ``url`` answers and takes this client's token."""
+def why_refused(url: str) -> str | None:
+    """None where the job server at ``url`` answers and accepts this client's token; else one line with a fix."""
     try:
         JobSubmissionClient(url).list_jobs()
     except ConnectionError:
@@ -22,4 +22,4 @@ def why_closed(url: str) -> str | None:
 
 
 if __name__ == "__main__":
-    sys.exit(why_closed(sys.argv[1]))
+    sys.exit(why_refused(sys.argv[1]))

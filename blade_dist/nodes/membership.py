@@ -39,9 +39,9 @@ def membership(environ: Mapping[str, str]) -> Membership:
     Raises:
         UserError: a part of them is missing or no number.
     """
-    own = ("HEAD_ADDR", "NODE_RANK", "NODES")
-    if any(environ.get(name) for name in own):
-        if missing := [name for name in own if not environ.get(name)]:
+    ours = ("HEAD_ADDR", "NODE_RANK", "NODES")
+    if any(environ.get(name) for name in ours):
+        if missing := [name for name in ours if not environ.get(name)]:
             raise UserError(f"{missing[0]}: not set; every node needs HEAD_ADDR, NODE_RANK and NODES")
         return Membership(_number(environ, "NODE_RANK"), _number(environ, "NODES"), environ["HEAD_ADDR"])
     if listed := environ.get("SLURM_STEP_NODELIST") or environ.get("SLURM_JOB_NODELIST"):
@@ -78,7 +78,7 @@ def read_hosts(path: Path) -> list[str]:
     for number, line in enumerate(path.read_text().splitlines(), start=1):
         words = line.split("#")[0].split()
         if len(words) > 1:
-            raise UserError(f"{path}:{number}: one host per line is expected, found {' '.join(words)!r}")
+            raise UserError(f"{path}:{number}: one host per line is expected, not {' '.join(words)!r}")
         if words and words[0] in hosts:
             raise UserError(f"{path}:{number}: {words[0]} is there twice")
         hosts += words
@@ -92,14 +92,14 @@ def _expand(pattern: str) -> list[str]:
     if match is None:
         return [pattern]
     rest = _expand(pattern[match.end() :]) if match.end() < len(pattern) else [""]
-    found = []
+    hosts = []
     for span in match[1].split(","):
         first, _, last = span.partition("-")
         if not first.isdigit() or (last and not last.isdigit()):
             raise UserError(f"SLURM_JOB_NODELIST: {span!r} is no number or range")
         numbers = range(int(first), int(last or first) + 1)
-        found += [pattern[: match.start()] + str(number).zfill(len(first)) for number in numbers]
-    return [head + tail for head in found for tail in rest]
+        hosts += [pattern[: match.start()] + str(number).zfill(len(first)) for number in numbers]
+    return [head + tail for head in hosts for tail in rest]
 
 
 def _number(environ: Mapping[str, str], name: str) -> int:

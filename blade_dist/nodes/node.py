@@ -61,6 +61,10 @@ def run_node(job: Job) -> int:
 
 
 def _run_head(job: Job, head: str, log: Path) -> int:
+    """The head ends in this order: the command, the status for the other nodes, Ray.
+
+    A node that lost the head before it had read the status could not tell success from a crash.
+    """
     check_free(head, job.options.port, "--port")
     check_free("127.0.0.1", job.options.dashboard_port, "--dashboard-port")
     ray = start(start_command(head, None, job.options), log, environment())
@@ -82,11 +86,11 @@ def _run_head(job: Job, head: str, log: Path) -> int:
 
 
 def _serve(job: Job, head: str, log: Path) -> int:
-    own = own_address(head, job.options.port)
+    here = own_address(head, job.options.port)
     wait_for_port(head, job.options.port, job.wait_s, lambda: None)
     cluster = Head(f"{head}:{job.options.port}")
-    ray = start(start_command(own, head, job.options), log, environment())
-    _LOG.info("node %s: serving the head %s", own, head)
+    ray = start(start_command(here, head, job.options), log, environment())
+    _LOG.info("node %s: serving the head %s", here, head)
     try:
         answered = time.monotonic()
         while True:
@@ -98,8 +102,8 @@ def _serve(job: Job, head: str, log: Path) -> int:
             if status is not None:
                 return status
             if time.monotonic() - answered > LOST_S:
-                raise UserError(f"node {own}: the head {head} did not answer for {LOST_S:.0f} s")
-            _check(ray, log, own)
+                raise UserError(f"node {here}: the head {head} did not answer for {LOST_S:.0f} s")
+            _check(ray, log, here)
             time.sleep(POLL_S)
     finally:
         end(ray)
@@ -119,13 +123,16 @@ def _wait_for_nodes(cluster: Head, job: Job, check: Callable[[], None]) -> None:
         if time.monotonic() > deadline:
             raise UserError(
                 f"{shown} of {job.member.nodes} nodes came within {job.wait_s:.0f} s (--wait): {', '.join(there)}; "
-                "what the others say is in their own output"
+                "what the others report is in their output"
             )
         time.sleep(0.3)
 
 
 def _watch(command: subprocess.Popen[Any], cluster: Head, check: Callable[[], None]) -> int:
-    """Waits for the command's end; where a node is lost, not for long."""
+    """Waits for the command's end; where a node is lost, not longer than ``LOST_S``.
+
+    The command sees the loss, too, and ends by itself with a better message, unless it hangs in a collective.
+    """
     lost_since: float | None = None
     while True:
         try:
@@ -139,7 +146,7 @@ def _watch(command: subprocess.Popen[Any], cluster: Head, check: Callable[[], No
         if lost_since is not None and time.monotonic() - lost_since > LOST_S:
             raise UserError(
                 f"node {', '.join(lost)} is lost, and the command did not end: it was stopped; start it again with as "
-                "many nodes, and it goes on from its last checkpoint"
+                "many nodes, and it resumes from its last checkpoint"
             )
 
 

@@ -1,4 +1,8 @@
-"""Processes that never outlive the one that started them."""
+"""Processes that never outlive the one that started them.
+
+``ray start`` forks raylets that fork workers, some into sessions of their own: killing a process group misses them.
+Two calls of Linux do not: a child's death signal, and a subreaper, who becomes the parent of what its children leave.
+"""
 
 from __future__ import annotations
 
@@ -17,11 +21,14 @@ import psutil
 _LIBC = ctypes.CDLL(None)
 _PR_SET_PDEATHSIG, _PR_SET_CHILD_SUBREAPER = 1, 36
 GRACE_S = 20.0
-"""How long a process may take to end once it is asked to."""
+"""How long a process may take to end after SIGTERM."""
 
 
 class Stopped(BaseException):
-    """A signal asks this process to end; ``number`` is the signal's."""
+    """This process was sent a signal that ends it; ``number`` is the signal's.
+
+    No ``Exception``, so that nothing on the way out handles it by accident.
+    """
 
     def __init__(self, number: int) -> None:
         super().__init__(signal.Signals(number).name)
@@ -54,7 +61,10 @@ def stopping_on_signals() -> Iterator[None]:
 
 
 def start(command: Sequence[str], log: Path | None = None, env: dict[str, str] | None = None) -> subprocess.Popen[Any]:
-    """A child in a session of its own that is told to end when this process dies; its output goes to ``log``."""
+    """A child in a new session that gets SIGTERM when this process dies; its output is written to ``log``.
+
+    In a new session, because a terminal's Ctrl-C reaches a whole process group: children are to end in our order.
+    """
     output: IO[bytes] | None = None if log is None else log.open("wb")
     try:
         return subprocess.Popen(
@@ -72,7 +82,7 @@ def start(command: Sequence[str], log: Path | None = None, env: dict[str, str] |
 
 
 def end(process: subprocess.Popen[Any], grace_s: float = GRACE_S) -> int:
-    """Asks the process to end, and kills its whole session where it does not in time; returns its exit status."""
+    """SIGTERM to the process, and SIGKILL to its whole session where that does not end it; returns its exit status."""
     if process.poll() is None:
         process.terminate()
         try:
@@ -84,10 +94,11 @@ def end(process: subprocess.Popen[Any], grace_s: float = GRACE_S) -> int:
 
 def end_all(grace_s: float = 5.0) -> None:
     """Ends every process below this one, also those whose parent is gone."""
-    asked = psutil.Process().children(recursive=True)
-    for child in asked:
+    children = psutil.Process().children(recursive=True)
+    for child in children:
         _quietly(child.terminate)
-    psutil.wait_procs(asked, timeout=grace_s)
+    psutil.wait_procs(children, timeout=grace_s)
+    # looked for anew each time: one that ends may leave children behind, which are ours from then on
     while left := psutil.Process().children(recursive=True):
         for child in left:
             _quietly(child.kill)

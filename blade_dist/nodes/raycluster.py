@@ -33,12 +33,15 @@ NAMESPACE, DONE = b"blade_dist", b"exit_status"
 """Where the head leaves the command's exit status for the other nodes."""
 
 ALIVE = 0
+"""Of Ray's ``GcsNodeInfo.GcsNodeState``."""
+
 CALL_S = 5.0
+"""Deadline of one call to the head."""
 
 
 @dataclass(frozen=True)
 class RayOptions:
-    """What ``ray start`` is told."""
+    """What ``ray start`` is given; None: Ray's default."""
 
     port: int
     dashboard_port: int
@@ -58,13 +61,14 @@ def start_command(address: str, head: str | None, options: RayOptions) -> list[s
     command = [
         str(Path(sys.executable).with_name("ray")),
         "start",
-        "--block",
+        "--block",  # it is our child, and ends with us; else it would leave daemons behind
         "--disable-usage-stats",
         "--log-style=record",
         "--log-color=false",
     ]
     command += [f"--node-ip-address={address}"]
     if head is None:
+        # the dashboard starts jobs for whoever reaches it: only the head itself does
         command += ["--head", f"--port={options.port}", "--include-dashboard=true", "--dashboard-host=127.0.0.1"]
         command += [f"--dashboard-port={options.dashboard_port}"]
         command += [] if options.temp_dir is None else [f"--temp-dir={options.temp_dir}"]
@@ -75,13 +79,16 @@ def start_command(address: str, head: str | None, options: RayOptions) -> list[s
 
 
 class Head:
-    """The head, as any node sees it through Ray's global control store."""
+    """The head, as any node sees it through Ray's global control store.
+
+    Not as a Ray driver: that needs a raylet on this node, which may not have joined yet.
+    """
 
     def __init__(self, address: str) -> None:
         """Connects.
 
         Raises:
-            UserError: the head asks for another token.
+            UserError: the head requires another token.
             ConnectionError: nothing answers.
         """
         self._client = _call(lambda: GcsClient(address=address), address)
@@ -89,9 +96,10 @@ class Head:
 
     def nodes(self) -> dict[str, bool]:
         """Address of every node that ever joined, and whether it lives."""
-        found: Any = _call(lambda: self._client.get_all_node_info(timeout=CALL_S), self._address)
-        alive = {info.node_manager_address for info in found.values() if info.state == ALIVE}
-        return {info.node_manager_address: info.node_manager_address in alive for info in found.values()}
+        infos: Any = _call(lambda: self._client.get_all_node_info(timeout=CALL_S), self._address)
+        # a node that was lost and came back is there twice, once dead
+        alive = {info.node_manager_address for info in infos.values() if info.state == ALIVE}
+        return {info.node_manager_address: info.node_manager_address in alive for info in infos.values()}
 
     def announce(self, status: int) -> None:
         """Leaves the command's exit status for the other nodes."""

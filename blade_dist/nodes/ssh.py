@@ -22,23 +22,30 @@ END_S = 30.0
 
 
 def remote_command(root: Path, head: str, rank: int, nodes: int, arguments: Sequence[str]) -> str:
-    """What a host's shell is given. The token comes on its standard input, whose end asks it to stop."""
+    """What a host's shell runs. The token comes on its standard input, whose end is a request to stop.
+
+    On a command line every user of the host could read the token. And ssh passes no signal on, but the end of its
+    standard input it does, also when this side dies without a word.
+    """
     member = f"HEAD_ADDR={shlex.quote(head)} NODE_RANK={rank} NODES={nodes} STOP_AT_EOF=1"
     script = shlex.join(["launch/multi_node.sh", *arguments])
     return f"cd {shlex.quote(str(root))} && read -r RAY_AUTH_TOKEN && export RAY_AUTH_TOKEN && {member} exec {script}"
 
 
 def ssh_command(host: str, remote: str) -> list[str]:
-    """Never asks for a password, and notices a host that went away."""
+    """Fails instead of waiting for a password, and ends where the host is silent for a minute."""
     options = ["BatchMode=yes", "ConnectTimeout=10", "ServerAliveInterval=10", "ServerAliveCountMax=6"]
     return ["ssh", *(part for option in options for part in ("-o", option)), host, remote]
 
 
 def run_hosts(root: Path, hosts: Sequence[str], arguments: Sequence[str], token: str) -> int:
-    """Runs the script on all hosts; the first is the head. Returns its exit status.
+    """Runs the script on all hosts at once; the first is the head.
+
+    Returns:
+        The first exit status that is not 0, in the order of ``hosts``; else 0.
 
     Raises:
-        UserError: a host was not reached, or failed while the head did not.
+        UserError: ssh did not reach a host.
     """
     running = [
         _start(ssh_command(host, remote_command(root, hosts[0], rank, len(hosts), arguments)), host, token)
@@ -74,7 +81,7 @@ def _wait(running: Sequence[subprocess.Popen[str]]) -> None:
 
 
 def stop_at_end_of_input() -> None:
-    """Makes the end of standard input a request to end."""
+    """Turns the end of standard input into a SIGTERM of this process."""
 
     def wait() -> None:
         while sys.stdin.read(1):

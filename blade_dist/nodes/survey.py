@@ -24,6 +24,9 @@ DEADLINE_S = 60.0
 def check_nodes(run: Path) -> None:
     """Looks at every other node of the connected cluster before any actor starts; returns at once where there is none.
 
+    Nodes that differ would fail later and elsewhere: by an object that another version cannot read, or by a checkpoint
+    of which each node has written its part to another disk.
+
     Args:
         run: the run's folder, which every node must see.
 
@@ -40,53 +43,59 @@ def check_nodes(run: Path) -> None:
     mark.touch()
     look = ray.remote(num_cpus=0, max_retries=0)(node_facts)
     try:
-        asked = {
+        answers = {
             info["NodeManagerAddress"]: look.options(
                 scheduling_strategy=NodeAffinitySchedulingStrategy(info["NodeID"], soft=False)
             ).remote(mark)
             for info in others
         }
-        own = versions()
-        for address, answer in asked.items():
-            compare(address, own, _answer(address, answer), run)
+        here_versions = versions()
+        for address, answer in answers.items():
+            compare(address, here_versions, _answer(address, answer), run)
     finally:
         mark.unlink(missing_ok=True)
 
 
 def versions() -> dict[str, str]:
     """Of Python and :data:`PACKAGES` on this node, where they are installed."""
-    found = {"python": platform.python_version()}
+    installed = {"python": platform.python_version()}
     for package in PACKAGES:
         try:
-            found[package] = version(package)
+            installed[package] = version(package)
         except PackageNotFoundError:
             continue
-    return found
+    return installed
 
 
 def node_facts(mark: Path) -> dict[str, Any]:
     """What a node says of itself: its versions, and whether it sees ``mark`` and may rename beside it."""
     facts: dict[str, Any] = {"versions": versions(), "sees": mark.is_file(), "writes": ""}
     if facts["sees"]:
-        own = mark.with_name(f"{mark.name}-{os.getpid()}")
+        trial = mark.with_name(f"{mark.name}-{os.getpid()}")
         try:
-            own.touch()
-            own.rename(own.with_suffix(".moved")).unlink()
+            trial.touch()
+            trial.rename(trial.with_suffix(".moved")).unlink()  # a rename is what makes our files whole
         except OSError as error:
             facts["writes"] = str(error)
     return facts
 
 
-def compare(address: str, own: Mapping[str, str], facts: Mapping[str, Any], run: Path) -> None:
+def compare(address: str, here: Mapping[str, str], facts: Mapping[str, Any], run: Path) -> None:
     """Refuses a node that differs from this one.
+
+    Args:
+        address: of the node.
+        here: this node's :func:`versions`.
+        facts: the node's :func:`node_facts`.
+        run: the run's folder.
 
     Raises:
         UserError: it names the node and what is wrong there.
     """
-    for package in sorted(own.keys() | facts["versions"].keys()):
-        there, here = facts["versions"].get(package, "none"), own.get(package, "none")
-        if there != here:
-            raise UserError(f"node {address}: {package} {there}, but {here} on the head; install the same on both")
+    for package in sorted(here.keys() | facts["versions"].keys()):
+        theirs, ours = facts["versions"].get(package, "none"), here.get(package, "none")
+        if theirs != ours:
+            raise UserError(f"node {address}: {package} {theirs}, but {ours} on the head; install the same on both")
     if not facts["sees"]:
         raise UserError(f"run.dir: node {address} does not see {run}; it must be on storage that all nodes share")
     if facts["writes"]:

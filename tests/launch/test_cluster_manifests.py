@@ -32,7 +32,7 @@ def test_kuberay_manifests_fit_the_schema(name: str) -> None:
     jsonschema.Draft202012Validator(SCHEMA).validate(read(name))
 
 
-def test_the_schema_finds_a_misspelt_field() -> None:
+def test_the_schema_refuses_a_misspelt_field() -> None:
     manifest = read("kuberay-cluster")
     manifest["spec"]["workerGroupSpecs"][0]["maxReplica"] = 3
     with pytest.raises(jsonschema.ValidationError, match="maxReplica"):
@@ -40,7 +40,7 @@ def test_the_schema_finds_a_misspelt_field() -> None:
 
 
 @pytest.mark.parametrize("name", KUBERAY)
-def test_kuberay_clusters_ask_for_a_token_and_share_storage(name: str) -> None:
+def test_kuberay_clusters_require_a_token_and_share_storage(name: str) -> None:
     cluster = cluster_of(read(name))
     assert cluster["authOptions"]["mode"] == "token"
     assert cluster["rayVersion"] == version("ray")

@@ -106,7 +106,7 @@ def test_locks_are_the_closure_of_what_is_declared() -> None:
 
 
 def needs(name: str, extra: str) -> list[Requirement]:
-    """What an installed package asks for on Python 3.11 or 3.12."""
+    """What an installed package requires on Python 3.11 or 3.12."""
     requirements = [Requirement(line) for line in importlib.metadata.requires(name) or []]
     environments = [{"extra": extra, "python_version": python} for python in ("3.11", "3.12")]
     return [

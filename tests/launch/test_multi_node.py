@@ -26,16 +26,16 @@ def free_port() -> int:
         return int(free.getsockname()[1])
 
 
-def environment(home: Path, **own: str) -> dict[str, str]:
+def environment(home: Path, **variables: str) -> dict[str, str]:
     clean = {name: value for name, value in os.environ.items() if not name.startswith(("RAY_", "SLURM_"))}
-    return {**clean, "HOME": str(home), **own}
+    return {**clean, "HOME": str(home), **variables}
 
 
-def fails(home: Path, *arguments: str, **own: str) -> str:
+def fails(home: Path, *arguments: str, **variables: str) -> str:
     """The last line of a call that ends with status 2."""
     done = subprocess.run(
         ["bash", str(SCRIPT), *arguments],
-        env=environment(home, **own),
+        env=environment(home, **variables),
         capture_output=True,
         text=True,
         timeout=120,

@@ -1,4 +1,4 @@
-"""``launch/submit.sh`` on a real, authenticated head: a training job runs, is stopped, is submitted again, goes on."""
+"""``launch/submit.sh`` on a real, authenticated head: a training job runs, is stopped, is submitted again, resumes."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ pytestmark = pytest.mark.slow
 
 @dataclass(frozen=True)
 class Cluster:
-    """A head that asks for a token."""
+    """A head that requires a token."""
 
     dashboard: str
     token: str
@@ -41,9 +41,9 @@ class Cluster:
     def submit(self, *arguments: str, token: str | None = None) -> subprocess.CompletedProcess[str]:
         clean = {name: value for name, value in os.environ.items() if not name.startswith("RAY_")}
         command = ["bash", str(SUBMIT), "--address", self.dashboard, *arguments]
-        own = {"RAY_AUTH_TOKEN": token or self.token}
+        access = {"RAY_AUTH_TOKEN": token or self.token}
         return subprocess.run(
-            command, env={**clean, **own}, capture_output=True, text=True, timeout=PATIENCE_S, check=False
+            command, env={**clean, **access}, capture_output=True, text=True, timeout=PATIENCE_S, check=False
         )
 
 
@@ -56,10 +56,10 @@ def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
     token, folder = secrets.token_hex(32), tmp_path_factory.mktemp("head")
     temporary = tempfile.mkdtemp(prefix="ray")  # short, as names of sockets must be
     options = RayOptions(ports[0], ports[1], 4, 0, temporary)
-    own = {**environment(), "RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": token, "RAY_ADDRESS": ""}
+    access = {**environment(), "RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": token, "RAY_ADDRESS": ""}
     # another Ray of this test session may have the agent's usual port
     command = [*start_command("127.0.0.1", None, options), f"--dashboard-agent-listen-port={ports[2]}"]
-    head = start(command, folder / "log", own)
+    head = start(command, folder / "log", access)
     try:
         for port in ports[1:]:
             wait_for_port("127.0.0.1", port, 60, lambda: None)
@@ -69,7 +69,7 @@ def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
         shutil.rmtree(temporary, ignore_errors=True)
 
 
-def test_a_submitted_job_is_stopped_and_goes_on(
+def test_a_submitted_job_is_stopped_and_resumes(
     cluster: Cluster, tiny_config: Config, trained: dict[int, RunPaths], tiny_reference: Path, tmp_path: Path
 ) -> None:
     assert tiny_reference.is_dir()

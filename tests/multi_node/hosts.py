@@ -1,4 +1,4 @@
-"""Hosts out of network namespaces, joined by a bridge. Needs a network and mount namespace of one's own."""
+"""Hosts out of network namespaces, joined by a bridge. Call it in new network and mount namespaces."""
 
 from __future__ import annotations
 

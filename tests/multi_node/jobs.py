@@ -21,7 +21,7 @@ PATIENCE_S = 300.0
 
 
 class Started:
-    """A running command with a log of its own."""
+    """A running command and its log."""
 
     def __init__(self, log: Path, command: list[str], environ: dict[str, str]) -> None:
         self.log = log
@@ -55,7 +55,7 @@ class Started:
 
 
 class Job:
-    """One training run of its own on some hosts, started and observed."""
+    """A training run on some hosts, started and observed."""
 
     def __init__(self, name: str, folder: Path, hosts: list[Host], verb: str = "train") -> None:
         self.name, self.folder, self.hosts, self.verb = name, folder, hosts, verb
@@ -69,7 +69,7 @@ class Job:
         return ["--num-cpus=2", f"--wait={wait_s:g}", f"--temp-dir={self.folder / 'ray'}", *work]
 
     def node(self, rank: int, token: str | None = None, changed: str = "true", wait_s: float = 60) -> Started:
-        """One node, as its own administrator would start it, on a file system with a change of its own."""
+        """One node, as its administrator would start it; ``changed``: a change to the file system that only it sees."""
         member = {"HEAD_ADDR": self.hosts[0].address, "NODE_RANK": str(rank), "NODES": str(len(self.hosts))}
         alone = ["unshare", "--mount", "bash", "-ec", f'{changed}; exec "$@"', "bash"]
         script = self.hosts[rank].command(*alone, "bash", str(ROOT / "launch/multi_node.sh"), *self.command(wait_s))
@@ -94,7 +94,7 @@ class Job:
         return Started(self.folder / f"{self.name}.log", ["bash", "cluster/slurm.sbatch", *self.command()], job)
 
     def ssh(self) -> Started:
-        """By ``--hosts``, with an ``ssh`` that goes to the host through its namespace."""
+        """By ``--hosts``, with an ``ssh`` that enters the host's namespace."""
         self._program("ssh", 'while [[ $1 == -o ]]; do shift 2; done\nexec ip netns exec "host${1##*.}" bash -c "$2"')
         hosts = self.folder / "hosts.txt"
         hosts.write_text("".join(f"{host.address}\n" for host in self.hosts))

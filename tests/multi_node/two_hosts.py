@@ -57,27 +57,29 @@ def prepare(folder: Path, host: Host, steps: int) -> None:
     """Data, reference and prior, which all jobs start from."""
     SETTINGS["train"]["steps"] = steps
     (folder / "config.yaml").write_text(json.dumps(SETTINGS))
-    own = {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": secrets.token_hex(32), "RAY_ADDRESS": ""}
-    environment = {**os.environ, **own}
+    access = {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": secrets.token_hex(32), "RAY_ADDRESS": ""}
+    environment = {**os.environ, **access}
     command = [sys.executable, "-m", "tests.multi_node.base", str(folder / "config.yaml"), str(folder / "base")]
     subprocess.run(host.command(*command), check=True, env=environment, capture_output=True)
 
 
-def doors(job: Job) -> dict[str, bool]:
-    """Which ways in are open to a client with the cluster's token, with another, with none.
+def ways_in(job: Job) -> dict[str, bool]:
+    """Which ways into the cluster accept a client with its token, with another, with none.
 
-    All that must stay shut are tried at once; those that must open by themselves, as a busy machine is slow to.
+    All that must refuse are tried at once; those that must accept one by one, as a busy machine is slow to.
     """
     tokens = {"the token": job.token, "wrong token": "b" * 64, "no token": ""}
-    shut = {(name, kind): knock(job, name, tokens[kind]) for name in CLIENTS for kind in ("wrong token", "no token")}
-    found = {door: client.wait(120) == 0 for door, client in shut.items()}
-    found |= {(name, "the token"): knock(job, name, job.token).wait(120) == 0 for name in CLIENTS}
-    return {f"{name}, {kind}": is_open for (name, kind), is_open in found.items()}
+    refused = {
+        (name, kind): client(job, name, tokens[kind]) for name in CLIENTS for kind in ("wrong token", "no token")
+    }
+    accepted = {way: process.wait(120) == 0 for way, process in refused.items()}
+    accepted |= {(name, "the token"): client(job, name, job.token).wait(120) == 0 for name in CLIENTS}
+    return {f"{name}, {kind}": accepts for (name, kind), accepts in accepted.items()}
 
 
-def knock(job: Job, name: str, token: str) -> subprocess.Popen[bytes]:
-    """A client that tries one way in, and ends with 0 if it is let."""
-    # the dashboard is on the head's loopback: its door is tried from there
+def client(job: Job, name: str, token: str) -> subprocess.Popen[bytes]:
+    """A client that tries one way in, and ends with 0 if it is accepted."""
+    # the dashboard is on the head's loopback: it is tried from there
     host = job.hosts[0] if name == "job" else job.hosts[-1]
     environment = {**os.environ, "RAY_AUTH_MODE": "token" if token else "disabled", "RAY_AUTH_TOKEN": token}
     command = host.command(sys.executable, "-c", CLIENTS[name].format(head=job.hosts[0].address))
@@ -103,14 +105,14 @@ def one_host(folder: Path, hosts: list[Host], result: dict[str, Any]) -> None:
     result["left_behind"] += job.left_behind()
 
 
-def open_doors(folder: Path, hosts: list[Host], result: dict[str, Any]) -> None:
+def who_gets_in(folder: Path, hosts: list[Host], result: dict[str, Any]) -> None:
     """A head that waits for the other node for as long as clients take to try."""
-    job = Job("doors", folder, hosts)
+    job = Job("ways", folder, hosts)
     head = job.node(0, wait_s=PATIENCE_S)
     while "1 of 2 nodes" not in head.tail():
         assert head.process.poll() is None, head.tail()
         time.sleep(0.2)
-    result["doors"] = doors(job)
+    result["ways_in"] = ways_in(job)
 
 
 def wrong_token(folder: Path, hosts: list[Host], result: dict[str, Any]) -> None:
@@ -167,12 +169,12 @@ def host_lost(folder: Path, hosts: list[Host], result: dict[str, Any]) -> None:
     hosts[1].kill()
     lost = time.monotonic()
     status = nodes[0].wait()
-    found = {"exit": status, "said": nodes[0].error(), "seconds_to_exit": time.monotonic() - lost}
+    outcome = {"exit": status, "said": nodes[0].error(), "seconds_to_exit": time.monotonic() - lost}
     result["left_behind"] += job.left_behind()
     hosts[1].link("up")
-    found["exit_resumed"] = job.ssh().wait()
-    found["rewards"] = job.rewards()
-    result["after_host_lost"] = found
+    outcome["exit_resumed"] = job.ssh().wait()
+    outcome["rewards"] = job.rewards()
+    result["after_host_lost"] = outcome
     result["left_behind"] += job.left_behind()
 
 
@@ -181,16 +183,16 @@ def verdicts(result: dict[str, Any]) -> dict[str, bool]:
     one = result["rewards_one_host"]
     head, other = (f"10.77.0.{number}" for number in (1, 2))
     soon = result["first_step_s_two_hosts"] <= SLOWER * result["first_step_s_one_host"]
-    token_alone = all(is_open == door.endswith(", the token") for door, is_open in result["doors"].items())
+    token_alone = all(accepts == way.endswith(", the token") for way, accepts in result["ways_in"].items())
     holds = {
         "jobs ended well": result["exit_one_host"] == 0 and result["exit_two_hosts"] == 0,
         "rollouts on one host, learners on the other": result["hosts"] == {"engines": [other], "learners": [head]},
         "the same rewards on one and on two hosts": one == result["rewards_two_hosts"] and len(one) >= FEW_STEPS,
         f"a first step within {SLOWER} of one host's time": soon,
         "a wrong token is refused": 0 not in result["bad_token"]["exit"] and "token" in result["bad_token"]["other"],
-        "doors open to the token alone": token_alone,
+        "only the token gets in": token_alone,
         "a node without the storage, or with another version, is named": all(
-            0 not in found["exit"] and other in found["said"] for found in result["foreign_node"].values()
+            0 not in outcome["exit"] and other in outcome["said"] for outcome in result["foreign_node"].values()
         ),
         "doctor measures the way to the other node": result["doctor"]["exit"] == [0, 0]
         and any(other in line and "GB/s" in line for line in result["doctor"]["said"]),
@@ -201,7 +203,7 @@ def verdicts(result: dict[str, Any]) -> dict[str, bool]:
     if "after_host_lost" in result:
         lost = result["after_host_lost"]
         holds["a job that lost a host says so and ends"] = lost["exit"] != 0 and other in lost["said"]
-        holds["and goes on with the same rewards"] = lost["exit_resumed"] == 0 and lost["rewards"] == one
+        holds["and resumes with the same rewards"] = lost["exit_resumed"] == 0 and lost["rewards"] == one
     return holds
 
 
@@ -228,7 +230,7 @@ def run_all(result: dict[str, Any], quick: bool) -> None:
     parts = [
         one_host,
         two_hosts,
-        open_doors,
+        who_gets_in,
         wrong_token,
         foreign_node,
         doctor,
@@ -249,9 +251,7 @@ def run_all(result: dict[str, Any], quick: bool) -> None:
     for step, pair in enumerate(zip(result["rewards_one_host"], result["rewards_two_hosts"], strict=False), start=1):
         SAY(f"{step:>6} {pair[0]:>10.6f} {pair[1]:>10.6f}")
     result["holds"] = verdicts(result)
-    result["bad_token_refused"] = (
-        0 not in result["bad_token"]["exit"] and result["holds"]["doors open to the token alone"]
-    )
+    result["bad_token_refused"] = 0 not in result["bad_token"]["exit"] and result["holds"]["only the token gets in"]
     for what, holds in result["holds"].items():
         SAY(f"{'ok  ' if holds else 'FAIL'} {what}")
 

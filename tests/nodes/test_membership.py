@@ -50,7 +50,7 @@ def test_slurm_node_lists(text: str, hosts: list[str]) -> None:
         ({"SLURM_JOB_NODELIST": "a[1-x]"}, "no number or range"),
     ],
 )
-def test_a_half_told_place_is_refused(environ: dict[str, str], words: str) -> None:
+def test_a_place_that_is_only_half_given_is_refused(environ: dict[str, str], words: str) -> None:
     with pytest.raises(UserError, match=words.replace("[", r"\[")):
         membership(environ)
 

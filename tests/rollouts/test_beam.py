@@ -76,7 +76,7 @@ def test_a_wide_beam_finds_the_likeliest_list(seed: int, excluded: set[int]) -> 
     rows = [sorted(excluded), []]
     tokens, scores = search(seed, rows, width=40)
     for prompt, row in enumerate(rows):
-        every = {tuple(found): score(seed, prompt, row, found) for found in all_lists(row)}
+        every = {tuple(written): score(seed, prompt, row, written) for written in all_lists(row)}
         best = max(every, key=every.__getitem__)
         assert tuple(tokens[prompt]) == best
         np.testing.assert_allclose(scores[prompt], every[best], atol=1e-9)
@@ -87,8 +87,8 @@ def test_a_beam_of_one_is_greedy() -> None:
     rule, written = legality(), []
     while END not in written:
         legal = legal_after(rule, [], written)
-        found = next_logprobs(3, 0, written, legal)
-        written.append(max(found, key=found.__getitem__))
+        logprobs = next_logprobs(3, 0, written, legal)
+        written.append(max(logprobs, key=logprobs.__getitem__))
     assert tokens == [written]
 
 

@@ -154,7 +154,7 @@ def test_preempted_lists_go_on_where_they_were(setup: Setup, tmp_path: Path) -> 
         check=False,
     )
     assert done.returncode == 0, done.stderr[-3000:]
-    preempted, rollouts = pickle.loads((tmp_path / "out").read_bytes())  # noqa: S301 - of this test's own making
+    preempted, rollouts = pickle.loads((tmp_path / "out").read_bytes())  # noqa: S301 - made by this test
     assert preempted > 0
     check_legal(setup, request, rollouts)
     np.testing.assert_allclose(rollouts.logprobs, setup.learner_logprobs(request, rollouts), atol=1e-4)

@@ -39,9 +39,9 @@ class Request:
 @pytest.fixture
 def legality(tiny_config: Config, tiny_data: DataBundle) -> Legality:
     paths = RunPaths(tiny_config.run.dir)
-    found = Legality.load(tiny_config.lists, tiny_data.codec, paths.trie, paths.catalog)
-    assert found is not None
-    return found
+    loaded = Legality.load(tiny_config.lists, tiny_data.codec, paths.trie, paths.catalog)
+    assert loaded is not None
+    return loaded
 
 
 @pytest.fixture
@@ -63,7 +63,7 @@ def legal_row(legality: Legality, request: Request, vocab: int) -> np.ndarray:
 
 
 def write_one(rng: np.random.Generator, legality: Legality, request: Request, row: torch.Tensor) -> None:
-    """Checks the row's mask and goes on with one of the legal tokens."""
+    """Checks the row's mask and writes one of the legal tokens."""
     allowed = torch.isfinite(row).numpy()
     np.testing.assert_array_equal(allowed, legal_row(legality, request, len(row)))
     request.output.append(int(rng.choice(np.flatnonzero(allowed))))

@@ -133,8 +133,8 @@ def test_a_missing_parameter_is_named(setup: Setup) -> None:
 
     def incomplete() -> Iterator[Bucket]:
         for bucket in setup.buckets():
-            if rest := [(n, t) for n, t in bucket if n != name]:
-                yield rest
+            if others := [(n, t) for n, t in bucket if n != name]:
+                yield others
 
     setup.pusher().push((1, 4))
     with torch.no_grad():

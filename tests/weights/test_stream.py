@@ -87,7 +87,7 @@ def test_an_engine_that_fails_says_why_at_once(ray_session: None) -> None:
     started = time.monotonic()
     with pytest.raises(ValueError, match="no such layer"):
         learner.pusher.push((0, 1))
-    assert time.monotonic() - started < 60  # the group's own limit is 120 s
+    assert time.monotonic() - started < 60  # the group's deadline is 120 s
 
 
 def test_a_learner_that_fails_sets_the_engines_free(ray_session: None) -> None:
@@ -121,9 +121,9 @@ def test_pack_is_undone() -> None:
         ("turned", torch.randn(3, 5).t()),
     ]
     back = unpack(pack(bucket), describe_bucket(bucket))
-    for (name, tensor), (other, found) in zip(bucket, back, strict=True):
+    for (name, tensor), (other, unpacked) in zip(bucket, back, strict=True):
         assert name == other
-        torch.testing.assert_close(found, tensor, rtol=0, atol=0)
+        torch.testing.assert_close(unpacked, tensor, rtol=0, atol=0)
 
 
 @pytest.mark.parametrize("shape", [(1,), (3,), (7, 5), (576, 256), (1024, 9), (0,)])

@@ -12,8 +12,8 @@ import ray
 from blade_dist.cluster.placement import Role
 from blade_dist.cluster.runtime import beside_driver
 from blade_dist.rewards.actor import RewardActor
-from blade_dist.rollouts.spec import EngineSpec
 from blade_dist.rollouts.pool import EnginePool, RunningPool
+from blade_dist.rollouts.spec import EngineSpec
 from blade_dist.settings import Config, LoraSettings
 from blade_dist.store.policy import context_length
 from blade_dist.store.run import RunPaths

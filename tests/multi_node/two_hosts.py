@@ -69,9 +69,8 @@ def ways_in(job: Job) -> dict[str, bool]:
     All that must refuse are tried at once; those that must accept one by one, as a busy machine is slow to.
     """
     tokens = {"the token": job.token, "wrong token": "b" * 64, "no token": ""}
-    refused = {
-        (name, kind): client(job, name, tokens[kind]) for name in CLIENTS for kind in ("wrong token", "no token")
-    }
+    others = [(name, kind) for name in CLIENTS for kind in ("wrong token", "no token")]
+    refused = {(name, kind): client(job, name, tokens[kind]) for name, kind in others}
     accepted = {way: process.wait(120) == 0 for way, process in refused.items()}
     accepted |= {(name, "the token"): client(job, name, job.token).wait(120) == 0 for name in CLIENTS}
     return {f"{name}, {kind}": accepts for (name, kind), accepts in accepted.items()}

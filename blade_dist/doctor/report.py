@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 from blade_dist.cluster.placement import Node, Placement, cluster_nodes, place_here
@@ -21,8 +22,12 @@ from blade_dist.nodes.survey import versions
 from blade_dist.settings import Config
 from blade_dist.stages.opened import check_lists, check_metrics
 from blade_dist.store.run import RunPaths
+from blade_dist.tracking.say import show_table
 
 PORTS = {6379: "the Ray head", 8265: "Ray's dashboard"}
+WIDTH = 120
+"""Of the report where no terminal says how wide it is."""
+
 STYLE = {Level.OK: "green", Level.WARN: "yellow", Level.FAIL: "red"}
 
 
@@ -34,8 +39,8 @@ def doctor(config: Config, console: Console) -> bool:
         for finding in examine(config):
             levels.add(finding.level)
             style = STYLE[finding.level]
-            table.add_row(f"[{style}]{finding.level}[/]", finding.what, finding.result, finding.fix)
-    console.print(table)
+            table.add_row(f"[{style}]{finding.level}[/]", finding.what, escape(finding.result), escape(finding.fix))
+    show_table(console, table, WIDTH)
     return Level.FAIL not in levels
 
 

@@ -12,12 +12,14 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable
+from functools import partial
 from importlib.metadata import distribution
 from pathlib import Path
 from typing import Any
 
 from rich.console import Console
 
+from blade_dist.tracking.say import say
 from tests.multi_node.hosts import Host, make_hosts
 from tests.multi_node.jobs import PATIENCE_S, Job
 
@@ -26,7 +28,7 @@ FEW_STEPS = 12
 """With ``--quick``."""
 DOWN_S = 20.0
 SLOWER = 1.3
-SAY = Console(highlight=False, markup=False, soft_wrap=True).print
+SAY = partial(say, Console())
 SETTINGS = {
     "data": {
         "synthetic": {"users": 120, "items": 40, "groups": 4, "interactions": 24},

@@ -15,6 +15,7 @@ from blade_dist.rollouts.beam import Beams
 from blade_dist.rollouts.constrain import EXCLUDED, WRITTEN
 from blade_dist.rollouts.request import RolloutRequest, to_rollouts
 from blade_dist.rollouts.spec import EngineSpec, engine_arguments
+from blade_dist.weights.stream import Announcement
 
 START_VERSION, NO_VERSION = (0, 0), (-1, -1)
 """Of an engine that has had no push yet (attempts count from 1), and of one that holds a part of a push."""
@@ -146,7 +147,7 @@ class Engine:
         adapter = {} if self._spec.lora is None else {"alpha": self._spec.lora.alpha, "adapter": ADAPTER_NUMBER}
         self._llm.collective_rpc("blade_connect", args=(transport, info | adapter))
 
-    def update(self, version: tuple[int, int], first: Any) -> dict[str, float]:
+    def update(self, version: tuple[int, int], first: Announcement) -> dict[str, float]:
         """One whole push from a transport that streams (blocks until the stream ends); see :meth:`finish_update`.
 
         ``first`` announces the first piece (:mod:`blade_dist.weights.stream`). Where the update fails the engine leaves

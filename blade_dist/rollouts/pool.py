@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 import ray
@@ -11,31 +10,12 @@ from ray.util.placement_group import PlacementGroup, placement_group, remove_pla
 from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
 
 from blade_dist.batches import Rollouts
+from blade_dist.cluster.placement import Role
 from blade_dist.errors import UserError
 from blade_dist.rollouts.engine import RolloutEngine
 from blade_dist.rollouts.request import RolloutRequest
 from blade_dist.rollouts.spec import EngineSpec, engine_environment
 from blade_dist.settings import Config
-
-
-class Place(Protocol):
-    """Where one engine is to run: a role of a placement."""
-
-    @property
-    def cpus(self) -> float:
-        """Cores."""
-
-    @property
-    def gpus(self) -> float:
-        """GPUs; a fraction where a learner has the rest."""
-
-    @property
-    def bundle(self) -> dict[str, float]:
-        """Both, as Ray reserves them."""
-
-    @property
-    def selector(self) -> dict[str, str]:
-        """Ray's labels of the node."""
 
 
 class EnginePool:
@@ -86,10 +66,10 @@ class EnginePool:
 class RunningPool:
     """Owns the engines and their place in the cluster: a context manager of the driver."""
 
-    def __init__(self, config: Config, spec: EngineSpec, places: Sequence[Place]) -> None:
-        """``places``: one per engine."""
+    def __init__(self, config: Config, spec: EngineSpec, roles: list[Role]) -> None:
+        """``roles``: one per engine, of a placement."""
         self._config = config
-        self._places = places
+        self._roles = roles
         self._spec = spec
         self._group: PlacementGroup | None = None
 
@@ -100,9 +80,9 @@ class RunningPool:
             UserError: the cluster has no place for them within ``rollout.start_timeout_s``.
         """
         rollout = self._config.rollout
-        bundles = [place.bundle for place in self._places]
+        bundles = [role.bundle for role in self._roles]
         # one group for all: engines that are placed one by one could leave the last without a place, and wait for ever
-        self._group = placement_group(bundles, bundle_label_selector=[place.selector for place in self._places])
+        self._group = placement_group(bundles, bundle_label_selector=[role.selector for role in self._roles])
         if not self._group.wait(timeout_seconds=rollout.start_timeout_s):
             have = {name: amount for name, amount in ray.available_resources().items() if name in ("CPU", "GPU")}
             remove_placement_group(self._group)
@@ -112,13 +92,13 @@ class RunningPool:
             )
         engines = [
             RolloutEngine.options(
-                num_cpus=place.cpus,
-                num_gpus=place.gpus,
+                num_cpus=role.cpus,
+                num_gpus=role.gpus,
                 max_restarts=0,  # a restarted engine would serve the weights that it was started from
                 scheduling_strategy=PlacementGroupSchedulingStrategy(self._group, placement_group_bundle_index=index),
-                runtime_env={"env_vars": engine_environment(self._config, bool(place.gpus))},
+                runtime_env={"env_vars": engine_environment(self._config, bool(role.gpus))},
             ).remote(self._spec)
-            for index, place in enumerate(self._places)
+            for index, role in enumerate(self._roles)
         ]
         try:
             ray.get([engine.describe.remote() for engine in engines])

@@ -14,6 +14,9 @@ GB = 10**9
 SHARED_MEMORY = 2 * GB
 """Ray's object store lives there, and so do batches between processes."""
 
+GPU_MARGIN = 1.1
+"""A GPU is meant to be filled, other than a node's memory: a tenth to spare is enough."""
+
 
 class Level(StrEnum):
     """How bad a finding is."""
@@ -126,10 +129,6 @@ def gpus(facts: Sequence[Mapping[str, Any]]) -> Finding:
     busy = any(gpu["free"] < 0.9 * gpu["total"] for gpu in facts)
     fix = "another process holds GPU memory: nvidia-smi shows which" if busy else ""
     return Finding(Level.WARN if busy else Level.OK, "GPUs", free, fix)
-
-
-GPU_MARGIN = 1.1
-"""A GPU is meant to be filled, other than a node's memory: a tenth to spare is enough."""
 
 
 def gpu_memory(

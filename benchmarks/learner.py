@@ -13,10 +13,8 @@ from typing import Annotated
 import numpy as np
 import torch
 import typer
-from rich.console import Console
-from rich.table import Table
 
-from benchmarks.report import write_result
+from benchmarks.report import show, write_result
 from blade_dist.batches import Ragged
 from blade_dist.catalog.legality import Legality
 from blade_dist.catalog.trie import build_trie
@@ -165,18 +163,8 @@ def main(
         "logprob_difference": check_equal(sequences, vocab),
         "goals": GOALS,
     }
-    show(results)
+    show("learner, one optimizer step", results, GOALS)
     write_result(json, "learner", vars(work) | {"large_vocab": large_vocab, **SHAPE}, results)
-
-
-def show(results: dict) -> None:
-    """Seconds, then ratios beside their goals."""
-    table = Table("", "measured", "goal")
-    for name, value in results["seconds"].items():
-        table.add_row(f"{name}, seconds per step", f"{value:.3f}", "")
-    for name in ("shared_prefix_speedup", "shared_prefix_limit", "legal_head_speedup", "logprob_difference"):
-        table.add_row(name, f"{results[name]:.3g}", str(GOALS.get(name, "")))
-    Console().print(table)
 
 
 if __name__ == "__main__":

@@ -16,10 +16,8 @@ from typing import Annotated
 import numpy as np
 import ray
 import typer
-from rich.console import Console
-from rich.table import Table
 
-from benchmarks.report import write_result
+from benchmarks.report import show, write_result
 from blade_dist.batches import Rewards
 from blade_dist.posterior.actor import EstimatorActor
 from blade_dist.posterior.advantage import group_advantage
@@ -95,10 +93,8 @@ def main(
             "goal": GOAL,
         }
     results["ratio_vs_naive"] = results["proxy_rewards_per_second"] / results["naive_per_second"]
-    table = Table("proxy rewards per second, one core", "", title=f"M = {reference}, G = {group}, {prompts} prompts")
-    for key in ("proxy_rewards_per_second", "pure_per_second", "naive_per_second", "goal"):
-        table.add_row(key, f"{results[key]:,.0f}")
-    Console().print(table)
+    title = f"proxy rewards per second, one core; M = {reference}, G = {group}, {prompts} prompts"
+    show(title, results, {"proxy_rewards_per_second": f"{GOAL:,}"})
     write_result(json, "posterior", {"prompts": prompts, "group": group, "reference": reference}, results)
 
 

@@ -5,12 +5,15 @@ from __future__ import annotations
 import json
 import os
 import platform
+from collections.abc import Mapping
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
 import psutil
+from rich.console import Console
+from rich.table import Table
 
 from blade_dist.store.files import write_text
 
@@ -35,6 +38,24 @@ def write_result(path: Path | None, benchmark: str, settings: dict[str, Any], re
         **results,
     }
     write_text(path, dumps(json.loads(json.dumps(record, default=float), parse_float=_rounded)) + "\n")
+
+
+def show(title: str, numbers: Mapping[str, Any], goals: Mapping[str, Any] | None = None) -> None:
+    """Prints a line for each number, its goal beside it; the parts of a number have a line each."""
+    table = Table("", "measured", *(["goal"] if goals else []), title=title)
+    for name, value in numbers.items():
+        if name in ("goal", "goals"):  # they are a column
+            continue
+        for part, number in value.items() if isinstance(value, Mapping) else [("", value)]:
+            goal = [str(goals.get(name, ""))] if goals else []
+            table.add_row(f"{name} {part}".strip(), _written(number), *goal)
+    Console().print(table)
+
+
+def _written(value: Any) -> str:
+    if not isinstance(value, float):
+        return str(value)
+    return f"{value:,.0f}" if abs(value) >= 10_000 else f"{value:.4g}"
 
 
 def _rounded(number: str) -> float:

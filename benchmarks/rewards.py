@@ -17,10 +17,8 @@ import pandas as pd
 import typer
 from rectools import Columns
 from rectools.metrics import NDCG
-from rich.console import Console
-from rich.table import Table
 
-from benchmarks.report import write_result
+from benchmarks.report import show, write_result
 from blade_dist.batches import Ragged
 from blade_dist.catalog.catalog import Catalog
 from blade_dist.rewards.composite import Composite
@@ -106,10 +104,8 @@ def main(
         "goal": GOAL,
     }
     results["ratio_vs_rectools"] = results["ndcg_lists_per_second"] / results["rectools_ndcg_lists_per_second"]
-    table = Table("per core", "", title=f"{' + '.join(weights)}, {lists} lists of {items} items")
-    for key, value in results.items():
-        table.add_row(key, f"{value:,.0f}" if value > 1000 else f"{value:.3g}")
-    Console().print(table)
+    title = f"{' + '.join(weights)} per core, {lists} lists of {items} items"
+    show(title, results, {"lists_per_second": f"{GOAL:,}"})
     write_result(json, "rewards", {"lists": lists, "group": group, "k": k, "items": items}, results)
 
 

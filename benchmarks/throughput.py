@@ -15,12 +15,11 @@ if not __package__:  # run as a file, whose folder Python puts on the path in pl
 import pyarrow.parquet as pq
 import typer
 from rich.console import Console
-from rich.table import Table
 
 from benchmarks.generated_run import make_config, prepare
 from benchmarks.measure import Peaks, numbers, role_memory
 from benchmarks.peer import measure_peer
-from benchmarks.report import write_result
+from benchmarks.report import show, write_result
 from benchmarks.workload import PRESETS, Workload
 from blade_dist.errors import UserError
 from blade_dist.stages.align import align_stage
@@ -49,17 +48,6 @@ def measure(work: Workload, steps: int, warmup: int, console: Console) -> dict[s
         row["group"] = work.group
     measured = numbers(rows, warmup, parameters, work.prompt_tokens)
     return measured | {"peak_memory_mib": memory.largest}
-
-
-def show(title: str, measured: dict[str, Any], console: Console) -> None:
-    """One line per number."""
-    table = Table("", "", title=title)
-    for name, value in measured.items():
-        parts = value.items() if isinstance(value, dict) else [("", value)]
-        for part, number in parts:
-            text = f"{number:.4g}" if isinstance(number, float) else str(number)
-            table.add_row(f"{name} {part}".strip(), text)
-    console.print(table)
 
 
 def plot(name: str, results: dict[int, dict[str, Any]], path: Path) -> None:
@@ -125,7 +113,7 @@ def main(
             plot(sweep, curve, json.with_suffix(".png"))
     else:
         results = measure(work, steps, warmup, console)
-        show(preset, results, console)
+        show(preset, results)
         if work.shared_prefix:
             alone = measure(replace(work, shared_prefix=False), max(2, steps // 4), 1, console)
             results["unpacked_learn_seconds"] = alone["seconds"]["learn"]

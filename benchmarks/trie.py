@@ -13,10 +13,8 @@ from typing import Annotated, Any
 import numpy as np
 import torch
 import typer
-from rich.console import Console
-from rich.table import Table
 
-from benchmarks.report import write_result
+from benchmarks.report import show, write_result
 from blade_dist.batches import Ragged
 from blade_dist.catalog.codec import Codec
 from blade_dist.catalog.legality import load_trie, write_trie
@@ -165,19 +163,9 @@ def main(
             results[str(count)] = measure_trie(codec, Path(name) / f"trie{count}")
             if generate:
                 results[str(count)] |= measure_generation(codec, work, Path(name) / f"run{count}")
-    show(results)
+    for count, numbers in results.items():
+        show(f"{int(count):,} items", numbers, GOALS)
     write_result(json, "trie", vars(work) | {"items": items}, {"by_items": results, "goals": GOALS})
-
-
-def show(results: dict[str, Any]) -> None:
-    """A column per catalog."""
-    table = Table("", *(f"{int(count):,} items" for count in results), "goal")
-    for name in next(iter(results.values())):
-        values = [
-            f"{numbers[name]:,.3g}" if numbers[name] < 1000 else f"{numbers[name]:,.0f}" for numbers in results.values()
-        ]
-        table.add_row(name, *values, str(GOALS.get(name, "")))
-    Console().print(table)
 
 
 if __name__ == "__main__":

@@ -14,10 +14,10 @@ import typer
 from rich.console import Console
 
 from benchmarks.quality.compare import MAIN
-from benchmarks.quality.grids import PARETO, RATES, TARGETS
-from benchmarks.quality.movielens import LogStudy
+from benchmarks.quality.movielens import PARETO, RATES, TARGETS, LogStudy
 from benchmarks.quality.regimes import TARGETS as STUDIED
 from benchmarks.quality.runner import Runner
+from benchmarks.quality.synthetic import run_study
 from benchmarks.report import HEAD, write_result
 from benchmarks.tables import movielens as tables
 from benchmarks.tables.text import show, signed
@@ -89,8 +89,6 @@ def main(
     """
     out = json or folder / ("synthetic.json" if synthetic else "quality.json")
     if synthetic:
-        from benchmarks.quality.synthetic import run_study
-
         if data or part or trade or rate or preset != PRESET:
             raise typer.BadParameter("takes --seeds, --target, --folder and --json only", param_hint="--synthetic")
         studied = _known("--target", target, STUDIED)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from benchmarks.quality.compare import AGAINST, MAIN, comparison, verdict
-from benchmarks.quality.grids import COMPARED
 from benchmarks.quality.pooled import DECODES
 from benchmarks.tables.text import Result, Rows, interval, mean, signed, title
 
@@ -112,9 +111,9 @@ def references(result: Result) -> Rows:
     ]
     rows = [["reference lists", *heads]]
     for row in result["references"]["rows"]:
-        own, relative = (row["minus_sft"][target] for target in COMPARED), row["relative"]
+        own, relative = (row["minus_sft"][target] for target in ("static", "blade")), row["relative"]
         share = signed(relative, ".0%")
-        known = [f"{row['informative_groups'][target]:.2f}" for target in COMPARED]
+        known = [f"{row['informative_groups'][target]:.2f}" for target in ("static", "blade")]
         rows.append([str(row["lists"]), *map(signed, own), signed(row["blade_minus_static"]), share, *known])
     return rows
 

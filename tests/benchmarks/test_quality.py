@@ -23,7 +23,7 @@ from typer.testing import CliRunner
 from benchmarks.quality import runner as module
 from benchmarks.quality.__main__ import _results, main
 from benchmarks.quality.cells import OF_PRIOR, Cell, Changes, only
-from benchmarks.quality.grids import PARETO, PARETO_TARGETS, TARGETS, changed, pareto_cells, sensitivity_cells
+from benchmarks.quality.movielens import PARETO, PARETO_TARGETS, TARGETS, changed, pareto_cells, sensitivity_cells
 from benchmarks.quality.runner import LIGHT, Runner
 from benchmarks.report import write_result
 from blade_dist.store.run import RunPaths

@@ -100,7 +100,7 @@ def scaled_reward(run: OpenedRun) -> Composite:
     reward = make_composite(run.config, run.data, run.config.reward.scored)
     if run.config.reward.normalise:
         if (prior := open_prior(run)) is None:
-            raise UserError(f"reward.normalise: {run.paths.prior} would say the scales; run `blade-dist prior` first")
+            raise UserError(f"reward.normalise: {run.paths.prior} has the scales; run `blade-dist prior` to make it")
         reward.rescale(prior.scales)
     return reward
 

@@ -153,6 +153,11 @@ def test_a_prior_of_another_reference(ready: Program) -> None:
     assert "reference another" in said
 
 
+def test_an_evaluation_by_scales_that_no_prior_has_yet(ready: Program) -> None:
+    said = ready.fails("evaluate", *ready.needs("evaluate"), "--set", "reward.normalise=true")
+    assert f"reward.normalise: {ready.paths.prior} has the scales; run `blade-dist prior` to make it" in said
+
+
 def test_a_reward_that_is_the_same_for_all_lists(ready: Program) -> None:
     run = open_run(ready.config)
     writer = PriorWriter(ready.paths.prior, run.prior_stamp)

@@ -132,9 +132,9 @@ class ListSettings(Section):
     """How many items of a group a list may hold at most, by group; ``*`` is every group that is not named. An item in
     several groups counts in each. No list breaks it; ``excess`` in the reward is the soft form."""
     constrain: Literal["catalog", "none"] = "catalog"
-    """catalog: only lists of K different items can be written (shorter where ``at_most`` leaves nothing to go on with),
-    and log-probs are over what is legal; none: free text, matched to the catalog afterwards, where a position that
-    breaks ``exclude`` or ``at_most`` is a miss. none is for comparison: it wastes lists and learns from misses."""
+    """catalog: only lists of K different items can be written (shorter where ``at_most`` leaves no item), and log-probs
+    are over what is legal; none: free text, matched to the catalog afterwards, where a position that breaks ``exclude``
+    or ``at_most`` is a miss. none is for comparison: it wastes lists and learns from misses."""
 
 
 class BuildSettings(Section):

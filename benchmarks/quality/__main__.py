@@ -1,6 +1,6 @@
 """The quality table: every target, searches and baselines on a real log, with intervals over users pooled over seeds.
 
-QUALITY.md says how to read it. Every run is kept in a folder, and each of its commands is run once.
+``docs/results.md`` says how to read it. Every run is kept in a folder, and each of its commands is run once.
 """
 
 from __future__ import annotations

@@ -18,9 +18,9 @@ def main(
 
     Examples:
 
-      python -m benchmarks.tables README.md
+      python -m benchmarks.tables docs/results.md
 
-      python -m benchmarks.tables README.md --check
+      python -m benchmarks.tables docs/results.md --check
     """
     text = file.read_text()
     new = filled(text)

@@ -24,7 +24,7 @@ from blade_dist.rewards.lists import Lists
 from tests.helpers.paths import ROOT
 
 
-@pytest.mark.parametrize("file", ["README.md", "benchmarks/QUALITY.md"])
+@pytest.mark.parametrize("file", ["docs/results.md"])
 def test_tables_are_what_the_results_say(file: str) -> None:
     text = (ROOT / file).read_text()
     assert filled(text) == text, f"run: python -m benchmarks.tables {file}"

@@ -74,7 +74,7 @@ def learner_profile(_: Console, peer: bool) -> dict[str, Any]:
         activities=[ProfilerActivity.CUDA, ProfilerActivity.CPU], record_shapes=True, with_flops=True
     ) as trace:
         seconds = step()
-    # what the CPU asked for, each with the device time of its kernels; the kernels themselves would count it twice
+    # operators as the CPU launched them, with the device time of their kernels; with the kernels it would count twice
     every = trace.key_averages(group_by_input_shape=True)
     events = [event for event in every if event.device_type == DeviceType.CPU]
     events.sort(key=lambda event: event.self_device_time_total, reverse=True)

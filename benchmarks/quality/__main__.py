@@ -140,7 +140,7 @@ def _results(out: Path, settings: dict[str, Any]) -> dict[str, Any]:
 
 
 def _known(option: str, given: Sequence[str] | None, known: Sequence[str]) -> Sequence[str]:
-    """What is asked for, or all there is."""
+    """The given names where all are known; without any, all there are."""
     if unknown := sorted(set(given or []) - set(known)):
         message = f"{', '.join(unknown)}: unknown; one of: {'; '.join(known)}"
         raise typer.BadParameter(message, param_hint=option)

@@ -77,7 +77,7 @@ class Numbers:
         return self._resamples.ratio(a, b).as_dict()
 
     def trade(self, policy: str, metric: str, rivals: Mapping[str, str]) -> Result:
-        """What a reward with a weight on ``metric`` gave and cost, greedily, and whether it is what was asked for.
+        """What a reward with a weight on ``metric`` gave and cost, greedily, and whether it reaches :data:`ASKED`.
 
         Args:
             policy: aligned with that reward.

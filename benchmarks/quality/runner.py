@@ -2,7 +2,7 @@
 
 Cells share data, reference and prior where nothing that these depend on differs (:mod:`cells`). What is needed for a
 piece of work is made only when that work is to be done: of finished cells :data:`LIGHT` is enough, so that a table is
-made again, or goes on, on a machine that has no weights of theirs.
+made again, or continued, on a machine that has no weights of theirs.
 """
 
 from __future__ import annotations
@@ -189,7 +189,7 @@ class Runner:
             run: the folder.
             settings: what it is made with.
             name: of the work.
-            makes: what those who ask for the work will read.
+            makes: what is read of the work afterwards.
             work: the work.
             needs: made before it, and linked into the folder.
             more: settings of this work alone.

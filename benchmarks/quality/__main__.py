@@ -53,7 +53,9 @@ def main(
         Path | None, typer.Option(help="Log in MovieLens format: a folder with ratings.csv, movies.csv.")
     ] = None,
     synthetic: Annotated[bool, typer.Option(help="The synthetic study instead, where the truth is known.")] = False,
-    preset: Annotated[str, typer.Option(help="Settings: a name in benchmarks/presets, or a YAML file.")] = PRESET,
+    preset: Annotated[
+        str, typer.Option(help="Settings: a name in benchmarks/quality/presets, or a YAML file.")
+    ] = PRESET,
     folder: Annotated[Path, typer.Option(help="Where runs are kept; what is done there is not done again.")] = Path(
         "runs/quality"
     ),

@@ -83,7 +83,7 @@ def test_every_help_names_only_commands_options_and_files_that_exist(helps: dict
             assert find_spec(command) is not None, (name, command)
             assert command == f"benchmarks.{name}", name
             assert set(re.findall(r"--[a-z][\w-]*", rest)) <= options, (name, rest)
-        for path in re.findall(r"[\w.-]+/[\w./-]*\.\w+", text):
+        for path in re.findall(r"[\w.-]+/[\w./-]*\.\w+|\b(?:benchmarks|launch|docs|blade_dist)/[\w/-]+", text):
             assert (ROOT / path).exists(), (name, path)
         for module in re.findall(r"(?<![\w/])(\w+\.py)\b", text):
             assert list((ROOT / "benchmarks").rglob(module)), (name, module)

@@ -125,17 +125,11 @@ def test_numbers_are_medians_after_the_warm_up(monkeypatch: pytest.MonkeyPatch) 
         "group": 16,
     }
     slow = row | {"seconds/step": 40.0}
-    found = numbers([slow, row, row, row | {"seconds/step": 5.0}], warmup=1, parameters=10, prompt_tokens=250)
+    measured = numbers([slow, row, row, row | {"seconds/step": 5.0}], warmup=1, parameters=10, prompt_tokens=250)
     assert overhead(row) == 0.25
-    assert (found["lists_per_second"], found["overhead"], found["idle"]["engine"]) == (32, 0.25, 0.75)
-    assert found["push_gb_per_second"] == 2
-    assert found["generated_tokens_per_second"] == 2048
-
-
-@pytest.mark.parametrize("name", ["docs/results.md"])
-def test_tables_are_what_the_results_say(name: str) -> None:
-    done = run("tables", str(ROOT / name), "--check")
-    assert done.returncode == 0, done.stderr
+    assert (measured["lists_per_second"], measured["overhead"], measured["idle"]["engine"]) == (32, 0.25, 0.75)
+    assert measured["push_gb_per_second"] == 2
+    assert measured["generated_tokens_per_second"] == 2048
 
 
 @pytest.mark.slow

@@ -1,4 +1,4 @@
-"""The quality table of joined rows, its verdicts, its pictures."""
+"""The quality table of pooled rows, its verdicts, its pictures."""
 
 from __future__ import annotations
 
@@ -32,12 +32,12 @@ def test_tables_are_what_the_results_say(file: str) -> None:
 
 class TestTable:
     @pytest.fixture
-    def joined(self, small: DataBundle, tmp_path: Path) -> object:
+    def pooled(self, small: DataBundle, tmp_path: Path) -> object:
         """Two seeds; BLADE's greedy lists begin with the first target, some of the others' do."""
         test = small.test.rows(np.arange(len(small.test)))
         known = {"ndcg@5": 1.0, "ild@5": 0.0}
         reward = Composite(known, small.catalog, 5)
-        joined = PooledRows(small, {"all": test.targets})
+        pooled = PooledRows(small, {"all": test.targets})
         for seed in range(2):
             rng = np.random.default_rng(seed)
             free = [np.setdiff1d(np.arange(12), row) for row in test.targets]
@@ -53,23 +53,23 @@ class TestTable:
                     tables.append(per_user_rows(policy, decode, test, lists, reward, reward))
             path = tmp_path / f"{seed}.parquet"
             pq.write_table(pa.concat_tables(tables), path)
-            joined.add(path, seed)
-        return joined
+            pooled.add(path, seed)
+        return pooled
 
-    def test_each_seed_has_its_rows_in_a_file(self, joined: object, small: DataBundle, tmp_path: Path) -> None:
-        joined.save(tmp_path / "rows.parquet")
+    def test_each_seed_has_its_rows_in_a_file(self, pooled: object, small: DataBundle, tmp_path: Path) -> None:
+        pooled.save(tmp_path / "rows.parquet")
         files = sorted(tmp_path.glob("rows-seed*.parquet"))
         assert [set(pd.read_parquet(file)["seed"]) for file in files] == [{0}, {1}]
         rows = pd.concat(map(pd.read_parquet, files))
         assert len(rows) == 2 * 4 * 2 * len(small.test)
         assert {"seed", "policy", "decode", "user", "prompt", "items", "reward", "ndcg@5", "ndcg@5, all"} <= set(rows)
         means = rows.groupby(["seed", "policy", "decode"])["reward"].mean()
-        for decode, policies in joined.by_seed("reward").items():
+        for decode, policies in pooled.by_seed("reward").items():
             for policy, seeds in policies.items():
                 assert list(seeds.values()) == pytest.approx([means[int(seed), policy, decode] for seed in seeds])
 
-    def test_what_is_clearly_better_is_significant(self, joined: object) -> None:
-        numbers = compare.Numbers(joined)
+    def test_what_is_clearly_better_is_significant(self, pooled: object) -> None:
+        numbers = compare.Numbers(pooled)
         rows = numbers.comparisons(["blade", "static", "grpo"], ["ndcg@5"])
         tested = [row for row in rows if "p" in row]
         pairs = ["blade sft", "blade static", "static sft", "grpo sft", "grpo static", "grpo blade"]
@@ -78,37 +78,37 @@ class TestTable:
         significant = {f"{row['policy']} {row['against']}" for row in tested if row["significant"]}
         assert significant == {"blade sft", "blade static", "grpo blade"}
         assert compare.verdict(rows, "blade", "ndcg@5") == "greedy lists are better"
-        greedy = joined.rows("blade", "greedy")["ndcg@5"] - joined.rows("sft", "greedy")["ndcg@5"]
+        greedy = pooled.rows("blade", "greedy")["ndcg@5"] - pooled.rows("sft", "greedy")["ndcg@5"]
         headline = compare.headline(numbers, rows)["blade_vs_sft"]
         assert headline["mean"] == pytest.approx(greedy.mean())
-        whole = joined.rows("blade", "greedy")["ndcg@5"].mean() / joined.rows("sft", "greedy")["ndcg@5"].mean()
+        whole = pooled.rows("blade", "greedy")["ndcg@5"].mean() / pooled.rows("sft", "greedy")["ndcg@5"].mean()
         assert headline["relative"]["mean"] == pytest.approx(whole - 1)
 
     def test_a_trade_is_reached_with_enough_of_the_metric_at_no_loss(
-        self, joined: object, monkeypatch: pytest.MonkeyPatch
+        self, pooled: object, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        numbers = compare.Numbers(joined)
+        numbers = compare.Numbers(pooled)
         relative = numbers.ratio("blade", "sft", "ild@5")["mean"]
         for asked, reached in ((relative / 2, True), (relative * 2, False), (-relative, False)):
             monkeypatch.setitem(compare.ASKED, "ild@5", asked)
             trade = numbers.trade("blade", "ild@5", {"static": "static"})
             assert trade["reached"] is reached
             assert trade["relative_to_sft"]["mean"] == relative
-        difference = joined.rows("blade", "greedy")["ild@5"] - joined.rows("static", "greedy")["ild@5"]
+        difference = pooled.rows("blade", "greedy")["ild@5"] - pooled.rows("static", "greedy")["ild@5"]
         assert trade["against"]["static"]["ild@5"]["mean"] == pytest.approx(difference.mean())
-        cost = joined.rows("blade", "greedy")["ndcg@5"] - joined.rows("sft", "greedy")["ndcg@5"]
+        cost = pooled.rows("blade", "greedy")["ndcg@5"] - pooled.rows("sft", "greedy")["ndcg@5"]
         assert trade["ndcg@5_minus_sft"]["mean"] == pytest.approx(cost.mean())
 
-    def test_the_readme_s_tables_are_read_off_the_result(self, joined: object) -> None:
-        numbers = compare.Numbers(joined)
+    def test_the_readme_s_tables_are_read_off_the_result(self, pooled: object) -> None:
+        numbers = compare.Numbers(pooled)
         compared = numbers.comparisons(["static", "blade"], ["ndcg@5"])
         trade = numbers.trade("blade", "ild@5", {"static": "static"})
         result = {"tables": numbers.table(), "comparisons": compared, "pareto": {"trades": [trade]}}
-        result["prompts"] = joined.prompts()
+        result["prompts"] = pooled.prompts()
         head, *rows = quality_tables.policies(result)
         assert head == ["greedy", "ndcg@5", "ild@5", "coverage", "gini ↓", "invalid or repeated ↓"]
         assert [row[0] for row in rows] == ["SFT", "static (tau = 0)", "BLADE", "GRPO (raw reward)"]
-        mean = joined.rows("blade", "greedy")["ndcg@5"].mean()
+        mean = pooled.rows("blade", "greedy")["ndcg@5"].mean()
         assert rows[2][1].startswith(f"{mean:.4f} [")
         assert quality_tables.decodes(result)[0] == ["ndcg@5", "greedy", "sampled"]
         gained = {row[0]: row for row in quality_tables.gains(result)[1:]}
@@ -118,24 +118,24 @@ class TestTable:
         assert quality_tables.slices(result)[:2] == [["greedy NDCG@5", "all"], ["prompts", "40"]]
         heads, traded = quality_tables.trades(result)
         assert (traded[:2], heads[-1]) == (["blade", "ild@5"], "metric, minus static (tau = 0)")
-        other = joined.rows("static", "greedy")["ild@5"].mean()
-        assert traded[-1].startswith(f"{joined.rows('blade', 'greedy')['ild@5'].mean() - other:+.4f} [")
+        other = pooled.rows("static", "greedy")["ild@5"].mean()
+        assert traded[-1].startswith(f"{pooled.rows('blade', 'greedy')['ild@5'].mean() - other:+.4f} [")
 
-    def test_static_and_blade_are_read_beside_each_other_for_every_prior(self, joined: object) -> None:
+    def test_static_and_blade_are_read_beside_each_other_for_every_prior(self, pooled: object) -> None:
         names = {"static": "static", "blade": "blade"}
         known = [("static", 0.2), ("static", 0.4), ("blade", 0.6), ("blade", 0.8)]
         summaries = [{"name": name, "informative_groups": of} for name, of in known]
-        row = {"lists": 8, **pair_of(names, compare.Numbers(joined), summaries)}
+        row = {"lists": 8, **pair_of(names, compare.Numbers(pooled), summaries)}
         head, line = quality_tables.references({"references": {"rows": [row]}})
         assert len(head) == len(line)
-        static, blade, sft = (joined.rows(name, "greedy")["ndcg@5"].mean() for name in ("static", "blade", "sft"))
+        static, blade, sft = (pooled.rows(name, "greedy")["ndcg@5"].mean() for name in ("static", "blade", "sft"))
         expected = (f"{static - sft:+.4f} [", f"{blade - sft:+.4f} [", f"{blade - static:+.4f} [")
         assert all(cell.startswith(begin) for cell, begin in zip(line[1:4], expected, strict=True))
         assert line[4].startswith(f"{blade / static - 1:+.0%} [")
         assert line[5:] == ["0.30", "0.70"]
 
-    def test_a_changed_setting_is_read_beside_the_preset_s(self, joined: object) -> None:
-        numbers = compare.Numbers(joined)
+    def test_a_changed_setting_is_read_beside_the_preset_s(self, pooled: object) -> None:
+        numbers = compare.Numbers(pooled)
         read = {"informative_groups": 0.5, "validation": 0.25}
         of = {"1": numbers.table()["greedy"]["blade"]["ndcg@5"] | {"minus_preset": None, **read}}
         difference = numbers.minus("static", "blade", "ndcg@5")
@@ -144,18 +144,18 @@ class TestTable:
         head, own, other = quality_tables.sensitivity(result)
         assert head[0] == "BLADE"
         assert own[2:] == ["", "0.50", "0.2500"]
-        means = {policy: joined.rows(policy, "greedy")["ndcg@5"].mean() for policy in ("static", "blade")}
+        means = {policy: pooled.rows(policy, "greedy")["ndcg@5"].mean() for policy in ("static", "blade")}
         assert other[0] == "`prior.size: 2`"
         assert other[1].startswith(f"{means['static']:.4f} [")
         assert other[2].startswith(f"{means['static'] - means['blade']:+.4f} [")
 
-    def test_a_policy_that_lacks_a_seed_is_refused(self, joined: object, tmp_path: Path) -> None:
-        joined.save(tmp_path / "rows.parquet")
+    def test_a_policy_that_lacks_a_seed_is_refused(self, pooled: object, tmp_path: Path) -> None:
+        pooled.save(tmp_path / "rows.parquet")
         rows = pd.read_parquet(tmp_path / "rows-seed0.parquet").query("policy == 'blade'")
         rows.drop(columns=["seed", "ndcg@5, all"]).to_parquet(tmp_path / "one.parquet")
-        joined.add(tmp_path / "one.parquet", 0, {"blade": "half"})
+        pooled.add(tmp_path / "one.parquet", 0, {"blade": "half"})
         with pytest.raises(ValueError, match="half, greedy"):
-            Numbers(joined).table()
+            Numbers(pooled).table()
 
     def test_a_gain_of_samples_alone_is_no_gain_of_lists(self) -> None:
         def said(greedy: float, significant: bool, sampled_low: float) -> str:

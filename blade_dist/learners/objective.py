@@ -14,8 +14,8 @@ class TokenTerms:
 
     loss: Tensor
     """``-min(ratio * A, clip(ratio) * A) * weight + kl_coef * kl``; its gradient is the policy gradient."""
-    kl: Tensor
-    """k3 estimate of KL(policy || reference), detached."""
+    kl: Tensor | None
+    """k3 estimate of KL(policy || reference), detached; None without a reference."""
     clipped: Tensor
     """1 where the clip binds, else 0."""
     weight: Tensor
@@ -26,7 +26,7 @@ def policy_terms(
     logprob: Tensor,
     logprob_prox: Tensor,
     logprob_rollout: Tensor,
-    logprob_ref: Tensor,
+    logprob_ref: Tensor | None,
     advantage: Tensor,
     *,
     clip_ratio: float,
@@ -43,7 +43,7 @@ def policy_terms(
         logprob: ``[T]`` nats under the policy, with gradient.
         logprob_prox: ``[T]`` under the policy at the start of the step.
         logprob_rollout: ``[T]`` as the engine reported it.
-        logprob_ref: ``[T]`` under the reference.
+        logprob_ref: ``[T]`` under the reference; None: no KL is measured, and none is in the loss.
         advantage: ``[T]`` the list's advantage at each of its tokens.
         clip_ratio: epsilon.
         truncation: C.
@@ -53,14 +53,13 @@ def policy_terms(
     weight = torch.exp(logprob_prox - logprob_rollout).clamp(max=truncation).detach()
     free = ratio * advantage
     bound = ratio.clamp(1 - clip_ratio, 1 + clip_ratio) * advantage
+    loss = -torch.minimum(free, bound) * weight
+    clipped = (bound < free).float().detach()
+    if logprob_ref is None:
+        return TokenTerms(loss, None, clipped, weight)
     gap = logprob_ref - logprob
     kl = torch.exp(gap) - gap - 1
-    return TokenTerms(
-        loss=-torch.minimum(free, bound) * weight + kl_coef * kl,
-        kl=kl.detach(),
-        clipped=(bound < free).float().detach(),
-        weight=weight,
-    )
+    return TokenTerms(loss + kl_coef * kl, kl.detach(), clipped, weight)
 
 
 def learning_rate(step: int, *, peak: float, total: int, warmup: int, schedule: str) -> float:

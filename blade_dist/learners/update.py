@@ -23,8 +23,8 @@ class StepStats:
     """Means over all decision tokens of all ranks."""
 
     loss: float
-    kl: float
-    """k3 estimate, nats per token."""
+    kl: float | None
+    """k3 estimate of the KL to the reference, nats per token; None where no reference is run."""
     clip_fraction: float
     importance_weight: float
     grad_norm: float
@@ -69,28 +69,44 @@ def joined(batch: LearnBatch) -> StepTokens:
     )
 
 
-class Aligner:
-    """Policy, reference and the objective between them."""
+class PolicyUpdate:
+    """The policy's update on one step's batch.
+
+    With D decision tokens of all B groups of G lists, hence ``L = D / (B G)`` per list, the loss is
+
+        ``(1 / D) (sum over the groups' tokens of own_share * surrogate + kl_coef * kl
+        + G (1 - own_share) * sum over the imitated lists' tokens of -log pi)``,
+
+    which is ``1 / L`` times: the mean over the groups' lists of what they sum to, plus ``1 - own_share`` times the mean
+    over the B imitated lists of ``-log pi(list)``. Without imitated lists it is the mean over decision tokens.
+    Surrogate and KL: :func:`~blade_dist.learners.objective.policy_terms`.
+    """
 
     def __init__(
         self,
         learner: DeepSpeedLearner,
-        reference: Callable[[PromptLists], Tensor],
+        reference: Callable[[PromptLists], Tensor] | None,
         settings: LearnerSettings,
         kl_coef: float,
         legality: Legality | None,
         own_share: float = 1.0,
     ) -> None:
-        """Joins them.
+        """Joins policy, reference and objective.
 
         Args:
             learner: holds the policy.
             reference: the reference policy's log-probs (nats) of list tokens, ``[T]``, without gradient; collective.
+                None where the KL has no weight: it is not measured then.
             settings: of the objective.
             kl_coef: weight of the KL to the reference.
             legality: of constrained lists, None where they are free text.
             own_share: of the objective, that the policy's own lists have; lists to imitate have the rest.
+
+        Raises:
+            ValueError: a KL with a weight, and no reference.
         """
+        if reference is None and kl_coef:
+            raise ValueError(f"a KL of weight {kl_coef} needs a reference")
         self._legality = legality
         self._learner = learner
         self._reference = reference
@@ -99,35 +115,30 @@ class Aligner:
         self._own_share = own_share
 
     def learn(self, batch: LearnBatch, lr: float) -> StepStats:
-        """``learner.epochs`` optimizer steps on one batch (collective).
-
-        With D decision tokens of all B groups of G lists, hence ``L = D / (B G)`` per list, the loss is
-
-            ``(1 / D) (sum over the groups' tokens of own_share * surrogate + kl_coef * kl
-            + G (1 - own_share) * sum over the imitated lists' tokens of -log pi)``,
-
-        which is ``1 / L`` times: the mean over the groups' lists of what they sum to, plus ``1 - own_share`` times the
-        mean over the B imitated lists of ``-log pi(list)``. Without imitated lists it is the mean over decision tokens.
-        """
+        """``learner.epochs`` optimizer steps on this rank's share of the batch (collective)."""
         tokens = joined(batch)
         sequences = self._sequences(batch, tokens)
         rollout, own = tokens.rollout, tokens.own
         advantage = self._own_share * tokens.advantage
         imitation = batch.group_size * (1 - self._own_share)
-        reference = self._reference(sequences)
+        reference = None if self._reference is None else self._reference(sequences)
         prox = torch.zeros_like(rollout)
+        per_token = (prox, rollout, reference, advantage)
         totals = torch.zeros(4, dtype=torch.float64)
         grad_norm = 0.0
         for epoch in range(self._settings.epochs):
 
             def loss(micro: MicroBatch, logprob: Tensor, first: bool = epoch == 0) -> Tensor:
                 where = micro.flat
-                if first:  # the policy at the start of the step is the one that is differentiated
+                if first:
+                    # In the first epoch every micro-batch comes before the optimizer's step, so that the policy that is
+                    # differentiated is still pi_prox: no forward of its own is needed for it.
                     prox[where] = logprob.detach().float().cpu()
                 written = own[where]
+                of_own = (None if v is None else v[where[written]].to(logprob.device) for v in per_token)
                 terms = policy_terms(
                     logprob[written],
-                    *(v[where[written]].to(logprob.device) for v in (prox, rollout, reference, advantage)),
+                    *of_own,
                     clip_ratio=self._settings.clip_ratio,
                     truncation=self._settings.truncation,
                     kl_coef=self._kl_coef,
@@ -140,7 +151,8 @@ class Aligner:
         gap = float((prox - rollout)[own].abs().max()) if own.any() else 0.0
         means = self._learner.sum_over_ranks(totals) / (batch.decision_tokens * self._settings.epochs)
         loss_mean, kl, clip_fraction, weight = means.tolist()
-        return StepStats(loss_mean, kl, clip_fraction, weight, grad_norm, self._learner.max_over_ranks(gap))
+        measured = kl if reference is not None else None
+        return StepStats(loss_mean, measured, clip_fraction, weight, grad_norm, self._learner.max_over_ranks(gap))
 
     def _sequences(self, batch: LearnBatch, tokens: StepTokens) -> PromptLists:
         legal = legal_tokens(self._legality, tokens.lists, batch.excluded.take(tokens.owner))
@@ -148,5 +160,7 @@ class Aligner:
 
 
 def _sums(terms: TokenTerms, imitated: Tensor) -> Tensor:
-    columns = (torch.cat([terms.loss, imitated]), terms.kl, terms.clipped, terms.weight)
+    """``[4]`` float64, of loss, KL (0 where it is not measured), clipped tokens and weights."""
+    kl = torch.zeros(()) if terms.kl is None else terms.kl
+    columns = (torch.cat([terms.loss, imitated]), kl, terms.clipped, terms.weight)
     return torch.stack([column.detach().double().sum().cpu() for column in columns])

@@ -34,10 +34,10 @@ from blade_dist.stages.prior import open_prior
 from blade_dist.store.files import whole_file, write_json
 from blade_dist.store.policy import PolicyStamp, read_policy
 from blade_dist.tracking.say import say, show_table
-from blade_dist.training.probe import ask_engines, probe_gap, probe_request
+from blade_dist.training.probe import probe_request
 from blade_dist.training.prompter import Prompter
+from blade_dist.training.publish import Publisher, ServedModel
 from blade_dist.weights.gather import source
-from blade_dist.weights.push import WeightPusher
 
 TEMPERATURES = {"greedy": 0.0, "sampled": 1.0}
 """Temperature of each way of decoding token by token; one list per prompt."""
@@ -69,17 +69,18 @@ def evaluate_stage(run: OpenedRun, checkpoint: Path, against: list[Path], consol
     with (
         ray_runtime(config),
         engines(config, run.paths, checkpoint, place_here(config, learners=False).engines) as pool,
+        _publisher(run, pool) as publisher,
     ):
-        served = _Served(run, pool)
+        writer = _Writer(run, pool)
         for number, (name, path) in enumerate(zip(names, paths, strict=True), start=1):
-            served.push(path, number)
+            publisher.publish((0, number), _served_model(run, path))
             for decode in decodes:
-                written = served.write(prompts.index, decode)
+                written = writer.write(prompts.index, decode)
                 lists[name, decode] = as_lists(written.items[:, 0])
                 illegal[name, decode] = illegal_rates(written.invalid, written.duplicate, config.lists.k)
             # the reference's: the first of ``against``, or the checkpoint where it stands alone
             if config.evaluate.best_of and name == names[:2][-1]:
-                for search, items in _searches(run, reward, prompts, served.sample(prompts.index)).items():
+                for search, items in _searches(run, reward, prompts, writer.sample(prompts.index)).items():
                     lists[f"{name} {search}", "sampled"] = as_lists(items)
             say(console, f"evaluate: {name}, {len(prompts)} prompts")
     rows = pa.concat_tables(
@@ -105,33 +106,37 @@ def scaled_reward(run: OpenedRun) -> Composite:
     return reward
 
 
-class _Served:
-    """Engines that serve one checkpoint after another."""
+def _publisher(run: OpenedRun, pool: EnginePool) -> Publisher:
+    """Makes the engines serve one checkpoint after another, over gloo: this process has no GPU."""
+    config, data = run.config, run.data
+    rows = np.arange(min(config.weights.probe_prompts, len(data.test)))
+    probe = probe_request(_prompter(run), rows, temperature=1.0)
+    legality = Legality.load(config.lists, data.codec, run.paths.trie, run.paths.catalog)
+    return Publisher(pool.engines, "gloo", probe, legality, config.logprob_tolerance)
+
+
+def _served_model(run: OpenedRun, path: Path) -> ServedModel:
+    """The checkpoint, loaded here."""
+    config, pad = run.config, run.data.codec.pad
+    policy = Policy(load_model(path, config.model), temperature=1.0)
+
+    def logprobs(sequences: PromptLists) -> torch.Tensor:
+        return sequence_logprobs(policy, sequences, pad, config.learner.tokens_per_microbatch, False)
+
+    return ServedModel(source(policy.model, config.weights.bucket_mb), logprobs)
+
+
+def _prompter(run: OpenedRun) -> Prompter:
+    return Prompter(run.data.test, run.data.codec, run.config.run.seed, run.config.lists.exclude_history)
+
+
+class _Writer:
+    """Has lists written for test prompts by the checkpoint that the engines serve."""
 
     def __init__(self, run: OpenedRun, pool: EnginePool) -> None:
-        config, codec, prompts = run.config, run.data.codec, run.data.test
-        self._config = config
+        self._config = run.config
         self._pool = pool
-        self._pad = codec.pad
-        self._legality = Legality.load(config.lists, codec, run.paths.trie, run.paths.catalog)
-        self._prompter = Prompter(prompts, codec, config.run.seed, config.lists.exclude_history)
-        rows = np.arange(min(config.weights.probe_prompts, len(prompts)))
-        self._probe = probe_request(self._prompter, rows, 1.0)
-
-    def push(self, path: Path, number: int) -> None:
-        """Loads the checkpoint into the engines, and proves it."""
-        policy = Policy(load_model(path, self._config.model), temperature=1.0)
-        buckets = source(policy.model, self._config.weights.bucket_mb)
-        pusher = WeightPusher(self._pool.engines, "gloo", buckets, rank=0, barrier=lambda: None)
-        pusher.push((0, number))
-
-        def logprobs(sequences: PromptLists) -> torch.Tensor:
-            return sequence_logprobs(policy, sequences, self._pad, self._config.learner.tokens_per_microbatch, False)
-
-        gap = probe_gap(ask_engines(self._pool.engines, self._probe), self._probe, logprobs, self._legality)
-        if gap > self._config.logprob_tolerance:
-            raise pusher.diagnose(gap, self._config.logprob_tolerance)
-        pusher.close()
+        self._prompter = _prompter(run)
 
     def write(self, rows: NDArray[np.int64], decode: str) -> Rollouts:
         """One list per prompt."""

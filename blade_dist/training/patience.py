@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 
@@ -14,8 +15,11 @@ class Patience:
     without_better: int = 0
 
     def see(self, value: float) -> bool:
-        """A new look; whether it is the best so far. More is better."""
-        better = self.best is None or value > self.best
+        """A new look; whether it is the best so far. More is better: whoever minimises a loss shows ``-loss``.
+
+        A look that is no number is never better, not even as the first one.
+        """
+        better = value > (-math.inf if self.best is None else self.best)
         if better:
             self.best, self.without_better = value, 0
         else:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,16 +13,16 @@ import numpy as np
 import ray
 from numpy.typing import NDArray
 
-from blade_dist.batches import Estimates, LearnBatch, Rewards, Rollouts
+from blade_dist.batches import Estimates, Rewards
 from blade_dist.catalog.codec import Codec
 from blade_dist.data.prompts import PromptTable
 from blade_dist.data.seeds import prompts_of_step
-from blade_dist.posterior.belief import miscalibration
 from blade_dist.posterior.targets.bond import LISTS
 from blade_dist.rollouts.pool import EnginePool
 from blade_dist.rollouts.request import RolloutRequest
 from blade_dist.settings import Config
 from blade_dist.store.run import RunPaths
+from blade_dist.training.chain import AnchorLists, Chain, learn_batch, shards, step_numbers
 from blade_dist.training.prompter import Prompter
 
 VALIDATION = "validation"
@@ -29,9 +30,6 @@ VALIDATION = "validation"
 
 REFRESHED_AT_ONCE = 256
 """Prompts whose reference lists are written in one request."""
-
-PIT = "posterior/pit"
-"""The one number of a belief that is a histogram."""
 
 
 @dataclass(frozen=True)
@@ -45,46 +43,17 @@ class HeldOut:
 
 
 @dataclass(frozen=True)
-class Scored:
-    """Lists that were asked for, and what they are worth: references."""
+class Taken:
+    """A finished step."""
 
-    rollouts: list[Any]
-    """An engine's share each."""
-    rewards: Any
-
-
-@dataclass(frozen=True)
-class Step:
-    """A step's batch in the object store: whoever holds this can read it, without another copy."""
-
-    prompts: Any
-    """Reference to the :class:`RolloutRequest`."""
-    groups: Scored
-    """Its lists."""
-    estimates: Any
-    anchor: Scored | None
-    """Lists of the same prompts by the anchor; None without one."""
-
-    def shard(self, rank: int, world: int) -> LearnBatch:
-        """Rank ``rank``'s contiguous share of the prompts; waits for the step."""
-        request, estimates, *parts = ray.get([self.prompts, self.estimates, *self.groups.rollouts])
-        rollouts = Rollouts.concat(parts)
-        imitated = (
-            None if self.anchor is None else Rollouts.concat(ray.get(self.anchor.rollouts)).pick(estimates.imitated)
-        )
-        rows = np.array_split(np.arange(len(request)), world)[rank]
-        return LearnBatch(
-            prompt_tokens=request.tokens.take(rows),
-            excluded=request.excluded.take(rows),
-            rollouts=rollouts.take(rows),
-            estimates=estimates.take(rows),
-            decision_tokens=int(rollouts.decision.sum()),
-            imitated=None if imitated is None else imitated.take(rows),
-        )
+    shares: list[Any]
+    """Reference to each rank's :class:`~blade_dist.batches.LearnBatch`."""
+    numbers: dict[str, float]
+    """Of the whole batch."""
 
 
 class StepPipeline:
-    """Starts each step's chain of references once, and hands it to every rank.
+    """Starts each step's chain of references once, joins what comes of it once, and hands each rank its share.
 
     ``max_staleness`` steps may be under way beyond the one that the learners take. An engine answers in the order in
     which it was asked, and a push is a question like any other, so that step ``t`` is written by the weights after step
@@ -125,8 +94,12 @@ class StepPipeline:
         self._held_out = held_out
         self._lock = threading.Lock()
         self._attempt = 0
-        self._steps: dict[int, Step] = {}
-        self._anchors: dict[int, Scored] = {}
+        # One thread starts and finishes steps, in order. It never holds the lock, which guards the fields below: what
+        # it waits for (a refresh that generates, lists that come) keeps no other call waiting.
+        self._work = ThreadPoolExecutor(1)
+        self._begun: dict[int, Future[Chain]] = {}
+        self._finished: dict[int, Future[Taken]] = {}
+        self._anchors: dict[int, AnchorLists] = {}
         self._last = config.train.steps - 1
         self._cut = False
 
@@ -137,23 +110,29 @@ class StepPipeline:
         """
         with self._lock:
             self._attempt = max(self._attempt, saved_attempt) + 1
-            self._steps.clear()
+            # a thread of its own for every attempt: the old one may still wait for an engine that died
+            self._work.shutdown(wait=False, cancel_futures=True)
+            self._work = ThreadPoolExecutor(1)
+            self._begun.clear()
+            self._finished.clear()
             self._anchors.clear()
             return self._attempt
 
     def stop(self) -> None:
         """No step is begun from now on: the learners end with the one that they are at."""
         with self._lock:
-            self._last = max(self._steps, default=-1)
+            self._last = max(self._begun, default=-1)
 
     def stopped(self) -> bool:
         """Whether a step that the learners asked for was not begun."""
         return self._cut
 
-    def take(self, attempt: int, step: int) -> tuple[Step, dict[str, float]] | None:
-        """The step's batch, finished, and its numbers; None, to every rank, where the run was stopped before it.
+    def take(self, attempt: int, step: int, rank: int) -> tuple[Any, dict[str, float]] | None:
+        """Rank ``rank``'s share of the step, and numbers of the whole; None, to every rank, where the run was stopped
+        before it.
 
-        The weights after ``step`` steps must have been pushed.
+        The weights after ``step`` steps must have been pushed. Returns once the step is finished. The share is a
+        reference to a :class:`~blade_dist.batches.LearnBatch`: a rank fetches its own part of the batch and no more.
 
         Raises:
             RuntimeError: a newer attempt has begun.
@@ -163,13 +142,16 @@ class StepPipeline:
             if step > self._last:
                 self._cut = True
                 return None
-            for old in [known for known in self._steps if known < step]:
-                del self._steps[old]
+            for old in [known for known in self._begun if known < step]:
+                del self._begun[old]
             for ahead in range(step, min(step + self._config.rollout.max_staleness, self._last) + 1):
-                if ahead not in self._steps:
-                    self._steps[ahead] = self._start(attempt, ahead)
-            chain = self._steps[step]
-        return chain, self._finish(chain)
+                if ahead not in self._begun:
+                    self._begun[ahead] = self._work.submit(self._start, attempt, ahead)
+            if step not in self._finished:  # the first rank has it joined, the others wait for the same result
+                self._finished = {step: self._work.submit(self._finish, self._begun[step])}
+            finished = self._finished[step]
+        taken = finished.result()
+        return taken.shares[rank], taken.numbers
 
     def write_anchor(self, attempt: int, step: int) -> None:
         """Lists for the step's prompts by the weights that were pushed last, the anchor's; returns once written.
@@ -177,11 +159,11 @@ class StepPipeline:
         Raises:
             RuntimeError: a newer attempt has begun.
         """
-        lists = self._pool.submit(self._request(step, LISTS, "anchor"))
-        self._pool.collect(lists)
+        parts = self._pool.submit(self._request(step, LISTS, "anchor"))
+        lists = self._pool.collect(parts)
         with self._lock:
             self._check(attempt, step)
-            self._anchors = {step: Scored(lists, self._scorer.score.remote(*lists))}
+            self._anchors = {step: AnchorLists(lists, self._scorer.score.remote(*parts))}
 
     def validate(self) -> dict[str, float]:
         """Mean reward, and mean of its parts, of the weights that were pushed last, decoded greedily; or nothing."""
@@ -193,18 +175,19 @@ class StepPipeline:
             f"{VALIDATION}/{name}": float(values.mean()) for name, values in rewards.parts.items()
         }
 
-    def _start(self, attempt: int, step: int) -> Step:
+    def _start(self, attempt: int, step: int) -> Chain:
         """generate -> score -> estimate; only a refresh of the prior, where it is due, is waited for."""
+        self._check(attempt, step)
         every = self._config.refresh_every
         if every is not None and step and step % every == 0:
             self._refresh(attempt, step, every)
         request = self._request(step, self._config.rollout.group_size, "step")
         rollouts = self._pool.submit(request)
-        groups = Scored(rollouts, self._scorer.score.remote(*rollouts))
+        rewards = self._scorer.score.remote(*rollouts)
         anchor = self._anchors[step] if self._config.target == "bond" else None
         judged_by = None if anchor is None else anchor.rewards
-        estimates = self._estimator.estimate.remote(attempt, step, groups.rewards, judged_by)
-        return Step(ray.put(request), groups, estimates, anchor)
+        estimates = self._estimator.estimate.remote(attempt, step, rewards, judged_by)
+        return Chain(request, rollouts, rewards, estimates, anchor)
 
     def _refresh(self, attempt: int, step: int, steps: int) -> None:
         """Lists by the newest weights become the reference of the prompts of the coming ``steps`` steps."""
@@ -213,6 +196,7 @@ class StepPipeline:
         prompts = np.unique(np.concatenate(coming))
         totals = []
         for start in range(0, len(prompts), REFRESHED_AT_ONCE):
+            self._check(attempt, step)  # lists for learners that are gone would keep the engines from the new ones
             rows = prompts[start : start + REFRESHED_AT_ONCE]
             request = self._prompter.request(rows, config.prior.size, config.rollout.temperature, ("refresh", step))
             rewards: Rewards = ray.get(self._scorer.score.remote(self._pool.generate(request)))
@@ -234,48 +218,24 @@ class StepPipeline:
 
     def _check(self, attempt: int, step: int) -> None:
         if attempt != self._attempt:
-            raise RuntimeError(f"attempt {attempt} asks for step {step}, but attempt {self._attempt} is running")
+            raise RuntimeError(f"attempt {attempt} takes step {step}, but attempt {self._attempt} is running")
 
-    def _finish(self, chain: Step) -> dict[str, float]:
-        """Waits for the chain; the step's means, and how long each phase took or was waited for."""
-        rollouts = self._pool.collect(chain.groups.rollouts)
+    def _finish(self, begun: Future[Chain]) -> Taken:
+        """Waits for the chain and joins it; its numbers, and how long each phase took or was waited for."""
+        chain = begun.result()
+        rollouts = self._pool.collect(chain.rollouts)
         clock = [time.perf_counter()]
-        rewards: Rewards = ray.get(chain.groups.rewards)
+        rewards: Rewards = ray.get(chain.rewards)
         clock.append(time.perf_counter())
         estimates: Estimates = ray.get(chain.estimates)
         clock.append(time.perf_counter())
         score, estimate = np.diff(clock).tolist()
         seconds = {"generate": float(rollouts.seconds.max()), "score": score, "estimate": estimate}
-        numbers = _numbers(rollouts, rewards, estimates, seconds)
-        if chain.anchor is None:
-            return numbers
-        return numbers | {"anchor_reward": float(ray.get(chain.anchor.rewards).total.mean())}
-
-
-def _numbers(rollouts: Rollouts, rewards: Rewards, estimates: Estimates, seconds: dict[str, float]) -> dict[str, float]:
-    positions = rollouts.items.size
-    return {
-        "reward": float(rewards.total.mean()),
-        **{f"reward/{name}": float(values.mean()) for name, values in rewards.parts.items()},
-        "informative_groups": float(estimates.informative.mean()),
-        **_reported(estimates.report),
-        "invalid": float(rollouts.invalid.sum() / positions),
-        "duplicate": float(rollouts.duplicate.sum() / positions),
-        "list_tokens": float(rollouts.tokens.lengths.mean()),
-        "decisions": float(rollouts.decision.mean()),
-        "lists": float(rewards.total.size),
-        **{f"seconds/{name}": float(value) for name, value in seconds.items()},
-    }
-
-
-def _reported(report: dict[str, NDArray[np.float64]]) -> dict[str, float]:
-    """Means over the prompts that were looked at; the histogram of the PIT with its distance from the uniform one."""
-    means = {name: float(np.nanmean(values)) for name, values in report.items() if name != PIT}
-    if PIT not in report:
-        return means
-    histogram = np.nanmean(report[PIT], axis=0)
-    shares = {f"{PIT}_{number}": float(share) for number, share in enumerate(histogram)}
-    return {**means, "posterior/miscalibration": miscalibration(histogram), **shares}
+        numbers = step_numbers(rollouts, rewards, estimates, seconds)
+        if chain.anchor is not None:
+            numbers["anchor_reward"] = float(ray.get(chain.anchor.rewards).total.mean())
+        batch = learn_batch(chain.request, rollouts, estimates, chain.anchor)
+        return Taken([ray.put(share) for share in shards(batch, self._config.learner.workers)], numbers)
 
 
 Pipeline: Any = ray.remote(StepPipeline)

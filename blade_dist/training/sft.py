@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import tempfile
 import time
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +28,7 @@ from blade_dist.settings import Config, LearnerSettings
 from blade_dist.store.files import read_json, write_json
 from blade_dist.store.policy import save_policy
 from blade_dist.store.run import RunPaths
+from blade_dist.training.patience import Patience
 from blade_dist.weights.gather import full_state
 
 
@@ -41,17 +42,16 @@ class SftJob:
 
 
 @dataclass
-class Progress:
-    """How far it is; saved with every checkpoint."""
+class SftState:
+    """How far the fine-tuning is: ``progress.json`` of a checkpoint."""
 
     step: int = 0
-    best: float = math.inf
-    """Lowest validation loss, nats per token."""
-    without_better: int = 0
-    """Validations since the best."""
+    """Steps done."""
     seconds: float = 0.0
+    """Spent on them, over all attempts."""
     ranks: int = 1
-    """Learners."""
+    patience: Patience = field(default_factory=Patience)
+    """Is shown minus the validation loss (nats per token)."""
 
 
 def fine_tune(job: SftJob) -> None:
@@ -69,32 +69,30 @@ def fine_tune(job: SftJob) -> None:
         add_dropout(model, config.sft.dropout)
     policy = Policy(model, temperature=1.0)
     learner = DeepSpeedLearner(policy, sft_learner(config), config.model.dtype, codec.pad)
-    progress = _restore(learner)
-    progress.ranks = learner.world_size
+    state = _restore(learner)
     per_epoch = math.ceil(len(train) / config.sft.batch_size)
     total = per_epoch * config.sft.epochs
     interval = max(1, per_epoch // config.sft.validations_per_epoch)
-    while progress.step < total and not _finished(progress, config):
+    while state.step < total and not _finished(state, config):
         began = time.perf_counter()
         losses = []
-        for step in range(progress.step, min(progress.step + interval, total)):
+        for step in range(state.step, min(state.step + interval, total)):
             rows = prompts_of_step(config.run.seed, step, len(train), config.sft.batch_size)
             lr = learning_rate(
                 step, peak=config.sft.lr, total=total, warmup=int(config.sft.warmup * total), schedule="cosine"
             )
-            torch.manual_seed(stable_seed(config.run.seed, step, learner.rank))  # dropout, resumed or not
+            # dropout draws from here, so that a resumed run drops what the uninterrupted one did
+            torch.manual_seed(stable_seed(config.run.seed, step, learner.rank))
             losses.append(_step(learner, train, rows, lr))
-            progress.step = step + 1
+            state.step = step + 1
         loss = _mean_loss(learner, validation)
-        better = loss < progress.best
-        progress.best = min(loss, progress.best)
-        progress.without_better = 0 if better else progress.without_better + 1
-        progress.seconds = learner.max_over_ranks(progress.seconds + time.perf_counter() - began)
+        state.patience.see(-loss)
+        state.seconds = learner.max_over_ranks(state.seconds + time.perf_counter() - began)
         if learner.rank == 0:
-            row = {"loss": float(np.mean(losses)), "validation_loss": loss, "epoch": progress.step / per_epoch}
-            job.tracker.record.remote(progress.step - 1, row)  # of the last step done
+            row = {"loss": float(np.mean(losses)), "validation_loss": loss, "epoch": state.step / per_epoch}
+            job.tracker.record.remote(state.step - 1, row)  # of the last step done
             ray.get(job.tracker.flush.remote())
-        _save(learner, codec, progress, loss, config)
+        _save(learner, codec, state, loss, config)
 
 
 def start_model(config: Config, codec: Codec) -> Any:
@@ -150,22 +148,24 @@ def _mean_loss(learner: DeepSpeedLearner, examples: _Examples) -> float:
     return float(sums[0] / sums[1])
 
 
-def _finished(progress: Progress, config: Config) -> bool:
-    late = config.sft.max_seconds is not None and progress.seconds >= config.sft.max_seconds
-    return late or progress.without_better >= config.sft.patience
+def _finished(state: SftState, config: Config) -> bool:
+    late = config.sft.max_seconds is not None and state.seconds >= config.sft.max_seconds
+    return late or state.patience.over(config.sft.patience)
 
 
-def _restore(learner: DeepSpeedLearner) -> Progress:
+def _restore(learner: DeepSpeedLearner) -> SftState:
+    """The newest checkpoint's state, or that of a new run."""
     checkpoint = ray.train.get_checkpoint()
     if checkpoint is None:
-        return Progress()
+        return SftState(ranks=learner.world_size)
     with checkpoint.as_directory() as folder:
         learner.load_state(Path(folder) / "deepspeed")
-        return Progress(**(read_json(Path(folder) / "progress.json") or {}))
+        saved = read_json(Path(folder) / "progress.json") or {}
+    return SftState(saved["step"], saved["seconds"], learner.world_size, Patience(**saved["patience"]))
 
 
-def _save(learner: DeepSpeedLearner, codec: Codec, progress: Progress, loss: float, config: Config) -> None:
-    state = full_state(learner.model, config.weights.bucket_mb * 2**20, keep=learner.rank == 0)
+def _save(learner: DeepSpeedLearner, codec: Codec, state: SftState, loss: float, config: Config) -> None:
+    weights = full_state(learner.model, config.weights.bucket_mb * 2**20, keep=learner.rank == 0)
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         learner.save_state(folder / "deepspeed")
@@ -173,12 +173,12 @@ def _save(learner: DeepSpeedLearner, codec: Codec, progress: Progress, loss: flo
             save_policy(
                 folder / "policy",
                 learner.model,
-                state,
+                weights,
                 codec.tokenizer,
                 codec=codec.fingerprint(),
                 policy="sft",
-                step=progress.step,
+                step=state.step,
             )
-            write_json(folder / "progress.json", vars(progress))
-        metrics = {"validation_loss": loss, "step": progress.step}
+            write_json(folder / "progress.json", asdict(state))
+        metrics = {"validation_loss": loss, "step": state.step}
         ray.train.report(metrics, checkpoint=ray.train.Checkpoint.from_directory(folder))

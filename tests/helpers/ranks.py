@@ -70,15 +70,7 @@ def shard(batch: LearnBatch, rank: int, world: int) -> LearnBatch:
         if world == 2
         else np.arange(len(batch.prompt_tokens))
     )
-    e, imitated = batch.estimates, batch.imitated
-    return LearnBatch(
-        batch.prompt_tokens.take(rows),
-        batch.excluded.take(rows),
-        batch.rollouts.take(rows),
-        Estimates(e.prompt[rows], e.proxy[rows], e.advantage[rows], e.informative[rows]),
-        batch.decision_tokens,
-        None if imitated is None else imitated.take(rows),
-    )
+    return batch.take(rows)
 
 
 def first_step(
@@ -88,7 +80,7 @@ def first_step(
     import deepspeed
 
     from blade_dist.learners.policy import Policy, build_model
-    from blade_dist.learners.update import Aligner
+    from blade_dist.learners.update import PolicyUpdate
     from blade_dist.learners.zero import DeepSpeedLearner
     from blade_dist.weights.gather import full_state
 
@@ -102,9 +94,9 @@ def first_step(
     reference = Policy(build_model(model, VOCAB, PAD, END), temperature=1.0).requires_grad_(False)
     settings = LearnerSettings(zero_stage=zero_stage, tokens_per_microbatch=budget, clip_grad=0.0, shared_prefix=shared)
     learner = DeepSpeedLearner(policy, settings, dtype, PAD)
-    stats = Aligner(learner, partial(learner.logprobs, policy=reference), settings, kl_coef=0.1, legality=None).learn(
-        shard(make_batch(), learner.rank, learner.world_size), 1e-3
-    )
+    stats = PolicyUpdate(
+        learner, partial(learner.logprobs, policy=reference), settings, kl_coef=0.1, legality=None
+    ).learn(shard(make_batch(), learner.rank, learner.world_size), 1e-3)
     result = {f"weight/{name}": value for name, value in full_state(learner.model, 2**20, keep=True).items()}
     result |= gradients(learner, settings)
     result["stats"] = torch.tensor([stats.loss, stats.kl, stats.grad_norm, stats.rollout_gap], dtype=torch.float64)
@@ -131,7 +123,7 @@ def imitation_step(zero_stage: int, budget: int, shared: bool, own_share: float)
     from dataclasses import replace
 
     from blade_dist.learners.policy import Policy, build_model
-    from blade_dist.learners.update import Aligner
+    from blade_dist.learners.update import PolicyUpdate
     from blade_dist.learners.zero import DeepSpeedLearner
 
     model = ModelSettings(build=BuildSettings(hidden_size=64, layers=2, heads=2, kv_heads=1, ffn_size=48, context=64))
@@ -148,8 +140,8 @@ def imitation_step(zero_stage: int, budget: int, shared: bool, own_share: float)
         own = torch.cat([_logprobs(plain, whole, whole.rollouts, row, p) for row, p in enumerate(prompts)])
     rollouts = replace(whole.rollouts, logprobs=own.numpy())
     batch = replace(whole, rollouts=rollouts, imitated=make_imitated())
-    aligner = Aligner(learner, learner.logprobs, settings, 0.0, None, own_share)
-    stats = aligner.learn(shard(batch, learner.rank, learner.world_size), 1e-3)
+    update = PolicyUpdate(learner, learner.logprobs, settings, 0.0, None, own_share)
+    stats = update.learn(shard(batch, learner.rank, learner.world_size), 1e-3)
 
     mean_length = batch.decision_tokens / len(prompts)
     advantage = torch.from_numpy(batch.estimates.advantage.reshape(-1))
@@ -177,7 +169,7 @@ def adapted_steps(zero_stage: int) -> dict[str, torch.Tensor]:
     from blade_dist.learners.adapter import add_adapter
     from blade_dist.learners.packing import PromptLists
     from blade_dist.learners.policy import Policy, build_model
-    from blade_dist.learners.update import Aligner
+    from blade_dist.learners.update import PolicyUpdate
     from blade_dist.learners.zero import DeepSpeedLearner
     from blade_dist.settings import LoraSettings
     from blade_dist.weights.gather import full_state, trained_state
@@ -189,12 +181,12 @@ def adapted_steps(zero_stage: int) -> dict[str, torch.Tensor]:
     add_adapter(policy.model, LoraSettings(rank=8, alpha=24))
     settings = LearnerSettings(zero_stage=zero_stage, tokens_per_microbatch=40)
     learner = DeepSpeedLearner(policy, settings, "float32", PAD)
-    aligner = Aligner(learner, learner.base_logprobs, settings, kl_coef=0.1, legality=None)
+    update = PolicyUpdate(learner, learner.base_logprobs, settings, kl_coef=0.1, legality=None)
     batch = make_batch()
     sequences = PromptLists(batch.prompt_tokens, batch.rollouts.tokens, np.repeat(np.arange(6), GROUP))
     result["start"] = learner.logprobs(sequences)
     own = shard(batch, learner.rank, learner.world_size)
-    result["kl"] = torch.tensor([aligner.learn(own, 1e-2).kl for _ in range(2)])
+    result["kl"] = torch.tensor([update.learn(own, 1e-2).kl for _ in range(2)])
     result |= {f"merged/{name}": value for name, value in full_state(learner.model, 2**20, keep=True).items()}
     result |= {f"adapter/{name}": value for name, value in trained_state(learner.model, 2**20, keep=True).items()}
     result["end"], result["base"] = learner.logprobs(sequences), learner.base_logprobs(sequences)

@@ -48,6 +48,14 @@ def test_k3_is_an_unbiased_kl() -> None:
     torch.testing.assert_close((p * found.kl).sum(), (p * (p / q).log()).sum())
 
 
+def test_without_a_reference_there_is_no_kl() -> None:
+    p, advantage = torch.tensor([-1.0, -2.0]), torch.tensor([0.5, -3.0])
+    alone = policy_terms(p, p, p, None, advantage, clip_ratio=0.2, truncation=2.0, kl_coef=0.0)
+    beside = policy_terms(p, p, p, p - 1, advantage, clip_ratio=0.2, truncation=2.0, kl_coef=0.0)
+    assert alone.kl is None
+    assert torch.equal(alone.loss, beside.loss)
+
+
 def test_schedules() -> None:
     def rates(schedule: str, warmup: int = 0) -> list[float]:
         return [learning_rate(s, peak=1.0, total=4, warmup=warmup, schedule=schedule) for s in range(4)]

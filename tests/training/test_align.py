@@ -99,22 +99,37 @@ def test_the_prior_is_sorted_and_whole(trained: dict[int, RunPaths], tiny_config
     assert f"64 reference lists of 16 prompts: reward {rewards.mean():.4g} on average" in console.export_text()
 
 
-def test_generation_runs_ahead_by_max_staleness(
-    trained: dict[int, RunPaths], tiny_config: Config, tmp_path: Path
-) -> None:
+@pytest.fixture(scope="module")
+def ahead(
+    trained: dict[int, RunPaths], tiny_config: Config, tmp_path_factory: pytest.TempPathFactory
+) -> list[dict[str, float]]:
+    """Steps with lists of up to two steps ago, and without a KL."""
     config = with_settings(
         tiny_config,
-        tmp_path / "run",
+        tmp_path_factory.mktemp("ahead") / "run",
         train={"steps": 5, "prompts": 16, "prompts_per_step": TRAIN_PROMPTS, "checkpoint_every": 5},
         rollout={"max_staleness": 2},
+        learner={"kl_coef": 0.0},
     )
-    (tmp_path / "run" / "prior.arrow").write_bytes(trained[1].prior.read_bytes())
+    paths = RunPaths(config.run.dir)
+    paths.prior.write_bytes(trained[1].prior.read_bytes())
     align_stage(open_run(config), Console(quiet=True))
-    rows = pq.read_table(RunPaths(config.run.dir).target("blade") / "metrics.parquet").to_pylist()
-    assert [row["staleness"] for row in rows] == [0, 1, 2, 2, 2]
-    assert [row["rollout_gap"] < 1e-4 for row in rows] == [True, False, False, False, False]
+    return pq.read_table(paths.target("blade") / "metrics.parquet").to_pylist()
+
+
+def test_generation_runs_ahead_by_max_staleness(ahead: list[dict[str, float]], trained: dict[int, RunPaths]) -> None:
+    assert [row["staleness"] for row in ahead] == [0, 1, 2, 2, 2]
+    assert [row["rollout_gap"] < 1e-4 for row in ahead] == [True, False, False, False, False]
     (first,) = pq.read_table(trained[1].target("blade") / "metrics.parquet").to_pylist()
-    assert rows[0]["reward"] == first["reward"]
+    assert ahead[0]["reward"] == first["reward"]
+
+
+def test_without_a_kl_none_is_measured(ahead: list[dict[str, float]], trained: dict[int, RunPaths]) -> None:
+    """The first step's loss is that of a run with a KL, which is 0 there: both start as the reference."""
+    (first,) = pq.read_table(trained[1].target("blade") / "metrics.parquet").to_pylist()
+    assert set(first) - set(ahead[0]) == {"kl"}
+    assert ahead[0]["loss"] == pytest.approx(first["loss"], abs=1e-7)
+    assert all(np.isfinite(list(row.values())).all() for row in ahead)
 
 
 def test_lists_are_as_long_in_training_as_the_reward_looks(

@@ -1,0 +1,124 @@
+"""A rank's part of the alignment's checkpoint: all that a resumed run needs to repeat itself, as one unit."""
+
+from __future__ import annotations
+
+import tempfile
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import ray
+import ray.train
+import torch
+
+from blade_dist.learners.adapter import save_adapter
+from blade_dist.store.files import read_json, write_json
+from blade_dist.store.policy import save_policy
+from blade_dist.training.collective import from_first
+from blade_dist.training.patience import Patience
+from blade_dist.training.pipeline import VALIDATION
+from blade_dist.training.rank import Rank
+from blade_dist.weights.gather import full_state, trained_state
+
+ANCHOR = "anchor.safetensors"
+"""The anchor's weights, in a checkpoint."""
+
+
+@dataclass
+class AlignState:
+    """How far the alignment is: ``progress.json`` of a checkpoint."""
+
+    attempt: int = 0
+    """Number of the group of learners; every restart is a new one."""
+    step: int = 0
+    """Steps done."""
+    ranks: int = 1
+    patience: Patience = field(default_factory=Patience)
+
+
+class RankCheckpoint:
+    """Saves and restores a rank, and on rank 0 what belongs to all ranks. Methods are collective.
+
+    A checkpoint holds ``deepspeed/`` (parameters and optimizer, a shard per rank), ``rng-<rank>.npy``, ``policy/`` (the
+    whole weights, which are the stage's result), ``anchor.safetensors`` where there is an anchor, ``estimator.arrow``
+    and ``progress.json``. Estimator and learner are saved together, because a replay of steps with a newer estimator
+    would count their evidence twice.
+    """
+
+    def __init__(self, rank: Rank, pipeline: Any, estimator: Any, tracker: Any) -> None:
+        """Of ``rank``; the others are handles of actors."""
+        self._rank = rank
+        self._pipeline = pipeline
+        self._estimator = estimator
+        self._tracker = tracker
+
+    def restore(self) -> AlignState:
+        """The newest checkpoint's state, or that of a new run, with the number of a new attempt."""
+        state, estimates = AlignState(ranks=self._rank.learner.world_size), None
+        checkpoint = ray.train.get_checkpoint()
+        if checkpoint is not None:
+            with checkpoint.as_directory() as name:
+                state, estimates = self._read(Path(name), state.ranks)
+        state.attempt = from_first(lambda: self._begin(state.attempt, estimates))
+        return state
+
+    def save(self, state: AlignState, validation: dict[str, float]) -> None:
+        """Hands a new checkpoint to Ray Train; the step log is on disk before it is.
+
+        Args:
+            state: after the step.
+            validation: numbers of the held-out prompts; empty where nothing is validated.
+        """
+        rank = self._rank
+        bucket_bytes, first = rank.config.weights.bucket_mb * 2**20, rank.learner.rank == 0
+        # gathering is collective, so that every rank takes part, though rank 0 alone keeps what it yields
+        weights = full_state(rank.learner.model, bucket_bytes, keep=first)
+        lora = rank.config.learner.lora
+        adapter = {} if lora is None else trained_state(rank.learner.model, bucket_bytes, keep=first)
+        with tempfile.TemporaryDirectory() as name:
+            folder = Path(name)
+            rank.learner.save_state(folder / "deepspeed")
+            np.save(folder / f"rng-{rank.learner.rank}.npy", torch.get_rng_state().numpy())
+            if first:
+                self._write_shared(folder, state, weights)
+                if lora is not None:
+                    save_adapter(folder / "policy" / "adapter", adapter, lora, rank.paths.reference)
+                ray.get(self._tracker.flush.remote())
+            numbers = {"step": state.step} | {name: validation[name] for name in validation if name == VALIDATION}
+            ray.train.report(numbers, checkpoint=ray.train.Checkpoint.from_directory(folder))
+
+    def _read(self, folder: Path, ranks: int) -> tuple[AlignState, bytes]:
+        """Loads the rank's own part; returns the state, and the estimator's."""
+        rank = self._rank
+        saved = read_json(folder / "progress.json") or {}
+        rank.learner.load_state(folder / "deepspeed")
+        if rank.anchor is not None:
+            rank.anchor.load(folder / ANCHOR)
+        torch.set_rng_state(torch.from_numpy(np.load(folder / f"rng-{rank.learner.rank}.npy")))
+        state = AlignState(saved["attempt"], saved["step"], ranks, Patience(**saved["patience"]))
+        return state, (folder / "estimator.arrow").read_bytes()
+
+    def _begin(self, saved_attempt: int, estimates: bytes | None) -> int:
+        """Rank 0: a new attempt for the pipeline and the estimator; its number."""
+        # the number first: by it the estimator refuses chains of older attempts that are still under way
+        attempt = ray.get(self._pipeline.begin.remote(saved_attempt))
+        ray.get(self._estimator.restore.remote(estimates, attempt))
+        return int(attempt)
+
+    def _write_shared(self, folder: Path, state: AlignState, weights: dict[str, torch.Tensor]) -> None:
+        """Rank 0: what belongs to all ranks."""
+        rank = self._rank
+        save_policy(
+            folder / "policy",
+            rank.learner.model,
+            weights,
+            rank.codec.tokenizer,
+            codec=rank.codec.fingerprint(),
+            policy=rank.config.target,
+            step=state.step,
+        )
+        if rank.anchor is not None:
+            rank.anchor.save(folder / ANCHOR)
+        (folder / "estimator.arrow").write_bytes(ray.get(self._estimator.state.remote(state.step)))
+        write_json(folder / "progress.json", asdict(state))

@@ -1,0 +1,34 @@
+"""What one learner rank does for all of them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TypeVar
+
+import torch.distributed as dist
+
+T = TypeVar("T")
+
+
+def own_rank() -> int:
+    """This process's number; 0 where there is no process group."""
+    return dist.get_rank() if dist.is_initialized() else 0
+
+
+def barrier() -> None:
+    """Returns when all ranks have come here."""
+    if dist.is_initialized():
+        dist.barrier()
+
+
+def from_first(compute: Callable[[], T]) -> T:
+    """What rank 0 computes, on every rank (collective); the other ranks compute nothing and wait.
+
+    The value is pickled, so it must hold no object reference of Ray's: torch would carry the bytes, but Ray would not
+    count the copy, and could free the object before a rank reads it.
+    """
+    if not dist.is_initialized():
+        return compute()
+    values = [compute() if dist.get_rank() == 0 else None]
+    dist.broadcast_object_list(values, src=0)
+    return values[0]  # type: ignore[return-value]

@@ -54,11 +54,8 @@ class Ragged:
     def take(self, rows: NDArray[np.int64]) -> Ragged:
         """The given rows, in the given order.
 
-        One gather instead of a slice per row: each new place plus its row's shift is the old place.
-
-            flat ``a b b c c c``, offsets ``0 1 3 6``, rows ``[2, 0]``
-            lengths ``3 1``, new offsets ``0 3 4``, shift of each row ``3 - 0, 0 - 3``
-            new places ``0 1 2 3`` + shifts ``3 3 3 -3`` = old places ``3 4 5 0``: ``c c c a``
+        One gather instead of a slice per row: of ``a b b c c c`` with the offsets ``0 1 3 6`` the rows 2 and 0 are the
+        places 3, 4, 5 and 0.
         """
         rows = np.asarray(rows, dtype=np.int64)
         lengths = self.lengths[rows]

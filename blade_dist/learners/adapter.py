@@ -25,15 +25,15 @@ def check_modules(checkpoint: Path, lora: LoraSettings, settings: ModelSettings)
     """
     model = model_without_weights(checkpoint, settings)
     head = model.get_output_embeddings()
-    found = {
+    linear = {
         name.rpartition(".")[2]
         for name, module in model.named_modules()
         if isinstance(module, nn.Linear) and module is not head
     }
-    if missing := [name for name in lora.modules if name not in found]:
+    if missing := [name for name in lora.modules if name not in linear]:
         raise UserError(
             f"learner.lora.modules: {checkpoint} has no linear layer {', '.join(missing)}; "
-            f"it has {', '.join(sorted(found))}"
+            f"it has {', '.join(sorted(linear))}"
         )
 
 

@@ -1,9 +1,14 @@
 """Who sees whom in a packed row ``[prompt, list 1 ... list G]``, for every kind of attention layer.
 
-A token sees the earlier tokens (by position in its own sequence) of its block's prompt and of its own list, and in a
-sliding-window layer only those less than a window away. On a GPU the rule goes to flex attention, which never
-materialises it; flex attention has no backward on a CPU, so that SDPA gets the mask there, and only for what follows
-the first prompt of a row: before that, attention is plainly causal.
+A token sees the earlier tokens (by position in the sequence ``prompt, list``) of its block's prompt and of its list,
+and in a sliding-window layer only those less than a window away. In the block ``p q | a b | c d`` (prompt, two lists):
+
+    p sees p            a sees p q a        c sees p q c
+    q sees p q          b sees p q a b      d sees p q c d
+
+The window counts positions, not columns: ``c`` stands two columns after ``a`` and at the same position. On a GPU flex
+attention takes the rule and never materialises it; flex attention has no backward on a CPU, so that SDPA gets the mask
+there, and only for what follows the first prompt of a row: before that, attention is plainly causal.
 """
 
 from __future__ import annotations
@@ -91,6 +96,7 @@ def causal_columns(batch: MicroBatch, windows: dict[str, int | None] | int | Non
     """
     prompt = (batch.segment == batch.segment[:, :1]) & (batch.member == 0)
     columns = int(prompt.sum(dim=1).min())
+    # within the narrowest window every layer is plainly causal; beyond it the mask says what the window hides
     narrowest = min((w for w in (windows.values() if isinstance(windows, dict) else [windows]) if w), default=columns)
     token = _CAUSAL.set(columns if columns <= narrowest else 0)
     try:
@@ -106,6 +112,7 @@ def _after_prompt(
     columns = _CAUSAL.get()
     if not columns or attention_mask is None:
         return sdpa_attention_forward(module, query, key, value, attention_mask, **given)
+    # SDPA without a mask runs its causal kernel, which skips the upper half of the scores and reads no mask
     first = (part[:, :, :columns] for part in (query, key, value))
     before, _ = sdpa_attention_forward(module, *first, None, **given)
     after, _ = sdpa_attention_forward(

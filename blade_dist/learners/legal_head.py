@@ -1,7 +1,9 @@
 """Log-probs over the legal tokens, from their logits alone: exact, and far cheaper than a whole vocabulary.
 
 Where a node has few edges, its tokens' rows of the head are gathered (*narrow*); where it has many, as at the root, all
-positions at the node share one product with its tokens' rows (*wide*). Pure torch and numpy.
+positions at the node share one product with its tokens' rows (*wide*). Gathering copies a row of the head for every
+pair of position and token; a product copies the node's rows once, but has to blank out what single positions may not
+write. Pure torch and numpy.
 """
 
 from __future__ import annotations
@@ -49,12 +51,22 @@ class HeadPlan:
 
 
 def head_plan(sets: LegalSets, trie: Trie, separator: int) -> HeadPlan:
-    """How to compute the log-probs over ``sets`` (each of two tokens or more)."""
+    """How to compute the log-probs over ``sets`` (each of two tokens or more).
+
+    Two positions at a node with the edges ``e0 e1 e2`` (few); an item ends there, and the second has used ``e1`` up:
+
+        row    0   0   0   0          1   1   1
+        token  e0  e1  e2  separator  e0  e2  separator
+    """
     wide = sets.sizes(trie) >= WIDE
-    nodes = [_wide_node(np.flatnonzero(wide & (sets.node == node)), sets, trie, separator) for node in _set(sets, wide)]
+    nodes = [
+        _wide_node(np.flatnonzero(wide & (sets.node == node)), sets, trie, separator)
+        for node in np.unique(sets.node[wide])
+    ]
     narrow = np.flatnonzero(~wide)
     edges, gone = trie.edges_of(sets.node[narrow]), sets.gone.take(narrow)
     row, edge = np.repeat(narrow, edges.lengths), edges.flat
+    # a pair (row, edge) as one number, so that a single look-up compares pairs
     legal = ~np.isin((row << 32) | edge, (np.repeat(narrow, gone.lengths) << 32) | gone.flat)
     ends = narrow[sets.ends[narrow]]
     row = np.concatenate([row[legal], ends])
@@ -107,18 +119,19 @@ def _pairs(hidden: Tensor, weight: Tensor, bias: Tensor | None, token: Tensor) -
 
 def _logsumexp(logits: Tensor, row: Tensor, rows: int) -> tuple[Tensor, Tensor]:
     """The rows that occur in ``row`` (ascending), and the logsumexp of the logits of each."""
+    # The largest logit is taken out so that exp can't overflow; detached, as it cancels and needs no gradient.
     largest = torch.full((rows,), -torch.inf, device=logits.device).scatter_reduce(0, row, logits.detach(), "amax")
     sums = torch.zeros(rows, device=logits.device).index_add(0, row, torch.exp(logits - largest[row]))
     there = torch.unique_consecutive(row)
     return there, torch.log(sums[there]) + largest[there]
 
 
-def _set(sets: LegalSets, where: NDArray[np.bool_]) -> NDArray[np.int32]:
-    return np.unique(sets.node[where])
-
-
 def _wide_node(rows: NDArray[np.int64], sets: LegalSets, trie: Trie, separator: int) -> WideNode:
-    """The positions ``rows``, which are all at one node."""
+    """The positions ``rows``, which are all at one node.
+
+    Its tokens are numbered by edge, the separator last. A position's illegal tokens are edges that are used up, and the
+    separator where its list may not end an item here.
+    """
     edges = trie.edges_of(sets.node[rows[:1]])[0]
     token, gone = trie.edge_token(edges), sets.gone.take(rows)
     position, place = np.repeat(np.arange(len(rows)), gone.lengths), gone.flat - edges[0]

@@ -3,7 +3,13 @@
 What a list holds after its last decision is no input: nothing that matters depends on it.
 
 A *block* is a prompt followed by lists of it. With a shared prefix a block holds all lists of the prompt, so that the
-prompt is computed once; without, every list has a block, and a row, of its own.
+prompt is computed once; without, every list has a block, and a row, to itself. A block of prompt ``p q`` with the
+lists ``a b`` and ``c d e`` (every token a decision) is five inputs, of which four predict the five decisions:
+
+    input      p  q     a  c  d
+    position   0  1     2  2  3
+    member     0  0     1  2  2
+    predicts   -  a, c  b  d  e
 """
 
 from __future__ import annotations
@@ -77,6 +83,8 @@ class PromptLists:
     def inputs(self) -> Ragged:
         """Of each list, the tokens that stand before its last decision: all that a model must read."""
         place = ranges(0, self.tokens.lengths)
+        # One number is appended because an empty list at the end starts where `flat` ends, where reduceat can't start.
+        # For any empty list reduceat returns the next list's first number, which the line after replaces.
         last = np.maximum.reduceat(np.append(np.where(self.decision, place, 0), 0), self.tokens.offsets[:-1])
         lengths = np.where(self.tokens.lengths > 0, last, 0)
         flat = self.tokens.flat[ranges(self.tokens.offsets[:-1], lengths)]
@@ -150,7 +158,7 @@ def blocks(sequences: PromptLists, shared: bool, budget: int) -> Blocks:
     """One block per list, or with ``shared`` one per prompt; where that exceeds ``budget`` tokens, as few as fit it."""
     lengths, owner = sequences.inputs.lengths, sequences.owner
     prompt = sequences.prompt.lengths
-    starts = []
+    starts = []  # a loop over lists, not tokens: where a block ends depends on where the one before ended
     size = 0
     for number in range(len(owner)):
         new = not shared or number == 0 or owner[number] != owner[number - 1]
@@ -167,8 +175,11 @@ def blocks(sequences: PromptLists, shared: bool, budget: int) -> Blocks:
 def microbatches(sequences: PromptLists, budget: int, shared: bool) -> list[Cut]:
     """Micro-batches with ``rows * width <= budget`` (one row at least), longest blocks first.
 
-    With ``shared``, a block goes into the first row that has room for it (first fit, decreasing), so that prompts
-    share rows; without, it has its own. The sum of the loss over the micro-batches does not depend on the cut.
+    With ``shared``, a block takes the first row that has room for it (first fit, decreasing), so that prompts share
+    rows; without, it has a row for itself. The sum of the loss over the micro-batches does not depend on the cut.
+
+    Blocks of 6, 5, 1 and 1 tokens with a budget of 12, shared: the first micro-batch has the rows ``[6]`` and ``[5 1]``
+    of width 6; a third row would make 18, so that the last block opens a second micro-batch.
     """
     whole = blocks(sequences, shared, budget)
     cuts: list[Cut] = []
@@ -192,7 +203,7 @@ def microbatches(sequences: PromptLists, budget: int, shared: bool) -> list[Cut]
             close()
             row = 0
         if row == len(filled):
-            width = width if filled else length
+            width = width if filled else length  # the first block is the longest, and with it the width is fixed
             filled.append(0)
         taken.append((block, row, filled[row]))
         filled[row] += length
@@ -201,13 +212,15 @@ def microbatches(sequences: PromptLists, budget: int, shared: bool) -> list[Cut]
 
 
 def collate(sequences: PromptLists, cut: Cut, pad: int) -> MicroBatch:
-    """The tensors of one micro-batch."""
+    """The tensors of one micro-batch: the columns of the module's example, written for all blocks at once."""
     prompt = sequences.prompt.take(sequences.owner[cut.first])
     counts = cut.stop - cut.first
     lists = ranges(cut.first, counts)
     block = np.repeat(np.arange(len(counts)), counts)
     inputs = sequences.inputs.take(lists)
-    before = inputs.offsets[:-1]  # inputs of the micro-batch's earlier lists
+    # A list's column: where its block's prompt ends, plus the inputs of the block's earlier lists. Those are the inputs
+    # of all earlier lists of the micro-batch, less the ones of all earlier blocks.
+    before = inputs.offsets[:-1]
     start = (cut.column + prompt.lengths)[block] + before - before[offsets_of(counts)[:-1]][block]
 
     arrays = np.zeros((4, *cut.shape), dtype=np.int64)  # ids, position, segment, member
@@ -228,6 +241,7 @@ def collate(sequences: PromptLists, cut: Cut, pad: int) -> MicroBatch:
     decision = sequences.decision[flat]
     flat, of_list = flat[decision], of_list[decision]
     place = flat - sequences.tokens.offsets[lists][of_list]
+    # A token is predicted one column to its left; a list's first token by the prompt's last one, which all lists share.
     last_of_prompt = (cut.column + prompt.lengths - 1)[block]
     row = cut.row[block][of_list]
     column = np.where(place == 0, last_of_prompt[of_list], start[of_list] + place - 1)

@@ -44,12 +44,17 @@ class StepTokens:
     """``[T]`` log-prob (nats) as the engine reported it."""
     advantage: Tensor
     """``[T]`` of the token's list; 0 in a list to imitate."""
-    own: Tensor
-    """``[T]`` whether the policy wrote the list."""
+    on_policy: Tensor
+    """bool ``[T]`` whether the policy wrote the list."""
 
 
 def joined(batch: LearnBatch) -> StepTokens:
-    """The tokens of the batch, group after group, each followed by the list to imitate."""
+    """The tokens of the batch, group after group, each followed by the list to imitate.
+
+    Two prompts with groups of two and a list to imitate each: the lists ``x0 x1 y0 y1`` and ``x* y*`` have the owners
+    ``0 0 1 1`` and ``0 1``; sorted by owner (stable) they are ``x0 x1 x* y0 y1 y*``. What came from before place 4 was
+    written by the policy.
+    """
     prompts = np.arange(len(batch.prompt_tokens))
     parts = [(batch.rollouts, np.repeat(prompts, batch.group_size), batch.estimates.advantage.reshape(-1))]
     if batch.imitated is not None:
@@ -59,13 +64,13 @@ def joined(batch: LearnBatch) -> StepTokens:
     lists = Ragged.concat([lists.tokens for lists, _, _ in parts]).take(order)
     logprobs = Ragged.concat([Ragged(lists.logprobs, lists.tokens.offsets) for lists, _, _ in parts]).take(order)
     advantage = np.concatenate([of_list for _, _, of_list in parts])[order]
-    own = order < len(batch.rollouts.tokens)
+    on_policy = order < len(batch.rollouts.tokens)
     return StepTokens(
         lists,
         owner[order],
         torch.from_numpy(logprobs.flat),
         torch.from_numpy(np.repeat(advantage, lists.lengths).astype(np.float32)),
-        torch.from_numpy(np.repeat(own, lists.lengths)),
+        torch.from_numpy(np.repeat(on_policy, lists.lengths)),
     )
 
 
@@ -118,7 +123,7 @@ class PolicyUpdate:
         """``learner.epochs`` optimizer steps on this rank's share of the batch (collective)."""
         tokens = joined(batch)
         sequences = self._sequences(batch, tokens)
-        rollout, own = tokens.rollout, tokens.own
+        rollout, on_policy = tokens.rollout, tokens.on_policy
         advantage = self._own_share * tokens.advantage
         imitation = batch.group_size * (1 - self._own_share)
         reference = None if self._reference is None else self._reference(sequences)
@@ -134,11 +139,11 @@ class PolicyUpdate:
                     # In the first epoch every micro-batch comes before the optimizer's step, so that the policy that is
                     # differentiated is still pi_prox: no forward of its own is needed for it.
                     prox[where] = logprob.detach().float().cpu()
-                written = own[where]
-                of_own = (None if v is None else v[where[written]].to(logprob.device) for v in per_token)
+                written = on_policy[where]
+                of_policy = (None if v is None else v[where[written]].to(logprob.device) for v in per_token)
                 terms = policy_terms(
                     logprob[written],
-                    *of_own,
+                    *of_policy,
                     clip_ratio=self._settings.clip_ratio,
                     truncation=self._settings.truncation,
                     kl_coef=self._kl_coef,
@@ -148,7 +153,7 @@ class PolicyUpdate:
                 return torch.cat([terms.loss, imitated]) / batch.decision_tokens
 
             grad_norm = self._learner.update(sequences, loss, lr)
-        gap = float((prox - rollout)[own].abs().max()) if own.any() else 0.0
+        gap = float((prox - rollout)[on_policy].abs().max()) if on_policy.any() else 0.0
         means = self._learner.sum_over_ranks(totals) / (batch.decision_tokens * self._settings.epochs)
         loss_mean, kl, clip_fraction, weight = means.tolist()
         measured = kl if reference is not None else None

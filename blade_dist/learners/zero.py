@@ -70,6 +70,7 @@ class DeepSpeedLearner:
             cuts = self._cut(sequences)
             for batch in in_step(cuts, sequences, self._pad, self._common_count(cuts)):
                 values = module(batch.to(self.device)).float().cpu()
+                # an idle micro-batch yields one value, of no token
                 result[batch.flat] = values[: len(batch.flat)]
         module.train()
         return result
@@ -96,8 +97,10 @@ class DeepSpeedLearner:
         cuts = self._cut(sequences)
         count = self._common_count(cuts)
         for number, batch in enumerate(in_step(cuts, sequences, self._pad, count)):
+            # the number of micro-batches differs from step to step, so DeepSpeed's fixed count can't find the last one
             self._engine.set_gradient_accumulation_boundary(number == count - 1)
             logprob = self._engine(batch.to(self.device))
+            # an idle micro-batch has a gradient of 0, but it has one: ZeRO's hooks wait for every parameter's
             total = loss(batch, logprob).sum() if len(batch.flat) else logprob.sum() * 0.0
             # DeepSpeed averages over ranks; the loss is already normalised over all of them
             self._engine.backward(total * self.world_size, scale_wrt_gas=False)
@@ -106,7 +109,7 @@ class DeepSpeedLearner:
         return float(self._engine.get_global_grad_norm() or norm)
 
     def save_state(self, directory: Path) -> None:
-        """Optimizer and parameter shards of this rank, in DeepSpeed's own format."""
+        """Optimizer and parameter shards of this rank, in DeepSpeed's format."""
         self._engine.save_checkpoint(str(directory), tag="state", exclude_frozen_parameters=True)
 
     def load_state(self, directory: Path) -> None:
@@ -114,7 +117,7 @@ class DeepSpeedLearner:
         whole = all(parameter.requires_grad for parameter in self.model.parameters())
         loaded, _ = self._engine.load_checkpoint(str(directory), tag="state", load_module_strict=whole)
         if loaded is None:
-            raise RuntimeError(f"{directory}: DeepSpeed found no state there")
+            raise RuntimeError(f"{directory}: DeepSpeed can't load a state from there")
 
     def sum_over_ranks(self, values: Tensor) -> Tensor:
         """Sum of a small tensor over all ranks."""

@@ -89,7 +89,7 @@ class RankCheckpoint:
             ray.train.report(numbers, checkpoint=ray.train.Checkpoint.from_directory(folder))
 
     def _read(self, folder: Path, ranks: int) -> tuple[AlignState, bytes]:
-        """Loads the rank's own part; returns the state, and the estimator's."""
+        """Loads the rank's part; returns the state, and the estimator's."""
         rank = self._rank
         saved = read_json(folder / "progress.json") or {}
         rank.learner.load_state(folder / "deepspeed")

@@ -56,7 +56,7 @@ class StepPipeline:
     """Starts each step's chain of references once, joins what comes of it once, and hands each rank its share.
 
     ``max_staleness`` steps may be under way beyond the one that the learners take. An engine answers in the order in
-    which it was asked, and a push is a question like any other, so that step ``t`` is written by the weights after step
+    which it was asked, and a push is a request like any other, so that step ``t`` is written by the weights after step
     ``max(0, t - max_staleness)``; with 0 that is strictly sequential. A run that goes on from a checkpoint begins with
     fresher ones.
     """
@@ -124,7 +124,7 @@ class StepPipeline:
             self._last = max(self._begun, default=-1)
 
     def stopped(self) -> bool:
-        """Whether a step that the learners asked for was not begun."""
+        """Whether the learners wanted a step that was not begun any more."""
         return self._cut
 
     def take(self, attempt: int, step: int, rank: int) -> tuple[Any, dict[str, float]] | None:

@@ -54,6 +54,6 @@ def probe_gap(
     gaps = []
     for answer in answers:
         legal = legal_tokens(legality, answer.tokens, request.excluded)
-        own = logprobs(PromptLists.single(request.tokens, answer.tokens, legal)).numpy()
-        gaps.append(largest_gap(answer.logprobs, own))
+        learner = logprobs(PromptLists.single(request.tokens, answer.tokens, legal)).numpy()
+        gaps.append(largest_gap(answer.logprobs, learner))
     return float(np.max(gaps))

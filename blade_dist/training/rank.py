@@ -79,12 +79,12 @@ class Rank:
             return None
         if config.learner.lora is not None:  # the policy without its adapters is the reference
             return self.learner.base_logprobs
-        own = self._load().to(self.learner.device).requires_grad_(False)
+        frozen = self._load().to(self.learner.device).requires_grad_(False)
         if self.learner.shares_prefix:
-            choose_attention(own)
+            choose_attention(frozen)
         if config.target == "bond":
-            self.anchor = Anchor(own, config.bond.eta)
-        return partial(self.learner.logprobs, policy=own) if config.kl_coef else None
+            self.anchor = Anchor(frozen, config.bond.eta)
+        return partial(self.learner.logprobs, policy=frozen) if config.kl_coef else None
 
     def _load(self) -> Policy:
         """The reference's weights."""

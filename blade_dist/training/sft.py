@@ -96,7 +96,7 @@ def fine_tune(job: SftJob) -> None:
 
 
 def start_model(config: Config, codec: Codec) -> Any:
-    """The base checkpoint with room for the codec's tokens, or a small Llama of its own."""
+    """The base checkpoint with room for the codec's tokens, or a small Llama with random weights."""
     if config.model.path is None:
         return build_model(config.model, len(codec.tokenizer), codec.pad, codec.end)
     model = load_model(config.model.path, config.model)
@@ -107,8 +107,8 @@ def start_model(config: Config, codec: Codec) -> Any:
 
 def sft_learner(config: Config) -> LearnerSettings:
     """The learner's settings with the optimizer of the fine-tuning; a prompt has one list there."""
-    own = {"lr": config.sft.lr, "weight_decay": config.sft.weight_decay, "shared_prefix": False}
-    return config.learner.model_copy(update=own)
+    changed = {"lr": config.sft.lr, "weight_decay": config.sft.weight_decay, "shared_prefix": False}
+    return config.learner.model_copy(update=changed)
 
 
 class _Examples:
@@ -129,21 +129,21 @@ class _Examples:
 
 
 def _step(learner: DeepSpeedLearner, examples: _Examples, rows: NDArray[np.int64], lr: float) -> float:
-    own = examples.sequences(rows[learner.rank :: learner.world_size])
-    tokens = float(learner.sum_over_ranks(torch.tensor(float(len(own.tokens.flat)))))
+    share = examples.sequences(rows[learner.rank :: learner.world_size])
+    tokens = float(learner.sum_over_ranks(torch.tensor(float(len(share.tokens.flat)))))
     total = torch.zeros(1, dtype=torch.float64)
 
     def loss(_: MicroBatch, logprob: torch.Tensor) -> torch.Tensor:
         total.add_(-logprob.detach().double().sum().cpu())
         return -logprob / tokens
 
-    learner.update(own, loss, lr)
+    learner.update(share, loss, lr)
     return float(learner.sum_over_ranks(total)) / tokens
 
 
 def _mean_loss(learner: DeepSpeedLearner, examples: _Examples) -> float:
-    own = examples.sequences(np.arange(learner.rank, len(examples), learner.world_size))
-    logprobs = learner.logprobs(own)
+    share = examples.sequences(np.arange(learner.rank, len(examples), learner.world_size))
+    logprobs = learner.logprobs(share)
     sums = learner.sum_over_ranks(torch.tensor([-float(logprobs.double().sum()), float(len(logprobs))]))
     return float(sums[0] / sums[1])
 

@@ -108,14 +108,14 @@ def gradients(learner: Any, settings: LearnerSettings) -> dict[str, torch.Tensor
     """Of the learner's first step, by the name of the parameter: what its moments hold."""
     from deepspeed.utils import safe_get_full_optimizer_state
 
-    found = {}
+    moments = {}
     for name, parameter in learner.model.named_parameters():
         if settings.zero_stage == 0:
             moment = learner._engine.optimizer.state[parameter]["exp_avg"]
         else:
             moment = safe_get_full_optimizer_state(parameter, "exp_avg")
-        found[f"gradient/{name}"] = moment.detach().clone().float() / (1 - settings.betas[0])
-    return found
+        moments[f"gradient/{name}"] = moment.detach().clone().float() / (1 - settings.betas[0])
+    return moments
 
 
 def imitation_step(zero_stage: int, budget: int, shared: bool, own_share: float) -> dict[str, torch.Tensor]:

@@ -29,14 +29,14 @@ def steps(tmp_path_factory: pytest.TempPathFactory) -> dict[str, dict[str, torch
 @pytest.mark.slow
 @pytest.mark.parametrize("case", ["one", "zero0", "zero2", "zero3"])
 def test_only_adapters_learn(steps: dict, case: str) -> None:
-    found = steps[case]
-    torch.testing.assert_close(found["base"], found["start"], rtol=0, atol=1e-6)
-    assert (found["end"] - found["start"]).abs().max() > 0.01
-    assert found["kl"][0] == pytest.approx(0, abs=1e-7)
-    assert found["kl"][1] > 1e-4
-    moved = {name.removeprefix("merged/") for name in found if name.startswith("merged/")}
-    assert moved == {name.removeprefix("before/") for name in found if name.startswith("before/")}
-    same = {name for name in moved if torch.equal(found[f"merged/{name}"], found[f"before/{name}"])}
+    step = steps[case]
+    torch.testing.assert_close(step["base"], step["start"], rtol=0, atol=1e-6)
+    assert (step["end"] - step["start"]).abs().max() > 0.01
+    assert step["kl"][0] == pytest.approx(0, abs=1e-7)
+    assert step["kl"][1] > 1e-4
+    moved = {name.removeprefix("merged/") for name in step if name.startswith("merged/")}
+    assert moved == {name.removeprefix("before/") for name in step if name.startswith("before/")}
+    same = {name for name in moved if torch.equal(step[f"merged/{name}"], step[f"before/{name}"])}
     assert moved - same == {name for name in moved if any(f"{part}.weight" in name for part in LORA.modules)}
 
 

@@ -43,10 +43,10 @@ def test_training_differs_by_the_seed_alone() -> None:
 def test_the_share_and_the_scale_of_what_is_left() -> None:
     model = small(0.25).train()
     whole = small().get_input_embeddings()(TOKENS)
-    found = model.get_input_embeddings()(TOKENS)
-    left = found != 0
+    output = model.get_input_embeddings()(TOKENS)
+    left = output != 0
     assert abs(left.float().mean() - 0.75) < 0.06
-    assert torch.allclose(found[left], whole[left] / 0.75)
+    assert torch.allclose(output[left], whole[left] / 0.75)
 
 
 @pytest.mark.parametrize("part", ["self_attn", "mlp"])

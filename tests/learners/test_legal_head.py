@@ -82,15 +82,15 @@ def dense_reference(network: Any, batch: PromptLists, legality: Legality, histor
     """Every list by itself through the Hugging Face model, masked and renormalised over the whole vocabulary."""
     sets = legality.sets(batch.tokens, histories)
     allowed = LegalMask(legality, "cpu").allowed(sets, VOCAB)
-    found = []
+    computed = []
     for number in range(len(batch)):
         prompt, tokens = batch.prompt[batch.owner[number]], batch.tokens[number]
         ids = torch.from_numpy(np.concatenate([prompt, tokens]).astype(np.int64))[None]
         logits = network(input_ids=ids).logits[0, len(prompt) - 1 : -1].float() / TEMPERATURE
         legal = allowed[batch.tokens.offsets[number] : batch.tokens.offsets[number + 1]]
         logprobs = torch.log_softmax(logits.masked_fill(~legal, -torch.inf), dim=1)
-        found.append(logprobs.gather(1, torch.from_numpy(tokens.astype(np.int64))[:, None])[:, 0])
-    return torch.cat(found)
+        computed.append(logprobs.gather(1, torch.from_numpy(tokens.astype(np.int64))[:, None])[:, 0])
+    return torch.cat(computed)
 
 
 def gradient_of(network: Any, loss: torch.Tensor) -> torch.Tensor:
@@ -123,9 +123,9 @@ def test_the_legal_head_is_the_dense_masked_one(
     assert (expected != 0).any()
     for shared, budget in ((False, 1000), (True, 1000), (True, 25)):
         policy = Policy(model("llama", tied), TEMPERATURE)
-        found = learner_values(policy, batch, budget, shared)
-        torch.testing.assert_close(found, expected, rtol=0, atol=1e-5)
-        gradient = gradient_of(policy.model, (found * weights).sum())
+        computed = learner_values(policy, batch, budget, shared)
+        torch.testing.assert_close(computed, expected, rtol=0, atol=1e-5)
+        gradient = gradient_of(policy.model, (computed * weights).sum())
         assert float((gradient - expected_gradient).norm() / expected_gradient.norm()) < 1e-5
 
 
@@ -139,11 +139,11 @@ def test_the_head_alone_for_random_tries(seed: int) -> None:
     micro = collate(batch, cut, pad=0)
     hidden = torch.randn((len(micro.flat), 8), generator=generator)
     assert micro.head is not None
-    found = legal_head.legal_logprobs(hidden, weight, None, micro.head, micro.label, TEMPERATURE)
+    computed = legal_head.legal_logprobs(hidden, weight, None, micro.head, micro.label, TEMPERATURE)
     sets = legality.sets(batch.tokens, histories).take(micro.flat.numpy())
     logits = (hidden @ weight.T / TEMPERATURE).masked_fill(~LegalMask(legality, "cpu").allowed(sets, VOCAB), -torch.inf)
     expected = torch.log_softmax(logits, dim=1).gather(1, micro.label[:, None])[:, 0]
-    torch.testing.assert_close(found, expected, rtol=0, atol=1e-5)
+    torch.testing.assert_close(computed, expected, rtol=0, atol=1e-5)
 
 
 FAMILIES = {

@@ -20,32 +20,32 @@ def terms(
 
 
 def test_on_policy_gradient_is_the_policy_gradient() -> None:
-    policy, found = terms([-1.0, -2.0], [-1.0, -2.0], [-1.0, -2.0], [0.5, -3.0])
-    found.loss.sum().backward()
+    policy, result = terms([-1.0, -2.0], [-1.0, -2.0], [-1.0, -2.0], [0.5, -3.0])
+    result.loss.sum().backward()
     torch.testing.assert_close(policy.grad, torch.tensor([-0.5, 3.0], dtype=torch.float64))
 
 
 def test_the_clip_stops_only_what_goes_too_far() -> None:
     far, near = np.log(1.5), np.log(1.1)
-    policy, found = terms([far, far, near], [0.0, 0.0, 0.0], [0.0, 0.0, 0.0], [1.0, -1.0, 1.0])
-    found.loss.sum().backward()
-    assert found.clipped.tolist() == [1, 0, 0]
+    policy, result = terms([far, far, near], [0.0, 0.0, 0.0], [0.0, 0.0, 0.0], [1.0, -1.0, 1.0])
+    result.loss.sum().backward()
+    assert result.clipped.tolist() == [1, 0, 0]
     torch.testing.assert_close(policy.grad, torch.tensor([0.0, 1.5, -1.1], dtype=torch.float64))
 
 
 def test_stale_samples_weigh_at_most_c() -> None:
-    policy, found = terms([0.0, 0.0], [0.0, 0.0], [-np.log(1.5), -np.log(7.0)], [1.0, 1.0])
-    assert found.weight.tolist() == pytest.approx([1.5, 2.0])
-    found.loss.sum().backward()
+    policy, result = terms([0.0, 0.0], [0.0, 0.0], [-np.log(1.5), -np.log(7.0)], [1.0, 1.0])
+    assert result.weight.tolist() == pytest.approx([1.5, 2.0])
+    result.loss.sum().backward()
     torch.testing.assert_close(policy.grad, torch.tensor([-1.5, -2.0], dtype=torch.float64))
 
 
 def test_k3_is_an_unbiased_kl() -> None:
     rng = np.random.default_rng(0)
     p, q = (torch.tensor(v / v.sum()) for v in rng.random((2, 6)) + 0.1)
-    found = policy_terms(p.log(), p.log(), p.log(), q.log(), torch.zeros(6), **{**NUMBERS, "kl_coef": 1.0})  # type: ignore[arg-type]
-    assert (found.kl >= 0).all()
-    torch.testing.assert_close((p * found.kl).sum(), (p * (p / q).log()).sum())
+    result = policy_terms(p.log(), p.log(), p.log(), q.log(), torch.zeros(6), **{**NUMBERS, "kl_coef": 1.0})  # type: ignore[arg-type]
+    assert (result.kl >= 0).all()
+    torch.testing.assert_close((p * result.kl).sum(), (p * (p / q).log()).sum())
 
 
 def test_without_a_reference_there_is_no_kl() -> None:

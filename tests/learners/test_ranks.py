@@ -61,9 +61,9 @@ def test_what_is_imitated_weighs_as_the_formula_says(tmp_path: Path) -> None:
     half = dict(zero_stage=0, budget=WHOLE, shared=True, own_share=0.5)
     cases = {"half": half, "most": {**half, "own_share": 0.25, "budget": SMALL}, "nothing": {**half, "own_share": 1.0}}
     parted = {"parted": dict(zero_stage=3, budget=SMALL, shared=False, own_share=0.5)}
-    found = run_ranks(1, cases, tmp_path, free_port(), imitation_step)
-    found |= run_ranks(2, parted, tmp_path, free_port(), imitation_step)
-    for step in found.values():
+    steps = run_ranks(1, cases, tmp_path, free_port(), imitation_step)
+    steps |= run_ranks(2, parted, tmp_path, free_port(), imitation_step)
+    for step in steps.values():
         names = [name for name in step if name.startswith("gradient/")]
         gradient = torch.cat([step[name].reshape(-1) for name in names])
         expected = torch.cat([step[name.replace("gradient", "expected")].reshape(-1) for name in names])

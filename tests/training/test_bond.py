@@ -53,10 +53,10 @@ def anchored(tiny_config: Config, trained: dict[int, RunPaths], tmp_path_factory
 
 def checkpoints(paths: RunPaths, target: str) -> dict[int, Path]:
     """Folders by the number of steps that were done."""
-    found = [
+    saved = [
         (read_json(file), file.parent) for file in paths.target(target).glob("learners/checkpoint_*/progress.json")
     ]
-    return {progress["step"]: folder for progress, folder in found if progress is not None}
+    return {progress["step"]: folder for progress, folder in saved if progress is not None}
 
 
 def test_the_anchor_moves_by_eta_also_from_a_checkpoint(anchored: RunPaths) -> None:
@@ -127,6 +127,6 @@ def test_a_refreshed_prior_is_what_the_policy_writes(
         pa.ipc.open_stream(streams).read_all()
         renewals.read(streams, prior.where)
     rows = prior.where(prompts)
-    found = renewals.newest.over(rows, prior.rewards[rows])
-    np.testing.assert_array_equal(found, np.sort(expected, axis=1))
-    assert not np.array_equal(found, prior.rewards[rows])
+    stored = renewals.newest.over(rows, prior.rewards[rows])
+    np.testing.assert_array_equal(stored, np.sort(expected, axis=1))
+    assert not np.array_equal(stored, prior.rewards[rows])

@@ -37,10 +37,15 @@ class Rank:
             add_adapter(policy.model, config.learner.lora)
         self.learner = DeepSpeedLearner(policy, config.learner, config.model.dtype, self.codec.pad)
         self._buckets = source(self.learner.model, config.weights.bucket_mb)
-        self.anchor: Anchor | None = None
-        reference = self._reference()
+        frozen = self._frozen_reference()
+        self.anchor = Anchor(frozen, config.bond.eta) if frozen is not None and config.target == "bond" else None
         self._update = PolicyUpdate(
-            self.learner, reference, config.learner, config.kl_coef, self.legality, config.own_share
+            self.learner,
+            self._reference_logprobs(frozen),
+            config.learner,
+            config.kl_coef,
+            self.legality,
+            config.own_share,
         )
 
     @property
@@ -69,22 +74,25 @@ class Rank:
         learner, total = self.config.learner, self.config.train.steps
         return learning_rate(step, peak=learner.lr, total=total, warmup=learner.warmup_steps, schedule=learner.schedule)
 
-    def _reference(self) -> Callable[[PromptLists], Tensor] | None:
-        """The log-probs that the KL is measured to; None where it has no weight, so that nothing is loaded or run.
+    def _frozen_reference(self) -> Policy | None:
+        """The reference with weights to itself; None where nothing reads it.
 
-        J-BOND's anchor starts as the reference and stands in for it; it is needed whatever the KL's weight.
+        With adapters the policy without them is the reference. J-BOND's anchor starts as the reference and stands in
+        for it, whatever the KL's weight.
         """
         config = self.config
-        if config.kl_coef == 0 and config.target != "bond":
+        if config.learner.lora is not None or (config.kl_coef == 0 and config.target != "bond"):
             return None
-        if config.learner.lora is not None:  # the policy without its adapters is the reference
-            return self.learner.base_logprobs
         frozen = self._load().to(self.learner.device).requires_grad_(False)
         if self.learner.shares_prefix:
             choose_attention(frozen)
-        if config.target == "bond":
-            self.anchor = Anchor(frozen, config.bond.eta)
-        return partial(self.learner.logprobs, policy=frozen) if config.kl_coef else None
+        return frozen
+
+    def _reference_logprobs(self, frozen: Policy | None) -> Callable[[PromptLists], Tensor] | None:
+        """What the KL is measured to; None where it has no weight, so that nothing is run for it."""
+        if self.config.kl_coef == 0:
+            return None
+        return self.learner.base_logprobs if frozen is None else partial(self.learner.logprobs, policy=frozen)
 
     def _load(self) -> Policy:
         """The reference's weights."""

@@ -61,13 +61,13 @@ def test_every_pass_uses_every_prompt_once(size: int, per_step: int) -> None:
 
 
 @given(st.integers(1, 12), st.integers(1, 20), st.integers(0, 9))
-def test_a_step_asks_for_no_prompt_twice(size: int, per_step: int, step: int) -> None:
+def test_a_step_requests_no_prompt_twice(size: int, per_step: int, step: int) -> None:
     """It would get the same lists; the order stays."""
     config = SimpleNamespace(run=SimpleNamespace(seed=3), train=SimpleNamespace(prompts_per_step=per_step))
     known = 100 + np.arange(size)
-    asked = StepPipeline._prompts(cast(StepPipeline, SimpleNamespace(_config=config, _rows=known)), step)
+    requested = StepPipeline._prompts(cast(StepPipeline, SimpleNamespace(_config=config, _rows=known)), step)
     drawn = 100 + prompts_of_step(3, step, size, per_step)
-    assert asked.tolist() == list(dict.fromkeys(drawn.tolist()))
+    assert requested.tolist() == list(dict.fromkeys(drawn.tolist()))
 
 
 def test_seeds_are_stable_and_apart() -> None:

@@ -48,7 +48,7 @@ class StepTokens:
     """bool ``[T]`` whether the policy wrote the list."""
 
 
-def joined(batch: LearnBatch) -> StepTokens:
+def step_tokens(batch: LearnBatch) -> StepTokens:
     """The tokens of the batch, group after group, each followed by the list to imitate.
 
     Two prompts with groups of two and a list to imitate each: the lists ``x0 x1 y0 y1`` and ``x* y*`` have the owners
@@ -121,7 +121,7 @@ class PolicyUpdate:
 
     def learn(self, batch: LearnBatch, lr: float) -> StepStats:
         """``learner.epochs`` optimizer steps on this rank's share of the batch (collective)."""
-        tokens = joined(batch)
+        tokens = step_tokens(batch)
         sequences = self._sequences(batch, tokens)
         rollout, on_policy = tokens.rollout, tokens.on_policy
         advantage = self._own_share * tokens.advantage

@@ -56,12 +56,13 @@ def need(
     lora_rank: int | None = None,
     tensor_parallel: int = 1,
     recomputes: bool = False,
+    loads_reference: bool = True,
 ) -> Need:
     """What one engine and one learner take, in bytes.
 
     A learner holds weights, gradients, a float32 copy and two Adam moments, each divided by the ranks from the ZeRO
-    stage on that shards it; the reference's weights whole; and about 16 activations of ``hidden`` per layer and token
-    (with gradient checkpointing one per layer, and 16 of the layer that is computed again).
+    stage on that shards it; the reference's weights whole where it is loaded; and about 16 activations of ``hidden``
+    per layer and token (with gradient checkpointing one per layer, and 16 of the layer that is computed again).
 
     Args:
         shape: of the model.
@@ -70,9 +71,10 @@ def need(
         workers: learner ranks.
         tokens: of one micro-batch.
         kv_cache: bytes, of an engine on cores.
-        lora_rank: of the adapters, where only they are trained; the reference is the policy without them.
+        lora_rank: of the adapters, where only they are trained.
         tensor_parallel: GPUs of an engine, each with its part of the weights.
         recomputes: whether the learner checkpoints gradients.
+        loads_reference: whether the learner holds the reference too.
     """
     size = BYTES[dtype]
     share = [1 / workers if zero_stage >= stage else 1.0 for stage in (3, 2, 1)]
@@ -87,6 +89,6 @@ def need(
     # without a backward only one layer's activations live at a time
     forward = ACTIVATIONS * ENGINE_TOKENS * shape.hidden * size
     engine_gpu = PROCESS + size * shape.parameters / tensor_parallel + forward
-    reference = size * shape.parameters if lora_rank is None else 0
+    reference = size * shape.parameters if loads_reference else 0
     learner = PROCESS + states + reference + activations
     return Need(engine, engine_gpu, learner, shape.parameters * size + trained * (size + master + 8))

@@ -83,6 +83,7 @@ def _need(config: Config, shape: Shape) -> Need:
         None if learner.lora is None else learner.lora.rank,
         config.rollout.tensor_parallel,
         learner.gradient_checkpointing,
+        config.loads_reference,
     )
 
 

@@ -19,6 +19,7 @@ from blade_dist.batches import Ragged
 from blade_dist.catalog.codec import Codec
 from blade_dist.catalog.legal import LegalSets
 from blade_dist.catalog.legality import Legality
+from blade_dist.catalog.trie import ROOT
 from blade_dist.settings import ListSettings
 
 OPTION = "blade_lists"
@@ -131,7 +132,9 @@ class LegalMask:
         """
         trie = self._trie
         allowed = torch.zeros((len(sets), vocab), dtype=torch.bool, device=self._device)
-        fan_out = np.where(sets.node < 0, 0, np.diff(trie.node_edge)[sets.node]) if len(sets) else np.zeros(0)
+        # a position with one legal token has a negative mark for a node: out of bounds in a trie of the root alone
+        node = np.maximum(sets.node, ROOT)
+        fan_out = np.where(sets.node < 0, 0, trie.node_edge[node + 1] - trie.node_edge[node])
         wide = fan_out >= WIDE
         # Many lists stand at the same few wide nodes, above all the root: one mask for all of them, row by row
         for node in np.unique(sets.node[wide]):

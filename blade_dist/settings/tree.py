@@ -202,6 +202,15 @@ class Config(Section):
         return 1.0 / (self.learner.bon_n - 1) if given is None else given
 
     @property
+    def loads_reference(self) -> bool:
+        """Whether learners hold the reference beside the policy.
+
+        Not with adapters, as the policy without them is the reference; nor where the KL to it has no weight, but for
+        J-BOND's anchor, which starts as the reference.
+        """
+        return self.learner.lora is None and (self.kl_coef != 0 or self.target == "bond")
+
+    @property
     def own_share(self) -> float:
         """Share of the objective that the policy's own lists have; lists that it is to imitate have the rest."""
         return self.bond.beta if self.target == "bond" else 1.0

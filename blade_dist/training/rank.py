@@ -75,13 +75,8 @@ class Rank:
         return learning_rate(step, peak=learner.lr, total=total, warmup=learner.warmup_steps, schedule=learner.schedule)
 
     def _frozen_reference(self) -> Policy | None:
-        """The reference with weights to itself; None where nothing reads it.
-
-        With adapters the policy without them is the reference. J-BOND's anchor starts as the reference and stands in
-        for it, whatever the KL's weight.
-        """
-        config = self.config
-        if config.learner.lora is not None or (config.kl_coef == 0 and config.target != "bond"):
+        """The reference with weights to itself; None where nothing reads it."""
+        if not self.config.loads_reference:
             return None
         frozen = self._load().to(self.learner.device).requires_grad_(False)
         if self.learner.shares_prefix:

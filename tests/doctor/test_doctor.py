@@ -174,7 +174,9 @@ def test_adapters_need_neither_a_reference_nor_optimizer_states_of_every_weight(
     shape = Shape(parameters=10**9, hidden=2048, layers=16, vocab=128_000)
     two, four = (need(shape, "bfloat16", 0, 1, 0, 0, tensor_parallel=gpus).engine_gpu for gpus in (2, 4))
     assert two - four == 10**9 * 2 / 4  # each GPU has its part of the weights
-    whole, lora = (need(shape, "bfloat16", 0, 1, 0, 0, rank) for rank in (None, 16))
+    whole, lora = (need(shape, "bfloat16", 0, 1, 0, 0, rank, loads_reference=rank is None) for rank in (None, 16))
+    without = need(shape, "bfloat16", 0, 1, 0, 0, loads_reference=False)
+    assert whole.learner - without.learner == 10**9 * 2
     assert lora.learner < whole.learner / 3
     assert lora.checkpoint < whole.checkpoint / 3
     assert lora.engine == whole.engine

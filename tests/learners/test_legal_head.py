@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from blade_dist.batches import Ragged
@@ -131,6 +131,7 @@ def test_the_legal_head_is_the_dense_masked_one(
 
 @settings(deadline=None, max_examples=25)
 @given(st.integers(0, 10_000))
+@example(5989)  # a trie of the root alone
 def test_the_head_alone_for_random_tries(seed: int) -> None:
     batch, legality, histories = random_batch(seed)
     generator = torch.Generator().manual_seed(seed)

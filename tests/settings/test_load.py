@@ -36,6 +36,10 @@ def test_derived_defaults() -> None:
     config = load_config(None)
     assert config.kl_coef == pytest.approx(1 / 15)
     assert load_config(None, ["learner.kl_coef=0"]).kl_coef == 0
+    assert config.loads_reference
+    assert not load_config(None, ["learner.kl_coef=0"]).loads_reference
+    assert not load_config(None, ["learner.lora={}"]).loads_reference
+    assert load_config(None, ["target=bond", "learner.kl_coef=0"]).loads_reference
     assert config.prior_strength == config.prior.size
     assert config.logprob_tolerance == 1e-4
     assert load_config(None, ["model.dtype=bfloat16"]).logprob_tolerance == 0.1

@@ -1,4 +1,6 @@
-"""Which transport serves, and its two ends. To add one: a file with both ends, and a line in each function.
+"""Which transport serves, and its two ends.
+
+To add one: a file with both ends, a branch in each function, and its name in ``WeightSettings.transport``.
 
 Imports are inside the functions, because each transport brings a stack that the others' machines may lack.
 """

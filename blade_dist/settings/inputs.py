@@ -54,13 +54,16 @@ class DataSettings(Section):
     """Format of the raw log: a generated one, MovieLens, Amazon Reviews 2023, or any CSV / Parquet with ``columns``.
     Your own data is a table."""
     path: Path | None = None
-    """movielens: the folder; amazon: the reviews ``.jsonl[.gz]``; table: the log (CSV or Parquet file or folder)."""
+    """Where the raw log is; every source but synthetic requires it. movielens: the folder; amazon: the reviews
+    ``.jsonl[.gz]``; table: the log (CSV or Parquet, a file or a folder)."""
     items: Path | None = None
-    """amazon: the meta ``.jsonl[.gz]``; table: the items (CSV or Parquet)."""
+    """Where the items with their titles are; amazon and table require it. amazon: the meta ``.jsonl[.gz]``; table: CSV
+    or Parquet. movielens has them in its folder."""
     columns: ColumnSettings = ColumnSettings()
-    """table: which column is which."""
+    """table: the names of the columns in your files. Give those that differ from the names of these settings."""
     group_separator: str = "|"
-    """table: what joins an item's groups in a text column."""
+    """table: what stands between two groups of an item in a text column. Change it where your file has another one; a
+    list column needs none."""
     min_rating: float | None = None
     """Interactions rated lower are dropped, so that they are neither history nor target. Set it where a low rating
     means dislike. None keeps all."""
@@ -142,7 +145,8 @@ class BuildSettings(Section):
     """Width of the model; divided by ``heads`` it must be a multiple of 32 (vLLM's attention kernels). Raise it, or
     ``layers``, where a large log is underfitted."""
     layers: Positive = 2
-    """Decoder layers. Training and decoding take time in proportion."""
+    """Decoder layers. Training and decoding take time in proportion. Raise it, or ``hidden_size``, where the validation
+    loss of ``sft`` is still high at its end."""
     heads: Positive = 4
     """Attention heads of a layer, each ``hidden_size / heads`` wide."""
     kv_heads: Positive = 2
@@ -168,12 +172,13 @@ class BuildSettings(Section):
 
 class ModelSettings(Section):
     path: Path | None = None
-    """Base checkpoint: a Hugging Face folder. None: a small Llama is built from ``build``."""
+    """Base checkpoint: a Hugging Face folder. Set it to align a pretrained model, and give smaller learning rates then
+    (``sft.lr``, ``learner.lr``). None: a small Llama is built from ``build``."""
     build: BuildSettings = BuildSettings()
     """The small Llama; read where there is no ``path``."""
     dtype: Literal["float32", "bfloat16"] = "float32"
-    """Of the policy's forward, the rollouts and the checkpoint. bfloat16 takes half the memory and is faster on GPUs;
-    float32 lets the check after a weight push be strict."""
+    """Number format of the policy's forward, the rollouts and the checkpoint. Take bfloat16 for large models on GPUs:
+    it takes half the memory and is faster. float32 lets the check after a weight push be strict."""
     trust_remote_code: bool = False
     """Whether code inside a checkpoint may run. Leave it off unless the checkpoint's architecture requires it and you
     trust its author."""
@@ -203,4 +208,5 @@ class SftSettings(Section):
     """How often the validation loss is taken. Raise it where one epoch is long, so that it stops closer to the best
     point."""
     max_seconds: Rate | None = None
-    """Stops at the next validation after this time. None: only ``epochs`` and ``patience`` stop it."""
+    """Stops fine-tuning at the next validation after this time, in seconds. Set it where the machine is yours for a
+    limited time. None: only ``epochs`` and ``patience`` stop it."""

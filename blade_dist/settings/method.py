@@ -35,7 +35,8 @@ class RewardSettings(Section):
     it or, of metrics that read held-out items, each prompt's best do not on average; not beside
     ``train.validation_prompts`` or ``prior.refresh_every``."""
     at_most: dict[str, float] = {}
-    """Ceilings, likewise, for metrics where less is better."""
+    """Ceilings: metric to the mean that the sampled lists may have at most, for metrics where less is better. Set one
+    where you know which value is low enough. Refused where it is out of reach, as for ``at_least``."""
     multiplier_lr: Rate = 0.5
     """How fast the weights of missed floors and ceilings rise, per step and unit that is missed. Raise it where a limit
     is still missed at the end, lower it where its metric swings around the limit."""
@@ -100,14 +101,15 @@ class PosteriorSettings(Section):
     lists."""
     smoothing: Rate = 0.5
     """s, added to both sides of the Beta (1/2 is Jeffreys). A larger one raises the proxy rewards of the worst lists,
-    so that they differ less from the others'."""
+    so that they differ less from the others'. Raise it where one bad list decides a group's advantages."""
     ties: Literal["le", "mid", "lt", "exact"] = "le"
     """How lists of equal reward count in F: le all, mid half, lt none. exact: Best-of-N's own density ratio where there
     are ties (N is ``learner.bon_n``). It matters where many lists of a prompt are equal in reward (``blade-dist prior``
     says how many): try exact there."""
     proxy: Literal["log_mean", "mean_log"] = "log_mean"
     """The proxy reward: log_mean is log E[F], mean_log is E[log F], by the digamma function (not with ``exact``).
-    mean_log lowers what is uncertain further, most of all the worst lists."""
+    mean_log lowers uncertain values further, most of all those of the worst lists. The two have not been compared in
+    the results: keep the default unless you study this."""
     carry: Fraction = 0.0
     """How much of a prompt's earlier evidence returns at its next visit, of its 64 newest rewards; not beside
     ``reward.at_least``, ``reward.at_most`` or ``prior.refresh_every``. Raise it where groups are small and prompts are
@@ -125,8 +127,9 @@ class PosteriorSettings(Section):
 
 class AdvantageSettings(Section):
     scale: Literal["std", "none"] = "std"
-    """std divides by the group's standard deviation (GRPO), so that every group weighs alike; none does not (nor does
-    ``target: bond`` ever), so that groups whose proxy rewards differ more weigh more."""
+    """std divides by the group's standard deviation, as GRPO does, so that every group has the same weight. none does
+    not, so that groups whose proxy rewards differ more have more weight: take it where small differences are noise. Not
+    read by ``target: bond`` and ``target: best_of_n_sft``."""
 
 
 class BondSettings(Section):

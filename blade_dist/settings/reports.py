@@ -11,7 +11,8 @@ from blade_dist.settings.section import Positive, Section
 
 class EvaluateSettings(Section):
     metrics: list[str] = ["ndcg@5", "recall@5", "hr@5", "mrr@5", "ild@5", "mgu@5", "dgu@5"]
-    """Columns of the table, besides the reward. Any metric that the reward may have."""
+    """Columns of the table, besides the reward: any metric that the reward may have. Add those that the alignment must
+    not harm."""
     beam_width: Annotated[int, Field(ge=0, le=20)] = 0
     """Lists that beam search keeps per prompt; 0: lists are only decoded greedily and sampled. Set it to compare with
     what a search at serving time would reach; its cost grows in proportion."""
@@ -30,4 +31,5 @@ class EvaluateSettings(Section):
 
 class TrackingSettings(Section):
     tensorboard: bool = True
-    """Whether every step's numbers also go to TensorBoard, besides ``metrics.parquet``."""
+    """Whether every step's numbers are also written for TensorBoard, besides ``metrics.parquet``. Turn it off where
+    nobody looks at them."""

@@ -30,10 +30,11 @@ class Config(Section):
     """The whole tree."""
 
     target: Literal["blade", "static", "bond", "grpo", "best_of_n_sft"] = "blade"
-    """What the policy is aligned to; everything else is the same code. The others are the baselines of blade."""
+    """What the policy is aligned to; everything else is the same code. blade is the method, the others are baselines:
+    set one to compare with, or let ``run.compare`` train several."""
     colocate: bool | None = None
-    """GPU only: whether engines and learners share GPUs in pairs; none: only where there are too few for both. Sharing
-    takes half of the GPUs, and the two take turns."""
+    """GPU only: whether engines and learners share GPUs in pairs. None: only where there are too few GPUs for both. Set
+    it to true to use half as many GPUs; engines and learners then take turns."""
     run: RunSettings = RunSettings()
     """Where results go, and what a whole run holds."""
     data: DataSettings = DataSettings()

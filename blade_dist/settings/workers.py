@@ -40,13 +40,14 @@ class RolloutSettings(Section):
     """How long, in seconds, the engines may wait for a place in the cluster. Raise it where nodes join late or the
     cluster scales up first."""
     request_timeout_s: Rate = 600.0
-    """How long, in seconds, one call to an engine may take before the engine is replaced. Set it well above what an
-    engine's share of a step takes."""
+    """How long, in seconds, one request for lists may take; then the step fails, and with it the learners
+    (``train.max_failures``). Set it well above what an engine's share of a step takes."""
 
 
 class LoraSettings(Section):
     rank: Literal[8, 16, 32, 64, 128, 256] = 16
-    """Of every adapter; one that vLLM serves. A larger one can change the policy more, and is larger to push."""
+    """Rank of every adapter, one of those that vLLM serves. Raise it where the reward stalls: a larger one can change
+    the policy more, and takes longer to push."""
     alpha: Positive = 32
     """An adapter's part is scaled by ``alpha / rank``. Raising it acts like a higher learning rate."""
     modules: Annotated[list[str], Field(min_length=1)] = [
@@ -58,7 +59,8 @@ class LoraSettings(Section):
 
 class LearnerSettings(Section):
     workers: Positive = 1
-    """Ranks, one per GPU (or per ``cpus_per_worker`` cores). Each learns its share of ``train.prompts_per_step``."""
+    """Ranks, one per GPU (or per ``cpus_per_worker`` cores). Each learns its share of ``train.prompts_per_step``, so
+    that more of them make a step faster. An unfinished training resumes only with as many as before."""
     zero_stage: Annotated[int, Field(ge=0, le=3)] = 0
     """DeepSpeed ZeRO stage: 1 shards the optimizer's state over the ranks, 2 the gradients too, 3 the weights too.
     Raise it where a rank runs out of memory; 3 makes every push gather the weights."""
@@ -66,7 +68,8 @@ class LearnerSettings(Section):
     """Peak learning rate. The default is for a small model from nothing; a pretrained one of 1B parameters and more
     needs about 1e-6."""
     schedule: Literal["constant", "linear", "cosine"] = "linear"
-    """Of the learning rate, down to 0 at the last step (constant stays). constant suits a run that may be prolonged."""
+    """How the learning rate falls after the warm-up: linear and cosine reach 0 at the last step, constant stays. Take
+    constant to compare runs of different length step by step."""
     warmup_steps: NonNegative = 0
     """Steps of linear warm-up. Some 20 help a large model, whose first AdamW steps are the least certain."""
     weight_decay: Annotated[float, Field(ge=0)] = 0.0
@@ -112,13 +115,15 @@ class WeightSettings(Section):
     """How weights reach the engines; auto: gloo on CPU, ipc where learner and engine share a GPU, else nccl. Name one
     only to override that choice."""
     bucket_mb: Positive = 1024
-    """Largest piece that is gathered and sent at once, in MiB. Lower it where a push runs out of memory."""
+    """Largest piece of the weights that is gathered and sent at once, in MiB. Lower it where a push runs out of
+    memory."""
     probe_prompts: Positive = 2
     """Prompts of the log-prob probe after each push; every parameter has a part in each answer. More of them find rarer
     faults and take longer."""
     tolerance: Rate | None = None
-    """Largest log-prob gap between learner and engine after a push; beyond it the run stops. Default 1e-4 in float32,
-    0.1 in bfloat16 (to be measured: see the GPU results)."""
+    """Largest log-prob gap between learner and engine after a push; beyond it the learners fail. Default 1e-4 in
+    float32 and 0.1 in bfloat16, which is not yet measured. Raise it only where the error says that the gap is
+    rounding."""
 
 
 class TrainSettings(Section):
@@ -138,7 +143,9 @@ class TrainSettings(Section):
     with the best mean reward becomes the policy. 0: the last one does. Some hundreds show a policy that becomes
     worse."""
     patience: Positive | None = None
-    """Checkpoints in a row without a better validation reward after which it stops; none: it never stops early."""
+    """Checkpoints in a row without a better validation reward after which the training stops; needs
+    ``validation_prompts``. Set it where the reward stops rising long before the last step. None: it never stops
+    early."""
     keep_checkpoints: Positive = 2
     """Checkpoints kept; an older one is deleted only after a newer one is whole. Raise it to look back at how the
     policy changed."""
@@ -149,4 +156,5 @@ class TrainSettings(Section):
 
 class RaySettings(Section):
     address: str | None = None
-    """An existing cluster (``auto``); none: ``RAY_ADDRESS``, or else a local one for this command."""
+    """Address of a running Ray cluster that the command joins; ``auto`` is the one on this machine. None:
+    ``RAY_ADDRESS`` where it is set, or else the command starts Ray here and stops it at its end."""

@@ -1,4 +1,4 @@
-"""What flows between the rooms: a few struct-of-arrays batches, numpy only.
+"""What flows between the folders of the package: a few struct-of-arrays batches, numpy only.
 
 Every array is contiguous, so that Ray's object store hands it over without a copy. Letters in shapes:
 ``B`` prompts, ``G`` lists per prompt (the group), ``K`` items per list, ``T`` tokens of all lists together.

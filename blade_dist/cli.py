@@ -111,7 +111,7 @@ def doctor(
     path: Annotated[Path | None, typer.Argument(metavar="CONFIG", help="YAML file; else all defaults.")] = None,
     overrides: Overrides = None,
 ) -> None:
-    """Look whether a run can work here: versions, memory, storage, network, model, placement; each with its fix.
+    """Check whether a run can work here: versions, memory, storage, network, model, placement. Says how to fix each.
 
     Starts no engine and no learner. Exit status 1 where something would fail.
 
@@ -125,7 +125,7 @@ def doctor(
 
 @app.command()
 def data(path: ConfigFile, overrides: Overrides = None) -> None:
-    """Raw log and items to Arrow: catalog, prompts, splits, a data card.
+    """Prepare the raw log and the items: writes the catalog, prompts of each split and a data card.
 
     Example: blade-dist data launch/configs/movielens-small.yaml --set data.path=ml-latest-small
     """
@@ -136,7 +136,7 @@ def data(path: ConfigFile, overrides: Overrides = None) -> None:
 
 @app.command()
 def sft(path: ConfigFile, overrides: Overrides = None) -> None:
-    """Fine-tune the base checkpoint (or a small Llama) on the lists: the reference policy.
+    """Fine-tune the base checkpoint, or a small Llama, to write lists: the result is the reference policy.
 
     Example: blade-dist sft my.yaml --set model.path=Llama-3.2-1B-Instruct --set model.dtype=bfloat16
     """
@@ -150,7 +150,7 @@ def sft(path: ConfigFile, overrides: Overrides = None) -> None:
 
 @app.command()
 def prior(path: ConfigFile, overrides: Overrides = None) -> None:
-    """Sample and score M reference lists per training prompt: the static prior.
+    """Let the reference write prior.size lists per training prompt, and score them: the prior.
 
     Example: blade-dist prior my.yaml --set prior.size=64
     """
@@ -163,7 +163,7 @@ def prior(path: ConfigFile, overrides: Overrides = None) -> None:
 
 @app.command()
 def train(path: ConfigFile, overrides: Overrides = None) -> None:
-    """Align the reference to the reward: the main job. Makes a missing prior first; run again to resume.
+    """Align the reference to the reward. Makes a missing prior first. Run again to resume.
 
     Example: blade-dist train my.yaml --set target=static
     """
@@ -191,17 +191,18 @@ def sweep(
     ] = None,
     by: Annotated[Literal["reward", "validation"], typer.Option(help="What points are compared by.")] = "reward",
     early_stop: Annotated[
-        bool, typer.Option(help="Whether bad points are stopped early (ASHA), where they can be compared.")
+        bool, typer.Option(help="Whether bad points are stopped early (by ASHA), where rewards can be compared.")
     ] = True,
     overrides: Overrides = None,
 ) -> None:
-    """Alignments over a grid of settings, beside each other where the cluster has room, and a table of them.
+    """Run train over a grid of settings, as many at once as fit into the cluster, and print a table of them.
 
     Run again to resume; with more values only the new points run. Exit status 1 where one failed.
 
-    With several values of run.seed, points are ranked by their mean over the seeds; none is stopped early.
+    With several values of run.seed, points are ranked by their mean over the seeds, and none is stopped early.
 
-    With other weights, boosts, temperatures or prompts, or with floors, none is stopped early or called the best.
+    Points that differ in weights, boosts, temperatures or prompts, or that have floors, can't be compared by reward:
+    none is stopped early or called the best.
 
     Example: blade-dist sweep my.yaml --over posterior.tau=0.1,0.3,auto --over learner.lr=1e-3,2e-3 --samples 4
 
@@ -227,7 +228,7 @@ def evaluate(
     ] = None,
     overrides: Overrides = None,
 ) -> None:
-    """Held-out metrics with paired-bootstrap intervals.
+    """Compare checkpoints on held-out prompts, with paired-bootstrap intervals over users.
 
     Example: blade-dist evaluate my.yaml --checkpoint runs/my/blade/policy --against runs/my/sft/policy
     """
@@ -257,7 +258,7 @@ def export(
 
 @app.command()
 def run(path: ConfigFile, overrides: Overrides = None) -> None:
-    """All stages in turn, with the targets of run.compare beside; leaves summary.json.
+    """Run data, sft, train (also for the targets of run.compare), evaluate and export; writes summary.json.
 
     Example: blade-dist run launch/configs/quickstart.yaml
     """

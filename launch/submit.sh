@@ -10,13 +10,13 @@ Usage: launch/submit.sh [OPTIONS] COMMAND...
        launch/submit.sh --stop ID | --logs ID | --list
 
 Submits a blade-dist command (train CONFIG, run CONFIG, ...) to a running Ray cluster as a job, and shows its log until it
-ends; the exit status is the job's. Stopped or lost, submit it again: it resumes from its last checkpoint.
+ends; the exit status is the job's. If it was stopped or lost, submit it again: it resumes from its last checkpoint.
 
 This checkout travels with the job (without .git, .venv, runs and results). Nothing is installed on the cluster: its
 nodes have the environment of launch/install.sh. Paths in CONFIG must be absolute, on storage that all nodes share.
 
   --address URL   the cluster's dashboard; else RAY_API_SERVER_ADDRESS, else http://127.0.0.1:8265
-  --id NAME       of the job; else one is made up
+  --id NAME       name of the job; else one is made from date and time
   --no-wait       returns once the job is accepted
   --dry-run       prints the ray command instead
 

@@ -14,7 +14,7 @@ ruff check, ruff format --check, mypy and pytest, and stops at the first that fa
 
 Examples:
   launch/test.sh
-  launch/test.sh -m "not slow"      # without what starts Ray, vLLM or DeepSpeed: some 3 minutes
+  launch/test.sh -m "not slow"      # without tests that start Ray, vLLM or DeepSpeed: under 3 minutes on 2 cores
   launch/test.sh tests/posterior/test_beta.py
   launch/test.sh -k codec -x
 EOF

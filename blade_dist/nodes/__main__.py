@@ -44,9 +44,9 @@ def main(
 ) -> None:
     """Runs a blade-dist command over many nodes: call it on every node, or once with --hosts.
 
-    Each node says who it is by HEAD_ADDR, NODE_RANK (0 is the head) and NODES, or by Slurm's variables (srun, one task
-    per node); without either it is alone. RAY_AUTH_TOKEN must be the same on all of them. The command runs on the head,
-    its exit status is everyone's, and nothing is left running anywhere.
+    Each node is identified by HEAD_ADDR, NODE_RANK (0 is the head) and NODES, or by Slurm's variables (srun, one task
+    per node); without either it is alone. RAY_AUTH_TOKEN must be the same on all nodes. The command runs on the head,
+    every node ends with its exit status, and nothing is left running.
 
     Examples:
 

@@ -1,1 +1,1 @@
-"""The weight push: learner parameters into the engines, one transport per file, proved by a log-prob probe."""
+"""The weight push: learner parameters into the engines, one transport per file, checked by a log-prob probe."""

@@ -50,12 +50,12 @@ class StageSeconds:
             self._seconds[name + UNFINISHED] = so_far()
             write_json(self._file, self._seconds)
 
-        with _every(SAVE_S, save):
-            try:
+        try:
+            with _every(SAVE_S, save):
                 yield
-            except BaseException:  # a Ctrl-C too
-                save()
-                raise
+        except BaseException:  # a Ctrl-C too
+            save()  # the thread has ended: two writers of the file would take its temporary name from each other
+            raise
         self._seconds.pop(name + UNFINISHED, None)
         self._seconds[name] = max(self._seconds.get(name, 0.0), so_far())
         write_json(self._file, self._seconds)

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import threading
+import time
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -73,6 +75,30 @@ def test_the_seconds_of_a_sitting_that_is_killed_are_on_disk(
     with seconds.sitting("train"):
         clock.now += 2
     assert seconds.finished == read_json(file) == {"train": 22.0}
+
+
+def test_an_error_is_raised_as_it_is_while_the_seconds_are_being_saved(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One writer at a time: a second one would find the file's temporary name gone, and hide the error."""
+    monkeypatch.setattr(cost, "SAVE_S", 0.01)
+    saving, writers, most = threading.Event(), 0, 0
+    write = cost.write_json
+
+    def slow(*content: Any) -> None:
+        nonlocal writers, most
+        writers += 1
+        most = max(most, writers)
+        saving.set()
+        time.sleep(0.1)
+        write(*content)
+        writers -= 1
+
+    monkeypatch.setattr(cost, "write_json", slow)
+    with pytest.raises(ValueError, match="the stage's"), StageSeconds(tmp_path / "seconds.json").sitting("train"):
+        assert saving.wait(10)
+        raise ValueError("the stage's")
+    assert most == 1
 
 
 def test_memory_that_is_held_counts(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -66,11 +66,12 @@ def write_json(path: Path, content: object) -> None:
 def whole_folder(path: Path) -> Iterator[Path]:
     """A temporary folder that takes the name ``path``, in place of what is there, when the block has ended well.
 
-    A folder that isn't empty can't be replaced in one rename, so the old one steps aside first, as ``<path>.old``.
-    Where a process died between the two renames, ``path`` is missing; the next call puts the old folder back before
-    it begins, so that the old content is lost only once new content stands in its place.
+    A folder that isn't empty can't be replaced in one rename, so the old one steps aside first, as
+    ``.<name>.replaced``: not as ``<name>.old``, which may be a copy that the user keeps. Where a process died between
+    the two renames, ``path`` is missing; the next call puts the old folder back before it begins, so that the old
+    content is lost only once new content stands in its place.
     """
-    temporary, replaced = path.with_name(path.name + ".tmp"), path.with_name(path.name + ".old")
+    temporary, replaced = path.with_name(path.name + ".tmp"), path.with_name(f".{path.name}.replaced")
     if replaced.exists() and not path.exists():
         replaced.replace(path)
     shutil.rmtree(temporary, ignore_errors=True)

@@ -55,6 +55,16 @@ def test_a_failed_write_leaves_the_old_folder_alone(tmp_path: Path) -> None:
     assert _names(tmp_path) == ["folder"]
 
 
+def test_a_copy_that_the_user_put_aside_stays(tmp_path: Path) -> None:
+    (tmp_path / "folder.old").mkdir()
+    (tmp_path / "folder.old" / "kept").touch()
+    for content in ("first", "second"):
+        _write(tmp_path / "folder", content)
+        assert _names(tmp_path / "folder") == [content]
+    assert _names(tmp_path / "folder.old") == ["kept"]
+    assert _names(tmp_path) == ["folder", "folder.old"]
+
+
 @pytest.mark.parametrize("renames", [0, 1, 2])
 def test_a_folder_survives_the_death_of_its_writer(tmp_path: Path, renames: int) -> None:
     """The process dies after so many renames; the next writer fails too, and the one after it succeeds."""

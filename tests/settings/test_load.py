@@ -16,7 +16,10 @@ from tests.helpers.paths import CONFIGS
 
 @pytest.mark.parametrize("path", sorted(CONFIGS.glob("*.yaml")), ids=lambda p: p.stem)
 def test_bundled_files_load(path: Path) -> None:
-    assert load_config(path).run.dir.name == path.stem
+    config = load_config(path)
+    assert config.run.dir.name == path.stem
+    for given in (config.data.path, config.data.items, config.model.path):
+        assert given is None or ".." not in given.parts, f"{given}: whoever reads the file has nothing there"
 
 
 def test_what_is_dumped_loads_again(tmp_path: Path) -> None:

@@ -95,9 +95,13 @@ def test_an_error_is_raised_as_it_is_while_the_seconds_are_being_saved(
         writers -= 1
 
     monkeypatch.setattr(cost, "write_json", slow)
-    with pytest.raises(ValueError, match="the stage's"), StageSeconds(tmp_path / "seconds.json").sitting("train"):
+
+    def fail() -> None:
         assert saving.wait(10)
         raise ValueError("the stage's")
+
+    with pytest.raises(ValueError, match="the stage's"), StageSeconds(tmp_path / "seconds.json").sitting("train"):
+        fail()
     assert most == 1
 
 

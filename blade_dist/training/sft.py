@@ -53,6 +53,13 @@ class SftState:
     patience: Patience = field(default_factory=Patience)
     """Is shown minus the validation loss (nats per token)."""
 
+    @classmethod
+    def of(cls, saved: dict[str, Any], ranks: int) -> SftState:
+        """That of a ``progress.json``, for so many ranks."""
+        # version 0.1.0 kept the two numbers of patience beside the others, and its best was a loss
+        patience = saved.get("patience") or {"best": -saved["best"], "without_better": saved["without_better"]}
+        return cls(saved["step"], saved["seconds"], ranks, Patience(**patience))
+
 
 def fine_tune(job: SftJob) -> None:
     """Steps until the validation loss has stopped falling; a checkpoint at every validation, best one marked."""
@@ -160,8 +167,7 @@ def _restore(learner: DeepSpeedLearner) -> SftState:
         return SftState(ranks=learner.world_size)
     with checkpoint.as_directory() as folder:
         learner.load_state(Path(folder) / "deepspeed")
-        saved = read_json(Path(folder) / "progress.json") or {}
-    return SftState(saved["step"], saved["seconds"], learner.world_size, Patience(**saved["patience"]))
+        return SftState.of(read_json(Path(folder) / "progress.json") or {}, learner.world_size)
 
 
 def _save(learner: DeepSpeedLearner, codec: Codec, state: SftState, loss: float, config: Config) -> None:

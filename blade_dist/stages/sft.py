@@ -56,10 +56,11 @@ def sft_stamp(config: Config, data: DataBundle) -> str:
     """All that the fine-tuned weights depend on; not where and how fast they are made.
 
     Most of ``learner`` is the alignment's alone: rate and decay are those of ``sft``, see
-    :func:`blade_dist.training.sft.sft_learner`. The ZeRO stage counts, as it says how a checkpoint is cut.
+    :func:`blade_dist.training.sft.sft_learner`. The ZeRO stage does not count: it says where numbers are
+    kept, and may be raised for the alignment when memory is short.
     """
     # left out where they are the defaults, so that models of earlier versions, whose stamps had none, stay valid
-    optimizer = config.learner.model_dump(include={"betas", "clip_grad", "zero_stage"}, exclude_defaults=True)
+    optimizer = config.learner.model_dump(include={"betas", "clip_grad"}, exclude_defaults=True)
     return fingerprint(
         config.model,
         config.sft,

@@ -24,7 +24,6 @@ def stamp(small: DataBundle, *settings: str, codec: str = "codec") -> str:
     [
         "learner.betas=[0.9, 0.95]",
         "learner.clip_grad=0.5",
-        "learner.zero_stage=1",
         "sft.lr=1e-4",
         "model.dtype=bfloat16",
         "run.seed=5",
@@ -43,6 +42,7 @@ def test_weights_of_other_settings_are_told_apart(small: DataBundle, setting: st
         "learner.cpus_per_worker=2",
         "learner.tokens_per_microbatch=512",
         "learner.shared_prefix=false",
+        "learner.zero_stage=1",
         "learner.lr=1e-4",
         "learner.weight_decay=0.1",
         "learner.bon_n=3",

@@ -142,7 +142,7 @@ def test_storage_that_cannot_be_written(tmp_path: Path) -> None:
     assert look.storage_problem(tmp_path / "file" / "run")
 
 
-def test_two_ends_are_measured_over_a_port_that_is_held(ray_session: None) -> None:
+def test_two_ends_are_measured(ray_session: None) -> None:
     here = ray.get_runtime_context().get_node_id()
     rate = look.bandwidth(here, here, "gloo")
     assert isinstance(rate, float), rate

@@ -26,10 +26,8 @@ from blade_dist.store.files import write_text
 from blade_dist.store.run import RunPaths
 from tests.helpers.runs import TRAIN_PROMPTS, with_settings
 
-STEPS, EVERY = 12, 2
+STEPS, EVERY = 8, 2
 PATIENCE_S = 240
-SAME = {"reward", "kl", "loss", "grad_norm", "informative_groups"}
-"""Numbers of a step that a restart must not change."""
 
 
 @pytest.fixture
@@ -54,6 +52,10 @@ def start(folder: Path) -> subprocess.Popen[bytes]:
     command = [sys.executable, "-m", "blade_dist", "train", str(folder / "job.yaml")]
     log = (folder / "log").open("ab")
     return subprocess.Popen(command, env=environment, stdout=log, stderr=log, start_new_session=True)
+
+
+def drop(row: dict, names: list[str]) -> dict:
+    return {name: value for name, value in row.items() if name not in names}
 
 
 def test_a_killed_job_goes_on_from_its_checkpoint(job: Path) -> None:
@@ -87,10 +89,11 @@ def test_a_killed_job_goes_on_from_its_checkpoint(job: Path) -> None:
         (job / "whole").mkdir(exist_ok=True)
         (job / "whole" / part).symlink_to(job / "run" / part)
     align_stage(open_run(load_config(job / "job.yaml", [f"run.dir={job / 'whole'}"])), Console(quiet=True))
+    # Bit for bit: seeds, batches and order of additions are the same (over hundreds of steps batches may differ).
+    timings = [name for name in rows[0] if name.startswith("seconds/") or name.endswith("_per_second")]
     for row, plain in zip(rows, pq.read_table(whole.target("blade") / "metrics.parquet").to_pylist(), strict=True):
-        same = [name for name in plain if name in SAME or name.startswith("posterior/")]
-        assert len(same) > len(SAME)
-        assert {name: row[name] for name in same} == pytest.approx({name: plain[name] for name in same}, rel=1e-4)
+        assert {"reward", "kl", "loss", "grad_norm", "posterior/tau"} <= row.keys() - set(timings)
+        assert drop(row, timings) == drop(plain, timings)
     ours, plain = (load_file(of.policy("blade") / "model.safetensors") for of in (paths, whole))
     for name, weights in plain.items():
-        torch.testing.assert_close(ours[name], weights, rtol=1e-4, atol=1e-6)
+        assert torch.equal(ours[name], weights), name

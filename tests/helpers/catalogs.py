@@ -11,6 +11,7 @@ from blade_dist.data.split import Views
 from blade_dist.rewards.lists import Lists
 
 ITEMS = 12
+PRIOR_STAMP = {"reference": "r1", "catalog": "c1", "k": 5}
 
 
 def make_catalog() -> Catalog:

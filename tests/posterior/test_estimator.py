@@ -16,19 +16,9 @@ from blade_dist.posterior.constraint import Constraints
 from blade_dist.posterior.estimator import Estimator
 from blade_dist.posterior.prior import Prior, PriorWriter
 from blade_dist.posterior.strength import GRID, updated_likelihood
+from tests.helpers.catalogs import PRIOR_STAMP
 
-STAMP = {"reference": "r1", "catalog": "c1", "k": 5}
 SETTINGS = BetaSettings(tau=0.3, strength=6)
-
-
-@pytest.fixture
-def prior(tmp_path: Path) -> Prior:
-    writer = PriorWriter(tmp_path / "prior.arrow", STAMP)
-    rng = np.random.default_rng(0)
-    writer.add(np.array([5, 9]), rng.random((2, 6)))
-    writer.add(np.array([2]), rng.random((1, 6)))
-    writer.finish()
-    return Prior.load(tmp_path / "prior.arrow", STAMP)
 
 
 def batch(prompts: list[int], seed: int = 0, digest: int = 1) -> Rewards:
@@ -192,11 +182,11 @@ def test_auto_tau_is_the_posterior_with_the_likeliest_strength(prior: Prior) -> 
 
 
 def test_auto_tau_begins_at_the_configured_strength_where_all_prompts_are_cold(tmp_path: Path) -> None:
-    writer = PriorWriter(tmp_path / "cold.arrow", STAMP)
+    writer = PriorWriter(tmp_path / "cold.arrow", PRIOR_STAMP)
     writer.add(np.arange(5), np.random.default_rng(0).random((5, 6)))
     writer.add(np.array([7, 8]), np.full((2, 6), np.nan))
     writer.finish()
-    estimator = auto(Prior.load(tmp_path / "cold.arrow", STAMP))
+    estimator = auto(Prior.load(tmp_path / "cold.arrow", PRIOR_STAMP))
     first = estimator.estimate(0, 0, batch([7, 8])).report
     assert first["posterior/strength"].tolist() == [6, 6]
     np.testing.assert_allclose(first["posterior/tau"], 4 / (6 + 1 + 4))
@@ -205,7 +195,7 @@ def test_auto_tau_begins_at_the_configured_strength_where_all_prompts_are_cold(t
 
 
 def test_a_cold_prompt_shares_the_pooled_prior(tmp_path: Path) -> None:
-    writer = PriorWriter(tmp_path / "cold.arrow", STAMP)
+    writer = PriorWriter(tmp_path / "cold.arrow", PRIOR_STAMP)
     rng = np.random.default_rng(0)
     warm = rng.random((5, 6))
     writer.add(np.arange(5), warm)
@@ -213,7 +203,7 @@ def test_a_cold_prompt_shares_the_pooled_prior(tmp_path: Path) -> None:
     half = np.array([[0.4, 0.2, 0.6]])
     writer.add(np.array([8]), half)
     writer.finish()
-    prior = Prior.load(tmp_path / "cold.arrow", STAMP)
+    prior = Prior.load(tmp_path / "cold.arrow", PRIOR_STAMP)
     pooled = np.sort(np.concatenate([warm.ravel(), half[0, :3]]))
     np.testing.assert_array_equal(np.sort(prior.rewards.flat[prior.pool]), pooled)
     rewards = batch([7, 8, 0])
@@ -225,12 +215,12 @@ def test_a_cold_prompt_shares_the_pooled_prior(tmp_path: Path) -> None:
 
 
 def test_auto_tau_reads_the_lists_that_a_cold_prompt_has(tmp_path: Path) -> None:
-    writer = PriorWriter(tmp_path / "cold.arrow", STAMP)
+    writer = PriorWriter(tmp_path / "cold.arrow", PRIOR_STAMP)
     rng = np.random.default_rng(0)
     writer.add(np.arange(5), rng.random((5, 6)))
     writer.add(np.array([7, 8]), rng.random((2, 2)), {})
     writer.finish()
-    prior = Prior.load(tmp_path / "cold.arrow", STAMP)
+    prior = Prior.load(tmp_path / "cold.arrow", PRIOR_STAMP)
     assert np.isnan(prior.rewards).sum(axis=1).tolist() == [0, 0, 0, 0, 0, 4, 4]
     rewards = batch([7, 8])
     reference, pooled = rows_of(prior, [7, 8]), np.sort(prior.rewards[~np.isnan(prior.rewards)])
@@ -310,11 +300,11 @@ def test_refreshed_rewards_are_part_of_the_state_before_a_step(prior: Prior) -> 
 
 
 def test_a_refreshed_prompt_is_cold_no_more(tmp_path: Path) -> None:
-    writer = PriorWriter(tmp_path / "cold.arrow", STAMP)
+    writer = PriorWriter(tmp_path / "cold.arrow", PRIOR_STAMP)
     writer.add(np.arange(5), np.random.default_rng(0).random((5, 6)))
     writer.add(np.array([7]), np.full((1, 6), np.nan))
     writer.finish()
-    estimator, rewards = renewing(Prior.load(tmp_path / "cold.arrow", STAMP), "static"), batch([7])
+    estimator, rewards = renewing(Prior.load(tmp_path / "cold.arrow", PRIOR_STAMP), "static"), batch([7])
     anew = np.random.default_rng(5).random((1, 6))
     estimator.refresh(1, 1, np.array([7]), anew)
     expected = proxy_reward(rewards.total, anew, replace(SETTINGS, tau=0))

@@ -9,18 +9,7 @@ import pytest
 
 from blade_dist.errors import UserError
 from blade_dist.posterior.prior import Prior, PriorWriter
-
-STAMP = {"reference": "r1", "catalog": "c1", "k": 5}
-
-
-@pytest.fixture
-def prior(tmp_path: Path) -> Prior:
-    writer = PriorWriter(tmp_path / "prior.arrow", STAMP)
-    rng = np.random.default_rng(0)
-    writer.add(np.array([5, 9]), rng.random((2, 6)))
-    writer.add(np.array([2]), rng.random((1, 6)))
-    writer.finish()
-    return Prior.load(tmp_path / "prior.arrow", STAMP)
+from tests.helpers.catalogs import PRIOR_STAMP
 
 
 def test_prior_round_trip(prior: Prior, tmp_path: Path) -> None:
@@ -33,7 +22,7 @@ def test_prior_round_trip(prior: Prior, tmp_path: Path) -> None:
 
 def test_a_foreign_prior_is_refused_by_name(prior: Prior, tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"another catalog c1 instead of c2; k 5 instead of 10: delete it"):
-        Prior.load(tmp_path / "prior.arrow", {**STAMP, "catalog": "c2", "k": 10})
+        Prior.load(tmp_path / "prior.arrow", {**PRIOR_STAMP, "catalog": "c2", "k": 10})
 
 
 def test_a_prompt_without_prior_is_named(prior: Prior) -> None:
@@ -42,11 +31,11 @@ def test_a_prompt_without_prior_is_named(prior: Prior) -> None:
 
 
 def test_an_interrupted_build_keeps_its_parts(tmp_path: Path) -> None:
-    PriorWriter(tmp_path / "p.arrow", STAMP).add(np.array([1, 3]), np.ones((2, 2)))
-    again = PriorWriter(tmp_path / "p.arrow", STAMP)
+    PriorWriter(tmp_path / "p.arrow", PRIOR_STAMP).add(np.array([1, 3]), np.ones((2, 2)))
+    again = PriorWriter(tmp_path / "p.arrow", PRIOR_STAMP)
     assert again.done().tolist() == [1, 3]
     with pytest.raises(UserError, match="reference r1 instead of r2"):
-        PriorWriter(tmp_path / "p.arrow", {**STAMP, "reference": "r2"})
+        PriorWriter(tmp_path / "p.arrow", {**PRIOR_STAMP, "reference": "r2"})
     assert not (tmp_path / "p.arrow").exists()
 
 

@@ -17,6 +17,7 @@ from blade_dist.batches import Ragged
 from blade_dist.data.bundle import DataBundle, load_data
 from blade_dist.data.prepare import prepare_data
 from blade_dist.data.prompts import PromptTable, write_prompts
+from blade_dist.data.sequence_table import SequenceTable, write_sequences
 from blade_dist.settings import Config
 from blade_dist.settings.load import load_config
 from blade_dist.stages.align import align_stage
@@ -163,4 +164,8 @@ def small(tmp_path: Path) -> DataBundle:
         seen, targets = Ragged.of([order[:3] for order in orders]), Ragged.of([order[3:6] for order in orders])
         write_prompts(tmp_path / f"{name}.arrow", [(users, seen, targets, whole(seen))])
         tables[name] = PromptTable.load(tmp_path / f"{name}.arrow")
-    return DataBundle(make_catalog(), cast(Any, None), **tables, card={})
+    train = tables["train"].rows(np.arange(40))
+    whole_rows = Ragged.of([np.concatenate([train.history[row], train.targets[row]]) for row in range(40)])
+    write_sequences(tmp_path / "sequences.arrow", [(pa.array(train.user), whole_rows)])
+    sequences = SequenceTable.load(tmp_path / "sequences.arrow")
+    return DataBundle(make_catalog(), cast(Any, None), **tables, sequences=sequences, card={})

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from blade_dist.batches import Ragged, ranges
 from blade_dist.data.partition import quantiles
 from blade_dist.data.sequences import SequenceStore, UserSequences
-from blade_dist.data.split import Positions, Split, Views, cut, global_time, leave_last, windows
+from blade_dist.data.split import Positions, Split, Views, cut, global_time, leave_last, slices, windows
 from blade_dist.settings import DataSettings
 
 SplitName = Literal["train", "validation", "test"]
@@ -50,6 +50,13 @@ class Assembler:
             trained = ranges(0, lengths) < np.repeat(split.train_end, lengths)
             total += np.bincount(self._index[sequences.items.flat[trained]], minlength=len(total))
         return total
+
+    def sequences(self) -> Iterator[tuple[pa.Array, Ragged]]:
+        """Users and the items of their training part, where it has two or more, partition by partition."""
+        for sequences, split in self._splits():
+            taught = np.flatnonzero(split.train_end >= 2)  # one item has no next one
+            items = slices(sequences.items.flat, sequences.items.offsets[taught], split.train_end[taught])
+            yield sequences.users.take(pa.array(taught)), Ragged(self._index[items.flat], items.offsets)
 
     def prompts(self, name: SplitName) -> Iterator[tuple[pa.Array, Ragged, Ragged, Views]]:
         """Users, histories, targets and what was seen before, of one split, batch after batch."""

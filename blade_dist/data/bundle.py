@@ -13,9 +13,13 @@ from blade_dist.catalog.codec import Codec
 from blade_dist.data.assemble import SPLITS
 from blade_dist.data.card import settings_of
 from blade_dist.data.prompts import PromptTable
+from blade_dist.data.sequence_table import SequenceTable
 from blade_dist.errors import UserError
 from blade_dist.settings import Config
 from blade_dist.store.files import read_json
+
+SEQUENCES = "sequences.arrow"
+"""File, in the data folder, of each user's training part."""
 
 FREE = {"data.path", "data.items", "data.partition_rows", "model.path", "run.seed"}
 """Settings of the data stage that a later stage may be run with others of."""
@@ -30,6 +34,7 @@ class DataBundle:
     train: PromptTable
     validation: PromptTable
     test: PromptTable
+    sequences: SequenceTable
     card: dict[str, Any]
     """``card.json``: settings, counts at each stage, fingerprints."""
 
@@ -38,7 +43,7 @@ def load_data(run_dir: Path) -> DataBundle:
     """Maps what :func:`blade_dist.data.prepare.prepare_data` wrote.
 
     Raises:
-        UserError: nothing was prepared there.
+        UserError: nothing was prepared there, or by another version.
     """
     folder = run_dir / "data"
     if (card := read_card(folder)) is None:
@@ -47,6 +52,7 @@ def load_data(run_dir: Path) -> DataBundle:
         catalog=Catalog.load(folder / "catalog"),
         codec=Codec.load(folder / "codec"),
         **{name: PromptTable.load(folder / f"{name}.arrow") for name in SPLITS},
+        sequences=SequenceTable.load(folder / SEQUENCES),
         card=card,
     )
 

@@ -19,6 +19,7 @@ from blade_dist.catalog.codec import Codec
 from blade_dist.catalog.legality import write_trie
 from blade_dist.data.assemble import SPLITS, Assembler
 from blade_dist.data.bundle import (
+    SEQUENCES,
     DataBundle,
     check_context,
     check_items,
@@ -40,6 +41,7 @@ from blade_dist.data.formats import FORMATS
 from blade_dist.data.partition import ReadCounts, read_sequences
 from blade_dist.data.prompts import PromptTable, write_prompts
 from blade_dist.data.rawlog import quiet_ray_data
+from blade_dist.data.sequence_table import SequenceTable, write_sequences
 from blade_dist.data.sequences import SequenceStore, k_core
 from blade_dist.data.usable import build_catalog, usable_items
 from blade_dist.errors import UserError
@@ -83,6 +85,7 @@ def _reuse(config: Config, folder: Path, settings: str) -> None:
         raise UserError(f"{folder} is no prepared data, card.json is missing: delete it or choose another run.dir")
     if card["settings_fingerprint"] != settings:
         raise made_otherwise(folder, list(other_settings(config, card).values()))
+    SequenceTable.load(folder / SEQUENCES)
     codec = Codec.load(folder / "codec")
     check_items(config, len(codec.item_tokens))
     check_context(config, card["tokens"]["longest_prompt"], codec.max_list_tokens(config.lists.k))
@@ -116,6 +119,7 @@ def _prepare(config: Config, folder: Path) -> dict[str, Any]:
             raise UserError(
                 f"the {name} split is empty: {why_empty(config.data, filtered.store)}; {_losses(config, filtered)}"
             )
+    sequences = write_sequences(folder / SEQUENCES, assembler.sequences())
     tables = {name: PromptTable.load(folder / f"{name}.arrow") for name in SPLITS}
     codec = build_codec(catalog, config.codec, config.codec.tokenizer or config.model.path, config.run.seed)
     codec.save(folder / "codec")
@@ -126,11 +130,13 @@ def _prepare(config: Config, folder: Path) -> dict[str, Any]:
         "log": describe_log(filtered.read, filtered.counts, filtered.store),
         "catalog": describe_catalog(catalog) | {"ids_repeated_in_the_items_file": filtered.repeated_items},
         "prompts": {name: len(table) for name, table in tables.items()},
+        "sequences": sequences,
         "global_time": assembler.times and dict(zip(("t1", "t2"), assembler.times, strict=True)),
         "tokens": describe_codec(codec) | {"longest_prompt": longest},
         "settings": settings_of(config),
         "fingerprints": {"catalog": catalog.fingerprint(), "codec": codec.fingerprint()}
-        | {name: table.fingerprint() for name, table in tables.items()},
+        | {name: table.fingerprint() for name, table in tables.items()}
+        | {"sequences": SequenceTable.load(folder / SEQUENCES).fingerprint()},
     }
     shutil.rmtree(parts)
     return card

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import hashlib
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from functools import cached_property
 from pathlib import Path
 
@@ -13,10 +12,12 @@ from numpy.typing import NDArray
 
 from blade_dist.batches import ExcludeHistory, Prompts, Ragged, offsets_of
 from blade_dist.catalog.codec import Codec
+from blade_dist.data.chunks import checked_index, take_rows
 from blade_dist.data.split import Views
 from blade_dist.errors import UserError
 from blade_dist.store.arrow import arrow_to_ragged, ragged_to_arrow, read_table
 from blade_dist.store.files import whole_file
+from blade_dist.store.fingerprint import fingerprint_file
 
 _ITEMS = pa.list_(pa.int32())
 _SCHEMA = pa.schema(
@@ -81,11 +82,10 @@ class PromptTable:
         Raises:
             IndexError: an index that is negative or not below the number of prompts.
         """
-        index = np.asarray(index, dtype=np.int64)
-        if len(index) and not 0 <= index.min() <= index.max() < len(self):
-            raise IndexError(f"prompts 0 to {len(self) - 1}, not {index.min()} to {index.max()}")
+        index = checked_index(index, len(self), "prompts")
         users = self._users.take(pa.array(index)).to_numpy()
-        return Prompts(index, users, *(self._take(of, index) for of in (self._histories, self._targets, self._seen)))
+        columns = (self._histories, self._targets, self._seen)
+        return Prompts(index, users, *(take_rows(chunks, self._first, index) for chunks in columns))
 
     def most_excluded(self, exclude_history: ExcludeHistory) -> int:
         """Items that the lists of any one prompt may not hold, at most; reads no item."""
@@ -111,17 +111,7 @@ class PromptTable:
 
     @cached_property
     def _digest(self) -> str:
-        with self._path.open("rb") as file:
-            return hashlib.file_digest(file, "sha256").hexdigest()[:16]
-
-    def _take(self, chunks: Sequence[Ragged | Views], index: NDArray[np.int64]) -> Ragged:
-        # Rows are taken chunk by chunk, so that each chunk is looked at once; ``back`` undoes that order.
-        chunk = np.searchsorted(self._first, index, side="right") - 1
-        order = np.argsort(chunk, kind="stable")
-        parts = [chunks[number].take(index[chunk == number] - self._first[number]) for number in np.unique(chunk)]
-        back = np.empty_like(order)
-        back[order] = np.arange(len(order))
-        return Ragged.concat(parts).take(back) if parts else Ragged.of([])
+        return fingerprint_file(self._path)
 
 
 def views_to_arrow(rows: Views) -> pa.ListViewArray:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from pathlib import Path
 
 import numpy as np
 from pydantic import BaseModel
@@ -18,6 +19,12 @@ def fingerprint(*values: object) -> str:
     """
     plain = [value.model_dump(mode="json") if isinstance(value, BaseModel) else value for value in values]
     return hashlib.sha256(json.dumps(plain, sort_keys=True, default=str).encode()).hexdigest()[:16]
+
+
+def fingerprint_file(path: Path) -> str:
+    """Of a file's bytes."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()[:16]
 
 
 def fingerprint_arrays(*parts: np.ndarray | Ragged | str | list[str]) -> str:

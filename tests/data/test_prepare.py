@@ -42,6 +42,8 @@ def test_the_stage_writes_whole_data_and_skips_it_next_time(tmp_path: Path) -> N
     assert bundle.card["fingerprints"]["catalog"] == bundle.catalog.fingerprint()
     assert bundle.card["fingerprints"]["codec"] == bundle.codec.fingerprint()
     assert bundle.card["fingerprints"]["test"] == bundle.test.fingerprint()
+    assert bundle.card["fingerprints"]["sequences"] == bundle.sequences.fingerprint()
+    assert len(bundle.sequences) == bundle.card["sequences"] > 0
     prompts = bundle.codec.encode_prompts(bundle.train.rows(np.arange(len(bundle.train))).history)
     assert prompts.lengths.max() <= bundle.card["tokens"]["longest_prompt"]
     before = (tmp_path / "data" / "card.json").stat().st_mtime_ns
@@ -51,6 +53,10 @@ def test_the_stage_writes_whole_data_and_skips_it_next_time(tmp_path: Path) -> N
         prepare_data(_config(tmp_path, "data.k_core=4"))
     with pytest.raises(UserError, match=r"model.build.context is 20"):
         prepare_data(_config(tmp_path, "model.build.context=20"))
+    (tmp_path / "data" / "sequences.arrow").unlink()
+    for read in (lambda: prepare_data(config), lambda: load_data(tmp_path)):
+        with pytest.raises(UserError, match=r"sequences.arrow: written by another version .*: delete .*/data and run"):
+            read()
 
 
 def test_the_same_seed_gives_the_same_data(tmp_path: Path) -> None:

@@ -1,0 +1,100 @@
+"""What may be trained on: each user's items before the training end, and none at or after it."""
+
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+import numpy as np
+import pyarrow as pa
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from blade_dist.batches import Ragged
+from blade_dist.data.assemble import Assembler
+from blade_dist.data.sequence_table import SequenceTable, write_sequences
+from blade_dist.data.sequences import SequenceStore, UserSequences
+from blade_dist.errors import UserError
+from blade_dist.settings import DataSettings
+from blade_dist.store.arrow import write_table
+
+
+def test_rows_come_in_the_order_of_the_request_over_all_batches(tmp_path: Path) -> None:
+    path = tmp_path / "data" / "sequences.arrow"
+    batches = [["a", "b"], [], ["c", "d", "e"]]
+    made = [(pa.array(users, pa.string()), Ragged.of([[ord(u)] * (ord(u) - 96) for u in users])) for users in batches]
+    assert write_sequences(path, made) == 5
+    table = SequenceTable.load(path)
+    assert (len(table), table.lengths.tolist()) == (5, [1, 2, 3, 4, 5])
+    rows = table.rows(np.array([4, 0, 2, 4]))
+    assert [row.tolist() for row in rows] == [[101] * 5, [97], [99] * 3, [101] * 5]
+    assert rows.flat.dtype == np.int32
+    with pytest.raises(IndexError, match="users 0 to 4, not 2 to 5"):
+        table.rows(np.array([2, 5]))
+
+
+def test_an_empty_table_is_a_table(tmp_path: Path) -> None:
+    assert write_sequences(tmp_path / "s.arrow", []) == 0
+    table = SequenceTable.load(tmp_path / "s.arrow")
+    assert (len(table), len(table.lengths)) == (0, 0)
+    assert len(table.rows(np.zeros(0, np.int64))) == 0
+
+
+def test_the_fingerprint_is_of_the_content(tmp_path: Path) -> None:
+    for name, item in (("a", 1), ("b", 1), ("c", 2)):
+        write_sequences(tmp_path / name, [(pa.array(["u"]), Ragged.of([[0, item]]))])
+    a, b, c = (SequenceTable.load(tmp_path / name).fingerprint() for name in "abc")
+    assert a == b != c
+
+
+def test_data_of_another_version_are_refused(tmp_path: Path) -> None:
+    path = tmp_path / "data" / "sequences.arrow"
+    again = rf"delete {tmp_path}/data and run the data stage again"
+    with pytest.raises(UserError, match=rf"written by another version .*\(it is missing; .*\): {again}"):
+        SequenceTable.load(path)
+    write_table(pa.table({"user": ["a"]}), path)
+    with pytest.raises(UserError, match=rf"\(columns user; here user, items\): {again}"):
+        SequenceTable.load(path)
+
+
+TIMES = st.lists(st.lists(st.integers(0, 30), min_size=1, max_size=14).map(sorted), min_size=1, max_size=6)
+
+
+@given(TIMES, st.sampled_from(["leave_last", "global_time"]), st.integers(1, 4), st.integers(1, 3), st.integers(1, 3))
+@settings(max_examples=60)
+def test_nothing_at_or_after_a_training_end_is_in_it(
+    rows: list[list[int]], split: str, targets: int, least: int, partitions: int
+) -> None:
+    given_ = DataSettings.model_validate(
+        {"split": split, "targets": targets, "min_history": least, "validation_fraction": 0.2, "test_fraction": 0.2}
+    )
+    times = np.array([time for row in rows for time in row])
+    owner = np.array([user for user, row in enumerate(rows) for _ in row])
+    with TemporaryDirectory() as folder:
+        # Every interaction is an item of its own, so that an item tells its user and its time.
+        store = SequenceStore(Path(folder), partitions)
+        for partition in range(partitions):
+            items = np.flatnonzero(owner % partitions == partition).astype(np.int32)
+            users = np.unique(owner[items])
+            lengths = np.array([len(rows[user]) for user in users], dtype=np.int64)
+            part = Ragged(items, np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64))
+            store.save(partition, UserSequences(pa.array([str(u) for u in users], pa.string()), part, times[items]))
+        assembler = Assembler(given_, store, np.ones(len(times), np.int64))
+        taught = {
+            user: items[row].tolist()
+            for users, items in assembler.sequences()
+            for row, user in enumerate(users.to_pylist())
+        }
+        held: dict[str, set[int]] = {str(user): set() for user in range(len(rows))}
+        for name in ("validation", "test"):
+            for users, _, held_out, _ in assembler.prompts(name):
+                for row, user in enumerate(users.to_pylist()):
+                    held[user].update(held_out[row].tolist())
+    # Where a user's training may end at the latest: before the first held-out item, or before the one point in time.
+    for user in range(len(rows)):
+        own = np.flatnonzero(owner == user)
+        if assembler.times is not None:
+            free = own[times[own] < assembler.times[0]]
+        else:
+            free = own[own < min(held[str(user)], default=len(owner))]
+        assert taught.get(str(user), []) == (free.tolist() if len(free) >= 2 else [])
+    assert assembler.times is None or (times[list(set().union(*held.values()))] >= assembler.times[0]).all()

@@ -104,13 +104,6 @@ def legal_logprobs(
     return written - total
 
 
-def dense_logprobs(hidden: Tensor, weight: Tensor, bias: Tensor | None, label: Tensor, temperature: float) -> Tensor:
-    """The same over the whole vocabulary, ``[D]``."""
-    logits = nn.functional.linear(hidden, weight, bias).float()
-    logits = logits if temperature == 1 else logits / temperature
-    return -nn.functional.cross_entropy(logits, label, reduction="none")
-
-
 def _pairs(hidden: Tensor, weight: Tensor, bias: Tensor | None, token: Tensor) -> Tensor:
     """``[E]`` float32 logit of one token for each row of ``hidden`` ``[E, H]``."""
     logits = (hidden.float() * weight[token].float()).sum(dim=1)

@@ -14,7 +14,8 @@ from torch import Tensor, nn
 from blade_dist.batches import Ragged
 from blade_dist.errors import UserError
 from blade_dist.learners.attention import ON_CPU, ON_GPU, attention_mask, causal_columns, layer_windows
-from blade_dist.learners.legal_head import HeadPlan, dense_logprobs, legal_logprobs
+from blade_dist.learners.dense_head import dense_logprobs
+from blade_dist.learners.legal_head import HeadPlan, legal_logprobs
 from blade_dist.learners.packing import PADDING, MicroBatch, PromptLists, collate, microbatches
 from blade_dist.settings import ModelSettings
 
@@ -34,7 +35,9 @@ class Policy(nn.Module):
         super().__init__()
         self.model = model
         head = model.get_output_embeddings()
-        head.forward = partial(_head_logprobs, head, temperature)
+        # Granite divides its logits by a constant, after the head
+        scaling = getattr(model.config, "logits_scaling", None) or 1.0
+        head.forward = partial(_head_logprobs, head, temperature * scaling)
         self._wanted: Tensor | None = None
         last = getattr(model.get_decoder(), "layers", [None])[-1]
         if isinstance(getattr(last, "mlp", None), nn.Module):
@@ -110,11 +113,16 @@ def why_not_packed(policy: Policy) -> str | None:
 
 
 def build_model(settings: ModelSettings, vocab_size: int, pad: int, end: int) -> Any:
-    """A small Llama with random weights (seed it first)."""
-    from transformers import LlamaConfig, LlamaForCausalLM
+    """A small Llama with scaled input embeddings and random weights (seed it first).
+
+    The embedding of a token is multiplied by ``sqrt(hidden_size)`` (Vaswani et al., 2017, section 3.4); the output
+    head, which shares it, is not. So items stand apart at the input while the logits start near 0. Granite is Llama
+    with such a factor, and both Transformers and vLLM load it.
+    """
+    from transformers import GraniteConfig, GraniteForCausalLM
 
     build = settings.build
-    config = LlamaConfig(
+    config = GraniteConfig(
         vocab_size=vocab_size,
         hidden_size=build.hidden_size,
         intermediate_size=build.ffn_size,
@@ -122,12 +130,16 @@ def build_model(settings: ModelSettings, vocab_size: int, pad: int, end: int) ->
         num_attention_heads=build.heads,
         num_key_value_heads=build.kv_heads,
         max_position_embeddings=build.context,
+        embedding_multiplier=build.hidden_size**0.5,
+        attention_multiplier=(build.hidden_size // build.heads) ** -0.5,
+        residual_multiplier=1.0,
+        logits_scaling=1.0,
         tie_word_embeddings=build.tied,
         pad_token_id=pad,
         eos_token_id=end,
         bos_token_id=None,
     )
-    return LlamaForCausalLM(config).to(DTYPES[settings.dtype])
+    return GraniteForCausalLM(config).to(DTYPES[settings.dtype])
 
 
 def load_model(path: Path, settings: ModelSettings) -> Any:

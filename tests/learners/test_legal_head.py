@@ -18,6 +18,7 @@ from blade_dist.learners.packing import PromptLists, collate, legal_tokens, micr
 from blade_dist.learners.policy import Policy, sequence_logprobs, why_not_packed
 from blade_dist.rollouts.constrain import LegalMask
 
+SCALED = {"embedding_multiplier": 5.0, "attention_multiplier": 0.25, "logits_scaling": 2.0}
 SEPARATOR, END, VOCAB = 60, 61, 64
 TEMPERATURE = 0.7
 
@@ -109,20 +110,22 @@ def learner_values(policy: Policy, batch: PromptLists, budget: int, shared: bool
 
 
 @pytest.mark.parametrize("wide", [2, 10**9], ids=["all wide", "all narrow"])
-@pytest.mark.parametrize("tied", [True, False])
+@pytest.mark.parametrize("family", ["llama, tied", "llama, untied", "granite, tied"])
 @pytest.mark.parametrize("seed", range(3))
 def test_the_legal_head_is_the_dense_masked_one(
-    monkeypatch: pytest.MonkeyPatch, wide: int, tied: bool, seed: int
+    monkeypatch: pytest.MonkeyPatch, wide: int, family: str, seed: int
 ) -> None:
     monkeypatch.setattr(legal_head, "WIDE", wide)
     batch, legality, histories = random_batch(seed)
-    network = model("llama", tied)
+    kind, tied = family.split(", ")
+    scaled = SCALED if kind == "granite" else {}
+    network = model(kind, tied == "tied", **scaled)
     weights = torch.from_numpy(np.random.default_rng(seed).normal(size=len(batch.tokens.flat)).astype(np.float32))
     expected = dense_reference(network, batch, legality, histories)
     expected_gradient = gradient_of(network, (expected * weights).sum())
     assert (expected != 0).any()
     for shared, budget in ((False, 1000), (True, 1000), (True, 25)):
-        policy = Policy(model("llama", tied), TEMPERATURE)
+        policy = Policy(model(kind, tied == "tied", **scaled), TEMPERATURE)
         computed = learner_values(policy, batch, budget, shared)
         torch.testing.assert_close(computed, expected, rtol=0, atol=1e-5)
         gradient = gradient_of(policy.model, (computed * weights).sum())
@@ -149,6 +152,7 @@ def test_the_head_alone_for_random_tries(seed: int) -> None:
 
 FAMILIES = {
     "llama": {},
+    "granite": SCALED,
     "qwen2": {},
     "qwen3": {},
     "mistral, window": {"sliding_window": 4},

@@ -108,7 +108,7 @@ def greedy_by_hand(setup: Setup, request: RolloutRequest) -> list[list[int]]:
 def test_beam_search_finds_likelier_lists(setup: Setup) -> None:
     request = setup.request(prompts=6, group=1, temperature=1.0)
     greedy = setup.pool.generate(replace(request, temperature=0.0))
-    narrow, wide = (setup.pool.beam_search(request, width) for width in (1, 6))
+    narrow, wide = (setup.pool.beam_search(request, width) for width in (1, 16))
     np.testing.assert_array_equal(narrow.tokens.flat, greedy.tokens.flat)
     check_legal(setup, request, wide)
     np.testing.assert_allclose(wide.logprobs, setup.learner_logprobs(request, wide), atol=1e-4)

@@ -41,7 +41,7 @@ def make_config(work: Workload, run: Path, steps: int) -> Config:
             "max_history": history,
             "windows": 20,
         },
-        "codec": {"kind": "semantic_id", "levels": 1, "codes": math.isqrt(work.items), "vocab_size": 300},
+        "codec": {"kind": "semantic_id", "levels": 2, "codes": math.isqrt(work.items), "vocab_size": 300},
         "lists": {"k": work.k, "constrain": work.constrain},
         "model": {
             "dtype": work.dtype,

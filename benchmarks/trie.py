@@ -65,7 +65,7 @@ def make_codec(items: int, work: Workload, seed: int = 0) -> Codec:
 def measure_trie(codec: Codec, folder: Path) -> dict[str, float]:
     """Seconds to build, to write and to load; bytes."""
     began = time.perf_counter()
-    trie = build_trie(codec.item_tokens)
+    trie = build_trie(codec.item_blocks)
     built = time.perf_counter() - began
     write_trie(codec, folder)
     began = time.perf_counter()

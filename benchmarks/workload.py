@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 
 ITEM_TOKENS = 3
-"""Two codes and the separator: a semantic ID of one level, and the code that tells its items apart."""
+"""At most: a semantic ID of two levels, and the code that tells its items apart."""
 
 
 @dataclass(frozen=True)
@@ -37,8 +37,8 @@ class Workload:
 
     @property
     def list_tokens(self) -> int:
-        """Tokens of a list, its end included."""
-        return self.k * ITEM_TOKENS + 1
+        """Tokens of a list, at most."""
+        return self.k * ITEM_TOKENS
 
 
 LLAMA_1B = Workload(
@@ -54,7 +54,7 @@ LLAMA_1B = Workload(
     k=13,
     microbatch_tokens=16_384,
 )
-"""The shape of Llama-3.2-1B, with lists of 40 tokens."""
+"""The shape of Llama-3.2-1B, with lists of up to 39 tokens."""
 
 PRESETS = {
     "recsys-cpu": Workload(),

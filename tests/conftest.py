@@ -91,10 +91,10 @@ def tiny_data(tiny_config: Config, ray_session: None) -> DataBundle:
 def semantic_run(
     tiny_config: Config, ray_session: None, tmp_path_factory: pytest.TempPathFactory
 ) -> tuple[Config, DataBundle]:
-    """The tiny log with lists as semantic IDs."""
+    """The tiny log with a token for each item."""
     values = tiny_config.model_dump()
     values["run"]["dir"] = tmp_path_factory.mktemp("semantic") / "run"
-    values["codec"].update(kind="semantic_id", levels=2, codes=6)
+    values["codec"].update(kind="semantic_id", levels=1)
     config = Config.model_validate(values)
     prepare_data(config)
     return config, load_data(config.run.dir)

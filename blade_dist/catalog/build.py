@@ -41,7 +41,9 @@ def build_codec(catalog: Catalog, settings: CodecSettings, base_tokenizer: Path 
         special_token(tokenizer, EOS)
         tokenizer.eos_token = EOS
     end = int(tokenizer.eos_token_id)
-    separator = _separator(tokenizer, item_tokens, end, trained=base_tokenizer is None)
+    # codes are prefix-free, titles are not
+    titles = settings.kind == "title"
+    separator = _separator(tokenizer, item_tokens, end, trained=base_tokenizer is None) if titles else None
     _check_items(catalog, item_tokens, {separator, end})
     prefix, suffix = (encode(tokenizer, [text])[0] if text else [] for text in texts)
     return Codec(
@@ -64,7 +66,7 @@ def _separator(tokenizer: PreTrainedTokenizerBase, item_tokens: Ragged, end: int
     return special_token(tokenizer, SEPARATOR)
 
 
-def _check_items(catalog: Catalog, item_tokens: Ragged, reserved: set[int]) -> None:
+def _check_items(catalog: Catalog, item_tokens: Ragged, reserved: set[int | None]) -> None:
     first: dict[bytes, int] = {}
     for item in range(len(catalog)):
         tokens = item_tokens[item]

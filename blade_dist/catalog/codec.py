@@ -23,7 +23,11 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, eq=False)
 class Codec:
-    """``prefix item sep item sep ... suffix`` is a prompt, ``item sep item sep ... end`` a list."""
+    """``prefix item item ... suffix`` is a prompt, ``item item ...`` a list.
+
+    Where the items' tokens are prefix-free, an item ends with its last token and a list with its K-th item. Where they
+    are not, as titles begin each other, there is a separator after every item, and an end after a list.
+    """
 
     kind: str
     """``title`` or ``semantic_id``: how ``item_tokens`` were made."""
@@ -31,10 +35,10 @@ class Codec:
     """The tokenizer, or the folder that it is read from when :attr:`tokenizer` is first needed."""
     item_tokens: Ragged
     """``I`` rows, int32: the item's tokens, without separator or end. No two rows are equal."""
-    separator: int
-    """Token after every item; in no item's tokens."""
+    separator: int | None
+    """Token after every item, in no item's tokens; None where those are prefix-free."""
     end: int
-    """Token after the last item (eos)."""
+    """Token after the last item (eos); without separators only after lists that rules leave short of K items."""
     pad: int
     """Token that fills a batch."""
     prefix: NDArray[np.int32]
@@ -53,8 +57,13 @@ class Codec:
 
     @cached_property
     def item_blocks(self) -> Ragged:
-        """``item_tokens`` with the separator after every item."""
-        return _appended(self.item_tokens, self.separator)
+        """``item_tokens`` with the separator, if there is one, after every item: prefix-free."""
+        return self.item_tokens if self.separator is None else _appended(self.item_tokens, self.separator)
+
+    @cached_property
+    def _closing(self) -> NDArray[np.int32]:
+        """What follows a list's K-th item."""
+        return np.array([] if self.separator is None else [self.end], np.int32)
 
     def encode_prompt(self, history: NDArray[np.int32]) -> NDArray[np.int32]:
         """int32 tokens of one prompt; ``history``: item indices, oldest first."""
@@ -70,11 +79,11 @@ class Codec:
 
     def encode_lists(self, lists: Ragged) -> Ragged:
         """int32 tokens of every list; ``lists``: item indices."""
-        return self._join(np.zeros(0, np.int32), lists, np.array([self.end], np.int32))
+        return self._join(np.zeros(0, np.int32), lists, self._closing)
 
     def max_list_tokens(self, k: int) -> int:
-        """Tokens of the longest list of ``k`` different items, separators and end included."""
-        return self._longest_items(k) + 1
+        """Tokens of the longest list of ``k`` different items, with all that separates and ends them."""
+        return self._longest_items(k) + len(self._closing)
 
     def max_prompt_tokens(self, items: int) -> int:
         """Tokens of the longest prompt with ``items`` different items in its history."""
@@ -83,8 +92,9 @@ class Codec:
     def parse(self, tokens: Ragged, k: int) -> NDArray[np.int32]:
         """The items that were written.
 
-        A position is what stands before a separator, or before ``end`` if it isn't empty; what is cut off in mid-item
-        is no position. It names an item if its tokens are the item's, or (``title``) if its text is.
+        With separators, a position is what stands before one, or before ``end`` if it isn't empty; what is cut off in
+        mid-item is no position. It names an item if its tokens are the item's, or (``title``) if its text is. Without,
+        a position ends where an item does, or with the first token that continues no item.
 
         Args:
             tokens: int32, ``n`` rows; what follows ``end`` or ``k`` items is ignored.
@@ -101,7 +111,8 @@ class Codec:
 
     def fingerprint(self) -> str:
         """Equal codecs (same tokens for the same items and prompts), equal fingerprint."""
-        numbers = np.array([self.separator, self.end, self.pad, len(self.tokenizer)], dtype=np.int64)
+        separator = -1 if self.separator is None else self.separator
+        numbers = np.array([separator, self.end, self.pad, len(self.tokenizer)], dtype=np.int64)
         return fingerprint_arrays(self.kind, self.item_tokens, numbers, self.prefix, self.suffix)
 
     def save(self, folder: Path) -> None:
@@ -130,7 +141,7 @@ class Codec:
         )
 
     def _join(self, before: NDArray[np.int32], rows: Ragged, after: NDArray[np.int32]) -> Ragged:
-        """``before``, then the items with their separators, then ``after``, for every row."""
+        """``before``, then the items, then ``after``, for every row."""
         # Three scatters into one array instead of a loop over the rows: the items, which move right by what
         # stands before and after the earlier rows; ``before`` at each row's start; ``after`` at its end.
         body = self.item_blocks.take(rows.flat)
@@ -151,11 +162,23 @@ class Codec:
         ends = np.flatnonzero(tokens == self.end)
         if ended := len(ends) > 0:
             tokens = tokens[: ends[0]]
+        if self.separator is None:
+            return self._prefix_free_segments(tokens, k)
         cuts = np.flatnonzero(tokens == self.separator)[:k]
         starts = np.concatenate([[0], cuts + 1])
         segments = [tokens[start:cut] for start, cut in zip(starts, cuts, strict=False)]
         if ended and len(segments) < k and starts[-1] < len(tokens):
             segments.append(tokens[starts[-1] :])
+        return segments
+
+    def _prefix_free_segments(self, tokens: NDArray[np.int32], k: int) -> list[NDArray[np.int32]]:
+        segments: list[NDArray[np.int32]] = []
+        start = 0
+        for stop in range(1, len(tokens) + 1):
+            segment = tokens[start:stop]
+            if len(segments) < k and segment.tobytes() not in self._beginnings:
+                segments.append(segment)
+                start = stop
         return segments
 
     def _item(self, segment: NDArray[np.int32]) -> int:
@@ -168,6 +191,12 @@ class Codec:
     @cached_property
     def _by_tokens(self) -> dict[bytes, int]:
         return {self.item_tokens[item].tobytes(): item for item in range(len(self.item_tokens))}
+
+    @cached_property
+    def _beginnings(self) -> set[bytes]:
+        """Of the items' tokens, an item's last one left out."""
+        rows = (self.item_tokens[item] for item in range(len(self.item_tokens)))
+        return {row[:size].tobytes() for row in rows for size in range(1, len(row))}
 
     @cached_property
     def _by_text(self) -> dict[str, int]:

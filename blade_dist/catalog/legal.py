@@ -1,13 +1,13 @@
 """Legal lists: what may be written next, for many lists at once. Pure numpy over the trie.
 
-A list is ``item separator item separator ... end`` with K different items, none of them excluded (what the user has
-had) or blocked by a rule. The legal next tokens are: those that lead to an item which is still free; the separator
-where a free item ends; the end after K items. Sampling renormalises over them, and so does the learner.
+A list is K different items, one after another, none of them excluded (what the user has had) or blocked by a rule. An
+item ends with its last token, as no item's tokens begin another's. The legal next tokens are those that lead to an item
+which is still free, and the end after K items. Sampling renormalises over them, and so does the learner.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
@@ -27,16 +27,13 @@ _EDGE_BITS = 32
 class LegalSets:
     """The legal next tokens at each of ``D`` positions, by reference to the trie.
 
-    Where ``node`` is one: the tokens of its edges but those in ``gone``, and the separator where ``ends``. Elsewhere:
-    the token ``only``.
+    Where ``node`` is one: the tokens of its edges but those in ``gone``. Elsewhere: the token ``only``.
     """
 
     node: NDArray[np.int32]
     """``[D]``, negative where there is one legal token by itself."""
     only: NDArray[np.int32]
     """``[D]`` that token."""
-    ends: NDArray[np.bool_]
-    """``[D]`` whether the separator is legal too."""
     gone: Ragged
     """int64, ``D`` rows: edges of the node below which no item is free."""
 
@@ -47,41 +44,39 @@ class LegalSets:
         """``[D]`` how many tokens are legal."""
         node = np.maximum(self.node, ROOT)
         edges = (trie.node_edge[node + 1] - trie.node_edge[node]).astype(np.int64)
-        return np.where(self.node < 0, 1, edges - self.gone.lengths + self.ends)
+        return np.where(self.node < 0, 1, edges - self.gone.lengths)
 
     def take(self, rows: NDArray[np.int64]) -> LegalSets:
         """The given positions."""
-        return LegalSets(self.node[rows], self.only[rows], self.ends[rows], self.gone.take(rows))
+        return LegalSets(self.node[rows], self.only[rows], self.gone.take(rows))
 
     @classmethod
     def concat(cls, parts: list[LegalSets]) -> LegalSets:
         """All positions of all parts, in order."""
-        plain = {f.name: np.concatenate([getattr(p, f.name) for p in parts]) for f in fields(cls) if f.name != "gone"}
-        return cls(**plain, gone=Ragged.concat([part.gone for part in parts]))
+        node, only = (np.concatenate([getattr(part, name) for part in parts]) for name in ("node", "only"))
+        return cls(node, only, Ragged.concat([part.gone for part in parts]))
 
 
 class ListWriters:
     """``slots`` lists that are being written side by side.
 
     A slot stands at a node of the trie; or at :data:`ONE_ITEM`, where a single item can follow and its remaining
-    tokens are forced; or it is :data:`OVER`. For instance, with K = 2 and the items 5 7, 5 8 and 6::
+    tokens are forced; or it is :data:`OVER`. For instance, with K = 2 and the items 5 7, 5 8 and 6 4::
 
-        written          stands at        legal next
-        nothing          the root         5, 6
-        5                the node of 5    7, 8
-        5 8              ONE_ITEM         separator
-        5 8 sep          the root         5, 6 (the item 5 7 is still free)
-        5 8 sep 6        ONE_ITEM         separator
-        5 8 sep 6 sep    OVER             end
+        written      stands at        legal next
+        nothing      the root         5, 6
+        5            the node of 5    7, 8
+        5 8          the root         5, 6 (the item 5 7 is still free)
+        5 8 6        ONE_ITEM         4
+        5 8 6 4      OVER             end
 
-    Had 5 7 been excluded, 5 would not be legal after ``5 8 sep``: no free item is below that edge.
+    Had 5 7 been excluded, 5 would not be legal after ``5 8``: no free item is below that edge.
     """
 
     def __init__(
         self,
         trie: Trie,
         k: int,
-        separator: int,
         end: int,
         slots: int,
         early: bool = False,
@@ -92,8 +87,7 @@ class ListWriters:
         Args:
             trie: of the catalog's items.
             k: items per list.
-            separator: token after every item.
-            end: token after the last separator.
+            end: token after the last item.
             slots: lists.
             early: a list ends as soon as its last item is settled. The tokens that would follow are forced, so an
                 engine saves their forward passes.
@@ -102,7 +96,6 @@ class ListWriters:
         self._early = early
         self._trie = trie
         self._k = k
-        self._separator = separator
         self._end = end
         self._node = np.full(slots, ROOT, dtype=np.int32)
         self._rank = np.zeros(slots, dtype=np.int32)
@@ -151,19 +144,19 @@ class ListWriters:
         if self._blocked is not None and (short := (tokens == self._end) & (node == ROOT)).any():
             self._end_short(slots[short])
             slots, tokens, node = slots[~short], tokens[~short], node[~short]
-        # What is left of the slots: at the end of an item, at a node, or within an item's forced tokens.
-        separates = (tokens == self._separator) & (node != OVER)
-        self._finish_items(slots[separates])
-        inside = ~separates & (node >= 0)
+        # What is left of the slots: at a node, or within an item's forced tokens, or over.
+        inside, single = node >= 0, node == ONE_ITEM
         edge, there = self._trie.find_edge(node[inside], tokens[inside])
-        single = ~separates & (node == ONE_ITEM)
         legal = self._next_of_one(slots[single]) == tokens[single]
         if not (there.all() and legal.all() and (tokens[node == OVER] == self._end).all()):
             raise ValueError("a list holds a token that was not legal: it was not written under this trie")
-        to_node = self._trie.edge_node[edge]
-        self._node[slots[inside]] = to_node
+        self._node[slots[inside]] = self._trie.edge_node[edge]
         self._rank[slots[inside]] = self._trie.edge_low[edge]  # the item, where only one is below the edge
-        self._depth[slots[inside | single]] += 1
+        going = slots[inside | single]
+        self._depth[going] += 1
+        rank = self._rank[going]
+        done = (self._node[going] == ONE_ITEM) & (self._depth[going] == self._trie.lengths(rank))
+        self._finish(going[done], rank[done])
 
     def legal(self, slots: NDArray[np.int64]) -> LegalSets:
         """What may follow in each of the given slots.
@@ -179,13 +172,17 @@ class ListWriters:
         only[single] = self._next_of_one(slots[single])
         if self._early:
             only[self._settled(slots)] = self._end
-        ends = np.zeros(len(slots), dtype=bool)
         inside = np.flatnonzero(node >= 0)
-        ends[inside], gone = self._inside(slots[inside])
+        gone = self._inside(slots[inside])
         lengths = np.zeros(len(slots), dtype=np.int64)
         lengths[inside] = gone.lengths
-        sets = LegalSets(node, only, ends, Ragged(gone.flat, offsets_of(lengths)))
+        sets = LegalSets(node, only, Ragged(gone.flat, offsets_of(lengths)))
         return sets if (free := sets.sizes(self._trie) > 0).all() else self._ended(sets, free)
+
+    def count(self, slots: NDArray[np.int64]) -> NDArray[np.int32]:
+        """``[n]`` how many items are written to their last token."""
+        written: NDArray[np.int32] = self._written[slots]
+        return written
 
     def items(self, slots: NDArray[np.int64]) -> NDArray[np.int32]:
         """``[n, K]`` catalog indices of the items that are written so far, then :data:`MISS`."""
@@ -198,21 +195,13 @@ class ListWriters:
             raise ValueError("no item is left for a list: lists.k is larger than the number of items that it may hold")
         lengths = np.where(free, sets.gone.lengths, 0)
         gone = Ragged(sets.gone.flat[np.repeat(free, sets.gone.lengths)], offsets_of(lengths))
-        return LegalSets(np.where(free, sets.node, OVER).astype(np.int32), sets.only, sets.ends & free, gone)
+        return LegalSets(np.where(free, sets.node, OVER).astype(np.int32), sets.only, gone)
 
     def _end_short(self, slots: NDArray[np.int64]) -> None:
         """Ends lists at the start of an item, where no item is left for them."""
         if (self._depth[slots] > 0).any() or (self.legal(slots).node != OVER).any():
             raise ValueError("a list ends although an item is left for it: it was not written under this trie")
         self._node[slots] = OVER
-
-    def _finish_items(self, slots: NDArray[np.int64]) -> None:
-        trie, node = self._trie, self._node[slots]
-        # An item that ends at a node begins all the others below it, so that its rank is the lowest there.
-        rank = np.where(node >= 0, trie.node_low[np.maximum(node, 0)], self._rank[slots])
-        if (trie.lengths(rank) != self._depth[slots]).any():
-            raise ValueError("a list holds a separator in the middle of an item: it was not written under this trie")
-        self._finish(slots, rank)
 
     def _settled(self, slots: NDArray[np.int64]) -> NDArray[np.bool_]:
         """Whether the last item can only be one."""
@@ -228,40 +217,32 @@ class ListWriters:
 
     def _next_of_one(self, slots: NDArray[np.int64]) -> NDArray[np.int32]:
         """The next token of slots whose item is settled."""
-        trie, rank = self._trie, self._rank[slots]
-        place = trie.offset[rank] + self._depth[slots]
-        last = place == trie.offset[rank + 1]
-        return np.where(last, self._separator, trie.token[np.minimum(place, len(trie.token) - 1)])
+        token: NDArray[np.int32] = self._trie.token[self._trie.offset[self._rank[slots]] + self._depth[slots]]
+        return token
 
-    def _inside(self, slots: NDArray[np.int64]) -> tuple[NDArray[np.bool_], Ragged]:
-        """For slots at a node: whether a free item ends there, and the edges below which none is free.
+    def _inside(self, slots: NDArray[np.int64]) -> Ragged:
+        """For slots at a node: the edges below which no item is free.
 
         An edge is closed when as many ranks below it are taken, excluded or blocked as there are below it. So only
         edges that lead to such a rank are counted, never all edges of a node: the root may have 100,000.
         """
         trie, node, blocked = self._trie, self._node[slots], self._blocked
         row, rank = self._gone(slots, trie.node_low[node], trie.node_high[node])
-        ends = trie.node_ends[node]
         if blocked is not None:  # a blocked rank is counted as such, taken or not
-            ends &= ~blocked.has(slots, trie.node_low[node])
             free = ~blocked.has(slots[row], rank)
             row, rank = row[free], rank[free]
-        depth = self._depth[slots][row]
-        ended = trie.lengths(rank) == depth
-        ends[row[ended]] = False
-        row, rank, depth = row[~ended], rank[~ended], depth[~ended]
         # The edge that leads to each such rank, by the rank's next token; one number for each (row, edge) pair, so
         # that all rows are counted at once.
-        edge, _ = trie.find_edge(node[row], trie.token[trie.offset[rank] + depth])
+        edge, _ = trie.find_edge(node[row], trie.token[trie.offset[rank] + self._depth[slots][row]])
         pairs, taken_below = np.unique((row << _EDGE_BITS) | edge, return_counts=True)
         row, edge = pairs >> _EDGE_BITS, pairs & ((1 << _EDGE_BITS) - 1)
         left = trie.edge_high[edge] - trie.edge_low[edge]
         if blocked is None:
-            return ends, Ragged.of_pairs(row[left == taken_below], edge[left == taken_below], len(slots))
+            return Ragged.of_pairs(row[left == taken_below], edge[left == taken_below], len(slots))
         empty = left - blocked.below(slots[row], edge) == taken_below
         whole = blocked.edges(slots, node)
         rows = np.concatenate([row[empty], np.repeat(np.arange(len(slots)), whole.lengths)])
-        return ends, Ragged.of_pairs(rows, np.concatenate([edge[empty], whole.flat]), len(slots))
+        return Ragged.of_pairs(rows, np.concatenate([edge[empty], whole.flat]), len(slots))
 
     def _gone(
         self, slots: NDArray[np.int64], low: NDArray[np.int32], high: NDArray[np.int32]

@@ -1,4 +1,4 @@
-"""What engine and learner share to know the legal lists: the trie on disk, K, the codec's marks, the rules."""
+"""What engine and learner share to know the legal lists: the trie on disk, K, the end token, the rules."""
 
 from __future__ import annotations
 
@@ -27,8 +27,8 @@ _MORE_ROOM: dict[ExcludeHistory, str] = {
 def write_trie(codec: Codec, folder: Path) -> None:
     """Builds the codec's trie into ``folder``, which appears when it is whole."""
     with whole_folder(folder) as temporary:
-        build_trie(codec.item_tokens).save(temporary)
-        write_json(temporary / "trie.json", {"codec": codec.fingerprint()})
+        build_trie(codec.item_blocks).save(temporary)
+        write_json(temporary / "trie.json", {"codec": codec.fingerprint(), "prefix_free": True})
 
 
 def load_trie(codec: Codec, folder: Path) -> Trie:
@@ -45,7 +45,8 @@ def load_trie(codec: Codec, folder: Path) -> Trie:
             f"{folder}: the tokenizer or the items' tokens have changed since the trie was built "
             f"(codec {codec.fingerprint()}, trie of {built['codec']}): delete {folder.parent} and run the data stage"
         )
-    return Trie.load(folder)
+    # version 0.1's tries hold the items without their separators
+    return Trie.load(folder) if built.get("prefix_free") else build_trie(codec.item_blocks)
 
 
 @dataclass(frozen=True, eq=False)
@@ -55,8 +56,8 @@ class Legality:
     trie: Trie
     k: int
     """Items per list."""
-    separator: int
     end: int
+    """Token after the last item."""
     rules: Rules | None = None
     """Over the trie's ranks."""
 
@@ -70,17 +71,17 @@ class Legality:
             return None
         trie, rules = load_trie(codec, folder), load_rules(lists, catalog)
         ranked = None if rules is None else rules.ranked(trie)
-        return cls(trie, lists.k, codec.separator, codec.end, ranked)
+        return cls(trie, lists.k, codec.end, ranked)
 
     def writers(self, slots: int, early: bool = False) -> ListWriters:
         """``slots`` empty lists; ``early``: as engines write them, to the last decision only."""
-        return ListWriters(self.trie, self.k, self.separator, self.end, slots, early, self.rules)
+        return ListWriters(self.trie, self.k, self.end, slots, early, self.rules)
 
     def sets(self, tokens: Ragged, excluded: Ragged) -> LegalSets:
         """The legal set at every token of finished lists.
 
         Args:
-            tokens: int32, ``n`` lists, each up to its end token.
+            tokens: int32, ``n`` lists, each with all of its tokens.
             excluded: catalog indices that a list may not hold, ``n`` rows, none twice in a row.
 
         Raises:

@@ -1,4 +1,4 @@
-"""A list as semantic IDs: every item is a few code tokens, so that similar items share their first codes.
+"""A list as semantic IDs: every item is one token of its own, or a few so that similar items share their first ones.
 
 Residual k-means: level 1 clusters the items' features, each next level clusters what the levels before left over
 (RQ-VAE's quantiser without the network; Rajput et al., "Recommender Systems with Generative Retrieval", 2023).
@@ -34,14 +34,18 @@ def semantic_tokens(
     """The tokenizer with the code tokens (``<a_0>``, ``<b_3>``, ...) added, and each item's codes.
 
     Returns:
-        The tokenizer; ``I`` rows of ``settings.levels`` token ids (int32), one more where items share all codes.
+        The tokenizer; ``I`` rows of ``settings.levels`` token ids (int32), one more where items share all codes. No row
+        begins another: each has as many tokens as all that share its first ``settings.levels`` ones.
 
     Raises:
         UserError: too many levels; see :mod:`blade_dist.catalog.tokenizer`.
     """
     if settings.levels > MAX_LEVELS:
         raise UserError(f"codec.levels: {settings.levels} is too many; at most {MAX_LEVELS}")
-    codes = residual_codes(item_features(catalog, seed), settings.levels, settings.codes, seed)
+    if settings.levels == 1:
+        codes = np.arange(len(catalog))[:, None]
+    else:
+        codes = residual_codes(item_features(catalog, seed), settings.levels, settings.codes, seed)
     last = _last_codes(codes)
     columns = [*codes.T, last]
     if base_tokenizer is not None:

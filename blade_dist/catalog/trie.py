@@ -1,13 +1,15 @@
 """The trie of the catalog's token sequences, as flat arrays: 1,000,000 items cost no Python loop per token.
 
-Items are ranked by their token sequences, so that what follows a common beginning is a range of ranks. Only beginnings
-that two items or more share are *nodes* (the root always is); after them an item's remaining tokens are forced. Pure.
+The sequences are prefix-free: none begins another, so that an item ends with its last token. (Titles begin each other;
+there the separator is each one's last token.) Items are ranked by their sequences, so that what follows a common
+beginning is a range of ranks. Only beginnings that two items or more share are *nodes* (the root always is); after them
+an item's remaining tokens are forced. Pure.
 
-The items 5 8 9, 5, 6 and 5 7 have the ranks 2, 0, 3 and 1, and there are two nodes::
+The items 5 8 9, 5 6, 6 and 5 7 have the ranks 2, 0, 3 and 1, and there are two nodes::
 
-    node         ranks below    an item ends    edges: token, ranks below, leads to
-    0 (root)     0 to 3         no              5, 0 to 2, node 1;     6, 3, one item
-    1 (after 5)  0 to 2         yes (rank 0)    7, 1, one item;        8, 2, one item
+    node         ranks below    edges: token, ranks below, leads to
+    0 (root)     0 to 3         5, 0 to 2, node 1;  6, 3, one item
+    1 (after 5)  0 to 2         6, 0, one item;     7, 1, one item;  8, 2, one item
 """
 
 from __future__ import annotations
@@ -44,8 +46,6 @@ class Trie:
     """``[N]`` first rank below the node."""
     node_high: NDArray[np.int32]
     """``[N]`` one after the last rank below the node."""
-    node_ends: NDArray[np.bool_]
-    """``[N]`` whether an item (``node_low``) ends here, so that the separator may follow."""
     node_edge: NDArray[np.int32]
     """``[N + 1]`` where each node's edges start."""
     edge_key: NDArray[np.int64]
@@ -102,11 +102,11 @@ def build_trie(sequences: Ragged) -> Trie:
     """The trie of ``I`` token sequences (int32 rows, none empty); level by level, each one vectorised.
 
     Items are sorted within the nodes of a level by their next token: equal tokens are an edge, and an edge with two
-    items or more is a node of the next level. An item that is another's beginning comes first in its node. That costs
-    a sort per level, of the items that still share a beginning: soon few.
+    items or more is a node of the next level. That costs a sort per level, of the items that still share a beginning:
+    soon few.
 
     Raises:
-        UserError: an empty sequence, or two equal ones; names their rows.
+        UserError: an empty sequence, or one that is another's beginning (or the same); names their rows.
     """
     count = len(sequences)
     if not count or not sequences.lengths.all():
@@ -127,7 +127,6 @@ def build_trie(sequences: Ragged) -> Trie:
         offset=sorted_rows.offsets,
         node_low=np.concatenate([level.low for level in nodes]),
         node_high=np.concatenate([level.high for level in nodes]),
-        node_ends=np.concatenate([level.ends for level in nodes]),
         node_edge=offsets_of(edges).astype(np.int32),
         edge_key=np.concatenate([level.edge_key for level in nodes]),
         edge_low=np.concatenate([level.edge_low for level in nodes]),
@@ -144,7 +143,6 @@ class _Level:
     """Number of its first node."""
     low: NDArray[np.int32]
     high: NDArray[np.int32]
-    ends: NDArray[np.bool_]
     edge_count: NDArray[np.int64]
     edge_key: NDArray[np.int64]
     edge_low: NDArray[np.int32]
@@ -154,7 +152,7 @@ class _Level:
     @classmethod
     def of(cls, first: int, low: NDArray[np.int32], high: NDArray[np.int32]) -> _Level:
         none32, none64 = np.zeros(0, np.int32), np.zeros(0, np.int64)
-        return cls(first, low, high, np.zeros(len(low), bool), none64, none64, none32, none32, none32)
+        return cls(first, low, high, none64, none64, none32, none32, none32)
 
     @classmethod
     def root(cls, count: int) -> _Level:
@@ -166,26 +164,19 @@ class _Level:
         node = np.repeat(np.arange(len(self.low)), sizes)
         place = ranges(self.low, sizes)
         rows = order[place]
-        over = sequences.lengths[rows] == depth
-        token = sequences.flat[np.minimum(sequences.offsets[rows] + depth, len(sequences.flat) - 1)]
-        # Tokens are counted from 1 while they are sorted: 0 is an item that is over, so that it comes first.
-        key = _key(node, np.where(over, 0, token.astype(np.int64) + 1))
+        if (over := sequences.lengths[rows] == depth).any():
+            short = rows[over][0]
+            other = rows[(node == node[over][0]) & (rows != short)][0]
+            raise UserError(f"items {short} and {other}: the tokens of the one are, or begin, the other's")
+        key = _key(node, sequences.flat[sequences.offsets[rows] + depth])
         sort = np.argsort(key, kind="stable")
         order[place] = rows[sort]
-        key, over, node = key[sort], over[sort], node[sort]
-        # Runs of equal keys, from start to stop: the items below one edge, or (over) the one item that ends here.
+        key = key[sort]
+        # runs of equal keys, from start to stop: the items below one edge
         start = np.flatnonzero(np.concatenate([[True], key[1:] != key[:-1]]))
         stop = np.append(start[1:], len(key))
-        if (twice := over[start] & (stop - start > 1)).any():
-            where = place[start[twice][0]]
-            raise UserError(
-                f"items {order[where]} and {order[where + 1]}: the same tokens; every item needs different ones"
-            )
-        self.ends[node[start[over[start]]]] = True
-        start, stop = start[~over[start]], stop[~over[start]]
-        self.edge_count = np.bincount(node[start], minlength=len(self.low))
-        # From the level's numbers of nodes to the trie's, from counted tokens back to tokens.
-        self.edge_key = key[start] - 1 + (self.first << _TOKEN_BITS)
+        self.edge_count = np.bincount(key[start] >> _TOKEN_BITS, minlength=len(self.low))
+        self.edge_key = key[start] + (self.first << _TOKEN_BITS)  # the trie's numbers of nodes, not the level's
         self.edge_low = place[start].astype(np.int32)
         self.edge_high = (place[stop - 1] + 1).astype(np.int32)
         shared = stop - start > 1

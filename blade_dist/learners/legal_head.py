@@ -29,7 +29,7 @@ class WideNode:
     row: Tensor
     """``[n]`` which of the ``D`` positions."""
     token: Tensor
-    """``[m]`` tokens of the node's edges, and (where an item ends there) the separator."""
+    """``[m]`` tokens of the node's edges."""
     illegal: Tensor
     """``[2, x]`` pairs (of ``n``, of ``m``) of a position and a token that its list may not go on with."""
 
@@ -50,29 +50,22 @@ class HeadPlan:
         return HeadPlan(self.row.to(device), self.token.to(device), wide)
 
 
-def head_plan(sets: LegalSets, trie: Trie, separator: int) -> HeadPlan:
+def head_plan(sets: LegalSets, trie: Trie) -> HeadPlan:
     """How to compute the log-probs over ``sets`` (each of two tokens or more).
 
-    Two positions at a node with the edges ``e0 e1 e2`` (few); an item ends there, and the second has used ``e1`` up:
+    Two positions at a node with the edges ``e0 e1 e2`` (few), and the second has used ``e1`` up:
 
-        row    0   0   0   0          1   1   1
-        token  e0  e1  e2  separator  e0  e2  separator
+        row    0   0   0   1   1
+        token  e0  e1  e2  e0  e2
     """
     wide = sets.sizes(trie) >= WIDE
-    nodes = [
-        _wide_node(np.flatnonzero(wide & (sets.node == node)), sets, trie, separator)
-        for node in np.unique(sets.node[wide])
-    ]
+    nodes = [_wide_node(np.flatnonzero(wide & (sets.node == node)), sets, trie) for node in np.unique(sets.node[wide])]
     narrow = np.flatnonzero(~wide)
     edges, gone = trie.edges_of(sets.node[narrow]), sets.gone.take(narrow)
     row, edge = np.repeat(narrow, edges.lengths), edges.flat
     # a pair (row, edge) as one number, so that a single look-up compares pairs
     legal = ~np.isin((row << 32) | edge, (np.repeat(narrow, gone.lengths) << 32) | gone.flat)
-    ends = narrow[sets.ends[narrow]]
-    row = np.concatenate([row[legal], ends])
-    token = np.concatenate([trie.edge_token(edge[legal]), np.full(len(ends), separator)])
-    order = np.argsort(row, kind="stable")
-    return HeadPlan(torch.from_numpy(row[order]), torch.from_numpy(token[order]), nodes)
+    return HeadPlan(torch.from_numpy(row[legal]), torch.from_numpy(trie.edge_token(edge[legal])), nodes)
 
 
 def legal_logprobs(
@@ -119,17 +112,9 @@ def _logsumexp(logits: Tensor, row: Tensor, rows: int) -> tuple[Tensor, Tensor]:
     return there, torch.log(sums[there]) + largest[there]
 
 
-def _wide_node(rows: NDArray[np.int64], sets: LegalSets, trie: Trie, separator: int) -> WideNode:
-    """The positions ``rows``, which are all at one node.
-
-    Its tokens are numbered by edge, the separator last. A position's illegal tokens are edges that are used up, and the
-    separator where its list may not end an item here.
-    """
+def _wide_node(rows: NDArray[np.int64], sets: LegalSets, trie: Trie) -> WideNode:
+    """The positions ``rows``, which are all at one node; its tokens are numbered by edge."""
     edges = trie.edges_of(sets.node[rows[:1]])[0]
     token, gone = trie.edge_token(edges), sets.gone.take(rows)
     position, place = np.repeat(np.arange(len(rows)), gone.lengths), gone.flat - edges[0]
-    if trie.node_ends[sets.node[rows[0]]]:
-        token = np.append(token, separator)
-        taken = np.flatnonzero(~sets.ends[rows])
-        position, place = np.append(position, taken), np.append(place, np.full(len(taken), len(edges)))
     return WideNode(*(torch.from_numpy(array) for array in (rows, token, np.stack([position, place]))))

@@ -41,14 +41,13 @@ class LegalTokens:
     sets: LegalSets
     """``[T]``"""
     trie: Trie
-    separator: int
 
 
 def legal_tokens(legality: Legality | None, tokens: Ragged, excluded: Ragged) -> LegalTokens | None:
     """The legal set at each token of constrained lists (``excluded``: items, a row each); None without constraint."""
     if legality is None:
         return None
-    return LegalTokens(legality.sets(tokens, excluded), legality.trie, legality.separator)
+    return LegalTokens(legality.sets(tokens, excluded), legality.trie)
 
 
 @dataclass(frozen=True)
@@ -256,7 +255,7 @@ def collate(sequences: PromptLists, cut: Cut, pad: int) -> MicroBatch:
         wanted=torch.from_numpy(np.unique(row * cut.shape[1] + column)),
         label=torch.from_numpy(sequences.tokens.flat[flat].astype(np.int64)),
         flat=torch.from_numpy(flat),
-        head=None if legal is None else head_plan(legal.sets.take(flat), legal.trie, legal.separator),
+        head=None if legal is None else head_plan(legal.sets.take(flat), legal.trie),
         packed=len(lists) > cut.shape[0],
     )
 

@@ -43,6 +43,7 @@ class Beams:
         self._score = np.full(len(slots), -np.inf)
         self._score[:: 2 * width] = 0.0
         self._items = np.zeros(self._prompts, dtype=np.int64)
+        """Items of each prompt's waiting lists; K where none goes on."""
 
     def prompt_of(self, slot: int) -> int:
         """Whose list it is."""
@@ -96,16 +97,13 @@ class Beams:
         for slot, (tokens, logprobs), chosen, step, value in zip(target, before, token, steps, score, strict=True):
             self._written[slot] = ([*tokens, chosen], [*logprobs, step])
             self._score[slot] = value
-        self._park(np.array(target)[np.array(token) == self._legality.separator])
+        self._park_finished(np.array(target))
         self._drop_or_advance()
 
     def best(self) -> tuple[list[list[int]], list[list[float]]]:
-        """Tokens and log-probs of each prompt's best list."""
+        """Tokens and log-probs of each prompt's best list, up to its last item (to the end where it is short of K)."""
         first = self._score.reshape(self._prompts, -1).argmax(axis=1) + np.arange(self._prompts) * 2 * self._width
-        lengths = [self._written[slot][0].index(self._legality.end) + 1 for slot in first]
-        tokens, logprobs = ([self._written[slot][part] for slot in first] for part in (0, 1))
-        cut = [[row[:size] for row, size in zip(rows, lengths, strict=True)] for rows in (tokens, logprobs)]
-        return cut[0], cut[1]
+        return [self._written[slot][0] for slot in first], [self._written[slot][1] for slot in first]
 
     def _going(self) -> NDArray[np.int64]:
         going = np.arange(len(self._score)) % (2 * self._width) < self._width
@@ -117,7 +115,7 @@ class Beams:
         for slot, chosen in zip(slots.tolist(), token.tolist(), strict=True):
             tokens, logprobs = self._written[slot]
             self._written[slot] = ([*tokens, chosen], [*logprobs, 0.0])
-        self._park(slots[token == self._legality.separator])
+        self._park_finished(slots)
         self._stop_short(slots[token == self._legality.end])
 
     def _stop_short(self, slots: NDArray[np.int64]) -> None:
@@ -125,20 +123,24 @@ class Beams:
 
         (Short of K items they would look likelier than longer ones.)
         """
-        scores = self._score.copy()
+        scores, prompt = self._score.copy(), slots // (2 * self._width)
         scores[slots] = -np.inf
-        others = np.isfinite(scores.reshape(self._prompts, -1)).any(axis=1)[slots // (2 * self._width)]
+        others = np.isfinite(scores.reshape(self._prompts, -1)).any(axis=1)[prompt]
         self._score[slots[others]] = -np.inf
         self._park(slots[~others])
+        self._items[prompt[~others]] = self._legality.k
 
     def _only(self, slots: NDArray[np.int64]) -> NDArray[np.int32]:
         """The one legal token of each slot."""
         sets, trie = self._writers.legal(slots), self._legality.trie
         token = sets.only.copy()
         for row in np.flatnonzero(sets.node >= 0).tolist():  # at a node, but only one way on is left
-            left = np.setdiff1d(trie.edges_of(sets.node[[row]])[0], sets.gone[row])
-            token[row] = trie.edge_token(left)[0] if len(left) else self._legality.separator
+            token[row] = trie.edge_token(np.setdiff1d(trie.edges_of(sets.node[[row]])[0], sets.gone[row]))[0]
         return token
+
+    def _park_finished(self, slots: NDArray[np.int64]) -> None:
+        """Lists that have come to the end of this position's item wait."""
+        self._park(slots[self._writers.count(slots) > self._items[slots // (2 * self._width)]])
 
     def _park(self, slots: NDArray[np.int64]) -> None:
         """Lists that have finished an item wait, in the place of the worst that waits, if they are better."""
@@ -157,14 +159,10 @@ class Beams:
         finished = np.isneginf(scores[:, 0]).all(axis=1) & (self._items < self._legality.k)
         for prompt in np.flatnonzero(finished).tolist():
             self._items[prompt] += 1
-            waiting = self._waiting(prompt)
             if self._items[prompt] < self._legality.k:
+                waiting = self._waiting(prompt)
                 self._move(waiting, waiting - self._width)
                 self._score[waiting] = -np.inf
-                continue
-            for slot in waiting[self._score[waiting] > -np.inf].tolist():
-                tokens, logprobs = self._written[slot]
-                self._written[slot] = ([*tokens, self._legality.end], [*logprobs, 0.0])
 
     def _waiting(self, prompt: int) -> NDArray[np.int64]:
         return np.arange(self._width) + (2 * prompt + 1) * self._width

@@ -120,7 +120,6 @@ class LegalMask:
 
     def __init__(self, legality: Legality, device: torch.device | str) -> None:
         self._trie = legality.trie
-        self._separator = legality.separator
         self._device = device
         self._wide: OrderedDict[int, torch.Tensor] = OrderedDict()
 
@@ -128,7 +127,7 @@ class LegalMask:
         """bool ``[D, vocab]`` on the device, of ``D`` legal sets.
 
         A set is ``only`` one token, or the edges of a trie node without those that are ``gone`` (every item below is
-        excluded or written), and the separator where an item ``ends`` at the node.
+        excluded or written).
         """
         trie = self._trie
         allowed = torch.zeros((len(sets), vocab), dtype=torch.bool, device=self._device)
@@ -143,9 +142,8 @@ class LegalMask:
         narrow = np.flatnonzero((sets.node >= 0) & ~wide)
         edges = trie.edges_of(sets.node[narrow])
         single = np.flatnonzero(sets.node < 0)
-        ends = np.flatnonzero(sets.ends)
-        row: list[NDArray] = [np.repeat(narrow, edges.lengths), single, ends]
-        token: list[NDArray] = [trie.edge_token(edges.flat), sets.only[single], np.full(len(ends), self._separator)]
+        row: list[NDArray] = [np.repeat(narrow, edges.lengths), single]
+        token: list[NDArray] = [trie.edge_token(edges.flat), sets.only[single]]
         allowed[self._index(np.concatenate(row)), self._index(np.concatenate(token))] = True
         if len(sets.gone.flat):  # last, as it takes back what the node's own edges have allowed
             row_gone = np.repeat(np.arange(len(sets)), sets.gone.lengths)

@@ -1,5 +1,6 @@
 """The codec: lists to tokens and back, both kinds, trained and given tokenizers."""
 
+import json
 import os
 from pathlib import Path
 
@@ -15,9 +16,12 @@ from blade_dist.batches import MISS, Ragged
 from blade_dist.catalog.build import build_codec
 from blade_dist.catalog.catalog import Catalog
 from blade_dist.catalog.codec import Codec
+from blade_dist.catalog.legality import load_trie, write_trie
 from blade_dist.catalog.tokenizer import train_tokenizer
+from blade_dist.catalog.trie import build_trie
 from blade_dist.errors import UserError
 from blade_dist.settings import CodecSettings
+from tests.helpers.catalogs import made_codec
 
 TITLES = ["Toy Story (1995)", "Toy", "Toy Story", "Café <sep> Ünïcode", "日本語 映画", "Heat", "Heat"]
 
@@ -69,9 +73,10 @@ def test_parse_reads_what_encode_wrote(codec: Codec, lists: list[list[int]], k: 
 def test_many_are_encoded_like_one_by_hand(codec: Codec, lists: list[list[int]]) -> None:
     prompts, written = codec.encode_prompts(Ragged.of(lists)), codec.encode_lists(Ragged.of(lists))
     for n, row in enumerate(lists):
-        body = [token for item in row for token in [*codec.item_tokens[item], codec.separator]]
+        mark, end = ([], []) if codec.separator is None else ([codec.separator], [codec.end])
+        body = [token for item in row for token in [*codec.item_tokens[item], *mark]]
         assert prompts[n].tolist() == [*codec.prefix, *body, *codec.suffix]
-        assert written[n].tolist() == [*body, codec.end]
+        assert written[n].tolist() == [*body, *end]
         assert codec.encode_prompt(np.array(row, np.int32)).tolist() == prompts[n].tolist()
         assert codec.encode_list(np.array(row, np.int32)).tolist() == written[n].tolist()
 
@@ -82,10 +87,12 @@ def test_longest_list_and_prompt_are_reached(codec: Codec) -> None:
     assert len(codec.encode_prompt(longest)) == codec.max_prompt_tokens(3)
 
 
-def test_separator_and_end_are_in_no_item(codec: Codec) -> None:
-    assert not np.isin([codec.separator, codec.end], codec.item_tokens.flat).any()
-    assert codec.separator != codec.end
-    assert len({codec.item_tokens[item].tobytes() for item in range(len(TITLES))}) == len(TITLES)
+def test_marks_are_in_no_item_and_none_begins_another(codec: Codec) -> None:
+    assert (codec.separator is None) == (codec.kind == "semantic_id")
+    marks = {codec.separator, codec.end}
+    assert len(marks) == 2
+    assert not marks & set(codec.item_tokens.flat.tolist())
+    assert len(build_trie(codec.item_blocks)) == len(TITLES)
 
 
 def test_a_saved_codec_is_the_same(codec: Codec, tmp_path: Path) -> None:
@@ -148,6 +155,19 @@ def test_text_that_is_tokenized_otherwise_still_names_its_title() -> None:
     assert codec.parse(Ragged.of([tokens]), 5).tolist() == [[5, MISS, MISS, 1, MISS]]
 
 
+def test_a_token_that_continues_no_code_ends_its_position() -> None:
+    codec = made_codec([(1, 2), (1, 3, 4), (5,)], None, end=9)
+    written = [[1, 2, 5, 1, 3, 4], [1, 7, 5, 8, 1, 2], [1, 1, 2], [2, 1, 3, 9, 5], [5, 1, 3]]
+    read = codec.parse(Ragged.of(written), 4)
+    assert read.tolist() == [
+        [0, 2, 1, MISS],
+        [MISS, 2, MISS, 0],
+        [MISS, MISS, MISS, MISS],  # 1 1 is no beginning, nor is 2
+        [MISS, MISS, MISS, MISS],  # what the end cuts off is no item
+        [2, MISS, MISS, MISS],
+    ]
+
+
 def test_an_item_cut_off_is_no_item() -> None:
     codec = build_codec(_catalog(), CodecSettings(), None, seed=0)
     cut = [*codec.item_tokens[5], codec.separator, *codec.item_tokens[1]]
@@ -185,3 +205,11 @@ def test_a_folder_without_tokenizer_says_so(tmp_path: Path) -> None:
         build_codec(_catalog(), CodecSettings(), tmp_path / "none", seed=0)
     with pytest.raises(UserError, match="no tokenizer could be read"):
         build_codec(_catalog(), CodecSettings(), tmp_path, seed=0)
+
+
+def test_the_trie_of_an_earlier_version_is_made_anew(codec: Codec, tmp_path: Path) -> None:
+    """It held the items without their separators, and its file did not say so."""
+    write_trie(codec, tmp_path / "trie")
+    (tmp_path / "trie" / "trie.json").write_text(json.dumps({"codec": codec.fingerprint()}))
+    np.save(tmp_path / "trie" / "token.npy", np.zeros(1, np.int32))
+    np.testing.assert_array_equal(load_trie(codec, tmp_path / "trie").token, build_trie(codec.item_blocks).token)

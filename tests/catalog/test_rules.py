@@ -21,7 +21,7 @@ from blade_dist.errors import UserError
 from blade_dist.evaluation.baselines import popularity_lists
 from blade_dist.rollouts.request import RolloutRequest, to_rollouts
 from blade_dist.settings import ListSettings
-from tests.helpers.catalogs import made_prompts
+from tests.helpers.catalogs import coded, made_codec, made_prompts
 
 SEPARATOR, END = 90, 91
 NAMES = ["A", "B", "C"]
@@ -31,9 +31,15 @@ class Case:
     """A small catalog, rules and histories, and the rules word for word."""
 
     def __init__(
-        self, items: list[tuple[int, ...]], groups: list[set[str]], lists: ListSettings, known: list[set[int]]
+        self,
+        items: list[tuple[int, ...]],
+        separator: int | None,
+        groups: list[set[str]],
+        lists: ListSettings,
+        known: list[set[int]],
     ):
         self.items, self.groups, self.lists, self.known = items, groups, lists, known
+        self.codec = made_codec(items, separator, END)
         self.catalog = catalog_of(groups)
         self.rules = make_rules(lists, self.catalog)
 
@@ -43,9 +49,9 @@ class Case:
 
     @property
     def legality(self) -> Legality:
-        trie = build_trie(Ragged.of([list(item) for item in self.items]))
+        trie = build_trie(self.codec.item_blocks)
         ranked = None if self.rules is None else self.rules.ranked(trie)
-        return Legality(trie, self.lists.k, SEPARATOR, END, ranked)
+        return Legality(trie, self.lists.k, END, ranked)
 
     def limit(self, group: str) -> int:
         return self.lists.at_most.get(group, self.lists.at_most.get("*", 99))
@@ -63,16 +69,16 @@ class Case:
         free = [item for i, item in enumerate(self.items) if self.fits(i, row, done)]
         if not free and self.rules is not None:
             return {END}
-        going_on = [item for item in free if list(item[: len(current)]) == current]
-        return {SEPARATOR if len(item) == len(current) else item[len(current)] for item in going_on}
+        return {item[len(current)] for item in free if item[: len(current)] == current}
 
-    def split(self, written: list[int]) -> tuple[list[int], list[int]]:
+    def split(self, written: list[int]) -> tuple[list[int], tuple[int, ...]]:
         done: list[int] = []
-        current: list[int] = []
+        current: tuple[int, ...] = ()
         for token in written:
-            if token == SEPARATOR:
-                done.append(self.items.index(tuple(current)))
-            current = [] if token == SEPARATOR else [*current, token]
+            current = (*current, token)
+            if current in self.items:
+                done.append(self.items.index(current))
+                current = ()
         return done, current
 
 
@@ -86,7 +92,9 @@ def catalog_of(groups: list[set[str]]) -> Catalog:
 def cases(draw: st.DrawFn) -> Case:
     """Short sequences over few tokens, items in no, one or several groups, and rules of every kind."""
     sequence = st.lists(st.integers(0, 3), min_size=1, max_size=4).map(tuple)
-    items = draw(st.lists(sequence, min_size=1, max_size=25, unique=True))
+    sequences = draw(st.lists(sequence, min_size=1, max_size=25, unique=True))
+    separator = draw(st.sampled_from([None, SEPARATOR]))
+    items = coded(sequences, separator)
     groups = draw(st.lists(st.sets(st.sampled_from(NAMES)), min_size=len(items), max_size=len(items)))
     present = sorted(set().union(*groups))
     named = st.sampled_from([f"i{n}" for n in range(len(items))] + [f"group:{name}" for name in present])
@@ -97,7 +105,7 @@ def cases(draw: st.DrawFn) -> Case:
         at_most=draw(st.dictionaries(limited, st.integers(0, 2), max_size=3 if present else 0)),
     )
     known = draw(st.lists(st.sets(st.integers(0, len(items) - 1), max_size=3), min_size=3, max_size=3))
-    return Case(items, groups, lists, known)
+    return Case(items, separator, groups, lists, known)
 
 
 def tokens_of(sets: LegalSets, trie: Trie, row: int) -> set[int]:
@@ -105,7 +113,7 @@ def tokens_of(sets: LegalSets, trie: Trie, row: int) -> set[int]:
         return {int(sets.only[row])}
     assert len(set(sets.gone[row])) == len(sets.gone[row])
     edges = np.setdiff1d(trie.edges_of(sets.node[[row]])[0], sets.gone[row])
-    return {int(token) for token in trie.edge_token(edges)} | ({SEPARATOR} if sets.ends[row] else set())
+    return {int(token) for token in trie.edge_token(edges)}
 
 
 def write(case: Case, data: Any) -> tuple[list[list[int]], list[list[set[int]]]]:
@@ -161,13 +169,16 @@ def test_engines_leave_out_only_what_is_no_decision(case: Case, data: st.DataObj
             written[row].append(data.draw(st.sampled_from(sorted(legal))))
             writers.write(np.array([row]), np.array(written[row][-1:]))
     whole = [row for row in range(3) if END in written[row]]
+    for row in whole:  # the longest lists stop by length, before their end
+        if len(case.split(written[row][:-1])[0]) == case.lists.k and data.draw(st.booleans()):
+            written[row].pop()
     known = case.histories.take(np.array(whole, dtype=np.int64))
     given_tokens = [written[row] for row in whole]
     request = RolloutRequest(np.array(whole), known, known, np.array(whole), 1, 1.0)
     if not whole:
         return
     logprobs = [[-1.0] * len(tokens) for tokens in given_tokens]
-    rollouts = to_rollouts(request, given_tokens, logprobs, (0, 0), Codec(case), case.lists, legality, case.rules, 0.0)
+    rollouts = to_rollouts(request, given_tokens, logprobs, (0, 0), case.codec, case.lists, legality, case.rules, 0.0)
     np.testing.assert_array_equal(rollouts.invalid[:, 0], (rollouts.items[:, 0] == MISS).sum(axis=1))
     assert not rollouts.duplicate.any()
     sets = legality.sets(rollouts.tokens, known)
@@ -185,19 +196,6 @@ def fits_on(writers: Any, row: int) -> bool:
     except ValueError:
         return False
     return True
-
-
-class Codec:
-    """The part of a codec that completes lists."""
-
-    end = END
-
-    def __init__(self, case: Case) -> None:
-        self._items = case.items
-
-    def encode_lists(self, lists: Ragged) -> Ragged:
-        rows = [[t for item in lists[row] for t in (*self._items[item], SEPARATOR)] for row in range(len(lists))]
-        return Ragged.of([[*row, END] for row in rows])
 
 
 @settings(deadline=None)

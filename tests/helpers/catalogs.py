@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 from hypothesis import strategies as st
 
 from blade_dist.batches import MISS, Prompts, Ragged
 from blade_dist.catalog.catalog import Catalog
+from blade_dist.catalog.codec import Codec
 from blade_dist.data.split import Views
 from blade_dist.rewards.lists import Lists
 
@@ -25,6 +28,20 @@ def make_catalog() -> Catalog:
         popularity=np.arange(ITEMS, 0, -1) ** 2,
         embeddings=rng.normal(size=(ITEMS, 4)).astype(np.float32),
     )
+
+
+def made_codec(items: list[tuple[int, ...]], separator: int | None, end: int) -> Codec:
+    """A codec without a tokenizer, of what :func:`coded` gave."""
+    nothing = np.zeros(0, np.int32)
+    rows = Ragged.of([list(item if separator is None else item[:-1]) for item in items])
+    return Codec("semantic_id", Path(), rows, separator, end, end, nothing, nothing)
+
+
+def coded(sequences: list[tuple[int, ...]], separator: int | None) -> list[tuple[int, ...]]:
+    """The sequences as a codec writes items: with the separator, or those that begin no other one."""
+    if separator is not None:
+        return [(*row, separator) for row in sequences]
+    return [row for row in sequences if not any(row == other[: len(row)] != other for other in sequences)]
 
 
 @st.composite

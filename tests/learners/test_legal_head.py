@@ -17,6 +17,7 @@ from blade_dist.learners import legal_head
 from blade_dist.learners.packing import PromptLists, collate, legal_tokens, microbatches
 from blade_dist.learners.policy import Policy, sequence_logprobs, why_not_packed
 from blade_dist.rollouts.constrain import LegalMask
+from tests.helpers.catalogs import coded
 
 SCALED = {"embedding_multiplier": 5.0, "attention_multiplier": 0.25, "logits_scaling": 2.0}
 SEPARATOR, END, VOCAB = 60, 61, 64
@@ -24,14 +25,15 @@ TEMPERATURE = 0.7
 
 
 def random_legality(rng: np.random.Generator, items: int, k: int) -> Legality:
-    """A catalog with common beginnings and items that begin others."""
+    """A catalog with common beginnings: items that begin others, and a separator, or codes that are prefix-free."""
     rows = {tuple(rng.integers(0, 40, rng.integers(1, 4)).tolist()) for _ in range(items)}
     rows |= {row[:1] for row in list(rows)[: items // 4]}
-    return Legality(build_trie(Ragged.of(sorted(rows))), k, SEPARATOR, END)
+    written = coded(sorted(rows), SEPARATOR if rng.random() < 0.5 else None)
+    return Legality(build_trie(Ragged.of(written)), k, END)
 
 
 def random_lists(rng: np.random.Generator, legality: Legality, histories: Ragged) -> Ragged:
-    """Legal lists, drawn by the rule."""
+    """Legal lists, drawn by the rule; some with the end after them."""
     writers = legality.writers(len(histories))
     writers.start(np.arange(len(histories)), histories)
     mask = LegalMask(legality, "cpu")

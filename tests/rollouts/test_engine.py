@@ -60,14 +60,18 @@ def test_every_list_is_legal_and_its_logprobs_are_the_learners(setup: Setup) -> 
     check_legal(setup, request, rollouts)
     np.testing.assert_allclose(rollouts.logprobs, setup.learner_logprobs(request, rollouts), atol=1e-4)
     assert (rollouts.logprobs[~rollouts.decision] == 0).all()
-    assert 0 < rollouts.decision.mean() < 1
+    if setup.data.codec.separator is None:  # a token for each item: no other is written, and every one is chosen
+        assert (rollouts.tokens.lengths == setup.config.lists.k).all()
+        assert rollouts.decision.all()
+    else:
+        assert 0 < rollouts.decision.mean() < 1
     assert len(np.unique(rollouts.items.reshape(-1))) > len(setup.data.catalog) / 2
 
 
 def test_lists_may_be_cut_off(setup: Setup) -> None:
-    request = replace(setup.request(prompts=5, group=2, temperature=1.0), max_tokens=4)
+    request = replace(setup.request(prompts=5, group=2, temperature=1.0), max_tokens=2)
     rollouts = setup.pool.generate(request)
-    assert (rollouts.tokens.lengths == 4).all()
+    assert (rollouts.tokens.lengths == 2).all()
     np.testing.assert_allclose(rollouts.logprobs, setup.learner_logprobs(request, rollouts), atol=1e-4)
 
 
@@ -94,14 +98,14 @@ def greedy_by_hand(setup: Setup, request: RolloutRequest) -> list[list[int]]:
         slot = np.array([0])
         writers.start(slot, request.excluded.take(np.array([row])))
         tokens: list[int] = []
-        while setup.data.codec.end not in tokens:
+        while writers.count(slot)[0] < setup.config.lists.k:
             ids = torch.tensor([[*request.tokens[row].tolist(), *tokens]])
             with torch.no_grad():
                 logits = network(input_ids=ids).logits[0, -1]
             allowed = mask.allowed(writers.legal(slot), len(logits))[0]
             tokens.append(int(logits.masked_fill(~allowed, -torch.inf).argmax()))
             writers.write(slot, np.array(tokens[-1:]))
-        written.append(tokens)
+        written.append(tokens if setup.data.codec.separator is None else [*tokens, setup.data.codec.end])
     return written
 
 
@@ -142,6 +146,8 @@ pickle.dump((len(times), rollouts), open(out, "wb"))
 
 
 def test_preempted_lists_go_on_where_they_were(setup: Setup, tmp_path: Path) -> None:
+    if setup.data.codec.separator is None:
+        pytest.skip("lists of three tokens never need another block of the cache")
     request = setup.request(prompts=12, group=4, temperature=1.0)
     spec = EngineSpec.of(setup.config, setup.model, RunPaths(setup.config.run.dir), 64)
     given = (spec, engine_environment(setup.config, gpu=False), request, str(tmp_path / "out"))

@@ -92,7 +92,7 @@ class Prompts:
     history: Ragged
     """int32 item indices, oldest first."""
     targets: Ragged
-    """int32 item indices, held out, next first."""
+    """int32 item indices, held out, next first: as many as there are, at least one, none twice in a row."""
     seen: Ragged
     """int32 item indices, none twice: all that the user had before the targets, the history (what the prompt shows) at
     the end."""

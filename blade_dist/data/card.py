@@ -13,6 +13,7 @@ from blade_dist.catalog.catalog import Catalog
 from blade_dist.catalog.codec import Codec
 from blade_dist.data.partition import ReadCounts
 from blade_dist.data.sequences import SequenceStore
+from blade_dist.data.split import leave_last, windows
 from blade_dist.settings import Config, DataSettings
 from blade_dist.store.files import write_text
 
@@ -74,17 +75,28 @@ def filter_losses(data: DataSettings, read: ReadCounts, counts: NDArray[np.int64
     )
 
 
+def _serving(data: DataSettings) -> tuple[int, int]:
+    """Items of the shortest user with a prompt in all three splits of ``leave_last``; items from which on all have."""
+    lengths = np.arange(data.min_history + (data.test_windows + 2) * data.targets + 3)
+    split = leave_last(lengths, data.targets, data.min_history, data.test_windows)
+    trained = windows(split.train_end, data.targets, data.min_history, latest=1)
+    serves = np.all([np.isin(lengths, part.user) for part in (trained, split.validation, split.test)], axis=0)
+    return int(serves.argmax()), int(np.flatnonzero(~serves)[-1]) + 1
+
+
 def why_empty(data: DataSettings, store: SequenceStore) -> str:
     """Why no prompt could be cut from the sequences that are left, for a message."""
     lengths = np.concatenate([store.load(partition).items.lengths for partition in range(len(store))])
     longest = f"the longest of the {len(lengths)} users left has {lengths.max()} items"
     if data.split == "leave_last":
+        shortest, always = _serving(data)
+        enough = f"{shortest} items or more" if shortest == always else f"{shortest} items, or with {always} or more"
         return (
-            f"{longest}, and to serve all three splits a user needs data.min_history + 3 x data.targets = "
-            f"{data.min_history + 3 * data.targets}"
+            f"{longest}; with data.min_history {data.min_history} and data.targets {data.targets} a user serves all "
+            f"three splits with {enough}"
         )
     return (
-        f"{longest}; a training prompt needs data.min_history + data.targets = {data.min_history + data.targets} of "
+        f"{longest}; a training prompt needs data.min_history + 1 = {data.min_history + 1} of "
         f"them before the first point in time, and the periods after it are data.validation_fraction "
         f"({data.validation_fraction}) and data.test_fraction ({data.test_fraction}) of the log"
     )

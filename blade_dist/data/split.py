@@ -45,29 +45,37 @@ def leave_last(lengths: NDArray[np.int64], targets: int, min_history: int, held_
     """Each user's last ``held_out * targets`` items are test, in windows of ``targets``; those before are validation.
 
     A window's history is all that comes before it, earlier windows' items too, as it is at serving time; a window is
-    nobody's training. A user who is too short for so many windows has fewer; one too short for a test and a
-    validation window has a test window only, and one too short for that trains only.
+    nobody's training. At least ``max(min_history, 2)`` items stay to train on, so that every user has a next item to
+    learn from. A user who is too short for so many windows has fewer; one too short for a validation window beside the
+    test window has no validation; one too short for a whole test window has windows of a third of what is above those
+    that stay, at least one item; and one too short for that trains only. With ``targets`` 1 and ``min_history`` 1 this
+    is leave-one-out: the last item is test, the one before it validation.
 
-    Ten items 0 to 9 with ``targets`` 2 and ``min_history`` 1::
+    Items from 0 on, ``min_history`` 1::
 
-        held_out 1   training 0 to 5   validation 6 7   test 8 9
-        held_out 2   training 0 to 3   validation 4 5   test 6 7 and 8 9
+        10 items, targets 2, held_out 1   training 0 to 5   validation 6 7   test 8 9
+        10 items, targets 2, held_out 2   training 0 to 3   validation 4 5   test 6 7 and 8 9
+         8 items, targets 5, held_out 1   training 0 1 2                     test 3 to 7
+         6 items, targets 5, held_out 1   training 0 to 3   validation 4     test 5
+         3 items, targets 5, held_out 1   training 0 1                       test 2
 
     Args:
         lengths: int64 ``[U]`` items of each user.
-        targets: items that a prompt holds out.
+        targets: items that a prompt holds out, at most.
         min_history: least length of a history.
         held_out: test windows per user, at most.
     """
-    # As many as fit behind the shortest history, less one for validation.
-    windows = np.clip((lengths - min_history) // targets - 1, 1, held_out)
-    test_at = lengths - windows * targets
-    tested = test_at >= min_history
-    validation_at = test_at - targets
-    validated = validation_at >= min_history
+    spare = lengths - max(min_history, 2)
+    size = np.where(spare >= targets, targets, np.maximum(1, spare // 3))
+    # As many as fit into what is spare, less one for validation.
+    windows = np.clip(spare // size - 1, 1, held_out)
+    test_at = lengths - windows * size
+    tested = spare >= windows * size
+    validation_at = test_at - size
+    validated = spare >= (windows + 1) * size
     train_end = np.where(validated, validation_at, np.where(tested, test_at, lengths))
-    first = _one_each(tested, test_at, targets)
-    return Split(train_end, _one_each(validated, validation_at, targets), _follow(first, windows[tested], targets))
+    first = _one_each(tested, test_at, size)
+    return Split(train_end, _one_each(validated, validation_at, size), _follow(first, windows[tested]))
 
 
 def global_time(items: Ragged, times: NDArray[np.int64], t1: int, t2: int, targets: int, min_history: int) -> Split:
@@ -98,20 +106,21 @@ def windows(train_end: NDArray[np.int64], targets: int, min_history: int, latest
     """Training prompts: every position whose history and ``targets`` items lie in the training part.
 
     A training part of 5 items, ``targets`` 2, ``min_history`` 1: targets begin at 1, 2 and 3; with ``latest`` 2, at 2
-    and 3.
+    and 3. A part that is too short for one such prompt gives one at ``min_history``, with what follows: of 3 items
+    with ``targets`` 5, the items 1 and 2 follow item 0.
 
     Args:
         train_end: ``[U]`` length of each user's training part.
-        targets: items after the history, all of them there.
+        targets: items after the history, at most.
         min_history: least length of a history.
         latest: prompts per user, the latest ones; 0 is all.
     """
-    there = np.clip(train_end - targets - min_history + 1, 0, None)
+    size = np.minimum(targets, train_end - min_history)  # below 1: nothing follows a history
+    there = np.where(size > 0, train_end - size - min_history + 1, 0)
     count = there if latest == 0 else np.minimum(there, latest)
     user = np.repeat(np.arange(len(train_end)), count)
-    rank = ranges(0, count)
-    at = (train_end - targets - count + 1)[user] + rank
-    return Positions(user, at, np.full(len(user), targets, dtype=np.int64))
+    at = (train_end - size - count + 1)[user] + ranges(0, count)
+    return Positions(user, at, size[user])
 
 
 @dataclass(frozen=True, eq=False)
@@ -150,16 +159,15 @@ def slices(flat: NDArray, starts: NDArray[np.int64], lengths: NDArray[np.int64])
     return Ragged(flat[ranges(starts, lengths)], offsets_of(lengths))
 
 
-def _one_each(chosen: NDArray[np.bool_], at: NDArray[np.int64], count: NDArray[np.int64] | int) -> Positions:
+def _one_each(chosen: NDArray[np.bool_], at: NDArray[np.int64], count: NDArray[np.int64]) -> Positions:
     user = np.flatnonzero(chosen)
-    return Positions(user, at[user], np.broadcast_to(count, chosen.shape)[user].astype(np.int64))
+    return Positions(user, at[user], count[user])
 
 
-def _follow(first: Positions, windows: NDArray[np.int64], targets: int) -> Positions:
+def _follow(first: Positions, windows: NDArray[np.int64]) -> Positions:
     """Each prompt, and the windows that follow it without a gap."""
-    user = np.repeat(first.user, windows)
-    number = ranges(0, windows)
-    return Positions(user, np.repeat(first.at, windows) + number * targets, np.repeat(first.count, windows))
+    user, at, count = (np.repeat(part, windows) for part in (first.user, first.at, first.count))
+    return Positions(user, at + ranges(0, windows) * count, count)
 
 
 def _before(items: Ragged, times: NDArray[np.int64], limit: int) -> NDArray[np.int64]:

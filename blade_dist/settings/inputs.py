@@ -83,10 +83,11 @@ class DataSettings(Section):
     """global_time: share of interactions after the second point. More of it narrows the report's intervals and leaves
     less to train on."""
     targets: Positive = 5
-    """Held-out items per prompt, which are what counts as a hit and what fine-tuning writes; at least ``lists.k``. A
-    user needs so many beyond ``min_history`` for each split."""
+    """Held-out items per prompt at most, which are what counts as a hit; a user with a short history has fewer, at
+    least one. 1 with ``min_history: 1`` is the leave-one-out of published tables. More of them tell more of a list."""
     min_history: Positive = 3
-    """Prompts with a shorter history are not made. Lower it to serve newer users, of whom a prompt says little."""
+    """Prompts with a shorter history are not made, and so many items, at least 2, of each user stay to train on. Lower
+    it to serve newer users, of whom a prompt says little."""
     max_history: Positive = 20
     """Older items are cut from the prompt. Raise it where old interactions still tell something; prompts then take more
     memory and time, and must fit into the model's context."""

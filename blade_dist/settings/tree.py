@@ -121,11 +121,6 @@ class Config(Section):
             raise ValueError("evaluate.beam_width: beam search needs lists.constrain = catalog")
         if "{history}" not in self.codec.prompt:
             raise ValueError("codec.prompt: the text has no {history}; write it where the user's items are to stand")
-        if self.data.targets < self.lists.k:
-            raise ValueError(
-                f"data.targets: {self.data.targets} held-out items per prompt are too few for lists of lists.k = "
-                f"{self.lists.k} items; raise data.targets or lower lists.k"
-            )
         if self.data.source in ("movielens", "amazon", "table") and self.data.path is None:
             raise ValueError(
                 f"data.path: required where data.source is {self.data.source}; give the folder or file of the log"

@@ -17,7 +17,7 @@ class RunPaths:
 
     @property
     def data(self) -> Path:
-        """What the data stage wrote: card, prompts, catalog, codec, trie."""
+        """What the data stage wrote: card, prompts, sequences, catalog, codec, trie."""
         return self.root / "data"
 
     @property

@@ -38,7 +38,6 @@ def test_an_unknown_setting(program: Program) -> None:
         ("posterior.tau=1.5", "posterior.tau: write a number that is at least 0 and less than 1, or auto; got 1.5"),
         ("reward.weights={ndcg@3: .nan}", "reward.weights.ndcg@3: Input should be a finite number (got nan)"),
         ("learner.lr", "--set learner.lr: write section.key=value"),
-        ("lists.k=7", "data.targets: 3 held-out items per prompt are too few for lists of lists.k = 7"),
     ],
 )
 def test_a_wrong_value(program: Program, setting: str, message: str) -> None:
@@ -106,4 +105,4 @@ def test_a_history_longer_than_the_context(program: Program) -> None:
 
 def test_k_larger_than_the_catalog(program: Program) -> None:
     arguments = table_log(program.folder, full_log(users=30, items=24))
-    assert "lists.k" in program.fails("data", *arguments, "--set", "lists.k=31", "--set", "data.targets=31")
+    assert "lists.k" in program.fails("data", *arguments, "--set", "lists.k=31")

@@ -2,6 +2,7 @@
 
 import numpy as np
 import pyarrow as pa
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -37,6 +38,8 @@ def _check_training(sequences: UserSequences, split: Split, targets: int, least:
     for row, end in enumerate(split.train_end):
         part = sequences.items[row][:end].tolist()
         at = [p for p in range(least, len(part) + 1) if p + targets <= len(part)]
+        if not at and len(part) > least:
+            at = [least]  # with what follows
         expected += [
             (f"u{row}", part[max(0, p - most) : p], part[p : p + targets]) for p in (at[-latest:] if latest else at)
         ]
@@ -47,14 +50,15 @@ def _check_training(sequences: UserSequences, split: Split, targets: int, least:
 def test_leave_last_holds_out_the_ends(rows: list[list[int]], targets: int, least: int, latest: int, most: int) -> None:
     sequences = _sequences(rows)
     split = leave_last(sequences.items.lengths, targets, least)
-    test, validation = {}, {}
+    test, validation, floor = {}, {}, max(least, 2)
     for row in range(len(rows)):
         whole = sequences.items[row].tolist()
-        if len(whole) >= least + targets:
-            test[f"u{row}"] = (whole[:-targets][-most:], whole[-targets:])
-        if len(whole) >= least + 2 * targets:
-            held = whole[:-targets]
-            validation[f"u{row}"] = (held[:-targets][-most:], held[-targets:])
+        size = targets if len(whole) >= floor + targets else max(1, (len(whole) - floor) // 3)
+        if len(whole) >= floor + size:
+            test[f"u{row}"] = (whole[:-size][-most:], whole[-size:])
+        if len(whole) >= floor + 2 * size:
+            held = whole[:-size]
+            validation[f"u{row}"] = (held[:-size][-most:], held[-size:])
     assert {u: (h, t) for u, h, t in _prompts(sequences, split.test, most)} == test
     assert {u: (h, t) for u, h, t in _prompts(sequences, split.validation, most)} == validation
     _check_no_held_out_item_in_training(sequences, split)
@@ -64,16 +68,63 @@ def test_leave_last_holds_out_the_ends(rows: list[list[int]], targets: int, leas
 @given(ROWS, SIZE, SIZE, SIZE)
 def test_windows_of_the_test_part_follow_each_other(rows: list[list[int]], targets: int, least: int, most: int) -> None:
     """They end with the user's last item; no training or validation item is among them."""
-    sequences = _sequences(rows)
+    sequences, floor = _sequences(rows), max(least, 2)
     split = leave_last(sequences.items.lengths, targets, least, most)
-    assert split.test.count.tolist() == [targets] * len(split.test)
     for row, items in enumerate(rows):
-        length, at = len(items), split.test.at[split.test.user == row].tolist()
-        fits = [n for n in range(1, most + 1) if length - (n + 1) * targets >= least]
-        windows = max(fits, default=int(length >= least + targets))
-        assert at == [length - n * targets for n in range(windows, 0, -1)]
-    assert len(split.validation) == (sequences.items.lengths >= least + 2 * targets).sum()
+        length, own = len(items), split.test.user == row
+        size = targets if length >= floor + targets else max(1, (length - floor) // 3)
+        fits = [n for n in range(1, most + 1) if length - (n + 1) * size >= floor]
+        windows = max(fits, default=int(length >= floor + size))
+        assert split.test.at[own].tolist() == [length - n * size for n in range(windows, 0, -1)]
+        assert split.test.count[own].tolist() == [size] * windows
+        assert (row in split.validation.user) == bool(fits)
     _check_no_held_out_item_in_training(sequences, split)
+
+
+@given(ROWS, SIZE, SIZE, SIZE)
+def test_every_user_of_leave_last_teaches(rows: list[list[int]], targets: int, least: int, most: int) -> None:
+    """At least two items stay, or all where there are no more; what stays is as long as the shortest history."""
+    lengths = _sequences(rows).items.lengths
+    split = leave_last(lengths, targets, least, most)
+    assert (split.train_end >= np.minimum(lengths, max(least, 2))).all()
+
+
+def test_one_target_and_one_item_of_history_is_leave_one_out() -> None:
+    """The protocol of the published tables: train on items 1 to n - 2, validate on item n - 1, test on item n."""
+    sequences = _sequences([[0] * n for n in (7, 5, 4, 3)])  # items 0 to 6, 7 to 11, 12 to 15, 16 to 18
+    split = leave_last(sequences.items.lengths, 1, 1)
+    assert [sequences.items[row][:end].tolist() for row, end in enumerate(split.train_end)] == [
+        [0, 1, 2, 3, 4],
+        [7, 8, 9],
+        [12, 13],
+        [16, 17],  # no validation: a single item has no next one to learn from
+    ]
+    assert _prompts(sequences, split.validation, 20) == [
+        ("u0", [0, 1, 2, 3, 4], [5]),
+        ("u1", [7, 8, 9], [10]),
+        ("u2", [12, 13], [14]),
+    ]
+    assert _prompts(sequences, split.test, 20) == [
+        ("u0", [0, 1, 2, 3, 4, 5], [6]),
+        ("u1", [7, 8, 9, 10], [11]),
+        ("u2", [12, 13, 14], [15]),
+        ("u3", [16, 17], [18]),
+    ]
+    assert _prompts(sequences, windows(split.train_end[1:], 1, 1, 0), 20)[:2] == [
+        ("u0", [0], [1]),
+        ("u0", [0, 1], [2]),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("length", "expected"),
+    [(10, (6, [6, 7], [8, 9])), (8, (4, [4, 5], [6, 7])), (5, (3, [], [3, 4])), (3, (2, [], [2])), (2, (2, [], []))],
+)
+def test_short_users_hold_out_less(length: int, expected: tuple[int, list[int], list[int]]) -> None:
+    split = leave_last(np.array([length]), 2, 1)
+    held = [[at + n for at, count in zip(p.at, p.count, strict=True) for n in range(count)]
+            for p in (split.validation, split.test)]  # fmt: skip
+    assert (split.train_end.item(), *held) == expected
 
 
 @given(ROWS, SIZE, SIZE, st.integers(0, 4), SIZE, st.integers(0, 20), st.integers(0, 20))

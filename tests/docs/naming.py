@@ -40,8 +40,7 @@ def check_setting(text: str) -> None:
 
 
 NEEDED = {
-    "lists.k": ["data.targets=10"],
-    "rollout.k": ["lists.k=10", "data.targets=10"],
+    "rollout.k": ["lists.k=10"],
 }
 """What a value that a page names can't do without."""
 

@@ -51,7 +51,7 @@ def batches(draw: st.DrawFn, misses: bool = True) -> Lists:
     items = np.stack([rng.permutation(ITEMS)[:k] for _ in range(n)]).astype(np.int32)
     if misses:
         items[rng.random(items.shape) < 0.3] = MISS
-    targets = Ragged.of([rng.permutation(ITEMS)[: rng.integers(1, 5)] for _ in range(n)])
+    targets = Ragged.of([rng.permutation(ITEMS)[: rng.integers(1, ITEMS + 1)] for _ in range(n)])
     history = Ragged.of([rng.permutation(ITEMS)[: rng.integers(1, 7)] for _ in range(n)])
     return Lists(items, targets, history, make_catalog())
 

@@ -109,7 +109,6 @@ def test_a_small_tau_may_be_written_as_people_do() -> None:
             "reward={at_least: {ndcg@5: 0.5}, at_most: {ndcg@5: 0.3}}",
             "reward.at_least.ndcg@5: the floor 0.5 is above the ceiling reward.at_most.ndcg@5 = 0.3",
         ),
-        ("data.targets=2", "data.targets: 2 held-out items per prompt are too few for lists of lists.k = 5"),
         ("rollout.k=6", "rollout.k: 6 items in training, and lists.k = 5; at most that many"),
         ("rollout.k=3", "rollout.k: the reward's ndcg@5 looks at more than 3 items; give it at least 5"),
         ("data.source=movielens", "data.path: required where data.source is movielens"),

@@ -61,6 +61,17 @@ class Ragged:
         lengths = self.lengths[rows]
         return Ragged(self.flat[ranges(self.offsets[rows], lengths)], offsets_of(lengths))
 
+    def distinct(self) -> Ragged:
+        """Each row without repeats, the first of equal values stays; itself where there are none. Values: from 0 on."""
+        # One number for each (row, value); np.unique gives the place of its first occurrence.
+        row = np.repeat(np.arange(len(self)), self.lengths)
+        first = np.unique(row * (int(self.flat.max(initial=0)) + 1) + self.flat, return_index=True)[1]
+        if len(first) == len(self.flat):
+            return self
+        kept = np.zeros(len(self.flat), dtype=bool)
+        kept[first] = True
+        return Ragged(self.flat[kept], offsets_of(kept)[self.offsets])
+
     @classmethod
     def of(cls, rows: Sequence[Sequence[int] | NDArray], dtype: np.dtype | type = np.int32) -> Ragged:
         """Built from Python or numpy rows."""
@@ -90,12 +101,12 @@ class Prompts:
     user: NDArray
     """``[B]`` user id as in the log (object array of str); a user's windows share it."""
     history: Ragged
-    """int32 item indices, oldest first."""
+    """int32 item indices, oldest first; with ``data.repeats: all`` an item may stand there twice."""
     targets: Ragged
     """int32 item indices, held out, next first: as many as there are, at least one, none twice in a row."""
     seen: Ragged
-    """int32 item indices, none twice: all that the user had before the targets, the history (what the prompt shows) at
-    the end."""
+    """int32 item indices, none twice in a row: all that the user had before the targets, the history (what the prompt
+    shows) among it; in the order in which the user first had them."""
 
     def __len__(self) -> int:
         return len(self.index)
@@ -106,9 +117,9 @@ class Prompts:
         return Prompts(self.index[rows], self.user[rows], *ragged)
 
     def excluded(self, exclude_history: ExcludeHistory) -> Ragged:
-        """int32 item indices that a list may not hold: all that was seen, what the prompt shows, or none."""
+        """int32 item indices that a list may not hold, none twice in a row: what was seen, what is shown, or none."""
         if exclude_history == "shown":
-            return self.history
+            return self.history.distinct()
         return self.seen if exclude_history else Ragged(np.zeros(0, np.int32), np.zeros(len(self) + 1, np.int64))
 
 

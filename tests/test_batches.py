@@ -29,6 +29,12 @@ def test_ragged_takes_and_joins_rows(rows: list[list[int]], data: st.DataObject)
     assert [row.tolist() for row in joined] == rows + rows
 
 
+@given(ROWS)
+def test_distinct_keeps_the_first_of_equals(rows: list[list[int]]) -> None:
+    ragged = Ragged.of(rows)
+    assert [row.tolist() for row in ragged.distinct()] == [list(dict.fromkeys(row)) for row in rows]
+
+
 @given(st.lists(st.tuples(st.integers(0, 9), st.integers(0, 4)), max_size=6))
 def test_ranges_stand_row_after_row(rows: list[tuple[int, int]]) -> None:
     starts, lengths = (np.array([row[i] for row in rows], dtype=np.int64) for i in (0, 1))

@@ -9,7 +9,7 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from blade_dist.batches import Ragged, ranges
+from blade_dist.batches import ExcludeHistory, Ragged, ranges
 from blade_dist.data.partition import quantiles
 from blade_dist.data.sequences import SequenceStore, UserSequences
 from blade_dist.data.split import Positions, Split, Views, cut, global_time, leave_last, slices, windows
@@ -26,12 +26,19 @@ class Assembler:
 
     Args:
         settings: the ``data`` section.
+        exclude_history: ``lists.exclude_history``: what no list may hold is no target.
         store: the filtered sequences; not empty.
         counts: int64, interactions with each row of the items table; the catalog is the rows above 0.
     """
 
-    def __init__(self, settings: DataSettings, store: SequenceStore, counts: NDArray[np.int64]) -> None:
-        self._settings, self._store = settings, store
+    def __init__(
+        self,
+        settings: DataSettings,
+        exclude_history: ExcludeHistory,
+        store: SequenceStore,
+        counts: NDArray[np.int64],
+    ) -> None:
+        self._settings, self._exclude_history, self._store = settings, exclude_history, store
         self.kept_items: NDArray[np.int64] = np.flatnonzero(counts)
         """``[I]`` rows of the items table that make the catalog."""
         self._index = np.full(len(counts), -1, dtype=np.int32)
@@ -64,7 +71,7 @@ class Assembler:
             positions = self._positions(split, name)
             for start in range(0, len(positions), _BATCH):
                 part = positions.part(start, start + _BATCH)
-                users, history, targets, seen = cut(sequences, part, self._settings.max_history)
+                users, history, targets, seen = cut(sequences, part, self._settings.max_history, self._exclude_history)
                 yield (
                     users,
                     Ragged(self._index[history.flat], history.offsets),

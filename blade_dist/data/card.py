@@ -26,7 +26,9 @@ WITHOUT_GROUP = "items_without_group.txt"
 
 def settings_of(config: Config) -> dict[str, Any]:
     """The settings that the data depend on; equal ones make equal data."""
-    return {
+    # Without repeats no held-out item was seen before, and what lists may hold changes nothing.
+    lists = {"lists.exclude_history": config.lists.exclude_history} if config.data.repeats == "all" else {}
+    return lists | {
         "data": config.data.model_dump(mode="json"),
         "codec": config.codec.model_dump(mode="json"),
         "model.path": None if config.model.path is None else str(config.model.path),
@@ -70,7 +72,7 @@ def filter_losses(data: DataSettings, read: ReadCounts, counts: NDArray[np.int64
     """Which filter removed how many interactions, for a message."""
     return (
         f"of {read.read} interactions, data.min_rating ({data.min_rating}) removed {read.low_rating}, items without "
-        f"a title {read.without_title}, repeats of a (user, item) pair {read.repeated}, data.k_core ({data.k_core}) "
+        f"a title {read.without_title}, data.repeats ({data.repeats}) {read.repeated}, data.k_core ({data.k_core}) "
         f"{read.kept - int(counts.sum())}"
     )
 

@@ -15,7 +15,7 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from blade_dist.data.rawlog import RawLog
-from blade_dist.data.sequences import SequenceStore, build_sequences
+from blade_dist.data.sequences import Repeats, SequenceStore, build_sequences
 from blade_dist.errors import UserError
 
 _SCHEMA = pa.schema([("user", pa.string()), ("item", pa.int32()), ("time", pa.int64())])
@@ -34,19 +34,20 @@ class ReadCounts:
     items_without_title: int = 0
     """Items of these."""
     repeated: int = 0
-    """Of the rest, repeats of a (user, item) pair."""
+    """Of the rest, repeats of a (user, item) pair that ``data.repeats`` drops."""
     kept: int = 0
     """The rest."""
 
 
 def read_sequences(
-    log: RawLog, min_rating: float | None, partition_rows: int, folder: Path
+    log: RawLog, min_rating: float | None, repeats: Repeats, partition_rows: int, folder: Path
 ) -> tuple[SequenceStore, ReadCounts]:
     """Reads the log once, drops what can't be used, and sorts every user's items by time.
 
     Args:
         log: the raw log; ``log.items`` holds each item once, with a title.
         min_rating: lower ratings are dropped.
+        repeats: which interactions of a user with the same item stay.
         partition_rows: rows that may be in memory at once.
         folder: where the partitions are written.
 
@@ -66,7 +67,7 @@ def read_sequences(
     paths = [spilled] if partitions == 1 else _by_user(spilled, partitions)
     store = SequenceStore(folder, partitions)
     for partition, path in enumerate(paths):
-        sequences, repeated = build_sequences(pq.read_table(path))
+        sequences, repeated = build_sequences(pq.read_table(path), repeats)
         path.unlink()
         counts.repeated += repeated
         store.save(partition, sequences)

@@ -110,7 +110,7 @@ def _prepare(config: Config, folder: Path) -> dict[str, Any]:
     parts.mkdir()
     filtered = _filter(config, folder, parts)
     check_items(config, int((filtered.counts > 0).sum()))
-    assembler = Assembler(config.data, filtered.store, filtered.counts)
+    assembler = Assembler(config.data, config.lists.exclude_history, filtered.store, filtered.counts)
     catalog = build_catalog(filtered.items.take(pa.array(assembler.kept_items)), assembler.popularity())
     catalog.save(folder / "catalog")
     write_items_without_group(catalog, folder)
@@ -147,7 +147,9 @@ def _filter(config: Config, folder: Path, parts: Path) -> _Filtered:
     with quiet_ray_data():
         log = FORMATS[data.source](data, config.run.seed, folder)
         items, repeated = usable_items(log.items)
-        store, read = read_sequences(replace(log, items=items), data.min_rating, data.partition_rows, parts)
+        store, read = read_sequences(
+            replace(log, items=items), data.min_rating, data.repeats, data.partition_rows, parts
+        )
     filtered = _Filtered(items, repeated, store, read, k_core(store, data.k_core, len(items)))
     if not filtered.counts.any():
         raise UserError(f"no interaction is left: {_losses(config, filtered)}")

@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from blade_dist.batches import Ragged, offsets_of
+from blade_dist.batches import Ragged, offsets_of, ranges
 from blade_dist.store.arrow import arrow_to_ragged, ragged_to_arrow, read_table, write_table
+
+Repeats = Literal["first", "last", "all"]
+"""``data.repeats``."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -20,12 +25,37 @@ class UserSequences:
     users: pa.Array
     """``[U]`` string: user ids."""
     items: Ragged
-    """``U`` rows, int32: rows of the items table, oldest first, none twice."""
+    """``U`` rows, int32: rows of the items table, oldest first; an item stands twice in a row with ``repeats: all``."""
     times: NDArray[np.int64]
     """Time of each of ``items.flat``; never falls within a user."""
 
     def __len__(self) -> int:
         return len(self.users)
+
+    @cached_property
+    def previous(self) -> NDArray[np.int64]:
+        """For each of ``items.flat``: the place, from 0 within the user, where the user had the item last; -1: nowhere.
+
+        ``a b a a`` gives ``-1 -1 0 2``.
+        """
+        lengths = self.items.lengths
+        row = np.repeat(np.arange(len(self)), lengths)
+        pair = row * (int(self.items.flat.max(initial=0)) + 1) + self.items.flat
+        order = np.argsort(pair, kind="stable")  # equal pairs stand together, oldest first
+        again = np.flatnonzero(pair[order[1:]] == pair[order[:-1]])
+        previous = np.full(len(pair), -1, dtype=np.int64)
+        previous[order[again + 1]] = ranges(0, lengths)[order[again]]
+        return previous
+
+    @cached_property
+    def new_items(self) -> NDArray[np.int32]:
+        """``items.flat`` without what the user had before: what a user has seen is a beginning of the user's part."""
+        return self.items.flat[self.previous < 0]
+
+    @cached_property
+    def new_before(self) -> NDArray[np.int64]:
+        """How many of :attr:`new_items` come before each of ``items.flat``, and of all of them."""
+        return offsets_of(self.previous < 0)
 
     def keep(self, mask: NDArray[np.bool_]) -> UserSequences:
         """Only the interactions (of ``items.flat``) where the mask holds; users left without any are dropped."""
@@ -38,25 +68,34 @@ class UserSequences:
         )
 
 
-def build_sequences(table: pa.Table) -> tuple[UserSequences, int]:
+def build_sequences(table: pa.Table, repeats: Repeats) -> tuple[UserSequences, int]:
     """Sorts interactions (``user``, ``item`` as int32, ``time``) by user and time; equal times keep their order.
 
+    Args:
+        table: the interactions.
+        repeats: which interactions of a (user, item) pair stay: the first in time, the last, or all.
+
     Returns:
-        The sequences, users in the order of their first row; how many repeats of a (user, item) pair were dropped:
-        the first in time stays.
+        The sequences, users in the order of their first row; how many interactions were dropped as repeats.
     """
     encoded = table.column("user").combine_chunks().dictionary_encode()
     users, codes = encoded.dictionary, encoded.indices.to_numpy().astype(np.int64)
     items, times = table.column("item").to_numpy(), table.column("time").to_numpy()
     order = np.lexsort((times, codes))  # by user, then by time; stable, so equal times keep the log's order
     codes, items, times = codes[order], items[order], times[order]
-    # One number for each (user, item) pair. np.unique gives the place of its first row, which is its first in time,
-    # in the order of the pairs; sorting the places restores the order of users and times.
-    width = int(items.max(initial=0)) + 1
-    first = np.sort(np.unique(codes * width + items, return_index=True)[1])
-    lengths = np.bincount(codes[first], minlength=len(users))
-    offsets = offsets_of(lengths)
-    return UserSequences(users, Ragged(items[first].astype(np.int32), offsets), times[first]), len(order) - len(first)
+    kept = _kept(codes * (int(items.max(initial=0)) + 1) + items, repeats)
+    offsets = offsets_of(np.bincount(codes[kept], minlength=len(users)))
+    return UserSequences(users, Ragged(items[kept].astype(np.int32), offsets), times[kept]), len(order) - len(kept)
+
+
+def _kept(pairs: NDArray[np.int64], repeats: Repeats) -> NDArray[np.int64]:
+    """Places that stay; ``pairs``: one number for each (user, item), in the order of users and times."""
+    if repeats == "all":
+        return np.arange(len(pairs))
+    # np.unique gives the place of a pair's first row, in the order of the pairs; sorting the places restores the order.
+    if repeats == "first":
+        return np.sort(np.unique(pairs, return_index=True)[1])
+    return np.sort(len(pairs) - 1 - np.unique(pairs[::-1], return_index=True)[1])
 
 
 class SequenceStore:

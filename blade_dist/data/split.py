@@ -8,7 +8,7 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from blade_dist.batches import Ragged, offsets_of, ranges
+from blade_dist.batches import ExcludeHistory, Ragged, offsets_of, ranges
 from blade_dist.data.sequences import UserSequences
 
 
@@ -140,18 +140,43 @@ class Views:
         return slices(self.flat, self.starts[rows], self.lengths[rows])
 
 
-def cut(sequences: UserSequences, positions: Positions, max_history: int) -> tuple[pa.Array, Ragged, Ragged, Views]:
-    """User ids, histories (the last ``max_history`` items), targets, and all items before the targets, which a user's
-    prompts share; in rows of the items table."""
-    items = sequences.items
-    start = items.offsets[positions.user]
-    length = np.minimum(positions.at, max_history)
-    history = slices(items.flat, start + positions.at - length, length)
+def cut(
+    sequences: UserSequences, positions: Positions, max_history: int, exclude_history: ExcludeHistory
+) -> tuple[pa.Array, Ragged, Ragged, Views]:
+    """Prompts in rows of the items table; those without a target left are not made.
+
+    Returns:
+        User ids; histories (the last ``max_history`` items); targets, none twice and none that ``exclude_history``
+        forbids a list to hold; all different items before the targets, which a user's prompts share.
+    """
+    asked, targets = _targets(sequences, positions, max_history, exclude_history)
+    items, user, at = sequences.items, positions.user[asked], positions.at[asked]
+    start = items.offsets[user]
+    length = np.minimum(at, max_history)
+    history = slices(items.flat, start + at - length, length)
+    begin, end = sequences.new_before[start], sequences.new_before[start + at]
     # Only the stretch that these prompts look at: a batch that is written carries all values that its views share.
-    first, last = start.min(initial=len(items.flat)), items.offsets[positions.user + 1].max(initial=0)
-    seen = Views(items.flat[first:last], start - first, positions.at)
-    users = sequences.users.take(pa.array(positions.user))
-    return users, history, slices(items.flat, start + positions.at, positions.count), seen
+    first, last = begin.min(initial=len(sequences.new_items)), end.max(initial=0)
+    seen = Views(sequences.new_items[first:last], begin - first, end - begin)
+    return sequences.users.take(pa.array(user)), history, targets, seen
+
+
+def _targets(
+    sequences: UserSequences, positions: Positions, max_history: int, exclude_history: ExcludeHistory
+) -> tuple[NDArray[np.int64], Ragged]:
+    """Which prompts have a target left, and their targets.
+
+    An item is none where the user had it since a certain place: since the first one (``exclude_history: true``), since
+    what is shown begins, or (false) among the targets before it. Of ``a b c | a b`` with one item shown, the targets
+    are none, ``a b`` and ``a b``; of ``a b c | d d`` always ``d``.
+    """
+    at = positions.at
+    since = {True: np.zeros_like(at), "shown": np.maximum(at - max_history, 0), False: at}[exclude_history]
+    place = ranges(sequences.items.offsets[positions.user] + at, positions.count)
+    free = sequences.previous[place] < np.repeat(since, positions.count)
+    left = np.diff(offsets_of(free)[offsets_of(positions.count)])
+    asked = np.flatnonzero(left)
+    return asked, Ragged(sequences.items.flat[place[free]], offsets_of(left[asked]))
 
 
 def slices(flat: NDArray, starts: NDArray[np.int64], lengths: NDArray[np.int64]) -> Ragged:

@@ -67,6 +67,10 @@ class DataSettings(Section):
     min_rating: float | None = None
     """Interactions rated lower are dropped, so that they are neither history nor target. Set it where a low rating
     means dislike. None keeps all."""
+    repeats: Literal["first", "last", "all"] = "first"
+    """Which interactions of a user with the same item stay. first: the first of them; last: the last; all: each, where
+    people buy the same things again. A history then shows an item as often as it was had, and with
+    ``lists.exclude_history: false`` such an item may be held out too."""
     k_core: NonNegative = 5
     """Users and items with fewer interactions are dropped, until none is left to drop. Raise it where rare items and
     users are noise; 0 keeps all."""

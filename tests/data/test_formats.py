@@ -76,7 +76,7 @@ def _all_of_it(settings: DataSettings, folder: Path) -> ReadCounts:
     log = _read(settings, folder)
     items, _ = usable_items(log.items)
     cleaned = RawLog(log.rows, items, log.bad_row)
-    return read_sequences(cleaned, settings.min_rating, settings.partition_rows, folder)[1]
+    return read_sequences(cleaned, settings.min_rating, settings.repeats, settings.partition_rows, folder)[1]
 
 
 def test_movielens_is_read(tmp_path: Path) -> None:
@@ -126,7 +126,7 @@ def test_a_folder_of_files_keeps_their_order(tmp_path: Path) -> None:
     items = "item,title\n" + "".join(f"i{number},T{number}\n" for number in (1, 2, 3))
     settings = _table(tmp_path, "", items).model_copy(update={"path": folder})
     log = _read(settings, tmp_path)
-    store, _ = read_sequences(log, None, 10, tmp_path)
+    store, _ = read_sequences(log, None, "first", 10, tmp_path)
     assert log.items.column("item").take(pa.array(store.load(0).items[0])).to_pylist() == ["i1", "i2", "i3"]
 
 
@@ -139,7 +139,7 @@ def test_partitions_hold_all_rows_of_their_users(tmp_path: Path) -> None:
     for size in (400, 70):
         folder = tmp_path / str(size)
         folder.mkdir()
-        store, counts = read_sequences(_read(settings, folder), None, size, folder)
+        store, counts = read_sequences(_read(settings, folder), None, "first", size, folder)
         assert len(store) == -(-400 // size)
         parts = [store.load(partition) for partition in range(len(store))]
         rows[size] = {user: part.items[n].tolist() for part in parts for n, user in enumerate(part.users.to_pylist())}

@@ -177,6 +177,31 @@ def test_missing_titles_are_counted_and_all_missing_is_an_error(tmp_path: Path) 
         prepare_data(_config(tmp_path / "none", *table, *short))
 
 
+def test_repeats_are_kept_where_that_is_asked_for(tmp_path: Path) -> None:
+    """Everybody buys i0 on every other day: it is shown again and again, and held out only where lists may hold it."""
+    days = [f"u{u},{'i0' if day % 2 else f'i{1 + (u + day // 2) % 9}'},{day}\n" for u in range(9) for day in range(14)]
+    (tmp_path / "log.csv").write_text("user,item,time\n" + "".join(days))
+    (tmp_path / "items.csv").write_text("item,title\n" + "".join(f"i{n},Title {n}\n" for n in range(10)))
+    table = ["data.source=table", f"data.path={tmp_path}/log.csv", f"data.items={tmp_path}/items.csv"]
+    kept = [*table, "data.targets=2", "lists.k=2", "data.repeats=all"]
+    for name, exclude in (("new", "true"), ("again", "false")):
+        prepare_data(_config(tmp_path / name, *kept, f"lists.exclude_history={exclude}"))
+        bundle = load_data(tmp_path / name)
+        prompts = bundle.test.rows(np.arange(len(bundle.test)))
+        often = bundle.catalog.item_ids.tolist().index("i0")
+        assert bundle.card["log"]["left"] == 9 * 14
+        assert (bundle.sequences.rows(np.arange(9)).flat == often).sum() == 9 * 5  # ten of fourteen days
+        assert all((history == often).sum() == 6 for history in prompts.history)
+        assert all(len(set(row)) == len(row) for part in (True, "shown") for row in prompts.excluded(part))
+        assert all((often in row) == (name == "again") for row in prompts.targets)
+    with pytest.raises(UserError, match=r"with other settings: .*lists.exclude_history: False there, shown now"):
+        prepare_data(_config(tmp_path / "again", *kept, "lists.exclude_history=shown"))
+    once = [*table, "data.targets=2", "lists.k=2", "data.k_core=0"]
+    prepare_data(_config(tmp_path / "first", *once))
+    prepare_data(_config(tmp_path / "first", *once, "lists.exclude_history=shown"))
+    assert load_data(tmp_path / "first").card["log"]["repeated"] == 9 * 6
+
+
 def test_items_without_a_group_are_counted_and_named(tmp_path: Path) -> None:
     prepare_data(_config(tmp_path / "whole"))
     made = tmp_path / "whole" / "data" / "synthetic"

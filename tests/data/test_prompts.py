@@ -1,5 +1,6 @@
 """The prompt table: what is written is read, in any order, over any batches."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -37,6 +38,8 @@ def test_rows_come_in_the_order_of_the_request(tmp_path: Path) -> None:
     assert [table.most_excluded(which) for which in (True, "shown", False)] == [6, 3, 0]
     assert prompts.take(np.array([0])).excluded(True)[0].tolist() == list(range(6))
     assert prompts.excluded("shown") is prompts.history
+    again = replace(prompts, history=Ragged.of([[1, 2, 1], [], [3, 3], [0], [2]])).excluded("shown")
+    assert [row.tolist() for row in again] == [[1, 2], [], [3], [0], [2]]
     assert (len(prompts.excluded(False)), len(prompts.excluded(False).flat)) == (5, 0)
     assert len(table.rows(np.zeros(0, np.int64))) == 0
     assert [file.name for file in tmp_path.iterdir()] == ["train.arrow"]

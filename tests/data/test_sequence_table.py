@@ -78,7 +78,7 @@ def test_nothing_at_or_after_a_training_end_is_in_it(
             lengths = np.array([len(rows[user]) for user in users], dtype=np.int64)
             part = Ragged(items, np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64))
             store.save(partition, UserSequences(pa.array([str(u) for u in users], pa.string()), part, times[items]))
-        assembler = Assembler(given_, store, np.ones(len(times), np.int64))
+        assembler = Assembler(given_, True, store, np.ones(len(times), np.int64))
         taught = {
             user: items[row].tolist()
             for users, items in assembler.sequences()

@@ -9,17 +9,18 @@ import pyarrow as pa
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from blade_dist.batches import Ragged
 from blade_dist.data.partition import quantiles
-from blade_dist.data.sequences import SequenceStore, UserSequences, build_sequences, k_core
+from blade_dist.data.sequences import Repeats, SequenceStore, UserSequences, build_sequences, k_core
 
 LOG = st.lists(st.tuples(st.sampled_from("abcd"), st.integers(0, 4), st.integers(0, 3)), max_size=40)
 
 
-def _built(log: list[tuple[str, int, int]]) -> tuple[UserSequences, int]:
+def _built(log: list[tuple[str, int, int]], repeats: Repeats = "first") -> tuple[UserSequences, int]:
     columns = list(zip(*log, strict=True)) or [[], [], []]
     types = [pa.string(), pa.int32(), pa.int64()]
     return build_sequences(
-        pa.table([pa.array(c, t) for c, t in zip(columns, types, strict=True)], names=["user", "item", "time"])
+        pa.table([pa.array(c, t) for c, t in zip(columns, types, strict=True)], names=["user", "item", "time"]), repeats
     )
 
 
@@ -27,14 +28,23 @@ def _plain(sequences: UserSequences) -> dict[str, list[int]]:
     return {user: sequences.items[row].tolist() for row, user in enumerate(sequences.users.to_pylist())}
 
 
-@given(LOG)
-def test_items_stand_in_time_order_and_only_the_first_of_a_pair_stays(log: list[tuple[str, int, int]]) -> None:
+@given(LOG, st.sampled_from(["first", "last", "all"]))
+def test_items_stand_in_time_order_and_of_a_pair_stays_what_is_asked_for(
+    log: list[tuple[str, int, int]], repeats: Repeats
+) -> None:
     expected: dict[str, list[int]] = {user: [] for user, _, _ in log}
     for user, item, _ in sorted(log, key=lambda row: row[2]):  # stable: equal times keep their order
-        if item not in expected[user]:
-            expected[user].append(item)
-    sequences, repeated = _built(log)
+        if item in expected[user]:
+            if repeats == "first":
+                continue
+            if repeats == "last":
+                expected[user].remove(item)
+        expected[user].append(item)
+    sequences, repeated = _built(log, repeats)
     assert _plain(sequences) == expected
+    for row, items in enumerate(expected.values()):
+        places = [max((n for n in range(at) if items[n] == item), default=-1) for at, item in enumerate(items)]
+        assert Ragged(sequences.previous, sequences.items.offsets)[row].tolist() == places
     assert repeated == len(log) - sum(map(len, expected.values()))
     assert all((np.diff(times) >= 0).all() for times in np.split(sequences.times, sequences.items.offsets[1:-1]))
 

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from blade_dist.batches import Ragged
+from blade_dist.batches import ExcludeHistory, Ragged
 from blade_dist.data.sequences import UserSequences
 from blade_dist.data.split import Positions, Split, cut, global_time, leave_last, slices, windows
 
@@ -26,7 +26,7 @@ def _sequences(rows: list[list[int]]) -> UserSequences:
 def _prompts(
     sequences: UserSequences, positions: Positions, max_history: int
 ) -> list[tuple[str, list[int], list[int]]]:
-    users, history, targets, views = cut(sequences, positions, max_history)
+    users, history, targets, views = cut(sequences, positions, max_history, True)
     seen = views.take(np.arange(len(positions)))
     for n, (row, at) in enumerate(zip(positions.user, positions.at, strict=True)):
         assert seen[n].tolist() == sequences.items[row][:at].tolist()
@@ -154,6 +154,29 @@ def _check_no_held_out_item_in_training(sequences: UserSequences, split: Split) 
     for positions in (split.validation, split.test):
         held = {item for _, _, targets in _prompts(sequences, positions, 1) for item in targets}
         assert not held & trained
+
+
+@given(
+    st.lists(st.lists(st.integers(0, 4), min_size=1, max_size=10), min_size=1, max_size=4),
+    st.sampled_from([True, "shown", False]), SIZE, SIZE, SIZE,
+)  # fmt: skip
+def test_repeats_are_targets_only_where_a_list_may_hold_them(
+    rows: list[list[int]], exclude: ExcludeHistory, targets: int, least: int, most: int
+) -> None:
+    sequences = UserSequences(
+        pa.array([f"u{n}" for n in range(len(rows))]), Ragged.of(rows), np.arange(sum(map(len, rows)))
+    )
+    positions = windows(sequences.items.lengths, targets, least, 0)
+    expected = []
+    for row, at, count in zip(positions.user, positions.at, positions.count, strict=True):
+        seen, shown = rows[row][:at], rows[row][:at][-most:]
+        forbidden = {True: seen, "shown": shown, False: []}[exclude]
+        held = [item for item in dict.fromkeys(rows[row][at : at + count]) if item not in forbidden]
+        if held:
+            expected.append((f"u{row}", shown, held, list(dict.fromkeys(seen))))
+    users, history, held_out, views = cut(sequences, positions, most, exclude)
+    made = zip(users.to_pylist(), history, held_out, views.take(np.arange(len(users))), strict=True)
+    assert [(user, *(part.tolist() for part in parts)) for user, *parts in made] == expected
 
 
 @given(st.lists(st.tuples(st.integers(0, 5), st.integers(0, 4)), max_size=6))

@@ -68,6 +68,7 @@ def tiny_config(tmp_path_factory: pytest.TempPathFactory) -> Config:
             "data.targets=3",
             "data.windows=3",
             "lists.k=3",
+            "codec.kind=title",
             "model.build={hidden_size: 64, layers: 2, heads: 2, kv_heads: 1, ffn_size: 64, context: 128}",
             "sft={epochs: 12, batch_size: 32, lr: 5.0e-3, dropout: 0.05, patience: 12, validations_per_epoch: 1}",
             "reward.weights={ndcg@3: 1.0, ild@3: 0.3}",

@@ -9,6 +9,7 @@ from transformers import PreTrainedTokenizerBase
 
 from blade_dist.batches import Ragged
 from blade_dist.catalog.catalog import Catalog
+from blade_dist.catalog.choice import CodecChoice
 from blade_dist.catalog.codec import Codec
 from blade_dist.catalog.semantic_id import semantic_tokens
 from blade_dist.catalog.title import title_tokens
@@ -17,12 +18,15 @@ from blade_dist.errors import UserError
 from blade_dist.settings import CodecSettings
 
 
-def build_codec(catalog: Catalog, settings: CodecSettings, base_tokenizer: Path | None, seed: int) -> Codec:
+def build_codec(
+    catalog: Catalog, settings: CodecSettings, choice: CodecChoice, base_tokenizer: Path | None, seed: int
+) -> Codec:
     """The codec of a catalog.
 
     Args:
         catalog: the items.
         settings: the ``codec`` section.
+        choice: of its kind and levels.
         base_tokenizer: a Hugging Face tokenizer folder; None trains a byte-level BPE on the titles.
         seed: of the semantic IDs' k-means.
 
@@ -33,21 +37,21 @@ def build_codec(catalog: Catalog, settings: CodecSettings, base_tokenizer: Path 
     texts = settings.prompt.split("{history}")
     if len(texts) != 2:
         raise UserError(f"codec.prompt: {{history}} must stand in it once, not {len(texts) - 1} times")
-    if settings.kind == "title":
+    if choice.kind == "title":
         tokenizer, item_tokens = title_tokens(catalog, settings, base_tokenizer)
     else:
-        tokenizer, item_tokens = semantic_tokens(catalog, settings, base_tokenizer, seed)
+        tokenizer, item_tokens = semantic_tokens(catalog, settings, choice.levels, base_tokenizer, seed)
     if tokenizer.eos_token_id is None:
         special_token(tokenizer, EOS)
         tokenizer.eos_token = EOS
     end = int(tokenizer.eos_token_id)
     # codes are prefix-free, titles are not
-    titles = settings.kind == "title"
+    titles = choice.kind == "title"
     separator = _separator(tokenizer, item_tokens, end, trained=base_tokenizer is None) if titles else None
     _check_items(catalog, item_tokens, {separator, end})
     prefix, suffix = (encode(tokenizer, [text])[0] if text else [] for text in texts)
     return Codec(
-        kind=settings.kind,
+        kind=choice.kind,
         source=tokenizer,
         item_tokens=item_tokens,
         separator=separator,

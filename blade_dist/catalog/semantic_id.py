@@ -29,23 +29,23 @@ _EXACT_ITEMS = 20_000
 
 
 def semantic_tokens(
-    catalog: Catalog, settings: CodecSettings, base_tokenizer: Path | None, seed: int
+    catalog: Catalog, settings: CodecSettings, levels: int, base_tokenizer: Path | None, seed: int
 ) -> tuple[PreTrainedTokenizerBase, Ragged]:
     """The tokenizer with the code tokens (``<a_0>``, ``<b_3>``, ...) added, and each item's codes.
 
     Returns:
-        The tokenizer; ``I`` rows of ``settings.levels`` token ids (int32), one more where items share all codes. No row
-        begins another: each has as many tokens as all that share its first ``settings.levels`` ones.
+        The tokenizer; ``I`` rows of ``levels`` token ids (int32), one more where items share all codes. No row begins
+        another: each has as many tokens as all that share its first ``levels`` ones.
 
     Raises:
         UserError: too many levels; see :mod:`blade_dist.catalog.tokenizer`.
     """
-    if settings.levels > MAX_LEVELS:
-        raise UserError(f"codec.levels: {settings.levels} is too many; at most {MAX_LEVELS}")
-    if settings.levels == 1:
+    if levels > MAX_LEVELS:
+        raise UserError(f"codec.levels: {levels} is too many; at most {MAX_LEVELS}")
+    if levels == 1:
         codes = np.arange(len(catalog))[:, None]
     else:
-        codes = residual_codes(item_features(catalog, seed), settings.levels, settings.codes, seed)
+        codes = residual_codes(item_features(catalog, seed), levels, settings.codes, seed)
     last = _last_codes(codes)
     columns = [*codes.T, last]
     if base_tokenizer is not None:

@@ -15,6 +15,7 @@ import ray
 from numpy.typing import NDArray
 
 from blade_dist.catalog.build import build_codec
+from blade_dist.catalog.choice import CodecChoice
 from blade_dist.catalog.codec import Codec
 from blade_dist.catalog.legality import write_trie
 from blade_dist.data.assemble import SPLITS, Assembler
@@ -121,7 +122,8 @@ def _prepare(config: Config, folder: Path) -> dict[str, Any]:
             )
     sequences = write_sequences(folder / SEQUENCES, assembler.sequences())
     tables = {name: PromptTable.load(folder / f"{name}.arrow") for name in SPLITS}
-    codec = build_codec(catalog, config.codec, config.codec.tokenizer or config.model.path, config.run.seed)
+    choice = CodecChoice.of(config.codec, config.model.path is not None, len(catalog))
+    codec = build_codec(catalog, config.codec, choice, config.codec.tokenizer or config.model.path, config.run.seed)
     codec.save(folder / "codec")
     write_trie(codec, folder / "trie")
     longest = max(table.longest(codec) for table in tables.values())
@@ -132,6 +134,7 @@ def _prepare(config: Config, folder: Path) -> dict[str, Any]:
         "prompts": {name: len(table) for name, table in tables.items()},
         "sequences": sequences,
         "global_time": assembler.times and dict(zip(("t1", "t2"), assembler.times, strict=True)),
+        "codec": choice.describe(codec),
         "tokens": describe_codec(codec) | {"longest_prompt": longest},
         "settings": settings_of(config),
         "fingerprints": {"catalog": catalog.fingerprint(), "codec": codec.fingerprint()}

@@ -106,23 +106,26 @@ class DataSettings(Section):
 
 
 class CodecSettings(Section):
-    kind: Literal["title", "semantic_id"] = "title"
-    """How a list is written. title: item titles, which a pretrained model can read; semantic_id: a few new code tokens
-    per item, which are faster to decode and must be learned from the log."""
+    kind: Literal["title", "semantic_id"] | None = None
+    """How a list is written. title: item titles, which a pretrained model can read; semantic_id: one new code token per
+    item, or a few (``levels``), which are faster to decode and must be learned from the log. None: title where there
+    is ``model.path``, else semantic_id."""
     tokenizer: Path | None = None
     """A Hugging Face tokenizer folder; none: ``model.path``'s, or else a BPE trained on the catalog's titles. Set it to
     build a new model on a known vocabulary."""
     vocab_size: Positive = 2048
     """Size of the trained BPE, special tokens included. A larger one writes titles in fewer tokens and makes the
     embedding larger; not read where there is a tokenizer."""
-    prompt: str = "{history}\n"
-    """Text of a prompt; ``{history}`` stands for the items. For a pretrained model write around it what is wanted, in
-    words."""
-    levels: Positive = 3
-    """semantic_id: residual k-means levels, each a token per item; a last code that tells equal items apart is added
-    where needed. More of them tell similar items apart by meaning and take longer to decode."""
+    prompt: str = "{history}"
+    """Text of a prompt; ``{history}`` stands for the items. By default a list goes on where the history stops; for a
+    pretrained model write around it what is wanted, in words."""
+    levels: Positive | None = None
+    """semantic_id: tokens per item. 1: each item has its own. More: residual k-means, a level each, so that similar
+    items begin alike and a large catalog needs a small vocabulary; a last code that tells equal items apart is added
+    where needed, and lists take longer to decode. None: 1 below 20,000 items, else 3."""
     codes: Positive = 32
-    """semantic_id: codes per level. Raise it for a large catalog, so that few items share all of their codes."""
+    """semantic_id with several ``levels``: codes of each. Raise it for a large catalog, so that few items share all of
+    their codes."""
 
 
 class ListSettings(Section):

@@ -31,7 +31,19 @@ def data_stage(config: Config, console: Console) -> None:
         f"{card['catalog']['items']} items in {card['catalog']['groups']} groups; prompts: "
         + ", ".join(f"{count} {split}" for split, count in prompts.items()),
     )
+    _say_codec(card["codec"], console)
     _name_items_without_group(card["catalog"], config.run.dir / "data" / WITHOUT_GROUP, console)
+
+
+def _say_codec(codec: dict[str, Any], console: Console) -> None:
+    """Says how items are written, and why."""
+    why = "; ".join(f"{setting}: {reason}" for setting, reason in codec["why"].items())
+    if codec["kind"] == "title":
+        say(console, f"data: items are written as their titles ({why})")
+        return
+    used, shared = " x ".join(map(str, codec["codes_in_use"])), codec["items_that_share_their_codes"]
+    apart = f", {shared} items share theirs and have one more" if shared else ""
+    say(console, f"data: items are written in {codec['levels']} code(s) each, {used} in use{apart} ({why})")
 
 
 def _name_items_without_group(catalog: dict[str, Any], ids: Path, console: Console) -> None:

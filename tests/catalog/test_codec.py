@@ -15,6 +15,7 @@ from transformers import PreTrainedTokenizerFast
 from blade_dist.batches import MISS, Ragged
 from blade_dist.catalog.build import build_codec
 from blade_dist.catalog.catalog import Catalog
+from blade_dist.catalog.choice import CodecChoice
 from blade_dist.catalog.codec import Codec
 from blade_dist.catalog.legality import load_trie, write_trie
 from blade_dist.catalog.tokenizer import train_tokenizer
@@ -30,6 +31,10 @@ def _catalog(titles: list[str] = TITLES, embeddings: np.ndarray | None = None) -
     ids = [f"i{number}" for number in range(len(titles))]
     groups = [[f"g{number % 3}"] for number in range(len(titles))]
     return Catalog.build(ids, titles, groups, np.zeros(len(titles), np.int64), embeddings)
+
+
+def codec_of(catalog: Catalog, wanted: CodecSettings, tokenizer: Path | None, seed: int) -> Codec:
+    return build_codec(catalog, wanted, CodecChoice.of(wanted, False, len(catalog)), tokenizer, seed)
 
 
 @pytest.fixture(scope="module")
@@ -50,7 +55,7 @@ def pretrained(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def codec(request: pytest.FixtureRequest, pretrained: Path) -> Codec:
     kind, *given = request.param.split()
     wanted = CodecSettings(kind=kind, codes=3, levels=2, prompt="Seen:\n{history}\nNext:")
-    return build_codec(_catalog(), wanted, pretrained if given else None, seed=1)
+    return codec_of(_catalog(), wanted, pretrained if given else None, seed=1)
 
 
 ITEMS = st.integers(0, len(TITLES) - 1)
@@ -119,7 +124,7 @@ def test_a_codec_is_not_lost_where_another_can_not_take_its_place(
 
 
 def test_a_pretrained_tokenizer_separates_by_newline_and_keeps_its_bos(pretrained: Path) -> None:
-    codec = build_codec(_catalog(), CodecSettings(prompt="Seen:\n{history}"), pretrained, seed=0)
+    codec = codec_of(_catalog(), CodecSettings(kind="title", prompt="Seen:\n{history}"), pretrained, seed=0)
     assert codec.tokenizer.decode([codec.separator]) == "\n"
     assert codec.prefix[0] == codec.tokenizer.bos_token_id
     assert codec.pad == codec.end == codec.tokenizer.eos_token_id
@@ -132,23 +137,23 @@ def test_a_tokenizer_without_eos_or_newline_gets_tokens(tmp_path: Path) -> None:
     backend = Tokenizer(models.WordLevel(words, unk_token="?"))
     backend.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
     PreTrainedTokenizerFast(tokenizer_object=backend, unk_token="?").save_pretrained(tmp_path)
-    codec = build_codec(_catalog(["a b", "c", "a"]), CodecSettings(), tmp_path, seed=0)
+    codec = codec_of(_catalog(["a b", "c", "a"]), CodecSettings(kind="title"), tmp_path, seed=0)
     assert sorted([codec.separator, codec.end]) == [4, 5]
     assert len(codec.tokenizer) == 6
     with pytest.raises(UserError, match=r"item 'i1' \('y'\) and item 'i0' \('x'\).*same tokens"):
-        build_codec(_catalog(["x", "y"]), CodecSettings(), tmp_path, seed=0)
+        codec_of(_catalog(["x", "y"]), CodecSettings(kind="title"), tmp_path, seed=0)
 
 
 def test_trained_titles_take_one_token_per_word() -> None:
     titles = [
         f"{first} {second}" for first in ["amber", "cobalt", "velvet"] for second in ["river", "garden", "signal"]
     ]
-    codec = build_codec(_catalog(titles), CodecSettings(), None, seed=0)
+    codec = codec_of(_catalog(titles), CodecSettings(kind="title"), None, seed=0)
     assert set(codec.item_tokens.lengths.tolist()) == {2}
 
 
 def test_text_that_is_tokenized_otherwise_still_names_its_title() -> None:
-    codec = build_codec(_catalog(), CodecSettings(), None, seed=0)
+    codec = codec_of(_catalog(), CodecSettings(kind="title"), None, seed=0)
     letters = codec.tokenizer.convert_tokens_to_ids(list("Heat"))
     wrong = codec.tokenizer.convert_tokens_to_ids(list("Heats"))
     tokens = [*letters, codec.separator, *wrong, codec.separator, codec.separator, *codec.item_tokens[1], codec.end, 3]
@@ -169,7 +174,7 @@ def test_a_token_that_continues_no_code_ends_its_position() -> None:
 
 
 def test_an_item_cut_off_is_no_item() -> None:
-    codec = build_codec(_catalog(), CodecSettings(), None, seed=0)
+    codec = codec_of(_catalog(), CodecSettings(kind="title"), None, seed=0)
     cut = [*codec.item_tokens[5], codec.separator, *codec.item_tokens[1]]
     assert codec.parse(Ragged.of([cut]), 3).tolist() == [[5, MISS, MISS]]
 
@@ -178,7 +183,7 @@ def test_semantic_ids_repeat_with_the_seed_and_follow_the_embeddings() -> None:
     vectors = np.repeat(np.eye(3, dtype=np.float32) * 9, 4, axis=0)
     catalog = _catalog([f"t{number}" for number in range(12)], vectors)
     wanted = CodecSettings(kind="semantic_id", levels=2, codes=3)
-    first, second = (build_codec(catalog, wanted, None, seed=4) for _ in range(2))
+    first, second = (codec_of(catalog, wanted, None, seed=4) for _ in range(2))
     assert first.fingerprint() == second.fingerprint()
     start = first.item_tokens.flat[first.item_tokens.offsets[:-1]].reshape(3, 4)
     assert (start == start[:, :1]).all()
@@ -190,21 +195,21 @@ def test_semantic_ids_repeat_with_the_seed_and_follow_the_embeddings() -> None:
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"vocab_size": 100}, "codec.vocab_size: 100 is too small"),
+        ({"kind": "title", "vocab_size": 100}, "codec.vocab_size: 100 is too small"),
         ({"prompt": "{history} {history}"}, "codec.prompt: .*once, not 2 times"),
         ({"kind": "semantic_id", "levels": 26}, "codec.levels: 26 is too many"),
     ],
 )
 def test_bad_settings_say_so(changes: dict, message: str) -> None:
     with pytest.raises(UserError, match=message):
-        build_codec(_catalog(), CodecSettings(**changes), None, seed=0)
+        codec_of(_catalog(), CodecSettings(**changes), None, seed=0)
 
 
 def test_a_folder_without_tokenizer_says_so(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="none: no such folder"):
-        build_codec(_catalog(), CodecSettings(), tmp_path / "none", seed=0)
+        codec_of(_catalog(), CodecSettings(kind="title"), tmp_path / "none", seed=0)
     with pytest.raises(UserError, match="no tokenizer could be read"):
-        build_codec(_catalog(), CodecSettings(), tmp_path, seed=0)
+        codec_of(_catalog(), CodecSettings(kind="title"), tmp_path, seed=0)
 
 
 def test_the_trie_of_an_earlier_version_is_made_anew(codec: Codec, tmp_path: Path) -> None:
@@ -213,3 +218,41 @@ def test_the_trie_of_an_earlier_version_is_made_anew(codec: Codec, tmp_path: Pat
     (tmp_path / "trie" / "trie.json").write_text(json.dumps({"codec": codec.fingerprint()}))
     np.save(tmp_path / "trie" / "token.npy", np.zeros(1, np.int32))
     np.testing.assert_array_equal(load_trie(codec, tmp_path / "trie").token, build_trie(codec.item_blocks).token)
+
+
+@pytest.mark.parametrize(
+    ("given", "pretrained", "items", "kind", "levels", "why"),
+    [
+        ({}, True, 40, "title", 1, "there is model.path"),
+        ({}, False, 19_999, "semantic_id", 1, "19999 items, fewer than 20000"),
+        ({}, False, 20_000, "semantic_id", 3, "20000 items, at least 20000"),
+        ({"kind": "title"}, False, 40, "title", 1, "as set"),
+        ({"kind": "semantic_id", "levels": 2}, True, 40, "semantic_id", 2, "as set"),
+    ],
+)
+def test_what_the_settings_leave_open_follows_from_model_and_catalog(
+    given: dict, pretrained: bool, items: int, kind: str, levels: int, why: str
+) -> None:
+    choice = CodecChoice.of(CodecSettings(**given), pretrained, items)
+    assert (choice.kind, choice.levels) == (kind, levels)
+    assert list(choice.why.values())[-1] == why
+
+
+def test_one_level_is_a_token_for_each_item_in_catalog_order() -> None:
+    wanted = CodecSettings(codes=1)
+    catalog = _catalog(["same"] * 5, np.ones((5, 2), np.float32))
+    codec = codec_of(catalog, wanted, None, seed=0)
+    assert codec.item_tokens.lengths.tolist() == [1] * 5
+    assert codec.tokenizer.convert_ids_to_tokens(codec.item_tokens.flat) == [f"<a_{item}>" for item in range(5)]
+    described = CodecChoice.of(wanted, False, 5).describe(codec)
+    assert described["codes_in_use"] == [5]
+    assert described["items_that_share_their_codes"] == 0
+
+
+def test_the_card_says_how_far_codes_tell_items_apart() -> None:
+    vectors = np.array([[0, 0], [0, 0], [9, 0], [9, 9]], np.float32)
+    wanted = CodecSettings(levels=2, codes=2)
+    described = CodecChoice.of(wanted, False, 4).describe(codec_of(_catalog(list("abcd"), vectors), wanted, None, 0))
+    assert described["levels"] == 2
+    assert described["codes_in_use"] == [2, 2]
+    assert described["items_that_share_their_codes"] == 2

@@ -155,8 +155,8 @@ def test_the_base_models_context_counts(tmp_path: Path) -> None:
     config = _config(tmp_path / "run", f"model.path={base}", "codec.kind=semantic_id")
     with pytest.raises(UserError, match=r"model.path: .*config.json can't be read"):
         prepare_data(config)
-    (base / "config.json").write_text(json.dumps({"max_position_embeddings": 30}))
-    with pytest.raises(UserError, match=r"max_position_embeddings of .*config.json is 30"):
+    (base / "config.json").write_text(json.dumps({"max_position_embeddings": 10}))
+    with pytest.raises(UserError, match=r"max_position_embeddings of .*config.json is 10"):
         prepare_data(config)
     (base / "config.json").write_text(json.dumps({"max_position_embeddings": 300}))
     prepare_data(config)

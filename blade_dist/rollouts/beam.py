@@ -14,10 +14,12 @@ only falls: a going beginning below all of ``width`` waiting ones is dropped. Wi
 
 from __future__ import annotations
 
+from itertools import groupby
+
 import numpy as np
 from numpy.typing import NDArray
 
-from blade_dist.batches import Ragged
+from blade_dist.batches import MISS, Ragged
 from blade_dist.catalog.legality import Legality
 
 Written = tuple[list[int], list[float]]
@@ -36,12 +38,13 @@ class Beams:
         self._legality = legality
         self._width = width
         self._prompts = len(excluded)
-        slots = np.arange(self._prompts * 2 * width)
-        self._writers = legality.writers(len(slots))
-        self._writers.start(slots, excluded.take(slots // (2 * width)))
-        self._written: list[Written] = [([], []) for _ in slots]
-        self._score = np.full(len(slots), -np.inf)
-        self._score[:: 2 * width] = 0.0
+        slots = self._prompts * 2 * width
+        first = np.arange(0, slots, 2 * width)  # the others are copies of it, and of each other's
+        self._writers = legality.writers(slots)
+        self._writers.start(first, excluded)
+        self._written: list[Written] = [([], [])] * slots
+        self._score = np.full(slots, -np.inf)
+        self._score[first] = 0.0
         self._items = np.zeros(self._prompts, dtype=np.int64)
         """Items of each prompt's waiting lists; K where none goes on."""
 
@@ -105,6 +108,20 @@ class Beams:
         first = self._score.reshape(self._prompts, -1).argmax(axis=1) + np.arange(self._prompts) * 2 * self._width
         return [self._written[slot][0] for slot in first], [self._written[slot][1] for slot in first]
 
+    def ranked(self) -> NDArray[np.int32]:
+        """Items of each prompt's lists, likeliest list first (of equals the one with the lower tokens).
+
+        int32 ``[P, width, K]`` catalog indices, :data:`MISS` where there are fewer lists or items.
+        """
+        slots = np.array([self._by_score(prompt) for prompt in range(self._prompts)]).reshape(-1)
+        items = self._writers.items(slots)
+        items[np.isneginf(self._score[slots])] = MISS
+        return items.reshape(self._prompts, self._width, -1)
+
+    def _by_score(self, prompt: int) -> list[int]:
+        waiting: list[int] = self._waiting(prompt).tolist()
+        return sorted(waiting, key=lambda slot: (-self._score[slot], self._written[slot][0]))
+
     def _going(self) -> NDArray[np.int64]:
         going = np.arange(len(self._score)) % (2 * self._width) < self._width
         return np.flatnonzero(going & (self._score > -np.inf))
@@ -143,13 +160,17 @@ class Beams:
         self._park(slots[self._writers.count(slots) > self._items[slots // (2 * self._width)]])
 
     def _park(self, slots: NDArray[np.int64]) -> None:
-        """Lists that have finished an item wait, in the place of the worst that waits, if they are better."""
-        for slot in slots.tolist():  # one after another: each changes which waiting one is the worst
-            waiting = self._waiting(self.prompt_of(slot))
-            worst = waiting[self._score[waiting].argmin()]
-            if self._score[slot] > self._score[worst]:
-                self._move(np.array([slot]), np.array([worst]))
-            self._score[slot] = -np.inf
+        """Of lists that have finished an item and those that wait, the best ``width`` wait."""
+        source, target = [], []
+        for prompt, finished in groupby(np.sort(slots).tolist(), key=self.prompt_of):
+            waiting = self._waiting(prompt)
+            both = np.append(waiting, list(finished))
+            best = both[np.argsort(-self._score[both], kind="stable")[: self._width]]
+            source.append(np.setdiff1d(best, waiting))
+            target.append(np.setdiff1d(waiting, best)[: len(source[-1])])
+        if source:
+            self._move(np.concatenate(source), np.concatenate(target))
+        self._score[slots] = -np.inf
 
     def _drop_or_advance(self) -> None:
         """Drops what can't get better than what waits; where nothing is going, the waiting are extended next."""

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import time
+from dataclasses import replace
 from typing import Any
 
+import numpy as np
 import ray
+from numpy.typing import NDArray
 
 from blade_dist.batches import Rollouts
 from blade_dist.catalog.codec import Codec
@@ -13,6 +16,7 @@ from blade_dist.catalog.legality import Legality
 from blade_dist.catalog.rules import load_rules
 from blade_dist.rollouts.beam import Beams
 from blade_dist.rollouts.constrain import EXCLUDED, WRITTEN
+from blade_dist.rollouts.rank import best_items
 from blade_dist.rollouts.request import RolloutRequest, to_rollouts
 from blade_dist.rollouts.spec import EngineSpec, engine_arguments
 from blade_dist.weights.stream import Announcement
@@ -25,7 +29,7 @@ ADAPTER_NUMBER = 1
 
 
 class Engine:
-    """vLLM behind four verbs: generate, connect, update weights, describe.
+    """vLLM behind four verbs: generate (or search), connect, update weights, describe.
 
     The process's environment is :func:`~blade_dist.rollouts.spec.engine_environment`, set before this is imported.
     """
@@ -42,7 +46,9 @@ class Engine:
         self._version = START_VERSION
         self._asleep: set[str] = set()
         self._adapter: Any = None
+        self._generated = 0
         self._llm: Any = LLM(**engine_arguments(spec, torch.cuda.is_available()))
+        self._vocabulary = int(self._llm.llm_engine.model_config.get_vocab_size())
 
     def generate(self, request: RolloutRequest) -> Rollouts:
         """``group_size`` lists per prompt; ``logprobs`` are the engine's, in nats."""
@@ -57,23 +63,50 @@ class Engine:
         Raises:
             ValueError: lists are not constrained.
         """
+        began = time.perf_counter()
+        tokens, logprobs = self._search(request, self._spec.lists.k, width).best()
+        return self._rollouts(request, tokens, logprobs, began)
+
+    def rank(self, request: RolloutRequest) -> NDArray[np.int32]:
+        """The K best first items of each prompt (:func:`~blade_dist.rollouts.rank.best_items`), ``[B, K]``.
+
+        By beam search over single items, of the width that K items need: one forward pass where an item is one token.
+
+        Raises:
+            ValueError: lists are not constrained.
+        """
+
+        def search(rows: NDArray[np.int64], width: int) -> NDArray[np.int32]:
+            return self._search(request.take(rows), 1, width).ranked()[:, :, 0]
+
+        return best_items(search, len(request), self._spec.lists.k, self._rules)
+
+    def _search(self, request: RolloutRequest, k: int, width: int) -> Beams:
+        """Beam search over lists of ``k`` items, to its end."""
         from vllm import SamplingParams
 
         if self._legality is None:
-            raise ValueError("beam search needs lists.constrain = catalog")
-        began = time.perf_counter()
-        beams = Beams(self._legality, request.excluded, width)
+            raise ValueError("a search needs lists.constrain = catalog")
+        beams = Beams(replace(self._legality, k=k), request.excluded, width)
         while len(slots := beams.undecided()):
             prompts, params = [], []
             for slot in slots.tolist():
                 row, written = beams.prompt_of(slot), beams.tokens(slot)
                 prompts.append({"prompt_token_ids": [*request.tokens[row].tolist(), *written]})
                 arguments = {EXCLUDED: request.excluded[row].tolist(), WRITTEN: len(written)}
-                params.append(SamplingParams(max_tokens=1, logprobs=width, detokenize=False, extra_args=arguments))
-            outputs = self._write(prompts, params)
-            beams.extend(slots, [{t: p.logprob for t, p in o.outputs[0].logprobs[0].items()} for o in outputs])
-        tokens, logprobs = beams.best()
-        return self._rollouts(request, tokens, logprobs, began)
+                params.append(
+                    SamplingParams(
+                        max_tokens=1,
+                        # more than are kept, so that equals at the edge are told apart by us and not by a kernel
+                        logprobs=min(2 * width, self._vocabulary),
+                        flat_logprobs=True,
+                        detokenize=False,
+                        extra_args=arguments,
+                    )
+                )
+            answers = [output.outputs[0].logprobs for output in self._write(prompts, params)]
+            beams.extend(slots, [dict(zip(a.token_ids, a.logprobs, strict=True)) for a in answers])
+        return beams
 
     def sample(self, request: RolloutRequest) -> list[Any]:
         """vLLM's completions, group after group: one request per prompt, so that the prompt's cache is shared."""
@@ -117,7 +150,16 @@ class Engine:
 
     def _write(self, prompts: list[Any], params: list[Any]) -> list[Any]:
         outputs: list[Any] = self._llm.generate(prompts, params, use_tqdm=False, lora_request=self._adapter)
+        self._generated += sum(len(sample.token_ids) for output in outputs for sample in output.outputs)
         return outputs
+
+    def forget(self) -> None:
+        """Drops the cached prompts, so that what comes next costs what it would cost by itself."""
+        self._llm.reset_prefix_cache()
+
+    def generated(self) -> int:
+        """Tokens that it has generated since its start, each a forward pass: what decoding costs."""
+        return self._generated
 
     def sleep(self) -> None:
         """Gives the GPU memory of weights and KV cache back; the next push brings new weights, and no prefix stays."""

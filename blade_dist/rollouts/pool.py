@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 import ray
+from numpy.typing import NDArray
 from ray.util.placement_group import PlacementGroup, placement_group, remove_placement_group
 from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
 
@@ -45,18 +46,34 @@ class EnginePool:
         parts = [engine.beam_search.remote(part, width) for engine, part in self._shares(request)]
         return self.collect(parts)
 
+    def rank(self, request: RolloutRequest) -> NDArray[np.int32]:
+        """The K best first items of each prompt, ``[B, K]``, in the request's order."""
+        return np.concatenate(self._answers([engine.rank.remote(part) for engine, part in self._shares(request)]))
+
+    def forget(self) -> None:
+        """Drops the prompts that the engines have cached."""
+        self._answers([engine.forget.remote() for engine in self.engines])
+
+    def generated(self) -> int:
+        """Tokens that the engines have generated since their start."""
+        return sum(self._answers([engine.generated.remote() for engine in self.engines]))
+
     def collect(self, parts: list[Any]) -> Rollouts:
         """Waits for all parts of a request; they are one batch then, in the request's order.
 
         Raises:
             RuntimeError: an engine did not answer in time.
         """
+        return Rollouts.concat(self._answers(parts))
+
+    def _answers(self, parts: list[Any]) -> list[Any]:
         try:
-            return Rollouts.concat(ray.get(parts, timeout=self._timeout_s))
+            answers: list[Any] = ray.get(parts, timeout=self._timeout_s)
         except ray.exceptions.GetTimeoutError:
             raise RuntimeError(
                 f"an engine did not answer within rollout.request_timeout_s = {self._timeout_s:.0f} s"
             ) from None
+        return answers
 
     def _shares(self, request: RolloutRequest) -> list[tuple[Any, RolloutRequest]]:
         rows = np.array_split(np.arange(len(request)), len(self.engines))

@@ -133,6 +133,7 @@ def engine_arguments(spec: EngineSpec, gpu: bool) -> dict[str, Any]:
         "generation_config": "vllm",
         # after the mask and the temperature, as the learner computes them; raw ones would know no constraint
         "logprobs_mode": "processed_logprobs",
+        "max_logprobs": -1,  # as many as a search over items has width
         **_constraint(spec, gpu),
         **_adapters(spec),
         "worker_extension_cls": "blade_dist.weights.receiver.WeightReceiver",

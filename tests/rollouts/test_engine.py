@@ -123,6 +123,26 @@ def test_beam_search_finds_likelier_lists(setup: Setup) -> None:
     assert scores(wide).mean() > scores(narrow).mean() + 0.01  # a beam may lose the best list of one prompt, not of all
 
 
+def test_the_best_first_items_are_those_of_the_models_own_logits(setup: Setup) -> None:
+    request = setup.request(prompts=6, group=1, temperature=1.0)
+    before = setup.pool.generated()
+    ranked = setup.pool.rank(request)
+    assert ranked.shape == (6, setup.config.lists.k)
+    codec = setup.data.codec
+    if codec.separator is None:
+        assert setup.pool.generated() - before == 6  # one forward pass each
+    network = load_model(setup.model, setup.config.model)
+    for row, items in enumerate(ranked.tolist()):
+        free = np.setdiff1d(np.arange(len(setup.data.catalog)), request.excluded[row])
+        assert len({*items}) == len(items)
+        assert {*items} <= {*free.tolist()}
+        if codec.separator is None:
+            with torch.no_grad():
+                logits = network(input_ids=torch.from_numpy(request.tokens[row][None].astype(np.int64))).logits[0, -1]
+            scores = logits.numpy()[codec.item_tokens.flat[free]]
+            assert items == free[np.argsort(-scores, kind="stable")][: len(items)].tolist()
+
+
 def test_a_prompt_beyond_the_context_is_named(setup: Setup) -> None:
     request = setup.request(prompts=2, group=1, temperature=1.0)
     longer = replace(request, tokens=Ragged.of([request.tokens[0], np.tile(request.tokens[1], 30)]))

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from benchmarks.quality.pooled import DECODES, PooledRows, columns
 from blade_dist.evaluation.bootstrap import Resamples
+from blade_dist.evaluation.decoding import LIST, SAMPLED
 
 RESAMPLES = 10_000
 """So many that the smallest p-value, times the size of the family, is far below :data:`LEVEL`."""
@@ -32,7 +33,7 @@ class Numbers:
     def __init__(self, pooled: PooledRows, resamples: int = RESAMPLES) -> None:
         """``resamples``: number of them. All policies must have SFT's rows."""
         self._pooled = pooled
-        rows = pooled.rows("sft", "greedy")
+        rows = pooled.rows("sft", LIST)
         self._keys = rows[["seed", "prompt", "user"]]
         # one object for every number: the same users are drawn for all policies, so that ratios are paired too
         self._resamples = Resamples(rows["user"].to_numpy(), resamples, seed=0)
@@ -54,10 +55,10 @@ class Numbers:
         The greedy ones have p-values, Holm's over all of them too.
         """
         rows = [
-            self._difference(policy, against, decode, name, tested=decode == "greedy")
+            self._difference(policy, against, decode, name, tested=decode == LIST)
             for policy in targets
             for against in AGAINST[: AGAINST.index(policy) if policy in AGAINST else None]
-            if against in self._pooled.policies("greedy")
+            if against in self._pooled.policies(LIST)
             for decode in DECODES
             if policy in self._pooled.policies(decode)
             for name in family
@@ -69,11 +70,11 @@ class Numbers:
 
     def minus(self, policy: str, against: str, column: str) -> Result:
         """Greedily, the mean of what the policy has more than the other one, prompt by prompt."""
-        return self._resamples.mean(self._minus(policy, against, "greedy", column)).as_dict()
+        return self._resamples.mean(self._minus(policy, against, LIST, column)).as_dict()
 
     def ratio(self, policy: str, against: str, column: str) -> Result:
         """Greedily, ``mean(policy) / mean(against) - 1``."""
-        a, b = (self._values(of, "greedy", column) for of in (policy, against))
+        a, b = (self._values(of, LIST, column) for of in (policy, against))
         return self._resamples.ratio(a, b).as_dict()
 
     def trade(self, policy: str, metric: str, rivals: Mapping[str, str]) -> Result:
@@ -84,7 +85,7 @@ class Numbers:
             metric: one of :data:`ASKED`.
             rivals: other targets, and what their policy with the same reward is called.
         """
-        own, reference = (self._resamples.mean(self._values(of, "greedy", MAIN)).as_dict() for of in (policy, "sft"))
+        own, reference = (self._resamples.mean(self._values(of, LIST, MAIN)).as_dict() for of in (policy, "sft"))
         change = self.ratio(policy, "sft", metric)
         against = {target: {metric: self.minus(policy, rival, metric)} for target, rival in rivals.items()}
         reached = own["mean"] >= reference["low"] and change["mean"] / ASKED[metric] >= 1
@@ -140,7 +141,7 @@ def comparison(rows: Sequence[Result], policy: str, against: str, decode: str, c
 def verdict(rows: Sequence[Result], policy: str, column: str) -> str:
     """What the alignment gained over SFT in a column where more is better: better greedy lists, by Holm's rule, or only
     better samples, from more mass on good lists that SFT writes too."""
-    greedy, sampled = (comparison(rows, policy, "sft", decode, column) for decode in ("greedy", "sampled"))
+    greedy, sampled = (comparison(rows, policy, "sft", decode, column) for decode in (LIST, SAMPLED))
     assert greedy is not None
     assert sampled is not None
     if greedy["significant"]:
@@ -150,7 +151,7 @@ def verdict(rows: Sequence[Result], policy: str, column: str) -> str:
 
 def headline(numbers: Numbers, rows: Sequence[Result]) -> Result:
     """Greedy NDCG of BLADE minus that of static and of SFT, where they are; ``relative``: over theirs, minus 1."""
-    differences = {against: comparison(rows, "blade", against, "greedy", MAIN) for against in ("static", "sft")}
+    differences = {against: comparison(rows, "blade", against, LIST, MAIN) for against in ("static", "sft")}
     return {
         f"blade_vs_{against}": {
             **{name: row[name] for name in ("mean", "low", "high")},

@@ -77,7 +77,7 @@ class LogStudy:
         rows, tables = numbers.comparisons(targets, family), numbers.table()
         curves = {name: [self._runner.curves(cell) for cell in cells if cell.name == name] for name in targets}
         draw_curves(curves, self._beside("curves"))
-        greedy = {name: tables["greedy"][name][MAIN] for name in ("sft", "blade") if name in tables["greedy"]}
+        greedy = {name: tables["list"][name][MAIN] for name in ("sft", "blade") if name in tables["list"]}
         draw_search(searches(tables["sampled"]), greedy, self._beside("search"))
         return {
             "tables": tables,
@@ -105,7 +105,7 @@ class LogStudy:
         pooled.save(self._runner.folder / "rows-pareto.parquet")
         numbers = Numbers(pooled)
         tables = numbers.table()
-        greedy, sampled = tables["greedy"], tables["sampled"]
+        greedy, sampled = tables["list"], tables["sampled"]
         fronts = {
             metric: {
                 "sft": [front_point(greedy["sft"], metric)],
@@ -134,7 +134,7 @@ class LogStudy:
         pooled.save(self._runner.folder / "rows-sensitivity.parquet")
         numbers = Numbers(pooled)
         summaries = {name: self._runner.summary(cell) for name, cell in every.items()}
-        table = numbers.table()["greedy"]
+        table = numbers.table()["list"]
 
         def of_value(cell: Cell) -> Result:
             read = {name: summaries[cell.name][name] for name in ("informative_groups", "validation")}

@@ -14,11 +14,12 @@ from benchmarks.quality.segments import segment_scores
 from blade_dist.batches import Ragged
 from blade_dist.data.bundle import DataBundle
 from blade_dist.evaluation.corpus import corpus_metrics
+from blade_dist.evaluation.decoding import BEAM, LIST, RANK, SAMPLED
 from blade_dist.evaluation.per_user import KEYS
 from blade_dist.rewards.lists import Lists
 from blade_dist.store.files import whole_file
 
-DECODES = ("greedy", "beam", "sampled")
+DECODES = (LIST, RANK, BEAM, SAMPLED)
 CORPUS = ("coverage", "gini", "miss")
 """Numbers of all lists of a seed together; miss: the share of positions that are invalid or repeated."""
 

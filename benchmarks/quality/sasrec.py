@@ -22,6 +22,7 @@ from torch.nn import functional
 
 from blade_dist.batches import ExcludeHistory, Prompts, Ragged
 from blade_dist.catalog.catalog import Catalog
+from blade_dist.evaluation.decoding import decodes
 from blade_dist.evaluation.per_user import per_user_rows
 from blade_dist.rewards.composite import Composite
 from blade_dist.rewards.lists import Lists
@@ -212,7 +213,7 @@ def write_rows(config: Config, path: Path, rates: Sequence[float]) -> None:
         rates: learning rates that are tried; :func:`chosen_rate` reads the best one.
     """
     # it ranks items and does not sample: beside each way of decoding that others have it shows the same list
-    decodes = ("greedy", "sampled", *(("beam",) if config.evaluate.beam_width else ()))
+    names = decodes(config)
     run = open_run(config)
     reward = scaled_reward(run)
     data, k = run.data, config.lists.k
@@ -223,7 +224,7 @@ def write_rows(config: Config, path: Path, rates: Sequence[float]) -> None:
     lists = Lists(items, test.targets, test.history, data.catalog, test.user)
     names = dict.fromkeys([*config.evaluate.metrics, *config.reward.scored], 1.0)
     metrics = Composite(names, data.catalog, k, distributions=config.reward.distributions)
-    rows = [per_user_rows(NAME, decode, test, lists, metrics, reward) for decode in decodes]
+    rows = [per_user_rows(NAME, decode, test, lists, metrics, reward) for decode in names]
     table = pa.concat_tables(rows)
     table = table.replace_schema_metadata({**(table.schema.metadata or {}), LR: str(fitted.lr)})
     with whole_file(path) as temporary:

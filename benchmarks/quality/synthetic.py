@@ -149,13 +149,13 @@ def against_search(rows: Any, metric: str) -> dict[str, float]:
         rows: per-user rows of an evaluation (pandas).
         metric: its column.
     """
-    one = rows[(rows["policy"] == "blade") & (rows["decode"] == "greedy")].sort_values("prompt")
+    one = rows[(rows["policy"] == "blade") & (rows["decode"] == "list")].sort_values("prompt")
     best = rows[(rows["policy"] == "sft best of 16") & (rows["decode"] == "sampled")].sort_values("prompt")
     if one["prompt"].tolist() != best["prompt"].tolist():
         raise ValueError(f"{metric}: BLADE and the search were not evaluated on the same prompts")
     a, b = one[metric].to_numpy(), best[metric].to_numpy()
     difference = paired_bootstrap(a, b, one["user"].to_numpy(), 2000, FIRST).as_dict()
-    reference = rows[(rows["policy"] == "sft") & (rows["decode"] == "greedy")][metric].mean()
+    reference = rows[(rows["policy"] == "sft") & (rows["decode"] == "list")][metric].mean()
     means = {"blade": float(a.mean()), "best_of_16": float(b.mean()), "sft_greedy": float(reference)}
     means["users"] = one["user"].nunique()
     return {**difference, **means, "less_is_better": metric.startswith(("mgu", "dgu"))}

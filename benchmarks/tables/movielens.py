@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from benchmarks.quality.compare import AGAINST, MAIN, comparison, verdict
-from benchmarks.quality.pooled import DECODES
 from benchmarks.tables.text import Result, Rows, interval, mean, signed, title
+from blade_dist.evaluation.decoding import BEAM, LIST, SAMPLED
 
 ACCURACY = ("ndcg@10", "recall@5", "recall@10", "mrr@10")
 BEYOND = {
@@ -23,9 +23,9 @@ SLICE = f"{MAIN}, "
 
 def policies(result: Result) -> Rows:
     """Greedy lists of every policy: NDCG@5 with its interval, means of the other columns that there are."""
-    table = result["tables"]["greedy"]
+    table = result["tables"]["list"]
     names = [name for name in (*ACCURACY, *BEYOND) if any(name in of for of in table.values())]
-    rows = [["greedy", MAIN, *(BEYOND.get(name, name) for name in names)]]
+    rows = [["list", MAIN, *(BEYOND.get(name, name) for name in names)]]
     for policy, of in table.items():
         rows.append([title(policy), interval(of[MAIN]), *(mean(of, name) for name in names)])
     return rows
@@ -49,11 +49,11 @@ def gains(result: Result) -> Rows:
     heads = ["target, minus", "SFT, greedy", "Holm's p", "SFT, beam", "SFT, one sample", "kind of gain"]
     rows = [heads + [head for name in rivals for head in (f"{title(name)}, greedy", "Holm's p")]]
     for policy in dict.fromkeys(row["policy"] for row in compared):
-        greedy, beam, sampled = (comparison(compared, policy, "sft", decode, MAIN) for decode in DECODES)
+        greedy, beam, sampled = (comparison(compared, policy, "sft", decode, MAIN) for decode in (LIST, BEAM, SAMPLED))
         if greedy and sampled:
             beside = []
             for rival in rivals:
-                row = comparison(compared, policy, rival, "greedy", MAIN)
+                row = comparison(compared, policy, rival, LIST, MAIN)
                 beside += [signed(row), f"{row['p_holm']:.3f}"] if row else ["", ""]
             tested = [signed(greedy), f"{greedy['p_holm']:.3f}"]
             others = [signed(beam) if beam else "", signed(sampled)]
@@ -63,7 +63,7 @@ def gains(result: Result) -> Rows:
 
 def slices(result: Result) -> Rows:
     """Greedy NDCG@5 with only some held-out items counted, or only some prompts, whose number comes first."""
-    table = result["tables"]["greedy"]
+    table = result["tables"]["list"]
     names = dict.fromkeys(name for of in table.values() for name in of if name.startswith(SLICE))
     rows = [["greedy NDCG@5", *(name.removeprefix(SLICE) for name in names)]]
     rows.append(["prompts", *(str(result["prompts"][name]) for name in names)])

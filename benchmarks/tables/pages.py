@@ -20,7 +20,13 @@ BLOCK = re.compile(r"(<!-- table (\S+) -->\n).*?(<!-- end -->)", re.DOTALL)
 
 def load(name: str, place: str = "cpu") -> Result:
     """A result file."""
-    return json.loads((RESULTS / place / f"{name}.json").read_text())
+    return json.loads((RESULTS / place / f"{name}.json").read_text(), object_hook=_renamed)
+
+
+def _renamed(of: Result) -> Result:
+    """Results that were recorded while the decode ``list`` was called greedy."""
+    names = {"list" if name == "greedy" else name: value for name, value in of.items()}
+    return names | ({"decode": "list"} if names.get("decode") == "greedy" else {})
 
 
 def _all(place: str) -> dict[str, Result]:
@@ -33,7 +39,7 @@ def _of(rows: Callable[..., Rows], name: str, *arguments: str) -> Callable[[], R
 
 
 TABLES: dict[str, Callable[[], Rows]] = {
-    **{f"quickstart-{decode}": _of(quickstart.policies, "quickstart", decode) for decode in ("greedy", "sampled")},
+    **{f"quickstart-{decode}": _of(quickstart.policies, "quickstart", decode) for decode in ("list", "sampled")},
     "quickstart-difference": _of(quickstart.difference, "quickstart"),
     **{f"study-{name}": _of(rows, "synthetic") for name, rows in synthetic.TABLES.items()},
     **{f"movielens-{name}": _of(rows, "movielens") for name, rows in movielens.TABLES.items()},

@@ -2,20 +2,26 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Literal
 
 from pydantic import Field
 
-from blade_dist.settings.section import Positive, Section
+from blade_dist.settings.section import NonNegative, Positive, Section
+
+BEAMS = 4
 
 
 class EvaluateSettings(Section):
     metrics: list[str] = ["ndcg@5", "recall@5", "hr@5", "mrr@5", "ild@5", "mgu@5", "dgu@5"]
     """Columns of the table, besides the reward: any metric that the reward may have. Add those that the alignment must
     not harm."""
-    beam_width: Annotated[int, Field(ge=0, le=20)] = 0
-    """Lists that beam search keeps per prompt; 0: lists are only decoded greedily and sampled. Set it to compare with
-    what a search at serving time would reach; its cost grows in proportion."""
+    decode: Literal["list", "rank", "beam"] = "list"
+    """How recommendations are decoded where they are served: the report's first numbers are those, and ``export`` says
+    it. list: item by item; rank: the K best first items, one forward pass where an item is one token; beam: the
+    likeliest list. Alignment trains for list; take rank to serve the fine-tuned model as a ranker."""
+    beam_width: NonNegative = 0
+    """Lists that beam search keeps per prompt; 0: no beam search is reported (with ``decode: beam``, 4). Set it to
+    compare with what a search at serving time would reach; its cost grows in proportion."""
     best_of: list[Annotated[int, Field(ge=2)]] = []
     """N of the Best-of-N searches that are shown too: N lists sampled from the first policy that is compared with (the
     reference, say), of which the best one is taken. They show what the alignment is to save at serving time."""
@@ -27,6 +33,11 @@ class EvaluateSettings(Section):
     bootstrap: Positive = 2000
     """Resamples of the paired bootstrap over users. More of them make the ends of the intervals steadier, not
     narrower."""
+
+    @property
+    def beams(self) -> int:
+        """Lists that beam search keeps per prompt; 0: there is none."""
+        return self.beam_width or (BEAMS if self.decode == "beam" else 0)
 
 
 class TrackingSettings(Section):

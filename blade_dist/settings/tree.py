@@ -119,6 +119,8 @@ class Config(Section):
             )
         if self.evaluate.beam_width and self.lists.constrain == "none":
             raise ValueError("evaluate.beam_width: beam search needs lists.constrain = catalog")
+        if self.evaluate.decode != "list" and self.lists.constrain == "none":
+            raise ValueError(f"evaluate.decode: {self.evaluate.decode} needs lists.constrain = catalog")
         if "{history}" not in self.codec.prompt:
             raise ValueError("codec.prompt: the text has no {history}; write it where the user's items are to stand")
         if self.data.source in ("movielens", "amazon", "table") and self.data.path is None:

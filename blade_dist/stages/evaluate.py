@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import time
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +14,7 @@ import torch
 from numpy.typing import NDArray
 from rich.console import Console
 
-from blade_dist.batches import Prompts, Rollouts
+from blade_dist.batches import MISS, Prompts
 from blade_dist.catalog.legality import Legality
 from blade_dist.catalog.rules import make_rules
 from blade_dist.cluster.placement import place_here
@@ -20,6 +22,7 @@ from blade_dist.cluster.runtime import ray_runtime
 from blade_dist.errors import UserError
 from blade_dist.evaluation.baselines import cooccurrence_lists, popularity_lists
 from blade_dist.evaluation.corpus import illegal_rates
+from blade_dist.evaluation.decoding import BEAM, LIST, RANK, SAMPLED, Cost, decodes, render_costs, trained_for
 from blade_dist.evaluation.per_user import differences, per_user_rows, render, render_differences, summarise
 from blade_dist.evaluation.search import best_of, is_oracle, repeated
 from blade_dist.learners.packing import PromptLists
@@ -39,9 +42,6 @@ from blade_dist.training.prompter import Prompter
 from blade_dist.training.publish import Publisher, ServedModel
 from blade_dist.weights.gather import source
 
-TEMPERATURES = {"greedy": 0.0, "sampled": 1.0}
-"""Temperature of each way of decoding token by token; one list per prompt."""
-
 TABLE_WIDTH = 160
 """Characters of a line where no terminal says how many it has."""
 
@@ -56,16 +56,18 @@ def evaluate_stage(run: OpenedRun, checkpoint: Path, against: list[Path], consol
     """
     config, data, reward = run.config, run.data, scaled_reward(run)
     paths = [checkpoint, *against]
-    names = _names([read_policy(path, data.codec.fingerprint()) for path in paths])
+    stamps = [read_policy(path, data.codec.fingerprint()) for path in paths]
+    names = _names(stamps)
     prompts = data.test.rows(_chosen(config, len(data.test)))
     reported = make_composite(config, data, _reported(config))
 
     def as_lists(items: NDArray[np.int32]) -> Lists:
         return Lists(items, prompts.targets, prompts.history, data.catalog, prompts.user)
 
-    decodes = _decodes(config)
-    lists = {(name, decode): as_lists(items) for name, items in _baselines(run, prompts).items() for decode in decodes}
+    ways = decodes(config)
+    lists = {(name, decode): as_lists(items) for name, items in _baselines(run, prompts).items() for decode in ways}
     illegal: dict[tuple[str, str], dict[str, float]] = {}
+    costs: dict[tuple[str, str], Cost] = {}
     with (
         ray_runtime(config),
         engines(config, run.paths, checkpoint, place_here(config, learners=False).engines) as pool,
@@ -74,21 +76,27 @@ def evaluate_stage(run: OpenedRun, checkpoint: Path, against: list[Path], consol
         writer = _Writer(run, pool)
         for number, (name, path) in enumerate(zip(names, paths, strict=True), start=1):
             publisher.publish((0, number), _served_model(run, path))
-            for decode in decodes:
+            for decode in ways:
                 written = writer.write(prompts.index, decode)
-                lists[name, decode] = as_lists(written.items[:, 0])
+                lists[name, decode] = as_lists(written.items)
                 illegal[name, decode] = illegal_rates(written.invalid, written.duplicate, config.lists.k)
+                costs[name, decode] = written.cost
             # the reference's: the first of ``against``, or the checkpoint where it stands alone
             if config.evaluate.best_of and name == names[:2][-1]:
                 for search, items in _searches(run, reward, prompts, writer.sample(prompts.index)).items():
-                    lists[f"{name} {search}", "sampled"] = as_lists(items)
+                    lists[f"{name} {search}", SAMPLED] = as_lists(items)
             say(console, f"evaluate: {name}, {len(prompts)} prompts")
     rows = pa.concat_tables(
         per_user_rows(name, decode, prompts, batch, reported, reward) for (name, decode), batch in lists.items()
     )
-    summary = _summary(config, rows, lists, illegal, names)
+    trained = {name: trained_for(stamp.policy) for name, stamp in zip(names, stamps, strict=True)}
+    summary = _summary(config, rows, lists, illegal, names) | {
+        "decode": {"served": config.evaluate.decode, "trained_for": trained},
+        "cost": {way: {name: costs[name, way].as_dict() for name in names} for way in ways},
+    }
     _write(rows, summary, run.paths.evaluation)
     _show(config, rows, summary, names, console)
+    show_table(console, render_costs(costs, trained), TABLE_WIDTH)
     return summary
 
 
@@ -130,6 +138,19 @@ def _prompter(run: OpenedRun) -> Prompter:
     return Prompter(run.data.test, run.data.codec, run.config.run.seed, run.config.lists.exclude_history)
 
 
+@dataclass(frozen=True)
+class _Written:
+    """One list per prompt."""
+
+    items: NDArray[np.int32]
+    """``[B, K]``"""
+    invalid: NDArray[np.int32]
+    """``[B, 1]`` positions that name no item."""
+    duplicate: NDArray[np.int32]
+    """``[B, 1]`` positions that repeat one."""
+    cost: Cost
+
+
 class _Writer:
     """Has lists written for test prompts by the checkpoint that the engines serve."""
 
@@ -138,17 +159,26 @@ class _Writer:
         self._pool = pool
         self._prompter = _prompter(run)
 
-    def write(self, rows: NDArray[np.int64], decode: str) -> Rollouts:
-        """One list per prompt."""
-        request = self._prompter.request(rows, 1, TEMPERATURES.get(decode, 1.0), "evaluate")
-        if decode == "beam":
-            return self._pool.beam_search(request, self._config.evaluate.beam_width)
-        return self._pool.generate(request)
+    def write(self, rows: NDArray[np.int64], decode: str) -> _Written:
+        """By one way of decoding, from prompts that no engine has in its cache."""
+        request = self._prompter.request(rows, 1, 0.0 if decode == LIST else 1.0, "evaluate")
+        self._pool.forget()
+        before, began = self._pool.generated(), time.perf_counter()
+        if decode == RANK:
+            items = self._pool.rank(request)
+            invalid = (items == MISS).sum(axis=1, keepdims=True, dtype=np.int32)
+            parts = items, invalid, np.zeros_like(invalid)
+        else:
+            beams = self._config.evaluate.beams
+            lists = self._pool.beam_search(request, beams) if decode == BEAM else self._pool.generate(request)
+            parts = lists.items[:, 0], lists.invalid, lists.duplicate
+        seconds = time.perf_counter() - began
+        return _Written(*parts, Cost(len(rows), self._pool.generated() - before, seconds))
 
     def sample(self, rows: NDArray[np.int64]) -> NDArray[np.int32]:
         """As many lists per prompt as the largest search takes, ``[B, N, K]``."""
         size = max(self._config.evaluate.best_of)
-        return self._pool.generate(self._prompter.request(rows, size, TEMPERATURES["sampled"], "evaluate")).items
+        return self._pool.generate(self._prompter.request(rows, size, 1.0, "evaluate")).items
 
 
 def _searches(
@@ -166,7 +196,7 @@ def _searches(
 
 
 def _baselines(run: OpenedRun, prompts: Prompts) -> dict[str, NDArray[np.int32]]:
-    """Lists of the recommenders without a model; they do not sample, so both ways of decoding show the same."""
+    """Lists of the recommenders without a model; they do not sample, so every way of decoding shows the same."""
     lists, catalog = run.config.lists, run.data.catalog
     k, excluded, rules = lists.k, lists.exclude_history, make_rules(lists, catalog)
     train = run.data.train.rows(np.arange(len(run.data.train)))
@@ -197,13 +227,8 @@ def _names(stamps: list[PolicyStamp]) -> list[str]:
     return names
 
 
-def _decodes(config: Config) -> list[str]:
-    """Ways of decoding; the first one is the table's."""
-    return [*TEMPERATURES, *(["beam"] if config.evaluate.beam_width else [])]
-
-
-def _difference_key(decode: str) -> str:
-    return "difference" if decode == "greedy" else f"difference_{decode}"
+def _difference_key(config: Config, decode: str) -> str:
+    return "difference" if decode == config.evaluate.decode else f"difference_{decode}"
 
 
 def _summary(
@@ -213,23 +238,23 @@ def _summary(
     illegal: dict[tuple[str, str], dict[str, float]],
     names: list[str],
 ) -> dict[str, Any]:
-    """Greedy numbers by policy, those of the other decodes below their names, and the differences."""
+    """Numbers of what is served by policy, those of the other decodes below their names, and the differences."""
     summary: dict[str, Any] = {}
-    for decode in _decodes(config):
+    for decode in decodes(config):
         by_policy = summarise(rows, lists, decode)
         for policy, numbers in by_policy.items():
             numbers.update(illegal.get((policy, decode), {}))
-        summary |= by_policy if decode == "greedy" else {decode: by_policy}
+        summary |= by_policy if decode == config.evaluate.decode else {decode: by_policy}
         if len(names) > 1:
-            summary[_difference_key(decode)] = differences(
+            summary[_difference_key(config, decode)] = differences(
                 rows, decode, names[0], names[1], config.evaluate.bootstrap, config.run.seed
             )
     return summary
 
 
 def _show(config: Config, rows: pa.Table, summary: dict[str, Any], names: list[str], console: Console) -> None:
-    for decode in _decodes(config):
-        key = _difference_key(decode)
+    for decode in decodes(config):
+        key = _difference_key(config, decode)
         table = render(rows, decode, config.evaluate.bootstrap, config.run.seed)
         show_table(console, table, TABLE_WIDTH)
         if key in summary:

@@ -210,9 +210,9 @@ def test_the_whole_command_resumes_and_says_what_it_found(movielens: Path, tmp_p
     assert first["held_out_ndcg5"]["blade_vs_sft"].keys() == {"mean", "low", "high", "relative"}
     policies = {"popularity", "co-occurrence", "sft", "SASRec", "static", "blade"}
     searches = {f"sft best of {n}{mark}" for n in (2, 4, 8, 16) for mark in ("", " (oracle)")}
-    assert set(first["tables"]["greedy"]) == set(first["tables"]["beam"]) == policies
+    assert set(first["tables"]["list"]) == set(first["tables"]["beam"]) == policies
     assert set(first["tables"]["sampled"]) == policies | searches
-    assert {"ndcg@5", "coverage", "gini", "miss", "ndcg@5, head items"} <= first["tables"]["greedy"]["blade"].keys()
+    assert {"ndcg@5", "coverage", "gini", "miss", "ndcg@5, head items"} <= first["tables"]["list"]["blade"].keys()
     assert [cell["name"] for cell in first["cells"]] == ["static", "blade"]
     assert {"train", "evaluate"} in [set(seconds) for seconds in first["seconds"].values()]
     assert first["seconds"]["seed0/reference"].keys() == {"sft", "prior", "evaluate"}
@@ -245,8 +245,8 @@ def test_the_whole_command_resumes_and_says_what_it_found(movielens: Path, tmp_p
 def test_a_part_is_added_to_those_that_a_file_has(tmp_path: Path) -> None:
     out, settings = tmp_path / "out.json", {"preset": {}, "seeds": 3, "rates": [1e-3]}
     assert _results(out, settings) == {}
-    write_result(out, "quality", settings, {"tables": {"greedy": {}}})
-    assert _results(out, settings) == {"tables": {"greedy": {}}}
+    write_result(out, "quality", settings, {"tables": {"list": {}}})
+    assert _results(out, settings) == {"tables": {"list": {}}}
     with pytest.raises(typer.BadParameter, match="choose another file"):
         _results(out, settings | {"seeds": 5})
 

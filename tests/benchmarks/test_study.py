@@ -140,8 +140,8 @@ def test_one_list_against_a_search_by_hand() -> None:
         users = {"user": ["a", "a", "b"], "prompt": [0, 1, 2]}
         return pd.DataFrame(users | {"policy": policy, "decode": decode, "mgu@5": values})
 
-    parts = [rows("blade", "greedy", [0.1, 0.2, 0.3]), rows("sft best of 16", "sampled", [0.2, 0.2, 0.5])]
-    parts += [rows("sft", "greedy", [0.4, 0.4, 0.4]), rows("blade", "sampled", [9.0, 9.0, 9.0])]
+    parts = [rows("blade", "list", [0.1, 0.2, 0.3]), rows("sft best of 16", "sampled", [0.2, 0.2, 0.5])]
+    parts += [rows("sft", "list", [0.4, 0.4, 0.4]), rows("blade", "sampled", [9.0, 9.0, 9.0])]
     found = against_search(pd.concat(parts), "mgu@5")
     assert found["mean"] == pytest.approx(-0.1)
     assert (found["low"], found["high"]) == pytest.approx((-0.2, -0.05))

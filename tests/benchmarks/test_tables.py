@@ -43,11 +43,11 @@ class TestTable:
             free = [np.setdiff1d(np.arange(12), row) for row in test.targets]
             tables = []
             for policy, hits in (("sft", 0.3), ("static", 0.3), ("blade", 1.0), ("grpo", 0.3)):
-                for decode in ("greedy", "sampled"):
+                for decode in ("list", "sampled"):
                     items = np.stack([rng.permutation(row)[:5] for row in free]).astype(np.int32)
                     first = np.array([row[0] for row in test.targets])
                     items[:, 0] = np.where(
-                        rng.random(len(items)) < (hits if decode == "greedy" else 0.3), first, items[:, 0]
+                        rng.random(len(items)) < (hits if decode == "list" else 0.3), first, items[:, 0]
                     )
                     lists = Lists(items, test.targets, test.history, small.catalog, test.user)
                     tables.append(per_user_rows(policy, decode, test, lists, reward, reward))
@@ -78,10 +78,10 @@ class TestTable:
         significant = {f"{row['policy']} {row['against']}" for row in tested if row["significant"]}
         assert significant == {"blade sft", "blade static", "grpo blade"}
         assert compare.verdict(rows, "blade", "ndcg@5") == "greedy lists are better"
-        greedy = pooled.rows("blade", "greedy")["ndcg@5"] - pooled.rows("sft", "greedy")["ndcg@5"]
+        greedy = pooled.rows("blade", "list")["ndcg@5"] - pooled.rows("sft", "list")["ndcg@5"]
         headline = compare.headline(numbers, rows)["blade_vs_sft"]
         assert headline["mean"] == pytest.approx(greedy.mean())
-        whole = pooled.rows("blade", "greedy")["ndcg@5"].mean() / pooled.rows("sft", "greedy")["ndcg@5"].mean()
+        whole = pooled.rows("blade", "list")["ndcg@5"].mean() / pooled.rows("sft", "list")["ndcg@5"].mean()
         assert headline["relative"]["mean"] == pytest.approx(whole - 1)
 
     def test_a_trade_is_reached_with_enough_of_the_metric_at_no_loss(
@@ -94,9 +94,9 @@ class TestTable:
             trade = numbers.trade("blade", "ild@5", {"static": "static"})
             assert trade["reached"] is reached
             assert trade["relative_to_sft"]["mean"] == relative
-        difference = pooled.rows("blade", "greedy")["ild@5"] - pooled.rows("static", "greedy")["ild@5"]
+        difference = pooled.rows("blade", "list")["ild@5"] - pooled.rows("static", "list")["ild@5"]
         assert trade["against"]["static"]["ild@5"]["mean"] == pytest.approx(difference.mean())
-        cost = pooled.rows("blade", "greedy")["ndcg@5"] - pooled.rows("sft", "greedy")["ndcg@5"]
+        cost = pooled.rows("blade", "list")["ndcg@5"] - pooled.rows("sft", "list")["ndcg@5"]
         assert trade["ndcg@5_minus_sft"]["mean"] == pytest.approx(cost.mean())
 
     def test_the_readme_s_tables_are_read_off_the_result(self, pooled: object) -> None:
@@ -106,11 +106,11 @@ class TestTable:
         result = {"tables": numbers.table(), "comparisons": compared, "pareto": {"trades": [trade]}}
         result["prompts"] = pooled.prompts()
         head, *rows = quality_tables.policies(result)
-        assert head == ["greedy", "ndcg@5", "ild@5", "coverage", "gini ↓", "invalid or repeated ↓"]
+        assert head == ["list", "ndcg@5", "ild@5", "coverage", "gini ↓", "invalid or repeated ↓"]
         assert [row[0] for row in rows] == ["SFT", "static (tau = 0)", "BLADE", "GRPO (raw reward)"]
-        mean = pooled.rows("blade", "greedy")["ndcg@5"].mean()
+        mean = pooled.rows("blade", "list")["ndcg@5"].mean()
         assert rows[2][1].startswith(f"{mean:.4f} [")
-        assert quality_tables.decodes(result)[0] == ["ndcg@5", "greedy", "sampled"]
+        assert quality_tables.decodes(result)[0] == ["ndcg@5", "list", "sampled"]
         gained = {row[0]: row for row in quality_tables.gains(result)[1:]}
         assert gained["BLADE"][3] == ""  # no beam search
         assert gained["BLADE"][5] == "greedy lists are better"
@@ -118,8 +118,8 @@ class TestTable:
         assert quality_tables.slices(result)[:2] == [["greedy NDCG@5", "all"], ["prompts", "40"]]
         heads, traded = quality_tables.trades(result)
         assert (traded[:2], heads[-1]) == (["blade", "ild@5"], "metric, minus static (tau = 0)")
-        other = pooled.rows("static", "greedy")["ild@5"].mean()
-        assert traded[-1].startswith(f"{pooled.rows('blade', 'greedy')['ild@5'].mean() - other:+.4f} [")
+        other = pooled.rows("static", "list")["ild@5"].mean()
+        assert traded[-1].startswith(f"{pooled.rows('blade', 'list')['ild@5'].mean() - other:+.4f} [")
 
     def test_static_and_blade_are_read_beside_each_other_for_every_prior(self, pooled: object) -> None:
         names = {"static": "static", "blade": "blade"}
@@ -128,7 +128,7 @@ class TestTable:
         row = {"lists": 8, **pair_of(names, compare.Numbers(pooled), summaries)}
         head, line = quality_tables.references({"references": {"rows": [row]}})
         assert len(head) == len(line)
-        static, blade, sft = (pooled.rows(name, "greedy")["ndcg@5"].mean() for name in ("static", "blade", "sft"))
+        static, blade, sft = (pooled.rows(name, "list")["ndcg@5"].mean() for name in ("static", "blade", "sft"))
         expected = (f"{static - sft:+.4f} [", f"{blade - sft:+.4f} [", f"{blade - static:+.4f} [")
         assert all(cell.startswith(begin) for cell, begin in zip(line[1:4], expected, strict=True))
         assert line[4].startswith(f"{blade / static - 1:+.0%} [")
@@ -137,14 +137,14 @@ class TestTable:
     def test_a_changed_setting_is_read_beside_the_preset_s(self, pooled: object) -> None:
         numbers = compare.Numbers(pooled)
         read = {"informative_groups": 0.5, "validation": 0.25}
-        of = {"1": numbers.table()["greedy"]["blade"]["ndcg@5"] | {"minus_preset": None, **read}}
+        of = {"1": numbers.table()["list"]["blade"]["ndcg@5"] | {"minus_preset": None, **read}}
         difference = numbers.minus("static", "blade", "ndcg@5")
-        of["2"] = numbers.table()["greedy"]["static"]["ndcg@5"] | {"minus_preset": difference, **read}
+        of["2"] = numbers.table()["list"]["static"]["ndcg@5"] | {"minus_preset": difference, **read}
         result = {"sensitivity": {"ndcg@5": {"prior.size": of}}}
         head, own, other = quality_tables.sensitivity(result)
         assert head[0] == "BLADE"
         assert own[2:] == ["", "0.50", "0.2500"]
-        means = {policy: pooled.rows(policy, "greedy")["ndcg@5"].mean() for policy in ("static", "blade")}
+        means = {policy: pooled.rows(policy, "list")["ndcg@5"].mean() for policy in ("static", "blade")}
         assert other[0] == "`prior.size: 2`"
         assert other[1].startswith(f"{means['static']:.4f} [")
         assert other[2].startswith(f"{means['static'] - means['blade']:+.4f} [")
@@ -154,14 +154,14 @@ class TestTable:
         rows = pd.read_parquet(tmp_path / "rows-seed0.parquet").query("policy == 'blade'")
         rows.drop(columns=["seed", "ndcg@5, all"]).to_parquet(tmp_path / "one.parquet")
         pooled.add(tmp_path / "one.parquet", 0, {"blade": "half"})
-        with pytest.raises(ValueError, match="half, greedy"):
+        with pytest.raises(ValueError, match="half, list"):
             Numbers(pooled).table()
 
     def test_a_gain_of_samples_alone_is_no_gain_of_lists(self) -> None:
         def said(greedy: float, significant: bool, sampled_low: float) -> str:
             key = {"policy": "p", "against": "sft", "column": "c"}
             rows = [
-                {**key, "decode": "greedy", "mean": greedy, "significant": significant},
+                {**key, "decode": "list", "mean": greedy, "significant": significant},
                 {**key, "decode": "sampled", "low": sampled_low},
             ]
             return verdict(rows, "p", "c")

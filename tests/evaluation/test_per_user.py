@@ -75,17 +75,17 @@ def test_the_table_is_recomputed_from_its_rows() -> None:
     prompts = made_prompts([[1], [2], [3]], [[4], [5], [6]])
     reward = Composite({"hr@2": 1.0, "ild@2": 0.5}, catalog, 2)
     lists = {
-        (name, "greedy"): Lists(np.array(items, np.int32), prompts.targets, prompts.history, catalog)
+        (name, "list"): Lists(np.array(items, np.int32), prompts.targets, prompts.history, catalog)
         for name, items in (("a", [[4, 7], [5, 8], [0, 1]]), ("b", [[4, 7], [0, 1], [0, 1]]))
     }
     rows = pa.concat_tables(
         per_user_rows(name, d, prompts, batch, reward, reward) for (name, d), batch in lists.items()
     )
     assert rows.column_names[:6] == ["user", "prompt", "policy", "decode", "items", "reward"]
-    summary = summarise(rows, lists, "greedy")
+    summary = summarise(rows, lists, "list")
     np.testing.assert_allclose(summary["a"]["hr@2"], 2 / 3)
     np.testing.assert_allclose(summary["b"]["hr@2"], 1 / 3)
-    difference = differences(rows, "greedy", "a", "b", 300, seed=0)["hr@2"]
+    difference = differences(rows, "list", "a", "b", 300, seed=0)["hr@2"]
     np.testing.assert_allclose(difference["mean"], 1 / 3)
     assert difference["low"] <= difference["mean"] <= difference["high"]
-    assert render(rows, "greedy", 100, 0).row_count == 3
+    assert render(rows, "list", 100, 0).row_count == 3

@@ -49,15 +49,20 @@ def test_checkpoints_are_compared(settings: Config) -> None:
     searches = rows[rows["policy"].str.contains("best of")]
     rows = rows.drop(searches.index)
     assert set(rows["policy"]) == POLICIES
-    assert set(rows["decode"]) == {"greedy", "sampled", "beam"}
-    greedy = rows[rows["decode"] == "greedy"].pivot(index="prompt", columns="policy", values="reward")
-    assert len(greedy) == len(rows) / len(POLICIES) / 3
+    assert set(rows["decode"]) == {"list", "rank", "sampled", "beam"}
+    greedy = rows[rows["decode"] == "list"].pivot(index="prompt", columns="policy", values="reward")
+    assert len(greedy) == len(rows) / len(POLICIES) / 4
     for policy in POLICIES:
         assert summary[policy]["reward"] == pytest.approx(greedy[policy].mean())
     difference = summary["difference"]["reward"]
     assert difference["mean"] == pytest.approx((greedy["blade"] - greedy["sft"]).mean())
     assert difference["low"] <= difference["mean"] <= difference["high"]
-    assert summary["blade"]["invalid"] == summary["beam"]["sft"]["duplicate"] == 0
+    assert summary["blade"]["invalid"] == summary["beam"]["sft"]["duplicate"] == summary["rank"]["sft"]["invalid"] == 0
+    trained = {"blade": ["list"], "sft": ["list", "rank"]}
+    assert summary["decode"] == {"served": "list", "trained_for": trained}
+    tokens = {way: of["blade"]["tokens_per_prompt"] for way, of in summary["cost"].items()}
+    assert settings.lists.k < tokens["list"] < tokens["beam"]
+    assert 1 <= tokens["rank"] < tokens["list"]
     assert json.loads((paths.evaluation / "summary.json").read_text()) == summary
     assert "blade minus sft" in console.export_text()
 
@@ -100,4 +105,5 @@ def test_an_export_serves(settings: Config, tiny_data: DataBundle, tmp_path: Pat
     assert answer == written
     recommender = json.loads((out / "recommender.json").read_text())
     assert recommender["policy"] == "blade"
+    assert recommender["decode"] == "list"
     assert {"exclude_history": True, "exclude": [], "at_most": {}}.items() <= recommender.items()

@@ -40,7 +40,7 @@ def build_codec(
     if choice.kind == "title":
         tokenizer, item_tokens = title_tokens(catalog, settings, base_tokenizer)
     else:
-        tokenizer, item_tokens = semantic_tokens(catalog, settings, choice.levels, base_tokenizer, seed)
+        tokenizer, item_tokens = semantic_tokens(catalog, settings, choice, base_tokenizer, seed)
     if tokenizer.eos_token_id is None:
         special_token(tokenizer, EOS)
         tokenizer.eos_token = EOS

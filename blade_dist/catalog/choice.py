@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -13,6 +14,7 @@ from blade_dist.settings import CodecSettings
 ONE_TOKEN_ITEMS = 20_000
 """Items from which a token for each would make a small model's embedding the largest part of it."""
 SEVERAL_LEVELS = 3
+LEAST_CODES = 32
 
 
 @dataclass(frozen=True)
@@ -22,23 +24,28 @@ class CodecChoice:
     kind: Literal["title", "semantic_id"]
     levels: int
     """Of semantic IDs."""
+    codes: int
+    """Of each level, where there are several."""
     why: dict[str, str]
-    """Setting to the reason for its value."""
+    """Setting that was left open to the reason for its value."""
 
     @classmethod
     def of(cls, settings: CodecSettings, pretrained: bool, items: int) -> CodecChoice:
         """Of a catalog with so many items; ``pretrained``: whether there is a ``model.path``."""
-        kind, why_kind = settings.kind, "as set"
+        kind, levels, codes = settings.kind, settings.levels, settings.codes
+        why = {}
         if kind is None:
             kind = "title" if pretrained else "semantic_id"
-            why_kind = f"there is {'' if pretrained else 'no '}model.path"
-        levels, why_levels = settings.levels, "as set"
+            why["codec.kind"] = f"there is {'' if pretrained else 'no '}model.path"
         if levels is None:
-            few = items < ONE_TOKEN_ITEMS
-            levels = 1 if few else SEVERAL_LEVELS
-            why_levels = f"{items} items, {'fewer than' if few else 'at least'} {ONE_TOKEN_ITEMS}"
-        why = {"codec.kind": why_kind} | ({"codec.levels": why_levels} if kind == "semantic_id" else {})
-        return cls(kind, levels, why)
+            levels = 1 if items < ONE_TOKEN_ITEMS else SEVERAL_LEVELS
+            why["codec.levels"] = f"{levels}, for {items} items"
+        if codes is None:
+            # twice as many combinations as items, so that similar ones find room side by side
+            codes = max(LEAST_CODES, math.ceil((2 * items) ** (1 / levels)))
+            why["codec.codes"] = f"{codes}, for {items} items"
+        unread = {"codec.levels", "codec.codes"} if kind == "title" else {"codec.codes"} if levels == 1 else set()
+        return cls(kind, levels, codes, {setting: reason for setting, reason in why.items() if setting not in unread})
 
     def describe(self, codec: Codec) -> dict[str, Any]:
         """For the data card: what was chosen and why; of semantic IDs the codes of each level that some item has, and

@@ -123,9 +123,13 @@ class CodecSettings(Section):
     """semantic_id: tokens per item. 1: each item has its own. More: residual k-means, a level each, so that similar
     items begin alike and a large catalog needs a small vocabulary; a last code that tells equal items apart is added
     where needed, and lists take longer to decode. None: 1 below 20,000 items, else 3."""
-    codes: Positive = 32
-    """semantic_id with several ``levels``: codes of each. Raise it for a large catalog, so that few items share all of
-    their codes."""
+    codes: Positive | None = None
+    """semantic_id with several ``levels``: codes of each. Raise it where the data card says that many items share all
+    of their codes. None: 32, or as many as give twice as many combinations as there are items."""
+    embedder: Path | None = None
+    """semantic_id with several ``levels``: a Hugging Face folder of a sentence encoder, whose mean embedding of title
+    and groups the codes follow. Set it where titles say more of what is alike than groups do. None: they follow
+    ``data.columns.embedding``, or else groups and the words of titles."""
 
 
 class ListSettings(Section):

@@ -37,7 +37,7 @@ def data_stage(config: Config, console: Console) -> None:
 
 def _say_codec(codec: dict[str, Any], console: Console) -> None:
     """Says how items are written, and why."""
-    why = "; ".join(f"{setting}: {reason}" for setting, reason in codec["why"].items())
+    why = "; ".join(f"{setting}: {reason}" for setting, reason in codec["why"].items()) or "as set"
     if codec["kind"] == "title":
         say(console, f"data: items are written as their titles ({why})")
         return

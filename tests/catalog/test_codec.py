@@ -221,21 +221,33 @@ def test_the_trie_of_an_earlier_version_is_made_anew(codec: Codec, tmp_path: Pat
 
 
 @pytest.mark.parametrize(
-    ("given", "pretrained", "items", "kind", "levels", "why"),
+    ("given", "pretrained", "items", "kind", "why"),
     [
-        ({}, True, 40, "title", 1, "there is model.path"),
-        ({}, False, 19_999, "semantic_id", 1, "19999 items, fewer than 20000"),
-        ({}, False, 20_000, "semantic_id", 3, "20000 items, at least 20000"),
-        ({"kind": "title"}, False, 40, "title", 1, "as set"),
-        ({"kind": "semantic_id", "levels": 2}, True, 40, "semantic_id", 2, "as set"),
+        ({}, True, 40, "title", {"codec.kind": "there is model.path"}),
+        (
+            {},
+            False,
+            19_999,
+            "semantic_id",
+            {"codec.kind": "there is no model.path", "codec.levels": "1, for 19999 items"},
+        ),
+        (
+            {"kind": "semantic_id"},
+            True,
+            32_000,
+            "semantic_id",
+            {"codec.levels": "3, for 32000 items", "codec.codes": "40, for 32000 items"},
+        ),
+        ({"kind": "semantic_id", "levels": 2}, True, 450, "semantic_id", {"codec.codes": "32, for 450 items"}),
+        ({"kind": "title"}, False, 40, "title", {}),
     ],
 )
 def test_what_the_settings_leave_open_follows_from_model_and_catalog(
-    given: dict, pretrained: bool, items: int, kind: str, levels: int, why: str
+    given: dict, pretrained: bool, items: int, kind: str, why: dict[str, str]
 ) -> None:
     choice = CodecChoice.of(CodecSettings(**given), pretrained, items)
-    assert (choice.kind, choice.levels) == (kind, levels)
-    assert list(choice.why.values())[-1] == why
+    assert choice.kind == kind
+    assert choice.why == why
 
 
 def test_one_level_is_a_token_for_each_item_in_catalog_order() -> None:
@@ -250,9 +262,9 @@ def test_one_level_is_a_token_for_each_item_in_catalog_order() -> None:
 
 
 def test_the_card_says_how_far_codes_tell_items_apart() -> None:
-    vectors = np.array([[0, 0], [0, 0], [9, 0], [9, 9]], np.float32)
+    vectors = np.array([[0, 0], [0, 0], [0, 0], [9, 0], [9, 9]], np.float32)
     wanted = CodecSettings(levels=2, codes=2)
-    described = CodecChoice.of(wanted, False, 4).describe(codec_of(_catalog(list("abcd"), vectors), wanted, None, 0))
+    described = CodecChoice.of(wanted, False, 5).describe(codec_of(_catalog(list("abcde"), vectors), wanted, None, 0))
     assert described["levels"] == 2
     assert described["codes_in_use"] == [2, 2]
-    assert described["items_that_share_their_codes"] == 2
+    assert described["items_that_share_their_codes"] == 2  # five items, four combinations

@@ -18,7 +18,8 @@ from benchmarks.quality import DATA_FOLDER
 from blade_dist.batches import MISS
 from blade_dist.catalog.catalog import Catalog
 from blade_dist.data.bundle import load_data
-from blade_dist.evaluation.baselines import occurrence, similarities
+from blade_dist.evaluation.baselines import similarities
+from blade_dist.evaluation.top_items import occurrence
 from blade_dist.rewards.lists import Lists
 
 HELD_OUT = ("ndcg@", "recall@", "hr@", "mrr@")
@@ -41,7 +42,7 @@ def cooccurrence(lists: Lists) -> NDArray[np.float64]:
     similarity = np.zeros(lists.items.shape)
     for start in range(0, len(lists), CHUNK):
         rows = np.arange(start, min(start + CHUNK, len(lists)))
-        known = occurrence(lists.history.take(rows), np.arange(len(rows)), len(rows), len(lists.catalog))
+        known = occurrence(lists.history.take(rows), len(lists.catalog))
         scores = (known @ _similar(lists.catalog)).toarray()
         similarity[rows] = np.take_along_axis(scores, np.maximum(lists.items[rows], 0).astype(np.int64), axis=1)
     return np.where(lists.items == MISS, 0.0, similarity) @ (1 / np.log2(np.arange(2, lists.items.shape[1] + 2)))
@@ -49,5 +50,5 @@ def cooccurrence(lists: Lists) -> NDArray[np.float64]:
 
 @cache
 def _similar(catalog: Catalog) -> csr_matrix:
-    train = load_data(Path(os.environ[DATA_FOLDER])).train
-    return similarities(catalog, train.rows(np.arange(len(train))))
+    sequences = load_data(Path(os.environ[DATA_FOLDER])).sequences
+    return similarities(catalog, sequences.rows(np.arange(len(sequences))))

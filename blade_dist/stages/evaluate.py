@@ -20,7 +20,7 @@ from blade_dist.catalog.rules import make_rules
 from blade_dist.cluster.placement import place_here
 from blade_dist.cluster.runtime import ray_runtime
 from blade_dist.errors import UserError
-from blade_dist.evaluation.baselines import cooccurrence_lists, popularity_lists
+from blade_dist.evaluation.baselines import baseline_lists
 from blade_dist.evaluation.corpus import illegal_rates
 from blade_dist.evaluation.decoding import BEAM, LIST, RANK, SAMPLED, Cost, decodes, render_costs, trained_for
 from blade_dist.evaluation.per_user import differences, per_user_rows, render, render_differences, summarise
@@ -198,12 +198,8 @@ def _searches(
 def _baselines(run: OpenedRun, prompts: Prompts) -> dict[str, NDArray[np.int32]]:
     """Lists of the recommenders without a model; they do not sample, so every way of decoding shows the same."""
     lists, catalog = run.config.lists, run.data.catalog
-    k, excluded, rules = lists.k, lists.exclude_history, make_rules(lists, catalog)
-    train = run.data.train.rows(np.arange(len(run.data.train)))
-    return {
-        "popularity": popularity_lists(catalog, prompts, k, excluded, rules),
-        "co-occurrence": cooccurrence_lists(catalog, train, prompts, k, excluded, rules),
-    }
+    sequences = run.data.sequences.rows(np.arange(len(run.data.sequences)))
+    return baseline_lists(catalog, sequences, prompts, lists.k, lists.exclude_history, make_rules(lists, catalog))
 
 
 def _chosen(config: Config, size: int) -> NDArray[np.int64]:

@@ -130,8 +130,9 @@ class TestBestOfN:
         self, tiny_config: Config, tiny_data: DataBundle, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         monkeypatch.setenv(DATA_FOLDER, str(tiny_config.run.dir))
-        train, test = (table.rows(np.arange(len(table))) for table in (tiny_data.train, tiny_data.test))
-        best = cooccurrence_lists(tiny_data.catalog, train, test, 3, True)
+        test = tiny_data.test.rows(np.arange(len(tiny_data.test)))
+        sequences = tiny_data.sequences.rows(np.arange(len(tiny_data.sequences)))
+        best = cooccurrence_lists(tiny_data.catalog, sequences, test, 3, True)
         rng = np.random.default_rng(0)
         other = np.stack([rng.permutation(np.setdiff1d(np.arange(len(tiny_data.catalog)), h))[:3] for h in test.seen])
 

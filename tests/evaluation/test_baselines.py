@@ -1,4 +1,4 @@
-"""Popularity and co-occurrence against slow, plain code."""
+"""Popularity, co-occurrence and successors against slow, plain code."""
 
 from __future__ import annotations
 
@@ -9,86 +9,129 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from blade_dist.batches import MISS, ExcludeHistory, Prompts
-from blade_dist.evaluation import baselines
-from blade_dist.evaluation.baselines import cooccurrence_lists, popularity_lists, similarities
+from blade_dist.batches import MISS, ExcludeHistory, Prompts, Ragged
+from blade_dist.evaluation import top_items
+from blade_dist.evaluation.baselines import baseline_lists, cooccurrence_lists, popularity_lists, similarities
+from blade_dist.evaluation.successors import DECAY, LAST, NEARER, WINDOW, successor_lists, successors
 from tests.helpers.catalogs import ITEMS, made_prompts, make_catalog
 
 
-def draw_prompts(rng: np.random.Generator, n: int, users: int) -> Prompts:
+def draw_prompts(rng: np.random.Generator, n: int) -> Prompts:
     histories = [rng.permutation(ITEMS)[: rng.integers(1, 6)] for _ in range(n)]
-    targets = [rng.permutation(ITEMS)[: rng.integers(1, 4)] for _ in range(n)]
     seen = [[*rng.permutation(ITEMS)[: rng.integers(4)], *history] for history in histories]
-    return made_prompts(histories, targets, [f"u{rng.integers(users)}" for _ in range(n)], seen)
+    return made_prompts(histories, [[0]] * n, seen=seen)
 
 
-def plainly(train: Prompts, history: list[int], excluded: list[int], k: int) -> list[int]:
+def draw_sequences(rng: np.random.Generator, users: int, longest: int = 8) -> Ragged:
+    """Some items come again, as ``data.repeats: all`` lets them."""
+    return Ragged.of([rng.integers(ITEMS, size=rng.integers(2, longest)) for _ in range(users)])
+
+
+def ranked(score: list[float], excluded: list[int], k: int) -> list[int]:
+    popularity = make_catalog().popularity
+    allowed = [item for item in range(ITEMS) if item not in excluded]
+    best = sorted(allowed, key=lambda item: (-round(score[item], 9), -popularity[item], item))[:k]
+    return best + [MISS] * (k - len(best))
+
+
+def excluded_of(prompts: Prompts, row: int, exclude_history: ExcludeHistory) -> list[int]:
+    history, seen = prompts.history[row].tolist(), prompts.seen[row].tolist()
+    return {True: seen, False: [], "shown": history}[exclude_history]
+
+
+def cooccurrence_scores(sequences: Ragged, history: list[int]) -> list[float]:
     """The definition, item by item."""
-    sequences: dict[str, set[int]] = {}
-    for row in range(len(train)):
-        sequences.setdefault(train.user[row], set()).update(train.history[row], train.targets[row])
+    users = [set(sequences[row]) for row in range(len(sequences))]
 
     def users_with(*items: int) -> int:
-        return sum(set(items) <= sequence for sequence in sequences.values())
+        return sum(set(items) <= user for user in users)
 
     def score(item: int) -> float:
         pairs = [(users_with(i, item), users_with(i) * users_with(item)) for i in set(history) if i != item]
         return sum(both / math.sqrt(product) for both, product in pairs if both)
 
-    popularity = make_catalog().popularity
-    allowed = [item for item in range(ITEMS) if item not in excluded]
-    ranked = sorted(allowed, key=lambda item: (-round(score(item), 9), -popularity[item], item))[:k]
-    return ranked + [MISS] * (k - len(ranked))
+    return [score(item) for item in range(ITEMS)]
+
+
+def successor_scores(sequences: Ragged, history: list[int]) -> list[float]:
+    """The definition, pair by pair."""
+    counts = np.zeros((ITEMS, ITEMS))
+    for row in range(len(sequences)):
+        items = sequences[row]
+        for place, item in enumerate(items):
+            for distance, later in enumerate(items[place + 1 : place + 1 + WINDOW]):
+                counts[item, later] += NEARER**distance
+    scores = np.zeros(ITEMS)
+    for lag, item in enumerate(history[::-1][:LAST]):
+        if counts[item].any():
+            scores += DECAY**lag * counts[item] / math.sqrt(counts[item].sum())
+    return scores.tolist()
 
 
 @settings(deadline=None)
 @given(st.integers(0, 2**16), st.integers(1, ITEMS + 2), st.sampled_from([True, False, "shown"]))
 def test_cooccurrence_is_its_definition(seed: int, k: int, exclude_history: ExcludeHistory) -> None:
     rng = np.random.default_rng(seed)
-    train, prompts = draw_prompts(rng, 12, users=5), draw_prompts(rng, 4, users=4)
-    found = cooccurrence_lists(make_catalog(), train, prompts, k, exclude_history)
+    sequences, prompts = draw_sequences(rng, 6), draw_prompts(rng, 4)
+    found = cooccurrence_lists(make_catalog(), sequences, prompts, k, exclude_history)
     assert found.dtype == np.int32
     for row in range(len(prompts)):
-        history, seen = prompts.history[row].tolist(), prompts.seen[row].tolist()
-        excluded = {True: seen, False: [], "shown": history}[exclude_history]
-        assert found[row].tolist() == plainly(train, history, excluded, k)
+        scores = cooccurrence_scores(sequences, prompts.history[row].tolist())
+        assert found[row].tolist() == ranked(scores, excluded_of(prompts, row, exclude_history), k)
+
+
+@settings(deadline=None)
+@given(st.integers(0, 2**16), st.integers(1, ITEMS + 2), st.sampled_from([True, False, "shown"]))
+def test_successors_are_their_definition(seed: int, k: int, exclude_history: ExcludeHistory) -> None:
+    rng = np.random.default_rng(seed)
+    sequences = draw_sequences(rng, 6, longest=2 * WINDOW)
+    histories = [rng.integers(ITEMS, size=rng.integers(1, 2 * LAST)) for _ in range(4)]
+    prompts = made_prompts(histories, [[0]] * 4, seen=[np.unique(history) for history in histories])
+    found = successor_lists(make_catalog(), sequences, prompts, k, exclude_history)
+    assert found.dtype == np.int32
+    for row in range(len(prompts)):
+        scores = successor_scores(sequences, prompts.history[row].tolist())
+        assert found[row].tolist() == ranked(scores, excluded_of(prompts, row, exclude_history), k)
+
+
+def test_the_last_item_says_most() -> None:
+    """0 is followed by 5 and 1 by 7, each once; who took 0 and then 1 is shown 7 first."""
+    sequences, prompts = Ragged.of([[0, 5], [1, 7]]), made_prompts([[0, 1], [1, 0]], [[9]] * 2)
+    assert successor_lists(make_catalog(), sequences, prompts, 2, True).tolist() == [[7, 5], [5, 7]]
+
+
+def test_no_sequence_runs_into_the_next_one() -> None:
+    assert successors(Ragged.of([[0, 1], [2, 3]]), ITEMS).nnz == 2
 
 
 def test_what_never_occurs_with_the_history_is_ordered_by_popularity() -> None:
-    train, prompts = made_prompts([[9]], [[11]], ["a"]), made_prompts([[9]], [[0]], ["b"])
-    assert cooccurrence_lists(make_catalog(), train, prompts, 4, exclude_history=True).tolist() == [[11, 0, 1, 2]]
+    sequences, prompts = Ragged.of([[9, 11]]), made_prompts([[9]], [[0]])
+    for lists in (cooccurrence_lists, successor_lists):
+        assert lists(make_catalog(), sequences, prompts, 4, exclude_history=True).tolist() == [[11, 0, 1, 2]]
+
+
+def test_every_baseline_has_its_lists() -> None:
+    rng = np.random.default_rng(1)
+    sequences, prompts = draw_sequences(rng, 9), draw_prompts(rng, 3)
+    lists = baseline_lists(make_catalog(), sequences, prompts, 4, exclude_history=True)
+    assert list(lists) == ["popularity", "co-occurrence", "successors"]
+    assert {items.shape for items in lists.values()} == {(3, 4)}
 
 
 @pytest.mark.parametrize("cells", [1, 3 * ITEMS, 10**6])
 def test_the_size_of_a_batch_changes_nothing(cells: int, monkeypatch: pytest.MonkeyPatch) -> None:
     rng = np.random.default_rng(3)
-    train, prompts = draw_prompts(rng, 20, users=8), draw_prompts(rng, 7, users=8)
-    expected = cooccurrence_lists(make_catalog(), train, prompts, 5, exclude_history=True)
-    monkeypatch.setattr(baselines, "SCORES_AT_ONCE", cells)
-    np.testing.assert_array_equal(cooccurrence_lists(make_catalog(), train, prompts, 5, exclude_history=True), expected)
+    sequences, prompts = draw_sequences(rng, 20), draw_prompts(rng, 7)
+    expected = cooccurrence_lists(make_catalog(), sequences, prompts, 5, exclude_history=True)
+    monkeypatch.setattr(top_items, "SCORES_AT_ONCE", cells)
+    found = cooccurrence_lists(make_catalog(), sequences, prompts, 5, exclude_history=True)
+    np.testing.assert_array_equal(found, expected)
 
 
-def test_an_earlier_window_counts() -> None:
-    """The latest window does not reach back to item 3; the policy is trained on it nevertheless."""
-    train = made_prompts([[3], [4]], [[4], [5]], ["a", "a"])
-    similar = similarities(make_catalog(), train).toarray()
-    np.testing.assert_allclose(similar[[3, 3, 4], [4, 5, 5]], 1)
-
-
-@settings(deadline=None)
-@given(st.integers(0, 2**16), st.integers(1, 40))
-def test_the_size_of_a_piece_changes_nothing(seed: int, size: int) -> None:
-    """A user's rows may lie apart, and a user may be larger than a piece."""
-    train = draw_prompts(np.random.default_rng(seed), 20, users=8)
-    expected = similarities(make_catalog(), train).toarray()
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(baselines, "PAIRS_AT_ONCE", size)
-        np.testing.assert_array_equal(similarities(make_catalog(), train).toarray(), expected)
-
-
-def test_without_training_rows_nothing_is_alike() -> None:
-    nobody = made_prompts([], [])
+def test_without_training_sequences_nothing_is_alike() -> None:
+    nobody = Ragged.of([])
     assert not similarities(make_catalog(), nobody).toarray().any()
+    assert not successors(nobody, ITEMS).toarray().any()
 
 
 def test_a_catalog_that_is_used_up_leaves_misses() -> None:
@@ -97,15 +140,16 @@ def test_a_catalog_that_is_used_up_leaves_misses() -> None:
     assert excluded.tolist() == [[ITEMS - 2, ITEMS - 1, MISS, MISS]]
 
 
-def test_prompts_are_left_as_they_were() -> None:
-    """Histories are slices of a read-only file, oldest first."""
+def test_what_is_given_is_left_as_it_was() -> None:
+    """Rows are slices of a read-only file, oldest first."""
     rng = np.random.default_rng(0)
-    train, prompts = draw_prompts(rng, 9, users=4), draw_prompts(rng, 3, users=4)
-    before = prompts.history.flat.copy()
-    for rows in (train.history, train.targets, prompts.history):
+    sequences, prompts = draw_sequences(rng, 9), draw_prompts(rng, 3)
+    before = prompts.history.flat.copy(), sequences.flat.copy()
+    for rows in (sequences, prompts.history, prompts.seen):
         rows.flat.flags.writeable = False
-    cooccurrence_lists(make_catalog(), train, prompts, 3, exclude_history=True)
-    np.testing.assert_array_equal(prompts.history.flat, before)
+    baseline_lists(make_catalog(), sequences, prompts, 3, exclude_history=True)
+    np.testing.assert_array_equal(prompts.history.flat, before[0])
+    np.testing.assert_array_equal(sequences.flat, before[1])
 
 
 def test_no_prompts_no_lists() -> None:

@@ -25,9 +25,8 @@ def test_popularity_is_the_same_for_all_but_the_history() -> None:
 
 
 def test_cooccurrence_by_hand() -> None:
-    # a user has what is in any of her rows: a has {1, 2, 3}, b {1, 2}, c {4, 5}
-    train = made_prompts([[1], [1, 2], [1], [4]], [[2], [3], [2], [5]], ["a", "a", "b", "c"])
-    found = cooccurrence_lists(make_catalog(), train, made_prompts([[1], [4]], [[2], [5]]), 2, exclude_history=True)
+    sequences = Ragged.of([[1, 2, 3], [1, 2], [4, 5]])
+    found = cooccurrence_lists(make_catalog(), sequences, made_prompts([[1], [4]], [[2], [5]]), 2, exclude_history=True)
     # with 1: item 2 in both users 2 / sqrt(2 * 2) = 1, item 3 in one 1 / sqrt(2) = 0.71
     assert found[0].tolist() == [2, 3]
     assert found[1, 0] == 5

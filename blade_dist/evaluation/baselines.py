@@ -11,6 +11,7 @@ from scipy.sparse import csr_matrix, diags
 from blade_dist.batches import ExcludeHistory, Prompts, Ragged
 from blade_dist.catalog.catalog import Catalog
 from blade_dist.catalog.rules import Rules
+from blade_dist.evaluation.ease import MOST_ITEMS, ease_lists
 from blade_dist.evaluation.successors import successor_lists
 from blade_dist.evaluation.top_items import best_items, occurrence
 
@@ -18,17 +19,24 @@ from blade_dist.evaluation.top_items import best_items, occurrence
 def baseline_lists(
     catalog: Catalog,
     sequences: Ragged,
+    validation: Prompts,
     prompts: Prompts,
     k: int,
     exclude_history: ExcludeHistory,
     rules: Rules | None = None,
 ) -> dict[str, NDArray[np.int32]]:
-    """Lists of every baseline, int32 ``[n, k]``, by its name in tables; ``sequences`` as in :func:`similarities`."""
-    return {
+    """Lists of every baseline, int32 ``[n, k]``, by its name in tables; arguments as in :func:`ease_lists`.
+
+    A catalog that is too large for EASE has none.
+    """
+    lists = {
         "popularity": popularity_lists(catalog, prompts, k, exclude_history, rules),
         "co-occurrence": cooccurrence_lists(catalog, sequences, prompts, k, exclude_history, rules),
         "successors": successor_lists(catalog, sequences, prompts, k, exclude_history, rules),
     }
+    if len(catalog) <= MOST_ITEMS:
+        lists["EASE"] = ease_lists(catalog, sequences, validation, prompts, k, exclude_history, rules)
+    return lists
 
 
 def popularity_lists(

@@ -51,11 +51,13 @@ def best_items(
     # columns in order of popularity: among equal scores argmax takes the first one
     column_of = np.argsort(by_popularity)
     similar = similar[:, by_popularity]
+    if not isinstance(similar, csr_matrix):
+        similar = np.ascontiguousarray(similar)  # else scipy copies all of it for each product
     size = max(1, SCORES_AT_ONCE // len(catalog))
     for start in range(0, len(prompts), size):
         rows = np.arange(start, min(start + size, len(prompts)))
         part = prompts.take(rows)
-        scores = _rounded(weigh(part.history) @ similar)
+        scores = _rounded(weigh(part.history).astype(similar.dtype) @ similar)
         excluded = part.excluded(exclude_history)
         scores[np.repeat(np.arange(len(rows)), excluded.lengths), column_of[excluded.flat]] = -np.inf
         lists[rows] = _first_largest(scores, by_popularity, k, rules)

@@ -23,6 +23,7 @@ from blade_dist.errors import UserError
 from blade_dist.evaluation.baselines import baseline_lists
 from blade_dist.evaluation.corpus import illegal_rates
 from blade_dist.evaluation.decoding import BEAM, LIST, RANK, SAMPLED, Cost, decodes, render_costs, trained_for
+from blade_dist.evaluation.ease import MOST_ITEMS
 from blade_dist.evaluation.per_user import differences, per_user_rows, render, render_differences, summarise
 from blade_dist.evaluation.search import best_of, is_oracle, repeated
 from blade_dist.learners.packing import PromptLists
@@ -64,8 +65,8 @@ def evaluate_stage(run: OpenedRun, checkpoint: Path, against: list[Path], consol
     def as_lists(items: NDArray[np.int32]) -> Lists:
         return Lists(items, prompts.targets, prompts.history, data.catalog, prompts.user)
 
-    ways = decodes(config)
-    lists = {(name, decode): as_lists(items) for name, items in _baselines(run, prompts).items() for decode in ways}
+    ways, simple = decodes(config), _baselines(run, prompts, console)
+    lists = {(name, decode): as_lists(items) for name, items in simple.items() for decode in ways}
     illegal: dict[tuple[str, str], dict[str, float]] = {}
     costs: dict[tuple[str, str], Cost] = {}
     with (
@@ -195,11 +196,15 @@ def _searches(
     return best
 
 
-def _baselines(run: OpenedRun, prompts: Prompts) -> dict[str, NDArray[np.int32]]:
+def _baselines(run: OpenedRun, prompts: Prompts, console: Console) -> dict[str, NDArray[np.int32]]:
     """Lists of the recommenders without a model; they do not sample, so every way of decoding shows the same."""
     lists, catalog = run.config.lists, run.data.catalog
     sequences = run.data.sequences.rows(np.arange(len(run.data.sequences)))
-    return baseline_lists(catalog, sequences, prompts, lists.k, lists.exclude_history, make_rules(lists, catalog))
+    validation = run.data.validation.rows(np.arange(len(run.data.validation)))
+    if len(catalog) > MOST_ITEMS:
+        say(console, f"evaluate: EASE is left out: {len(catalog):,} items, it is fitted to {MOST_ITEMS:,} at most")
+    rules = make_rules(lists, catalog)
+    return baseline_lists(catalog, sequences, validation, prompts, lists.k, lists.exclude_history, rules)
 
 
 def _chosen(config: Config, size: int) -> NDArray[np.int64]:

@@ -208,7 +208,7 @@ def test_the_whole_command_resumes_and_says_what_it_found(movielens: Path, tmp_p
     first = json.loads(out.read_text())
     assert first["held_out_ndcg5"].keys() == {"blade_vs_static", "blade_vs_sft"}
     assert first["held_out_ndcg5"]["blade_vs_sft"].keys() == {"mean", "low", "high", "relative"}
-    policies = {"popularity", "co-occurrence", "successors", "sft", "SASRec", "static", "blade"}
+    policies = {"popularity", "co-occurrence", "successors", "EASE", "sft", "SASRec", "static", "blade"}
     searches = {f"sft best of {n}{mark}" for n in (2, 4, 8, 16) for mark in ("", " (oracle)")}
     assert set(first["tables"]["list"]) == set(first["tables"]["beam"]) == policies
     assert set(first["tables"]["sampled"]) == policies | searches

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from blade_dist.batches import MISS, ExcludeHistory, Prompts, Ragged
-from blade_dist.evaluation import top_items
+from blade_dist.evaluation import baselines, top_items
 from blade_dist.evaluation.baselines import baseline_lists, cooccurrence_lists, popularity_lists, similarities
 from blade_dist.evaluation.successors import DECAY, LAST, NEARER, WINDOW, successor_lists, successors
 from tests.helpers.catalogs import ITEMS, made_prompts, make_catalog
@@ -113,9 +113,15 @@ def test_what_never_occurs_with_the_history_is_ordered_by_popularity() -> None:
 def test_every_baseline_has_its_lists() -> None:
     rng = np.random.default_rng(1)
     sequences, prompts = draw_sequences(rng, 9), draw_prompts(rng, 3)
-    lists = baseline_lists(make_catalog(), sequences, prompts, 4, exclude_history=True)
-    assert list(lists) == ["popularity", "co-occurrence", "successors"]
+    lists = baseline_lists(make_catalog(), sequences, prompts, prompts, 4, exclude_history=True)
+    assert list(lists) == ["popularity", "co-occurrence", "successors", "EASE"]
     assert {items.shape for items in lists.values()} == {(3, 4)}
+
+
+def test_a_large_catalog_has_no_ease(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(baselines, "MOST_ITEMS", ITEMS - 1)
+    prompts = made_prompts([[0]], [[1]])
+    assert "EASE" not in baseline_lists(make_catalog(), Ragged.of([[0, 1]]), prompts, prompts, 4, True)
 
 
 @pytest.mark.parametrize("cells", [1, 3 * ITEMS, 10**6])
@@ -147,7 +153,7 @@ def test_what_is_given_is_left_as_it_was() -> None:
     before = prompts.history.flat.copy(), sequences.flat.copy()
     for rows in (sequences, prompts.history, prompts.seen):
         rows.flat.flags.writeable = False
-    baseline_lists(make_catalog(), sequences, prompts, 3, exclude_history=True)
+    baseline_lists(make_catalog(), sequences, prompts, prompts, 3, exclude_history=True)
     np.testing.assert_array_equal(prompts.history.flat, before[0])
     np.testing.assert_array_equal(sequences.flat, before[1])
 

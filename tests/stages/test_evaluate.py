@@ -21,7 +21,7 @@ from blade_dist.stages.export import export_stage
 from blade_dist.stages.opened import open_run
 from blade_dist.store.run import RunPaths
 
-POLICIES = {"popularity", "co-occurrence", "successors", "blade", "sft"}
+POLICIES = {"popularity", "co-occurrence", "successors", "EASE", "blade", "sft"}
 
 SERVE = """
 import json, sys

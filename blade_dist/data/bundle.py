@@ -126,6 +126,23 @@ def check_context(config: Config, longest_prompt: int, longest_list: int) -> Non
         )
 
 
+def check_sequences(config: Config, data: DataBundle) -> None:
+    """Checks that the model's context holds what fine-tuning reads at once: a prompt's text, its history and a list.
+
+    Raises:
+        UserError: it doesn't.
+    """
+    codec, items = data.codec, config.data.max_history + config.lists.k
+    longest = len(codec.prefix) + len(codec.suffix) + data.sequences.longest(codec.item_blocks.lengths, items)
+    context, setting = _context(config)
+    if context is not None and longest > context:
+        raise UserError(
+            f"data.max_history: fine-tuning reads up to data.max_history + lists.k = {items} items of a user at once, "
+            f"which take up to {longest} tokens, and {setting} is {context}; lower data.max_history "
+            f"({config.data.max_history}) or raise the context"
+        )
+
+
 def _context(config: Config) -> tuple[int | None, str]:
     """The model's longest sequence, or None where its config has none; and the setting that says so."""
     if config.model.path is None:

@@ -82,6 +82,16 @@ class SequenceTable:
         """
         return take_rows(self._items, self._first, checked_index(index, len(self), "users"))
 
+    def longest(self, tokens: NDArray[np.int64], items: int) -> int:
+        """Most tokens of ``items`` items of a user that follow each other; ``tokens``: ``[I]`` of each catalog item."""
+        most = 0
+        for rows in self._items:
+            before = offsets_of(tokens[rows.flat])
+            start = np.arange(len(rows.flat))
+            stop = np.minimum(start + items, np.repeat(rows.offsets[1:], rows.lengths))
+            most = max(most, int((before[stop] - before[start]).max(initial=0)))
+        return most
+
     def fingerprint(self) -> str:
         """Equal files, equal fingerprint."""
         return self._digest

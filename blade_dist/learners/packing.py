@@ -62,11 +62,19 @@ class PromptLists:
     """``[n]`` each list's prompt, ascending."""
     legal: LegalTokens | None = None
     """None: every token of the vocabulary is legal."""
+    given: NDArray[np.bool_] | None = None
+    """``[T]`` whether the token is a prompt's text within the list, which nobody writes; None: none is."""
 
     @classmethod
-    def single(cls, prompt: Ragged, tokens: Ragged, legal: LegalTokens | None = None) -> PromptLists:
+    def single(
+        cls,
+        prompt: Ragged,
+        tokens: Ragged,
+        legal: LegalTokens | None = None,
+        given: NDArray[np.bool_] | None = None,
+    ) -> PromptLists:
         """One list per prompt."""
-        return cls(prompt, tokens, np.arange(len(tokens)), legal)
+        return cls(prompt, tokens, np.arange(len(tokens)), legal, given)
 
     def __len__(self) -> int:
         return len(self.tokens)
@@ -74,9 +82,9 @@ class PromptLists:
     @cached_property
     def decision(self) -> NDArray[np.bool_]:
         """``[T]`` whether the token was one of several legal ones: only those have a log-prob that matters."""
-        if self.legal is None:
-            return np.ones(len(self.tokens.flat), dtype=bool)
-        return self.legal.sets.sizes(self.legal.trie) > 1
+        if self.legal is not None:
+            return self.legal.sets.sizes(self.legal.trie) > 1
+        return np.ones(len(self.tokens.flat), dtype=bool) if self.given is None else ~self.given
 
     @cached_property
     def inputs(self) -> Ragged:
@@ -88,11 +96,6 @@ class PromptLists:
         lengths = np.where(self.tokens.lengths > 0, last, 0)
         flat = self.tokens.flat[ranges(self.tokens.offsets[:-1], lengths)]
         return Ragged(flat, offsets_of(lengths))
-
-    @property
-    def shares(self) -> bool:
-        """Whether a prompt has several lists."""
-        return len(self.prompt) < len(self.tokens)
 
 
 @dataclass(frozen=True)
@@ -151,6 +154,28 @@ class MicroBatch:
         """On another device."""
         moved: dict[str, Any] = {k: v.to(device) for k, v in vars(self).items() if isinstance(v, Tensor | HeadPlan)}
         return replace(self, **moved)
+
+
+@dataclass(frozen=True)
+class Beginnings:
+    """``n`` sequences that are to go on, padded on the right. Int64 tensors."""
+
+    input_ids: Tensor
+    """``[n, width]``"""
+    last: Tensor
+    """``[n]`` column of each one's last token."""
+
+    @classmethod
+    def of(cls, rows: Ragged, pad: int) -> Beginnings:
+        """``rows``: tokens, none empty."""
+        lengths = rows.lengths
+        ids = np.full((len(rows), int(lengths.max())), pad, dtype=np.int64)
+        ids[np.arange(ids.shape[1]) < lengths[:, None]] = rows.flat
+        return cls(torch.from_numpy(ids), torch.from_numpy(lengths - 1))
+
+    def to(self, device: torch.device | str) -> Beginnings:
+        """On another device."""
+        return Beginnings(self.input_ids.to(device), self.last.to(device))
 
 
 def blocks(sequences: PromptLists, shared: bool, budget: int) -> Blocks:

@@ -16,7 +16,7 @@ from blade_dist.errors import UserError
 from blade_dist.learners.attention import ON_CPU, ON_GPU, attention_mask, causal_columns, layer_windows
 from blade_dist.learners.dense_head import dense_logprobs
 from blade_dist.learners.legal_head import HeadPlan, legal_logprobs
-from blade_dist.learners.packing import PADDING, MicroBatch, PromptLists, collate, microbatches
+from blade_dist.learners.packing import PADDING, Beginnings, MicroBatch, PromptLists, collate, microbatches
 from blade_dist.settings import ModelSettings
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
@@ -43,9 +43,18 @@ class Policy(nn.Module):
         if isinstance(getattr(last, "mlp", None), nn.Module):
             last.mlp.forward = partial(self._wanted_only, last.mlp.forward)
 
-    def forward(self, batch: MicroBatch) -> Tensor:
-        """Log-probs (nats, float32) of the batch's decisions at the sampling temperature, ``[D]``."""
+    def forward(self, batch: MicroBatch | Beginnings) -> Tensor:
+        """Log-probs (nats, float32) of the batch's decisions at the sampling temperature, ``[D]``.
+
+        Of beginnings, the logits of what may follow each, float32 ``[n, V]``.
+        """
         decoder, head = self.model.get_decoder(), self.model.get_output_embeddings()
+        if isinstance(batch, Beginnings):
+            row, width = torch.arange(len(batch.last), device=batch.last.device), batch.input_ids.shape[1]
+            self._wanted = row * width + batch.last
+            # causal attention needs no mask here: what fills a row stands to the right of all that is read
+            hidden = decoder(input_ids=batch.input_ids, use_cache=False)[0]
+            return head(hidden[row, batch.last], None, None)
         self._wanted = batch.wanted  # stays until the next batch: a checkpointed layer runs again in the backward
         if batch.packed:
             windows = layer_windows(self.model.config)
@@ -66,8 +75,12 @@ class Policy(nn.Module):
         return result.view_as(hidden)
 
 
-def _head_logprobs(head: Any, temperature: float, hidden: Tensor, label: Tensor, plan: HeadPlan | None) -> Tensor:
+def _head_logprobs(
+    head: Any, temperature: float, hidden: Tensor, label: Tensor | None, plan: HeadPlan | None
+) -> Tensor:
     bias = getattr(head, "bias", None)
+    if label is None:
+        return nn.functional.linear(hidden, head.weight, bias).float() / temperature
     if plan is None:
         return dense_logprobs(hidden, head.weight, bias, label, temperature)
     return legal_logprobs(hidden, head.weight, bias, plan, label, temperature)
@@ -102,11 +115,15 @@ def why_not_packed(policy: Policy) -> str | None:
     prompt = Ragged.of([rng.integers(0, vocab, size) for size in (7, 4)])
     tokens = Ragged.of([rng.integers(0, vocab, size) for size in (3, 2, 4, 3)])
     sequences = PromptLists(prompt, tokens, np.array([0, 0, 1, 1]))
+    trained = policy.training
     try:
         choose_attention(policy)
+        policy.eval()  # dropout would differ between the two
         alone, packed = (sequence_logprobs(policy, sequences, 0, 10_000, shared) for shared in (False, True))
     except (RuntimeError, ValueError, TypeError, KeyError, NotImplementedError) as error:
         return " ".join(str(error).split())[:200]
+    finally:
+        policy.train(trained)
     gap = float((alone - packed).abs().max())
     tolerance = 1e-3 if next(policy.parameters()).dtype == torch.float32 else 0.25
     return None if gap <= tolerance else f"its log-probs differ by {gap:.2g} in packed rows"

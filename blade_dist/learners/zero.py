@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import deepspeed
+import numpy as np
 import torch
 import torch.distributed as dist
 from torch import Tensor
 
+from blade_dist.batches import Ragged
 from blade_dist.learners.adapter import without_adapter
-from blade_dist.learners.packing import Cut, MicroBatch, PromptLists, in_step, microbatches
+from blade_dist.learners.packing import Beginnings, Cut, MicroBatch, PromptLists, in_step, microbatches
 from blade_dist.learners.policy import Policy, why_not_packed
 from blade_dist.settings import LearnerSettings
 
@@ -74,6 +76,27 @@ class DeepSpeedLearner:
                 result[batch.flat] = values[: len(batch.flat)]
         module.train()
         return result
+
+    def next_logits(self, rows: Ragged) -> Iterator[tuple[slice, Tensor]]:
+        """Logits of what may follow each row, without gradient: a part of the rows and its ``[n, V]`` after another.
+
+        Exhaust it: all ranks compute equally many parts, whether their rows need as many or not.
+
+        Args:
+            rows: tokens, none empty; this rank's, may differ between ranks.
+        """
+        width = int(rows.lengths.max(initial=1))
+        size = max(1, self._budget // width)
+        parts = [slice(start, min(start + size, len(rows))) for start in range(0, len(rows), size)]
+        self._engine.eval()
+        with torch.no_grad():
+            for number in range(int(self.max_over_ranks(len(parts)))):
+                if number < len(parts):
+                    part = rows.take(np.arange(parts[number].start, parts[number].stop))
+                    yield parts[number], self._engine(Beginnings.of(part, self._pad).to(self.device))
+                else:
+                    self._engine(Beginnings.of(Ragged.of([[self._pad]]), self._pad).to(self.device))
+        self._engine.train()
 
     def base_logprobs(self, sequences: PromptLists) -> Tensor:
         """As :meth:`logprobs`, of the policy without its adapters."""
@@ -137,7 +160,7 @@ class DeepSpeedLearner:
         return float(torch.stack(norms).norm()) if norms else 0.0
 
     def _cut(self, sequences: PromptLists) -> list[Cut]:
-        return microbatches(sequences, self._budget, self.shares_prefix and sequences.shares)
+        return microbatches(sequences, self._budget, self.shares_prefix)
 
     def _common_count(self, cuts: list[Cut]) -> int:
         return int(self.max_over_ranks(max(1, len(cuts))))

@@ -20,6 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from blade_dist.batches import MISS, Ragged
+from blade_dist.catalog.legal import LegalSets
 from blade_dist.catalog.legality import Legality
 
 Written = tuple[list[int], list[float]]
@@ -70,6 +71,10 @@ class Beams:
         slots = np.concatenate(undecided) if undecided else going
         # one that was undecided early in the loop may have been dropped since, by lists that finished their item
         return np.sort(slots[self._score[slots] > -np.inf])
+
+    def legal(self, slots: NDArray[np.int64]) -> LegalSets:
+        """What each of the given slots may go on with."""
+        return self._writers.legal(slots)
 
     def extend(self, slots: NDArray[np.int64], choices: list[dict[int, float]]) -> None:
         """Keeps the best ``width`` extensions of each prompt.

@@ -10,6 +10,7 @@ from blade_dist.settings.inputs import (
     SyntheticSettings,
 )
 from blade_dist.settings.method import RewardSettings
+from blade_dist.settings.reports import Decode
 from blade_dist.settings.tree import Config
 from blade_dist.settings.workers import LearnerSettings, LoraSettings, TrainSettings
 
@@ -19,6 +20,7 @@ __all__ = [
     "ColumnSettings",
     "Config",
     "DataSettings",
+    "Decode",
     "LearnerSettings",
     "ListSettings",
     "LoraSettings",

@@ -158,7 +158,7 @@ class BuildSettings(Section):
     ``layers``, where a large log is underfitted."""
     layers: Positive = 2
     """Decoder layers. Training and decoding take time in proportion. Raise it, or ``hidden_size``, where the validation
-    loss of ``sft`` is still high at its end."""
+    NDCG of ``sft`` still rises at its end."""
     heads: Positive = 4
     """Attention heads of a layer, each ``hidden_size / heads`` wide."""
     kv_heads: Positive = 2
@@ -198,27 +198,30 @@ class ModelSettings(Section):
 
 class SftSettings(Section):
     epochs: Positive = 20
-    """Passes over the training prompts at most; ``patience`` usually stops it earlier. A pretrained model needs 1 to
-    3."""
-    batch_size: Positive = 64
-    """Sequences per step, over all ranks. A larger one gives steadier and fewer steps, and usually takes a higher
-    ``lr``."""
-    lr: Rate = 2e-3
+    """Passes over the training part of every user at most, over which the learning rate falls to 0; ``patience`` may
+    stop it earlier. A pretrained model needs 1 to 3."""
+    batch_size: Positive = 256
+    """Sequences per step, over all ranks: a user's items, long ones in windows of what a prompt and its list hold. A
+    larger one gives steadier and fewer steps, and usually takes a higher ``lr``."""
+    lr: Rate = 3e-3
     """Peak learning rate. The default is for a small model from nothing; a pretrained one needs about 1e-5."""
     warmup: Fraction = 0.05
     """Share of the steps over which the learning rate rises to its peak; it falls as a cosine afterwards. Raise it
     where the loss jumps at the beginning."""
     weight_decay: Annotated[float, Field(ge=0)] = 0.01
-    """AdamW's decay. Raise it where the validation loss rises while the training loss still falls."""
-    dropout: Fraction = 0.0
-    """Share of the embeddings and of each sub-layer's output that is zeroed while fine-tuning; a small model that is
-    trained from nothing on few users needs it."""
-    patience: Positive = 3
-    """Validations without a better loss before it stops; the best checkpoint is kept. Raise it where the validation
-    loss is noisy."""
+    """AdamW's decay. Raise it where the validation NDCG falls while the training loss still falls."""
+    dropout: Fraction | None = None
+    """Share of the embeddings and of each sub-layer's output that is zeroed while fine-tuning. None: 0.3 for a model
+    that is built, which needs that much or 0.4 on a log of few users; 0 with ``model.path``."""
+    patience: Positive = 5
+    """Validations without a better NDCG before it stops; the best checkpoint is kept. Raise it where the NDCG of so few
+    prompts is noisy."""
     validations_per_epoch: Positive = 1
-    """How often the validation loss is taken. Raise it where one epoch is long, so that it stops closer to the best
-    point."""
+    """How often lists are written for validation prompts. Raise it where one epoch is long, so that it stops closer to
+    the best point."""
+    validation_prompts: Positive = 2000
+    """Validation prompts whose lists are written, by ``evaluate.decode``, drawn with ``run.seed``. Lower it where that
+    takes longer than the steps between, as with titles; more of them choose the checkpoint with less noise."""
     max_seconds: Rate | None = None
     """Stops fine-tuning at the next validation after this time, in seconds. Set it where the machine is yours for a
     limited time. None: only ``epochs`` and ``patience`` stop it."""

@@ -10,15 +10,19 @@ from blade_dist.settings.section import NonNegative, Positive, Section
 
 BEAMS = 4
 
+Decode = Literal["list", "rank", "beam"]
+"""``evaluate.decode``."""
+
 
 class EvaluateSettings(Section):
     metrics: list[str] = ["ndcg@5", "recall@5", "hr@5", "mrr@5", "ild@5", "mgu@5", "dgu@5"]
     """Columns of the table, besides the reward: any metric that the reward may have. Add those that the alignment must
     not harm."""
-    decode: Literal["list", "rank", "beam"] = "list"
-    """How recommendations are decoded where they are served: the report's first numbers are those, and ``export`` says
-    it. list: item by item; rank: the K best first items, one forward pass where an item is one token; beam: the
-    likeliest list. Alignment trains for list; take rank to serve the fine-tuned model as a ranker."""
+    decode: Decode = "list"
+    """How recommendations are decoded where they are served: the report's first numbers are those, ``export`` says it,
+    and fine-tuning keeps the checkpoint whose lists are then the best. list: item by item; rank: the K best first
+    items, one forward pass where an item is one token; beam: the likeliest list. Alignment trains for list; take rank
+    to serve the fine-tuned model as a ranker."""
     beam_width: NonNegative = 0
     """Lists that beam search keeps per prompt; 0: no beam search is reported (with ``decode: beam``, 4). Set it to
     compare with what a search at serving time would reach; its cost grows in proportion."""

@@ -183,6 +183,13 @@ class Config(Section):
         return self.model_copy(update={"lists": lists})
 
     @property
+    def sft_dropout(self) -> float:
+        """``sft.dropout``, or what suits the base checkpoint."""
+        if self.sft.dropout is not None:
+            return self.sft.dropout
+        return 0.3 if self.model.path is None else 0.0
+
+    @property
     def refresh_every(self) -> int | None:
         """Steps between two renewals of the reference lists; None where they stay, or where the target reads none."""
         return self.prior.refresh_every if self.target in ("blade", "static") else None

@@ -8,7 +8,7 @@ from ray.train import CheckpointConfig
 from rich.console import Console
 
 from blade_dist.cluster.placement import place_here
-from blade_dist.data.bundle import DataBundle, check_context, load_matching_data
+from blade_dist.data.bundle import DataBundle, check_context, check_sequences, load_matching_data
 from blade_dist.learners.dropout import check_layers
 from blade_dist.learners.policy import model_without_weights
 from blade_dist.settings import Config
@@ -21,7 +21,7 @@ from blade_dist.store.policy import check_base
 from blade_dist.store.run import RunPaths, is_done, mark
 from blade_dist.tracking.listener import StepPrinter
 from blade_dist.tracking.say import say
-from blade_dist.training.sft import SftJob, fine_tune
+from blade_dist.training.sft import SftJob, fine_tune, sft_steps, sft_windows
 
 
 def sft_stage(config: Config, console: Console) -> None:
@@ -30,9 +30,10 @@ def sft_stage(config: Config, console: Console) -> None:
     data = load_matching_data(config)
     if config.model.path is not None:
         check_base(config.model.path, data.codec.fingerprint(), _tokenizer_of(config, data))
-        if config.sft.dropout:
+        if config.sft_dropout:
             check_layers(model_without_weights(config.model.path, config.model))
     check_context(config, data.card["tokens"]["longest_prompt"], data.codec.max_list_tokens(config.lists.k))
+    check_sequences(config, data)
     stamp = sft_stamp(config, data)
     if is_done(paths.sft, stamp, "the fine-tuned model"):
         say(console, f"sft: {paths.reference} is already there")
@@ -40,10 +41,8 @@ def sft_stage(config: Config, console: Console) -> None:
     check_ranks(config.learner.workers, paths.sft)
     mark(paths.sft, stamp, done=False)
     write_text(paths.sft / "config.yaml", dump_config(config))
-    steps = -(-len(data.train) // config.sft.batch_size) * config.sft.epochs
-    best_and_last = CheckpointConfig(
-        num_to_keep=2, checkpoint_score_attribute="validation_loss", checkpoint_score_order="min"
-    )
+    steps = sft_steps(len(sft_windows(data.sequences, config)), config) * config.sft.epochs
+    best_and_last = CheckpointConfig(num_to_keep=2, checkpoint_score_attribute="validation_ndcg")
     with tracker(paths.sft, config.tracking.tensorboard) as log:
         roles = place_here(config, engines=False).learners
         job = SftJob(config, config.run.dir.absolute(), log)
@@ -59,16 +58,17 @@ def sft_stamp(config: Config, data: DataBundle) -> str:
     :func:`blade_dist.training.sft.sft_learner`. The ZeRO stage does not count: it says where numbers are
     kept, and may be raised for the alignment when memory is short.
     """
-    # left out where they are the defaults, so that models of earlier versions, whose stamps had none, stay valid
-    optimizer = config.learner.model_dump(include={"betas", "clip_grad"}, exclude_defaults=True)
     return fingerprint(
         config.model,
         config.sft,
         config.run.seed,
-        config.lists.k,
+        config.lists.model_dump(include={"k", "exclude_history"}),  # of the lists that choose the checkpoint
+        [config.evaluate.decode, config.evaluate.beams if config.evaluate.decode == "beam" else None],
+        config.learner.model_dump(include={"betas", "clip_grad"}),
+        config.data.max_history,
         data.codec.fingerprint(),
-        data.train.fingerprint(),
-        *([optimizer] if optimizer else []),
+        data.sequences.fingerprint(),
+        data.validation.fingerprint(),
     )
 
 

@@ -34,6 +34,11 @@ class RunPaths:
         return self.data / "trie"
 
     @property
+    def sequences(self) -> Path:
+        """What fine-tuning reads: every user's training part."""
+        return self.data / "sequences.arrow"
+
+    @property
     def sft(self) -> Path:
         """Stage folder; the checkpoint is in ``sft/policy``."""
         return self.root / "sft"

@@ -17,7 +17,7 @@ SHOWN = (
     "logprob_gap",
     "lists_per_second",
     "loss",
-    "validation_loss",
+    "validation_ndcg",
     "validation",
 )
 """Numbers of a row that are shown, where it has them."""

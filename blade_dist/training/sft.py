@@ -1,4 +1,4 @@
-"""Supervised fine-tuning on the lists, with the learners of the alignment: every rank runs :func:`fine_tune`."""
+"""Supervised fine-tuning on users' sequences, with the learners of the alignment: every rank runs :func:`fine_tune`."""
 
 from __future__ import annotations
 
@@ -13,12 +13,11 @@ import numpy as np
 import ray
 import ray.train
 import torch
-from numpy.typing import NDArray
 
 from blade_dist.batches import Ragged
 from blade_dist.catalog.codec import Codec
-from blade_dist.data.prompts import PromptTable
 from blade_dist.data.seeds import prompts_of_step, stable_seed
+from blade_dist.data.sequence_table import SequenceTable
 from blade_dist.learners.dropout import add_dropout
 from blade_dist.learners.objective import learning_rate
 from blade_dist.learners.packing import MicroBatch, PromptLists
@@ -29,6 +28,8 @@ from blade_dist.store.files import read_json, write_json
 from blade_dist.store.policy import save_policy
 from blade_dist.store.run import RunPaths
 from blade_dist.training.patience import Patience
+from blade_dist.training.validation import Validation
+from blade_dist.training.windows import Windows, training_rows
 from blade_dist.weights.gather import full_state
 
 
@@ -51,55 +52,56 @@ class SftState:
     """Spent on them, over all attempts."""
     ranks: int = 1
     patience: Patience = field(default_factory=Patience)
-    """Is shown minus the validation loss (nats per token)."""
+    """Is shown the validation NDCG."""
 
     @classmethod
     def of(cls, saved: dict[str, Any], ranks: int) -> SftState:
         """That of a ``progress.json``, for so many ranks."""
-        # version 0.1.0 kept the two numbers of patience beside the others, and its best was a loss
-        patience = saved.get("patience") or {"best": -saved["best"], "without_better": saved["without_better"]}
-        return cls(saved["step"], saved["seconds"], ranks, Patience(**patience))
+        return cls(saved["step"], saved["seconds"], ranks, Patience(**saved["patience"]))
 
 
 def fine_tune(job: SftJob) -> None:
-    """Steps until the validation loss has stopped falling; a checkpoint at every validation, best one marked."""
+    """Steps until the validation NDCG has stopped rising; a checkpoint at every validation, best one marked."""
     config = job.config
     torch.manual_seed(config.run.seed)
     torch.set_num_threads(config.learner.cpus_per_worker)
     paths = RunPaths(job.run)
     codec = Codec.load(paths.codec)
-    train, validation = (
-        _Examples(paths.data / f"{split}.arrow", codec, config.lists.k) for split in ("train", "validation")
-    )
+    examples = _Examples(SequenceTable.load(paths.sequences), codec, config)
+    validation = Validation.load(config, paths, codec)
     model = start_model(config, codec)
-    if config.sft.dropout:
-        add_dropout(model, config.sft.dropout)
+    if config.sft_dropout:
+        add_dropout(model, config.sft_dropout)
     policy = Policy(model, temperature=1.0)
     learner = DeepSpeedLearner(policy, sft_learner(config), config.model.dtype, codec.pad)
     state = _restore(learner)
-    per_epoch = math.ceil(len(train) / config.sft.batch_size)
+    per_epoch = sft_steps(len(examples), config)
     total = per_epoch * config.sft.epochs
     interval = max(1, per_epoch // config.sft.validations_per_epoch)
     while state.step < total and not _finished(state, config):
         began = time.perf_counter()
         losses = []
         for step in range(state.step, min(state.step + interval, total)):
-            rows = prompts_of_step(config.run.seed, step, len(train), config.sft.batch_size)
             lr = learning_rate(
                 step, peak=config.sft.lr, total=total, warmup=int(config.sft.warmup * total), schedule="cosine"
             )
             # dropout draws from here, so that a resumed run drops what the uninterrupted one did
             torch.manual_seed(stable_seed(config.run.seed, step, learner.rank))
-            losses.append(_step(learner, train, rows, lr))
+            losses.append(_step(learner, examples, step, lr))
             state.step = step + 1
-        loss = _mean_loss(learner, validation)
-        state.patience.see(-loss)
+        ndcg = validation.ndcg(learner)
+        state.patience.see(ndcg)
         state.seconds = learner.max_over_ranks(state.seconds + time.perf_counter() - began)
         if learner.rank == 0:
-            row = {"loss": float(np.mean(losses)), "validation_loss": loss, "epoch": state.step / per_epoch}
+            row = {"loss": float(np.mean(losses)), "validation_ndcg": ndcg, "epoch": state.step / per_epoch}
             job.tracker.record.remote(state.step - 1, row)  # of the last step done
             ray.get(job.tracker.flush.remote())
-        _save(learner, codec, state, loss, config)
+        _save(learner, codec, state, ndcg, config)
+
+
+def sft_steps(windows: int, config: Config) -> int:
+    """Steps of a pass over so many windows."""
+    return math.ceil(windows / config.sft.batch_size)
 
 
 def start_model(config: Config, codec: Codec) -> Any:
@@ -113,31 +115,41 @@ def start_model(config: Config, codec: Codec) -> Any:
 
 
 def sft_learner(config: Config) -> LearnerSettings:
-    """The learner's settings with the optimizer of the fine-tuning; a prompt has one list there."""
-    changed = {"lr": config.sft.lr, "weight_decay": config.sft.weight_decay, "shared_prefix": False}
+    """The learner's settings with the optimizer of the fine-tuning, which packs rows wherever the model can."""
+    changed = {"lr": config.sft.lr, "weight_decay": config.sft.weight_decay, "shared_prefix": True}
     return config.learner.model_copy(update=changed)
 
 
-class _Examples:
-    """Prompt and held-out list of each row of a split."""
+def sft_windows(sequences: SequenceTable, config: Config) -> Windows:
+    """As long as what is served: the longest history that a prompt shows, and a list but for its last item."""
+    return Windows(sequences.lengths, config.data.max_history + config.lists.k - 1, config.run.seed)
 
-    def __init__(self, path: Path, codec: Codec, k: int) -> None:
-        self._table = PromptTable.load(path)
-        self._codec = codec
-        self._k = k
+
+class _Examples:
+    """Users' training parts in windows as long as the longest prompt with its list, but for the list's last item."""
+
+    def __init__(self, sequences: SequenceTable, codec: Codec, config: Config) -> None:
+        self._sequences, self._codec = sequences, codec
+        self._seed, self._batch = config.run.seed, config.sft.batch_size
+        self._windows = sft_windows(sequences, config)
 
     def __len__(self) -> int:
-        return len(self._table)
+        return len(self._windows)
 
-    def sequences(self, rows: NDArray[np.int64]) -> PromptLists:
-        prompts = self._table.rows(rows)
-        lists = Ragged.of([prompts.targets[row][: self._k] for row in range(len(prompts))])
-        return PromptLists.single(self._codec.encode_prompts(prompts.history), self._codec.encode_lists(lists))
+    def of_step(self, step: int, rank: int, ranks: int) -> PromptLists:
+        """A rank's share of a step's windows."""
+        places = np.arange(step * self._batch, (step + 1) * self._batch)[rank::ranks]
+        rows = prompts_of_step(self._seed, step, len(self), self._batch)[rank::ranks]
+        turns = places // len(self)
+        parts = [self._windows.cut(self._sequences.rows, rows[turns == turn], int(turn)) for turn in np.unique(turns)]
+        items = Ragged.concat(parts)
+        splits = np.random.default_rng([self._seed, step, rank]).integers(1, items.lengths)
+        return training_rows(self._codec, items, splits)
 
 
-def _step(learner: DeepSpeedLearner, examples: _Examples, rows: NDArray[np.int64], lr: float) -> float:
-    share = examples.sequences(rows[learner.rank :: learner.world_size])
-    tokens = float(learner.sum_over_ranks(torch.tensor(float(len(share.tokens.flat)))))
+def _step(learner: DeepSpeedLearner, examples: _Examples, step: int, lr: float) -> float:
+    share = examples.of_step(step, learner.rank, learner.world_size)
+    tokens = float(learner.sum_over_ranks(torch.tensor(float(share.decision.sum()))))
     total = torch.zeros(1, dtype=torch.float64)
 
     def loss(_: MicroBatch, logprob: torch.Tensor) -> torch.Tensor:
@@ -146,13 +158,6 @@ def _step(learner: DeepSpeedLearner, examples: _Examples, rows: NDArray[np.int64
 
     learner.update(share, loss, lr)
     return float(learner.sum_over_ranks(total)) / tokens
-
-
-def _mean_loss(learner: DeepSpeedLearner, examples: _Examples) -> float:
-    share = examples.sequences(np.arange(learner.rank, len(examples), learner.world_size))
-    logprobs = learner.logprobs(share)
-    sums = learner.sum_over_ranks(torch.tensor([-float(logprobs.double().sum()), float(len(logprobs))]))
-    return float(sums[0] / sums[1])
 
 
 def _finished(state: SftState, config: Config) -> bool:
@@ -170,7 +175,7 @@ def _restore(learner: DeepSpeedLearner) -> SftState:
         return SftState.of(read_json(Path(folder) / "progress.json") or {}, learner.world_size)
 
 
-def _save(learner: DeepSpeedLearner, codec: Codec, state: SftState, loss: float, config: Config) -> None:
+def _save(learner: DeepSpeedLearner, codec: Codec, state: SftState, ndcg: float, config: Config) -> None:
     weights = full_state(learner.model, config.weights.bucket_mb * 2**20, keep=learner.rank == 0)
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
@@ -186,5 +191,5 @@ def _save(learner: DeepSpeedLearner, codec: Codec, state: SftState, loss: float,
                 step=state.step,
             )
             write_json(folder / "progress.json", asdict(state))
-        metrics = {"validation_loss": loss, "step": state.step}
+        metrics = {"validation_ndcg": ndcg, "step": state.step}
         ray.train.report(metrics, checkpoint=ray.train.Checkpoint.from_directory(folder))

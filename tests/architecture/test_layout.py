@@ -51,7 +51,8 @@ ON_THE_STACK = [
     *(f"data/{name}.py" for name in ("amazon", "assemble", "bundle", "card", "csv_file", "formats", "movielens")),
     *(f"data/{name}.py" for name in ("partition", "prepare", "rawlog", "synthetic", "table")),
     *("rollouts/engine*.py", "rollouts/pool.py", "rollouts/processor_v*.py", "learners/zero.py", "learners/update.py"),
-    *(f"training/{name}.py" for name in ("loop", "rank", "checkpoint", "pipeline", "probe", "publish", "sft")),
+    *(f"training/{name}.py" for name in ("loop", "rank", "checkpoint", "pipeline", "probe", "publish")),
+    *("training/sft.py", "training/validation.py"),
 ]
 """Files that may import Ray, vLLM or DeepSpeed, be it through another file of ours. Every other file is pure."""
 

@@ -11,7 +11,6 @@ import pytest
 from blade_dist.data.bundle import DataBundle
 from blade_dist.settings.load import load_config
 from blade_dist.stages.sft import sft_stamp
-from blade_dist.store.fingerprint import fingerprint
 
 
 def stamp(small: DataBundle, *settings: str, codec: str = "codec") -> str:
@@ -28,6 +27,9 @@ def stamp(small: DataBundle, *settings: str, codec: str = "codec") -> str:
         "model.dtype=bfloat16",
         "run.seed=5",
         "lists.k=3",
+        "lists.exclude_history=false",
+        "evaluate.decode=rank",
+        "data.max_history=7",
     ],
 )
 def test_weights_of_other_settings_are_told_apart(small: DataBundle, setting: str) -> None:
@@ -46,6 +48,7 @@ def test_weights_of_other_settings_are_told_apart(small: DataBundle, setting: st
         "learner.lr=1e-4",
         "learner.weight_decay=0.1",
         "learner.bon_n=3",
+        "lists.exclude=[a]",
     ],
 )
 def test_what_changes_no_weight_of_the_reference_is_free(small: DataBundle, setting: str) -> None:
@@ -54,9 +57,3 @@ def test_what_changes_no_weight_of_the_reference_is_free(small: DataBundle, sett
 
 def test_weights_of_other_tokens_are_told_apart(small: DataBundle) -> None:
     assert stamp(small, codec="other") != stamp(small)
-
-
-def test_a_model_of_default_settings_keeps_the_stamp_of_earlier_versions(small: DataBundle) -> None:
-    config = load_config(None)
-    parts = (config.model, config.sft, config.run.seed, config.lists.k, "codec", small.train.fingerprint())
-    assert stamp(small) == fingerprint(*parts)

@@ -1,0 +1,90 @@
+"""Users' sequences as windows to train on, in which each item but a user's first is predicted once. Pure numpy."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+from numpy.typing import NDArray
+
+from blade_dist.batches import Ragged, offsets_of, ranges
+from blade_dist.catalog.codec import Codec
+from blade_dist.learners.packing import PromptLists
+
+
+class Windows:
+    """As many windows per user as their transitions (an item and the next) need; their place differs between passes.
+
+    Seven items have six transitions, which take two windows of at most 4; where they are cut is drawn anew for every
+    pass, so that an item is not always the first of its window, of which the model sees no history::
+
+        items     0 1 2 3 4 5 6
+        one pass  0 1 2 3 4 | 4 5 6        windows share the item at which they are cut
+        another   0 1 2 | 2 3 4 5 6
+    """
+
+    def __init__(self, lengths: NDArray[np.int64], width: int, seed: int) -> None:
+        """
+        Args:
+            lengths: int64 ``[U]`` items of each user; a user of one item has no window.
+            width: transitions per window, at most.
+            seed: of the places.
+        """
+        self._transitions = np.maximum(lengths - 1, 0)
+        self._width, self._seed = width, seed
+        counts = -(-self._transitions // width)
+        self._slack = counts * width - self._transitions
+        self._user = np.repeat(np.arange(len(lengths)), counts)
+        self._number = ranges(0, counts)
+
+    def __len__(self) -> int:
+        return len(self._user)
+
+    def cut(self, sequences: Callable[[NDArray[np.int64]], Ragged], rows: NDArray[np.int64], turn: int) -> Ragged:
+        """The items of the given windows in pass ``turn``, ``[n]`` rows; ``sequences`` gives those of users ``[n]``."""
+        user, start, stop = self.bounds(rows, turn)
+        whole = sequences(user)
+        return Ragged(whole.flat[ranges(whole.offsets[:-1] + start, stop - start)], offsets_of(stop - start))
+
+    def bounds(
+        self, rows: NDArray[np.int64], turn: int
+    ) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64]]:
+        """Of the given windows in pass ``turn``: the user, the first item, and one after the last (``[n]`` each)."""
+        # The first window begins before the sequence by up to what is left over in all of the user's windows.
+        shift = np.random.default_rng([self._seed, turn]).random(len(self._slack))
+        user = self._user[rows]
+        start = self._number[rows] * self._width - np.floor(shift * (self._slack + 1)).astype(np.int64)[user]
+        stop = np.minimum(start + self._width, self._transitions[user]) + 1
+        return user, np.maximum(start, 0), stop
+
+
+def training_rows(codec: Codec, items: Ragged, splits: NDArray[np.int64]) -> PromptLists:
+    """Sequences as the model is served them: prompt text, items, prompt text, items; every item but the first counts.
+
+    The text after the history stands at a place of the sequence, so that what follows it is learned as a list is
+    written, and what stands before as the next item. With the prompt ``Had {history} next`` and four items::
+
+        Had a b next c d         splits: 2; b, c and d count
+
+    Args:
+        codec: writes items as tokens.
+        items: int32 catalog indices, ``n`` rows of two or more.
+        splits: int64 ``[n]`` items before the prompt's second text, at least one; read only where there is one.
+    """
+    text = len(codec.item_blocks)  # the second text as if it were one more item
+    blocks = Ragged.concat([codec.item_blocks, Ragged.of([codec.suffix])])
+    first, rest = items.offsets[:-1], items.lengths - 1
+    later = Ragged(items.flat[ranges(first + 1, rest)], offsets_of(rest))
+    if len(codec.suffix):
+        flat = np.insert(later.flat, later.offsets[:-1] + splits - 1, text)
+        later = Ragged(flat, offsets_of(rest + 1))
+    tokens = blocks.take(later.flat)
+    per_row = offsets_of(tokens.lengths)[later.offsets]
+    opening = blocks.take(items.flat[first])
+    prefix = np.broadcast_to(codec.prefix, (len(items), len(codec.prefix)))
+    prompt = np.insert(opening.flat, np.repeat(opening.offsets[:-1], len(codec.prefix)), prefix.reshape(-1))
+    return PromptLists.single(
+        Ragged(prompt, offsets_of(opening.lengths + len(codec.prefix))),
+        Ragged(tokens.flat, per_row),
+        given=np.repeat(later.flat == text, tokens.lengths),
+    )

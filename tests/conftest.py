@@ -18,13 +18,14 @@ from blade_dist.data.bundle import DataBundle, load_data
 from blade_dist.data.prepare import prepare_data
 from blade_dist.data.prompts import PromptTable, write_prompts
 from blade_dist.data.sequence_table import SequenceTable, write_sequences
+from blade_dist.data.split import Views
 from blade_dist.settings import Config
 from blade_dist.settings.load import load_config
 from blade_dist.stages.align import align_stage
 from blade_dist.stages.opened import open_run
 from blade_dist.stages.sft import sft_stage
 from blade_dist.store.run import RunPaths
-from tests.helpers.catalogs import make_catalog, whole
+from tests.helpers.catalogs import make_catalog
 from tests.helpers.program import Program
 from tests.helpers.runs import TRAIN_PROMPTS, random_policy, with_settings
 
@@ -163,7 +164,7 @@ def small(tmp_path: Path) -> DataBundle:
         orders = [rng.permutation(12) for _ in range(40)]
         users = pa.array([f"u{number}" for number in range(40)])
         seen, targets = Ragged.of([order[:3] for order in orders]), Ragged.of([order[3:6] for order in orders])
-        write_prompts(tmp_path / f"{name}.arrow", [(users, seen, targets, whole(seen))])
+        write_prompts(tmp_path / f"{name}.arrow", [(users, seen, targets, Views.of(seen))])
         tables[name] = PromptTable.load(tmp_path / f"{name}.arrow")
     train = tables["train"].rows(np.arange(40))
     whole_rows = Ragged.of([np.concatenate([train.history[row], train.targets[row]]) for row in range(40)])

@@ -21,7 +21,7 @@ from blade_dist.store.files import read_json
 SEQUENCES = "sequences.arrow"
 """File, in the data folder, of each user's training part."""
 
-FREE = {"data.path", "data.items", "data.partition_rows", "model.path", "run.seed"}
+FREE = {"data.path", "data.items", "data.splits", "data.partition_rows", "model.path", "run.seed"}
 """Settings of the data stage that a later stage may be run with others of."""
 
 

@@ -26,9 +26,9 @@ WITHOUT_GROUP = "items_without_group.txt"
 
 def settings_of(config: Config) -> dict[str, Any]:
     """The settings that the data depend on; equal ones make equal data."""
-    # Without repeats no held-out item was seen before, and what lists may hold changes nothing.
-    lists = {"lists.exclude_history": config.lists.exclude_history} if config.data.repeats == "all" else {}
-    return lists | {
+    # Where no held-out item was seen before, what lists may hold changes nothing.
+    again = config.data.repeats == "all" or config.data.splits is not None
+    return ({"lists.exclude_history": config.lists.exclude_history} if again else {}) | {
         "data": config.data.model_dump(mode="json"),
         "codec": config.codec.model_dump(mode="json"),
         "model.path": None if config.model.path is None else str(config.model.path),
@@ -72,7 +72,7 @@ def filter_losses(data: DataSettings, read: ReadCounts, counts: NDArray[np.int64
     """Which filter removed how many interactions, for a message."""
     return (
         f"of {read.read} interactions, data.min_rating ({data.min_rating}) removed {read.low_rating}, items without "
-        f"a title {read.without_title}, data.repeats ({data.repeats}) {read.repeated}, data.k_core ({data.k_core}) "
+        f"a title {read.without_title}, data.repeats ({data.repeats}) {read.repeated}, data.k_core ({data.core}) "
         f"{read.kept - int(counts.sum())}"
     )
 
@@ -88,6 +88,11 @@ def _serving(data: DataSettings) -> tuple[int, int]:
 
 def why_empty(data: DataSettings, store: SequenceStore) -> str:
     """Why no prompt could be cut from the sequences that are left, for a message."""
+    if data.splits is not None:
+        return (
+            f"a training prompt needs data.min_history + 1 = {data.min_history + 1} items of the log before the first "
+            "of a user's held-out items, and no user has as many"
+        )
     lengths = np.concatenate([store.load(partition).items.lengths for partition in range(len(store))])
     longest = f"the longest of the {len(lengths)} users left has {lengths.max()} items"
     if data.split == "leave_last":

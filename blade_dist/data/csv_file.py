@@ -74,6 +74,11 @@ def read_items(path: Path, wanted: dict[str, str]) -> pa.Table:
         raise UserError(uneven_row(path) or f"{path}: {error}") from None
 
 
+def line_of(path: Path, row: int) -> int:
+    """The line where a row ends; ``row``: counted from 0 below the first line."""
+    return next(line for number, (line, _) in enumerate(_rows(path)) if number == row)
+
+
 def uneven_row(path: Path) -> str | None:
     """``file:line: ...`` of the first row with more or fewer fields than the first line."""
     width = len(header(path))

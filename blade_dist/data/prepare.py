@@ -18,7 +18,7 @@ from blade_dist.catalog.build import build_codec
 from blade_dist.catalog.choice import CodecChoice
 from blade_dist.catalog.codec import Codec
 from blade_dist.catalog.legality import write_trie
-from blade_dist.data.assemble import SPLITS, Assembler
+from blade_dist.data.assemble import SPLITS, Assembler, HeldOut
 from blade_dist.data.bundle import (
     SEQUENCES,
     DataBundle,
@@ -29,6 +29,8 @@ from blade_dist.data.bundle import (
     other_settings,
     read_card,
 )
+from blade_dist.data.by_rows import SplitByRows
+from blade_dist.data.by_rule import SplitByRule
 from blade_dist.data.card import (
     describe_catalog,
     describe_codec,
@@ -39,11 +41,13 @@ from blade_dist.data.card import (
     write_items_without_group,
 )
 from blade_dist.data.formats import FORMATS
+from blade_dist.data.held_rows import HeldName, HeldRows, check_once, check_targets
 from blade_dist.data.partition import ReadCounts, read_sequences
 from blade_dist.data.prompts import PromptTable, write_prompts
 from blade_dist.data.rawlog import quiet_ray_data
 from blade_dist.data.sequence_table import SequenceTable, write_sequences
 from blade_dist.data.sequences import SequenceStore, k_core
+from blade_dist.data.split_file import SplitFile
 from blade_dist.data.usable import build_catalog, usable_items
 from blade_dist.errors import UserError
 from blade_dist.settings import Config
@@ -110,8 +114,9 @@ def _prepare(config: Config, folder: Path) -> dict[str, Any]:
     parts = folder / "parts"
     parts.mkdir()
     filtered = _filter(config, folder, parts)
-    check_items(config, int((filtered.counts > 0).sum()))
-    assembler = Assembler(config.data, config.lists.exclude_history, filtered.store, filtered.counts)
+    split, counts = _split(config, filtered)
+    check_items(config, int((counts > 0).sum()))
+    assembler = Assembler(config.data, config.lists.exclude_history, split, counts)
     catalog = build_catalog(filtered.items.take(pa.array(assembler.kept_items)), assembler.popularity())
     catalog.save(folder / "catalog")
     write_items_without_group(catalog, folder)
@@ -122,6 +127,12 @@ def _prepare(config: Config, folder: Path) -> dict[str, Any]:
             )
     sequences = write_sequences(folder / SEQUENCES, assembler.sequences())
     tables = {name: PromptTable.load(folder / f"{name}.arrow") for name in SPLITS}
+    cold, asked = tables["test"].cold_targets(catalog.popularity)
+    if cold == asked:
+        raise UserError(
+            f"{config.data.splits or 'the test split'}: none of the {asked} held-out test items is ever trained on, so "
+            "that no list can hit one; hold out items that the training part of the log has"
+        )
     choice = CodecChoice.of(config.codec, config.model.path is not None, len(catalog))
     codec = build_codec(catalog, config.codec, choice, config.codec.tokenizer or config.model.path, config.run.seed)
     codec.save(folder / "codec")
@@ -133,7 +144,8 @@ def _prepare(config: Config, folder: Path) -> dict[str, Any]:
         "catalog": describe_catalog(catalog) | {"ids_repeated_in_the_items_file": filtered.repeated_items},
         "prompts": {name: len(table) for name, table in tables.items()},
         "sequences": sequences,
-        "global_time": assembler.times and dict(zip(("t1", "t2"), assembler.times, strict=True)),
+        "split": split.describe(),
+        "test_targets": {"all": asked, "cold": cold},
         "codec": choice.describe(codec),
         "tokens": describe_codec(codec) | {"longest_prompt": longest},
         "settings": settings_of(config),
@@ -145,6 +157,21 @@ def _prepare(config: Config, folder: Path) -> dict[str, Any]:
     return card
 
 
+def _split(config: Config, filtered: _Filtered) -> tuple[HeldOut, NDArray[np.int64]]:
+    """What is held out; and how often each item is in the log or, in a ready split, held out."""
+    data, exclude = config.data, config.lists.exclude_history
+    if data.splits is None:
+        return SplitByRule(data, exclude, filtered.store), filtered.counts
+    file, counts = SplitFile(data.splits, data.group_separator), filtered.counts.copy()
+    held: dict[HeldName, HeldRows] = {name: file.rows(name, filtered.items) for name in ("validation", "test")}
+    for name, rows in held.items():
+        check_once(rows, name, data.test_windows if name == "test" else 1)
+        check_targets(rows, exclude, data.max_history)
+        for part in (rows.history, rows.targets):
+            counts += np.bincount(part.flat, minlength=len(counts))
+    return SplitByRows(held, filtered.store, data.repeats, data.max_history), counts
+
+
 def _filter(config: Config, folder: Path, parts: Path) -> _Filtered:
     data = config.data
     with quiet_ray_data():
@@ -153,7 +180,7 @@ def _filter(config: Config, folder: Path, parts: Path) -> _Filtered:
         store, read = read_sequences(
             replace(log, items=items), data.min_rating, data.repeats, data.partition_rows, parts
         )
-    filtered = _Filtered(items, repeated, store, read, k_core(store, data.k_core, len(items)))
+    filtered = _Filtered(items, repeated, store, read, k_core(store, data.core, len(items)))
     if not filtered.counts.any():
         raise UserError(f"no interaction is left: {_losses(config, filtered)}")
     return filtered

@@ -99,6 +99,11 @@ class PromptTable:
         numbers = self._users.dictionary_encode().combine_chunks().indices.to_numpy()
         return numbers[index].astype(np.int64)
 
+    def cold_targets(self, popularity: NDArray[np.int64]) -> tuple[int, int]:
+        """Targets that are in no training part, and all targets; ``popularity``: ``[I]`` training interactions."""
+        cold = sum(int((popularity[rows.flat] == 0).sum()) for rows in self._targets)
+        return cold, sum(len(rows.flat) for rows in self._targets)
+
     def longest(self, codec: Codec) -> int:
         """Tokens of the longest prompt."""
         lengths = codec.item_blocks.lengths

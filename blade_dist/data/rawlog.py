@@ -57,7 +57,7 @@ def normalise(table: pa.Table, columns: LogColumns) -> pa.Table:
             first row's value: for a table of one row, the culprit.
     """
     rating = pa.nulls(len(table), pa.float64()) if columns.rating is None else _number(table, columns.rating)
-    arrays = [_text(table, columns.user), _text(table, columns.item), _whole(table, columns.time), rating]
+    arrays = [_text(table, columns.user), _text(table, columns.item), whole_numbers(table, columns.time), rating]
     return pa.table(arrays, schema=LOG_SCHEMA)
 
 
@@ -117,7 +117,8 @@ def _text(table: pa.Table, name: str) -> pa.ChunkedArray:
     return column
 
 
-def _whole(table: pa.Table, name: str) -> pa.ChunkedArray:
+def whole_numbers(table: pa.Table, name: str) -> pa.ChunkedArray:
+    """A column as int64; ValueError where it can't be."""
     column = table.column(name)
     if pa.types.is_date(column.type):
         column = column.cast(pa.timestamp("s"))

@@ -135,14 +135,21 @@ class Views:
     starts: NDArray[np.int64]
     lengths: NDArray[np.int64]
 
+    @classmethod
+    def of(cls, rows: Ragged) -> Views:
+        """Rows that share nothing."""
+        return cls(rows.flat, rows.offsets[:-1], rows.lengths)
+
     def take(self, rows: NDArray[np.int64]) -> Ragged:
         """The given rows, in the given order, each by itself."""
         return slices(self.flat, self.starts[rows], self.lengths[rows])
 
 
-def cut(
-    sequences: UserSequences, positions: Positions, max_history: int, exclude_history: ExcludeHistory
-) -> tuple[pa.Array, Ragged, Ragged, Views]:
+Batch = tuple[pa.Array, Ragged, Ragged, Views]
+"""Prompts: user ids, histories, targets, and all different items before the targets, which a user's prompts share."""
+
+
+def cut(sequences: UserSequences, positions: Positions, max_history: int, exclude_history: ExcludeHistory) -> Batch:
     """Prompts in rows of the items table; those without a target left are not made.
 
     Returns:

@@ -94,16 +94,17 @@ def _standard(table: pa.Table, path: Path, columns: ColumnSettings, separator: s
     }
     if columns.groups is not None:
         groups = table.column(columns.groups)
-        if not _is_list(groups.type):
+        if not is_list(groups.type):
             groups = pc.split_pattern(groups.cast(pa.string()), separator)
         named["groups"] = groups.cast(pa.list_(pa.string()))
     if columns.embedding is not None:
         vectors = table.column(columns.embedding)
-        if not _is_list(vectors.type):
+        if not is_list(vectors.type):
             raise UserError(f"{path}: column {columns.embedding!r} (data.columns.embedding) is not a list of floats")
         named["embedding"] = vectors.cast(pa.list_(pa.float32()))
     return pa.table(named)
 
 
-def _is_list(kind: pa.DataType) -> bool:
+def is_list(kind: pa.DataType) -> bool:
+    """Whether it is one of Arrow's types of lists."""
     return pa.types.is_list(kind) or pa.types.is_large_list(kind) or pa.types.is_fixed_size_list(kind)

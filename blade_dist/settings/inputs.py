@@ -71,15 +71,20 @@ class DataSettings(Section):
     """Which interactions of a user with the same item stay. first: the first of them; last: the last; all: each, where
     people buy the same things again. A history then shows an item as often as it was had, and with
     ``lists.exclude_history: false`` such an item may be held out too."""
-    k_core: NonNegative = 5
+    k_core: NonNegative | None = None
     """Users and items with fewer interactions are dropped, until none is left to drop. Raise it where rare items and
-    users are noise; 0 keeps all."""
+    users are noise; 0 keeps all. None: 5, or 0 where there are ``splits``."""
     split: Literal["leave_last", "global_time"] = "leave_last"
     """leave_last: each user's last ``targets`` are test, those before validation. global_time: two points in time,
     which is closer to how a shop runs, as no list is learned from the future of another user."""
+    splits: Path | None = None
+    """A ready split, kept as it is: a file (Parquet or CSV) with the columns split (valid, validation or test), user,
+    history (item ids, oldest first), item (one id or several) and perhaps time. Give it to compare with published
+    numbers. Each user trains on the log before the first of the user's held-out items; ``split`` is not read then."""
     test_windows: Positive = 1
     """leave_last: test prompts per user at most, of ``targets`` items each, one after another; a later one's history
-    holds the earlier one's items. Raise it where there are too few users for narrow intervals."""
+    holds the earlier one's items. Raise it where there are too few users for narrow intervals. With ``splits``: test
+    rows that a user may have."""
     validation_fraction: Fraction = 0.1
     """global_time: share of interactions between the two points. More of it steadies the choice of a checkpoint and
     leaves less to train on."""
@@ -103,6 +108,11 @@ class DataSettings(Section):
     out of memory."""
     synthetic: SyntheticSettings = SyntheticSettings()
     """The generated catalog and log; read by ``source: synthetic`` only."""
+
+    @property
+    def core(self) -> int:
+        """Interactions that a user or an item needs: ``k_core``, or its default."""
+        return (5 if self.splits is None else 0) if self.k_core is None else self.k_core
 
 
 class CodecSettings(Section):

@@ -123,6 +123,16 @@ class Config(Section):
             raise ValueError(f"evaluate.decode: {self.evaluate.decode} needs lists.constrain = catalog")
         if "{history}" not in self.codec.prompt:
             raise ValueError("codec.prompt: the text has no {history}; write it where the user's items are to stand")
+        return self
+
+    @model_validator(mode="after")
+    def _readable(self) -> Config:
+        for name, filters in (("k_core", self.data.k_core), ("min_rating", self.data.min_rating)):
+            if self.data.splits is not None and filters:
+                raise ValueError(
+                    f"data.{name}: {filters:g} would drop what data.splits asks for, whose rows are kept as they are; "
+                    f"leave data.{name} out"
+                )
         if self.data.source in ("movielens", "amazon", "table") and self.data.path is None:
             raise ValueError(
                 f"data.path: required where data.source is {self.data.source}; give the folder or file of the log"

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from blade_dist.batches import Ragged
 from blade_dist.data.assemble import Assembler
+from blade_dist.data.by_rule import SplitByRule
 from blade_dist.data.sequence_table import SequenceTable, write_sequences
 from blade_dist.data.sequences import SequenceStore, UserSequences
 from blade_dist.errors import UserError
@@ -78,7 +79,8 @@ def test_nothing_at_or_after_a_training_end_is_in_it(
             lengths = np.array([len(rows[user]) for user in users], dtype=np.int64)
             part = Ragged(items, np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64))
             store.save(partition, UserSequences(pa.array([str(u) for u in users], pa.string()), part, times[items]))
-        assembler = Assembler(given_, True, store, np.ones(len(times), np.int64))
+        rule = SplitByRule(given_, True, store)
+        assembler = Assembler(given_, True, rule, np.ones(len(times), np.int64))
         taught = {
             user: items[row].tolist()
             for users, items in assembler.sequences()
@@ -92,9 +94,9 @@ def test_nothing_at_or_after_a_training_end_is_in_it(
     # Where a user's training may end at the latest: before the first held-out item, or before the one point in time.
     for user in range(len(rows)):
         own = np.flatnonzero(owner == user)
-        if assembler.times is not None:
-            free = own[times[own] < assembler.times[0]]
+        if rule.times is not None:
+            free = own[times[own] < rule.times[0]]
         else:
             free = own[own < min(held[str(user)], default=len(owner))]
         assert taught.get(str(user), []) == (free.tolist() if len(free) >= 2 else [])
-    assert assembler.times is None or (times[list(set().union(*held.values()))] >= assembler.times[0]).all()
+    assert rule.times is None or (times[list(set().union(*held.values()))] >= rule.times[0]).all()

@@ -10,7 +10,6 @@ from hypothesis import strategies as st
 from blade_dist.batches import MISS, Prompts, Ragged
 from blade_dist.catalog.catalog import Catalog
 from blade_dist.catalog.codec import Codec
-from blade_dist.data.split import Views
 from blade_dist.rewards.lists import Lists
 
 ITEMS = 12
@@ -63,8 +62,3 @@ def made_prompts(
     names = np.array(users or [f"u{number}" for number in range(len(histories))], dtype=object)
     rows = (Ragged.of(part) for part in (histories, targets, seen or histories))
     return Prompts(np.arange(len(histories)), names, *rows)
-
-
-def whole(rows: Ragged) -> Views:
-    """Rows that share nothing."""
-    return Views(rows.flat, rows.offsets[:-1], rows.lengths)

@@ -1,0 +1,135 @@
+"""A ready split as a file: Parquet, or CSV with items that are joined by ``data.group_separator``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+from numpy.typing import NDArray
+
+from blade_dist.batches import Ragged, offsets_of
+from blade_dist.data import csv_file
+from blade_dist.data.held_rows import HeldName, HeldRows
+from blade_dist.data.rawlog import first_bad, require_columns, require_file, whole_numbers
+from blade_dist.data.table import is_list
+from blade_dist.errors import UserError
+
+WORDS: dict[str, tuple[str, ...]] = {"train": ("train",), "validation": ("valid", "validation"), "test": ("test",)}
+"""What may stand in the column ``split``. Rows to train with are not read: training prompts come from the log."""
+
+_NEEDED = ("split", "user", "history", "item")
+_IDS = pa.list_(pa.string())
+
+
+class SplitFile:
+    """Columns ``split``, ``user``, ``history`` (item ids, oldest first), ``item`` (one id or several), maybe ``time``.
+
+    Args:
+        path: the file.
+        separator: what stands between two items in CSV.
+
+    Raises:
+        UserError: no such file, a missing column, another word as a split, a time that is no whole number.
+    """
+
+    def __init__(self, path: Path, separator: str) -> None:
+        self.path = path
+        require_file(path, "data.splits")
+        if path.suffix not in (".parquet", ".pq", ".csv"):
+            raise UserError(f"data.splits: {path} is neither .csv nor .parquet")
+        self._is_csv = path.suffix == ".csv"
+        present = csv_file.header(path) if self._is_csv else pq.read_schema(path).names
+        names = [*_NEEDED, *(name for name in present if name == "time")]
+        require_columns(path, present, {f"data.splits needs {name}": name for name in names})
+        if self._is_csv:
+            table = csv_file.read_items(path, {name: name for name in names})
+        else:
+            table = pq.read_table(path, columns=names)
+        self._table = self._standard(table, separator)
+
+    def rows(self, name: HeldName, items: pa.Table) -> HeldRows:
+        """The rows of one split.
+
+        Args:
+            name: the split.
+            items: those with an id and a title, each once.
+
+        Raises:
+            UserError: no row, an empty history, a row without a target, an unknown item.
+        """
+        number = self._numbers(name)
+        if not len(number):
+            raise UserError(f"{self.path}: no row has the split {name} (data.splits)")
+        table = self._table.take(pa.array(number)).combine_chunks()
+        history, targets = (self._known(table, number, column, items) for column in ("history", "item"))
+        times = table.column("time").to_numpy() if "time" in table.column_names else None
+        users = table.column("user").combine_chunks()
+        return HeldRows(users, history, targets.distinct(), times, lambda row: self._where(int(number[row])))
+
+    @property
+    def train_rows(self) -> int:
+        """Rows that are not read."""
+        return len(self._numbers("train"))
+
+    def _numbers(self, name: str) -> NDArray[np.int64]:
+        return _places(pc.is_in(self._table.column("split"), value_set=pa.array(WORDS[name])))
+
+    def _where(self, row: int) -> str:
+        """``file: row number``, from 1; in CSV ``file:line``."""
+        return f"{self.path}:{csv_file.line_of(self.path, row)}" if self._is_csv else f"{self.path}: row {row + 1}"
+
+    def _standard(self, table: pa.Table, separator: str) -> pa.Table:
+        columns = {name: table.column(name).cast(pa.string()) for name in ("split", "user")}
+        known = [word for words in WORDS.values() for word in words]
+        if (bad := _places(pc.invert(pc.is_in(columns["split"], value_set=pa.array(known))))).size:
+            word = columns["split"][int(bad[0])].as_py()
+            raise UserError(f"{self._where(int(bad[0]))}: the split {word!r} is none of {', '.join(known)}")
+        for name in ("history", "item"):
+            ids = table.column(name)
+            if self._is_csv:
+                ids = pc.split_pattern(ids, separator)
+            elif not is_list(ids.type):
+                if name == "history":
+                    raise UserError(f"{self.path}: column 'history' (data.splits) is not a list of item ids")
+                single = ids.cast(pa.string()).combine_chunks()
+                ids = pa.ListArray.from_arrays(np.arange(len(single) + 1, dtype=np.int32), single)
+            columns[name] = ids.cast(_IDS)
+        if "time" in table.column_names:
+            columns["time"] = self._times(table.select(["time"]))
+        return pa.table(columns)
+
+    def _times(self, table: pa.Table) -> pa.ChunkedArray:
+        try:
+            return whole_numbers(table, "time")
+        except ValueError as error:
+            rows = ((self._where(row), table.slice(row, 1)) for row in range(len(table)))
+            bad = first_bad(rows, lambda parts: whole_numbers(pa.concat_tables(parts), "time"))
+            raise UserError(bad or f"{self.path}: {error}") from None
+
+    def _known(self, table: pa.Table, number: NDArray[np.int64], name: str, items: pa.Table) -> Ragged:
+        """A column of ids as rows of the items table; ``number``: the rows' numbers in the file."""
+        column = table.column(name).combine_chunks()
+        ids = pc.list_flatten(column)
+        there = pc.fill_null(pc.greater(pc.utf8_length(ids), 0), False)  # of "" in CSV nothing is there
+        lengths = pc.fill_null(pc.list_value_length(column), 0).to_numpy()
+        offsets = offsets_of(there.to_numpy(zero_copy_only=False))[offsets_of(lengths)]
+        if (empty := np.flatnonzero(np.diff(offsets) == 0)).size:
+            what, row = "the history is empty" if name == "history" else "no item is held out", int(number[empty[0]])
+            raise UserError(f"{self._where(row)}: {what}; give the row an item there or leave it out")
+        ids = ids.filter(there)
+        index = pc.index_in(ids, value_set=items.column("item"))
+        if (unknown := _places(index.is_null())).size:
+            row = int(number[np.searchsorted(offsets, unknown[0], side="right") - 1])
+            raise UserError(
+                f"{self._where(row)}: item {ids[int(unknown[0])].as_py()!r} (column {name!r}) is no item with a title; "
+                "add it to data.items or leave the row out"
+            )
+        return Ragged(index.to_numpy().astype(np.int32), offsets)
+
+
+def _places(mask: pa.ChunkedArray | pa.Array) -> NDArray[np.int64]:
+    """Where the mask holds."""
+    return np.flatnonzero(mask.to_numpy(zero_copy_only=False) if isinstance(mask, pa.Array) else mask.to_numpy())

@@ -26,15 +26,22 @@ class SplitByRows:
         store: the log's sequences.
         repeats: ``data.repeats``, which made these sequences.
         max_history: items of a history that are shown.
+        unread: rows of the file to train with, which are not read.
 
     Raises:
         UserError: a row's user is not in the log.
     """
 
     def __init__(
-        self, rows: Mapping[HeldName, HeldRows], store: SequenceStore, repeats: Repeats, max_history: int
+        self,
+        rows: Mapping[HeldName, HeldRows],
+        store: SequenceStore,
+        repeats: Repeats,
+        max_history: int,
+        unread: int = 0,
     ) -> None:
         self._rows, self._store, self._repeats, self._max_history = rows, store, repeats, max_history
+        self._unread = unread
         self._before: dict[HeldName, NDArray[np.int64]] = {name: np.full(len(of), _NEVER) for name, of in rows.items()}
         known = {name: np.zeros(len(of), dtype=bool) for name, of in rows.items()}
         self._ends = [self._look(store.load(partition), known) for partition in range(len(store))]
@@ -58,13 +65,15 @@ class SplitByRows:
             yield users, last(whole, self._max_history), targets, Views.of(whole.distinct())
 
     def describe(self) -> dict[str, Any]:
-        """For the card: test rows that are earlier than what is trained on; nothing where the file has no times."""
+        """For the card: rows that are not read; test rows that are earlier than what is trained on, where there are
+        times."""
         times = self._rows["test"].times
         if times is None:
-            return {}
+            return {"train_rows_not_read": self._unread}
         own = int((times < self._before["test"]).sum())
         newest = max((_last_times(*part).max(initial=_NEVER) for part in self.parts()), default=_NEVER)
-        return {"test_before_own_training": own, "test_before_any_training": int((times < newest).sum())}
+        before = {"test_before_own_training": own, "test_before_any_training": int((times < newest).sum())}
+        return {"train_rows_not_read": self._unread} | before
 
     def _look(self, sequences: UserSequences, known: dict[HeldName, NDArray[np.bool_]]) -> NDArray[np.int64]:
         """Training ends of one partition; notes which rows' users are in it, and the time of their last training

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -39,9 +38,34 @@ def settings_of(config: Config) -> dict[str, Any]:
 def describe_log(read: ReadCounts, counts: NDArray[np.int64], store: SequenceStore) -> dict[str, int]:
     """Interactions at each stage, and the users who are left."""
     left = int(counts.sum())
-    users = sum(len(store.load(partition)) for partition in range(len(store)))
-    filtered = {"dropped_by_k_core": read.kept - left, "left": left, "users": users, "partitions": len(store)}
-    return asdict(read) | filtered
+    rows = {name: getattr(read, name) for name in ("read", "low_rating", "without_title", "repeated", "kept")}
+    filtered = {"dropped_by_k_core": read.kept - left, "left": left, "users": users_left(store)}
+    return rows | filtered | {"items_without_title": read.items_without_title, "partitions": len(store)}
+
+
+def describe_items(read: ReadCounts, counts: NDArray[np.int64], popularity: NDArray[np.int64]) -> dict[str, int]:
+    """Items at each stage.
+
+    Args:
+        read: what became of the raw log.
+        counts: interactions with each row of the items table that are left.
+        popularity: ``[I]`` training interactions with each item of the catalog.
+    """
+    left = int((counts > 0).sum())
+    return {
+        "read": read.items,
+        "dropped_by_min_rating": read.items_low_rating,
+        "dropped_without_title": read.items_without_title,
+        "dropped_by_k_core": read.items - read.items_low_rating - read.items_without_title - left,
+        "left": left,
+        "catalog": len(popularity),
+        "trained_on": int((popularity > 0).sum()),
+    }
+
+
+def users_left(store: SequenceStore) -> int:
+    """Users in the sequences."""
+    return sum(len(store.load(partition)) for partition in range(len(store)))
 
 
 def describe_catalog(catalog: Catalog) -> dict[str, Any]:

@@ -8,12 +8,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-import pandas as pd
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
+from blade_dist.data.distinct import DistinctIds, hashed
 from blade_dist.data.rawlog import RawLog
 from blade_dist.data.sequences import Repeats, SequenceStore, build_sequences
 from blade_dist.errors import UserError
@@ -37,6 +37,39 @@ class ReadCounts:
     """Of the rest, repeats of a (user, item) pair that ``data.repeats`` drops."""
     kept: int = 0
     """The rest."""
+    users: int = 0
+    """Different users in the log."""
+    users_low_rating: int = 0
+    """Of these, with ratings below ``data.min_rating`` alone."""
+    users_without_title: int = 0
+    """Of the rest, with items that have no title alone."""
+    users_with_one_item: int = 0
+    """Of the rest, with a single interaction that is kept."""
+    items: int = 0
+    """Different items in the log."""
+    items_low_rating: int = 0
+    """Of these, rated below ``data.min_rating`` alone; of the rest ``items_without_title`` have no title."""
+
+
+class _Ids:
+    """Who and what is in the log, at each step of reading it."""
+
+    def __init__(self, items: int) -> None:
+        self.users, self.rated_users, self.items = DistinctIds(), DistinctIds(), DistinctIds()
+        self.without_title: set[str] = set()
+        self.usable = np.zeros(items, dtype=bool)
+        """``[I]`` rows of the items table that the log has."""
+
+    def count(self, counts: ReadCounts, store: SequenceStore, min_rating: float | None) -> None:
+        """Enters what became of users and items."""
+        rated = len(self.users if min_rating is None else self.rated_users)
+        lengths = [store.load(partition).items.lengths for partition in range(len(store))]
+        counts.users, counts.items = len(self.users), len(self.items)
+        counts.items_without_title = len(self.without_title)
+        counts.items_low_rating = counts.items - len(self.without_title) - int(self.usable.sum())
+        counts.users_low_rating = counts.users - rated
+        counts.users_without_title = rated - sum(map(len, lengths))
+        counts.users_with_one_item = sum(int((part == 1).sum()) for part in lengths)
 
 
 def read_sequences(
@@ -58,10 +91,9 @@ def read_sequences(
     counts = ReadCounts()
     spilled = folder / "log.parquet"
     with pq.ParquetWriter(spilled, _SCHEMA) as writer:
-        unknown: set[str] = set()
+        ids = _Ids(len(log.items))
         for rows in _stream(log):
-            writer.write_table(_usable(rows, log.items, min_rating, counts, unknown))
-    counts.items_without_title = len(unknown)
+            writer.write_table(_usable(rows, log.items, min_rating, counts, ids))
     left = counts.read - counts.low_rating - counts.without_title
     partitions = max(1, -(-left // partition_rows))
     paths = [spilled] if partitions == 1 else _by_user(spilled, partitions)
@@ -72,6 +104,7 @@ def read_sequences(
         counts.repeated += repeated
         store.save(partition, sequences)
     counts.kept = left - counts.repeated
+    ids.count(counts, store, min_rating)
     return store, counts
 
 
@@ -86,22 +119,24 @@ def _stream(log: RawLog) -> Iterator[pa.Table]:
         raise UserError(problem) from error
 
 
-def _usable(
-    rows: pa.Table, items: pa.Table, min_rating: float | None, counts: ReadCounts, unknown: set[str]
-) -> pa.Table:
+def _usable(rows: pa.Table, items: pa.Table, min_rating: float | None, counts: ReadCounts, ids: _Ids) -> pa.Table:
     counts.read += len(rows)
+    ids.users.add(rows.column("user"))
+    ids.items.add(rows.column("item"))
     if min_rating is not None:
         if rows.column("rating").null_count:
             raise UserError("data.min_rating: the log has no ratings (data.columns.rating names none)")
         good = rows.filter(pc.greater_equal(rows.column("rating"), min_rating))
         counts.low_rating += len(rows) - len(good)
         rows = good
+        ids.rated_users.add(rows.column("user"))
     index = pc.index_in(rows.column("item"), value_set=items.column("item"))
     if index.null_count:
         missing = pc.is_null(index)
         counts.without_title += index.null_count
-        unknown.update(rows.column("item").filter(missing).unique().to_pylist())
+        ids.without_title.update(rows.column("item").filter(missing).unique().to_pylist())
         rows, index = rows.filter(pc.invert(missing)), index.filter(pc.invert(missing))
+    ids.usable[index.to_numpy()] = True
     return pa.table([rows.column("user"), index, rows.column("time")], schema=_SCHEMA)
 
 
@@ -119,10 +154,8 @@ def _by_user(spilled: Path, partitions: int) -> list[Path]:
 
 
 def _partition(users: pa.Array, partitions: int) -> NDArray[np.int64]:
-    # A hash that is the same in every process (Python's differs from run to run), once for each distinct user.
-    encoded = users.dictionary_encode()
-    hashed = pd.util.hash_array(encoded.dictionary.to_numpy(zero_copy_only=False)) % np.uint64(partitions)
-    return hashed.astype(np.int64)[encoded.indices.to_numpy()]
+    encoded = users.dictionary_encode()  # one hash for each distinct user
+    return (hashed(encoded.dictionary) % np.uint64(partitions)).astype(np.int64)[encoded.indices.to_numpy()]
 
 
 def quantiles(store: SequenceStore, shares: tuple[float, float], points: int = 100_000) -> tuple[int, int]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import shutil
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -15,10 +16,11 @@ import ray
 from numpy.typing import NDArray
 
 from blade_dist.catalog.build import build_codec
+from blade_dist.catalog.catalog import Catalog
 from blade_dist.catalog.choice import CodecChoice
 from blade_dist.catalog.codec import Codec
 from blade_dist.catalog.legality import write_trie
-from blade_dist.data.assemble import SPLITS, Assembler, HeldOut
+from blade_dist.data.assemble import SPLITS, Assembler, HeldOut, SplitName
 from blade_dist.data.bundle import (
     SEQUENCES,
     DataBundle,
@@ -34,12 +36,15 @@ from blade_dist.data.by_rule import SplitByRule
 from blade_dist.data.card import (
     describe_catalog,
     describe_codec,
+    describe_items,
     describe_log,
     filter_losses,
     settings_of,
+    users_left,
     why_empty,
     write_items_without_group,
 )
+from blade_dist.data.census import describe_users, freed_by_min_history, wasted
 from blade_dist.data.formats import FORMATS
 from blade_dist.data.held_rows import HeldName, HeldRows, check_once, check_targets
 from blade_dist.data.partition import ReadCounts, read_sequences
@@ -125,36 +130,57 @@ def _prepare(config: Config, folder: Path) -> dict[str, Any]:
             raise UserError(
                 f"the {name} split is empty: {why_empty(config.data, filtered.store)}; {_losses(config, filtered)}"
             )
-    sequences = write_sequences(folder / SEQUENCES, assembler.sequences())
+    write_sequences(folder / SEQUENCES, assembler.sequences())
     tables = {name: PromptTable.load(folder / f"{name}.arrow") for name in SPLITS}
-    cold, asked = tables["test"].cold_targets(catalog.popularity)
-    if cold == asked:
-        raise UserError(
-            f"{config.data.splits or 'the test split'}: none of the {asked} held-out test items is ever trained on, so "
-            "that no list can hit one; hold out items that the training part of the log has"
-        )
+    sequences = SequenceTable.load(folder / SEQUENCES)
     choice = CodecChoice.of(config.codec, config.model.path is not None, len(catalog))
     codec = build_codec(catalog, config.codec, choice, config.codec.tokenizer or config.model.path, config.run.seed)
     codec.save(folder / "codec")
     write_trie(codec, folder / "trie")
     longest = max(table.longest(codec) for table in tables.values())
     check_context(config, longest, codec.max_list_tokens(config.lists.k))
-    card = {
-        "log": describe_log(filtered.read, filtered.counts, filtered.store),
-        "catalog": describe_catalog(catalog) | {"ids_repeated_in_the_items_file": filtered.repeated_items},
-        "prompts": {name: len(table) for name, table in tables.items()},
-        "sequences": sequences,
-        "split": split.describe(),
-        "test_targets": {"all": asked, "cold": cold},
+    card = _counts(config, filtered, split, catalog, tables, sequences) | {
         "codec": choice.describe(codec),
         "tokens": describe_codec(codec) | {"longest_prompt": longest},
         "settings": settings_of(config),
         "fingerprints": {"catalog": catalog.fingerprint(), "codec": codec.fingerprint()}
         | {name: table.fingerprint() for name, table in tables.items()}
-        | {"sequences": SequenceTable.load(folder / SEQUENCES).fingerprint()},
+        | {"sequences": sequences.fingerprint()},
     }
     shutil.rmtree(parts)
     return card
+
+
+def _counts(
+    config: Config,
+    filtered: _Filtered,
+    split: HeldOut,
+    catalog: Catalog,
+    tables: Mapping[SplitName, PromptTable],
+    sequences: SequenceTable,
+) -> dict[str, Any]:
+    """The card's counts, and what is to be warned of."""
+    cold, asked = tables["test"].cold_targets(catalog.popularity)
+    if cold == asked:
+        raise UserError(
+            f"{config.data.splits or 'the test split'}: none of the {asked} held-out test items is ever trained on, so "
+            "that no list can hit one; hold out items that the training part of the log has"
+        )
+    asked_users = {name: table.users() for name, table in tables.items()}
+    users = describe_users(filtered.read, users_left(filtered.store), len(sequences), asked_users)
+    freed = sum(freed_by_min_history(config.data, part.items.lengths, ends) for part, ends in split.parts())
+    log = describe_log(filtered.read, filtered.counts, filtered.store)
+    return {
+        "log": log | {"trained_on": int(catalog.popularity.sum())},
+        "users": users,
+        "items": describe_items(filtered.read, filtered.counts, catalog.popularity),
+        "catalog": describe_catalog(catalog) | {"ids_repeated_in_the_items_file": filtered.repeated_items},
+        "prompts": {name: len(table) for name, table in tables.items()},
+        "sequences": len(sequences),
+        "test_targets": {"all": asked, "cold": cold},
+        "split": split.describe(),
+        "warnings": wasted(config.data, users, freed),
+    }
 
 
 def _split(config: Config, filtered: _Filtered) -> tuple[HeldOut, NDArray[np.int64]]:
@@ -169,7 +195,7 @@ def _split(config: Config, filtered: _Filtered) -> tuple[HeldOut, NDArray[np.int
         check_targets(rows, exclude, data.max_history)
         for part in (rows.history, rows.targets):
             counts += np.bincount(part.flat, minlength=len(counts))
-    return SplitByRows(held, filtered.store, data.repeats, data.max_history), counts
+    return SplitByRows(held, filtered.store, data.repeats, data.max_history, file.train_rows), counts
 
 
 def _filter(config: Config, folder: Path, parts: Path) -> _Filtered:

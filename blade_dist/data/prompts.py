@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from blade_dist.batches import ExcludeHistory, Prompts, Ragged, offsets_of
@@ -93,6 +94,10 @@ class PromptTable:
             return 0
         chunks = self._histories if exclude_history == "shown" else self._seen
         return max((int(chunk.lengths.max(initial=0)) for chunk in chunks), default=0)
+
+    def users(self) -> int:
+        """Different users."""
+        return int(pc.count_distinct(self._users).as_py())
 
     def user_numbers(self, index: NDArray[np.int64]) -> NDArray[np.int64]:
         """``[B]`` a number of each given prompt's user: the same for the same user; no history is read."""

@@ -31,8 +31,30 @@ def data_stage(config: Config, console: Console) -> None:
         f"{card['catalog']['items']} items in {card['catalog']['groups']} groups; prompts: "
         + ", ".join(f"{count} {split}" for split, count in prompts.items()),
     )
+    users, targets = card["users"], card["test_targets"]
+    say(
+        console,
+        f"data: of {users['read']} users {users['with_training_sequence']} have a training sequence and "
+        f"{users['with_training_prompt']} a training prompt, {users['validated']} are validated, {users['tested']} "
+        f"tested; {targets['cold']} of {targets['all']} test items are never trained on",
+    )
+    for line in card["warnings"]:
+        say(console, f"data: warning: {line}")
+    _say_early_rows(card["split"], prompts["test"], console)
     _say_codec(card["codec"], console)
     _name_items_without_group(card["catalog"], config.run.dir / "data" / WITHOUT_GROUP, console)
+
+
+def _say_early_rows(split: dict[str, Any], tested: int, console: Console) -> None:
+    """Says how many rows of a ready split are tested with what was known later, and which rows were not read."""
+    if early := split.get("test_before_any_training"):
+        say(
+            console,
+            f"data: of {tested} test rows {split['test_before_own_training']} are earlier than a training interaction "
+            f"of the same user, {early} than one of any user",
+        )
+    if unread := split.get("train_rows_not_read"):
+        say(console, f"data: {unread} train rows of data.splits are not read: training prompts come from the log")
 
 
 def _say_codec(codec: dict[str, Any], console: Console) -> None:

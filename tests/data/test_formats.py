@@ -93,7 +93,10 @@ def test_amazon_is_read_with_its_numeric_ids_as_text(tmp_path: Path) -> None:
     assert _rows(settings, tmp_path) == [("A", "0012", 1588687728923, 5.0), ("B", "B0", 1588687728924, 1.0)]
     items = _read(settings, tmp_path).items
     assert items.column("groups").to_pylist() == [["Jazz", "Cool"], ["Music"], []]
-    assert _all_of_it(settings, tmp_path) == ReadCounts(read=2, without_title=1, items_without_title=1, kept=1)
+    assert _all_of_it(settings, tmp_path) == ReadCounts(
+        read=2, without_title=1, items_without_title=1, kept=1, users=2, users_without_title=1, users_with_one_item=1,
+        items=2,
+    )  # fmt: skip
 
 
 def test_a_csv_table_is_read_by_its_column_names(tmp_path: Path) -> None:
@@ -150,7 +153,9 @@ def test_partitions_hold_all_rows_of_their_users(tmp_path: Path) -> None:
 
 def test_low_ratings_are_dropped_and_counted(tmp_path: Path) -> None:
     settings = _movielens(tmp_path).model_copy(update={"min_rating": 3.0})
-    assert _all_of_it(settings, tmp_path) == ReadCounts(read=3, low_rating=1, kept=2)
+    assert _all_of_it(settings, tmp_path) == ReadCounts(
+        read=3, low_rating=1, kept=2, users=2, users_with_one_item=2, items=2, items_low_rating=1
+    )
 
 
 def test_a_min_rating_needs_ratings(tmp_path: Path) -> None:

@@ -10,6 +10,7 @@ import pyarrow.parquet as pq
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from rich.console import Console
 
 from blade_dist.batches import ExcludeHistory, Ragged
 from blade_dist.data.by_rows import SplitByRows
@@ -19,6 +20,7 @@ from blade_dist.data.sequences import Repeats, SequenceStore, build_sequences
 from blade_dist.data.split_file import SplitFile
 from blade_dist.errors import UserError
 from blade_dist.settings.load import load_config
+from blade_dist.stages.data import data_stage
 
 LOGS = os.environ.get("BLADE_LOGS")
 """Folder of real logs, ``amazon-beauty`` and ``amazon-scientific`` among them; they are outside the project."""
@@ -189,6 +191,7 @@ def test_rows_earlier_than_training_are_counted_and_unknown_users_named(tmp_path
         for name, times in (("validation", [9, 9]), ("test", [2, 1]))
     }
     assert SplitByRows(rows, store, "first", 4).describe() == {
+        "train_rows_not_read": 0,
         "test_before_own_training": 1,  # u1's at 1, before its last training item at 3
         "test_before_any_training": 2,
     }
@@ -221,12 +224,20 @@ def _table(folder: Path, log: list[tuple[str, str, int]], split: list[dict]) -> 
 def test_the_stage_reads_a_ready_split(tmp_path: Path) -> None:
     log = [(user, f"i{n}", n) for user in ("a", "b", "c") for n in range(5)] + [("d", "i5", 2)]
     split = [
-        {"split": "valid", "user": "a", "history": ["i0", "i1", "i2"], "item": "i3"},
-        {"split": "test", "user": "b", "history": ["i0", "i1", "i2", "i3"], "item": "i4"},
-        {"split": "test", "user": "a", "history": ["i0", "i1", "i2", "i3"], "item": "i7"},  # in no log
+        {"split": "valid", "user": "a", "history": ["i0", "i1", "i2"], "item": "i3", "time": 3},
+        {"split": "test", "user": "b", "history": ["i0", "i1", "i2", "i3"], "item": "i4", "time": 4},
+        {"split": "test", "user": "a", "history": ["i0", "i1", "i2", "i3"], "item": "i7", "time": 0},  # in no log
     ]
     settings = _table(tmp_path, log, split)
-    prepare_data(load_config(None, settings))
+    console = Console(record=True, width=800)
+    data_stage(load_config(None, settings), console)
+    said = console.export_text()
+    assert (
+        "data: of 4 users 3 have a training sequence and 3 a training prompt, 1 are validated, 2 tested; 1 of 2 "
+        in said
+    )
+    assert "data: of 2 test rows 1 are earlier than a training interaction of the same user, 1 than one of any" in said
+    assert "data: warning: 1 of 4 users teach nothing, as no two items of theirs are left to train on: 1 have" in said
     bundle = load_data(tmp_path / "run")
     ids, test = bundle.catalog.item_ids, bundle.test.rows(np.arange(2))
     assert ids.tolist() == ["i0", "i1", "i2", "i3", "i4", "i5", "i7"]

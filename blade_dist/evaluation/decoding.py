@@ -3,22 +3,26 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Final
 
 from rich.table import Table
 
-from blade_dist.settings import Config
+from blade_dist.settings import Config, Decode
 
-LIST, RANK, SAMPLED, BEAM = "list", "rank", "sampled", "beam"
+LIST: Final = "list"
+RANK: Final = "rank"
+SAMPLED: Final = "sampled"
+BEAM: Final = "beam"
 """Item by item, the likeliest token each; the K best first items; item by item, sampled; the likeliest list of a search
 over lists."""
 
 
-def decodes(config: Config) -> list[str]:
+def decodes(config: Config) -> list[Decode]:
     """What is reported: what is served comes first, and its numbers stand at the top of the summary.
 
     Without a constraint there is no ranking of items, as nobody knows where they end.
     """
-    names = [LIST]
+    names: list[Decode] = [LIST]
     names += [RANK] if config.lists.constrain == "catalog" else []
     names += [SAMPLED]
     names += [BEAM] if config.evaluate.beams else []

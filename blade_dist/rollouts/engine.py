@@ -17,7 +17,7 @@ from blade_dist.catalog.rules import load_rules
 from blade_dist.rollouts.beam import Beams
 from blade_dist.rollouts.constrain import EXCLUDED, WRITTEN
 from blade_dist.rollouts.rank import best_items
-from blade_dist.rollouts.request import RolloutRequest, to_rollouts
+from blade_dist.rollouts.request import RolloutRequest, ranked_lists, to_rollouts
 from blade_dist.rollouts.spec import EngineSpec, engine_arguments
 from blade_dist.weights.stream import Announcement
 
@@ -67,10 +67,11 @@ class Engine:
         tokens, logprobs = self._search(request, self._spec.lists.k, width).best()
         return self._rollouts(request, tokens, logprobs, began)
 
-    def rank(self, request: RolloutRequest) -> NDArray[np.int32]:
-        """The K best first items of each prompt (:func:`~blade_dist.rollouts.rank.best_items`), ``[B, K]``.
+    def rank(self, request: RolloutRequest) -> Rollouts:
+        """The K best first items of each prompt (``group_size`` 1; :func:`~blade_dist.rollouts.rank.best_items`).
 
         By beam search over single items, of the width that K items need: one forward pass where an item is one token.
+        Nobody wrote these items after each other, so that no token of the lists is a decision.
 
         Raises:
             ValueError: lists are not constrained.
@@ -79,7 +80,9 @@ class Engine:
         def search(rows: NDArray[np.int64], width: int) -> NDArray[np.int32]:
             return self._search(request.take(rows), 1, width).ranked()[:, :, 0]
 
-        return best_items(search, len(request), self._spec.lists.k, self._rules)
+        began = time.perf_counter()
+        items = best_items(search, len(request), self._spec.lists.k, self._rules)
+        return ranked_lists(request, items, self._version, self._codec, time.perf_counter() - began)
 
     def _search(self, request: RolloutRequest, k: int, width: int) -> Beams:
         """Beam search over lists of ``k`` items, to its end."""

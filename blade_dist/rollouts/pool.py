@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import ray
-from numpy.typing import NDArray
 from ray.util.placement_group import PlacementGroup, placement_group, remove_placement_group
 from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
 
@@ -16,7 +16,7 @@ from blade_dist.errors import UserError
 from blade_dist.rollouts.engine import RolloutEngine
 from blade_dist.rollouts.request import RolloutRequest
 from blade_dist.rollouts.spec import EngineSpec, engine_environment
-from blade_dist.settings import Config
+from blade_dist.settings import Config, Decode
 
 
 class EnginePool:
@@ -46,9 +46,17 @@ class EnginePool:
         parts = [engine.beam_search.remote(part, width) for engine, part in self._shares(request)]
         return self.collect(parts)
 
-    def rank(self, request: RolloutRequest) -> NDArray[np.int32]:
-        """The K best first items of each prompt, ``[B, K]``, in the request's order."""
-        return np.concatenate(self._answers([engine.rank.remote(part) for engine, part in self._shares(request)]))
+    def rank(self, request: RolloutRequest) -> Rollouts:
+        """The K best first items of each prompt, in the request's order."""
+        return self.collect([engine.rank.remote(part) for engine, part in self._shares(request)])
+
+    def decode(self, request: RolloutRequest, way: Decode, beams: int) -> Rollouts:
+        """The one list of each prompt by a way of decoding; ``beams``: width of a search over lists."""
+        if way == "rank":
+            return self.rank(request)
+        if way == "beam":
+            return self.beam_search(request, beams)
+        return self.generate(replace(request, temperature=0.0 if way == "list" else 1.0))
 
     def forget(self) -> None:
         """Drops the prompts that the engines have cached."""

@@ -109,6 +109,25 @@ def to_rollouts(
     )
 
 
+def ranked_lists(
+    request: RolloutRequest, items: NDArray[np.int32], version: tuple[int, int], codec: Codec, seconds: float
+) -> Rollouts:
+    """Items ``[B, K]`` that were ranked and not written, as lists: no token is a decision, and log-probs are 0."""
+    tokens = codec.encode_lists(Ragged.of([row[row != MISS] for row in items]))
+    missing = (items == MISS).sum(axis=1, keepdims=True, dtype=np.int32)
+    return Rollouts(
+        prompt=request.prompt,
+        items=items[:, None],
+        tokens=tokens,
+        logprobs=np.zeros(len(tokens.flat), np.float32),
+        decision=np.zeros(len(tokens.flat), bool),
+        version=np.tile(np.asarray(version, dtype=np.int64), (len(request), 1)),
+        invalid=missing,
+        duplicate=np.zeros_like(missing),
+        seconds=np.array([seconds]),
+    )
+
+
 def _flat(rows: list[Any]) -> NDArray[np.float32]:
     return np.concatenate([np.asarray(row, dtype=np.float32) for row in rows])
 

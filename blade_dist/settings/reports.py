@@ -9,6 +9,7 @@ from pydantic import Field
 from blade_dist.settings.section import NonNegative, Positive, Section
 
 BEAMS = 4
+Decode = Literal["list", "rank", "sampled", "beam"]
 
 Decode = Literal["list", "rank", "beam"]
 """``evaluate.decode``."""

@@ -139,8 +139,8 @@ class TrainSettings(Section):
     """Steps between checkpoints, which is also the most that is lost when a rank dies. Larger ones save time and disk
     writes."""
     validation_prompts: NonNegative = 0
-    """Validation prompts, drawn with ``run.seed``, whose greedy lists are scored at every checkpoint; the checkpoint
-    with the best mean reward becomes the policy. 0: the last one does. Some hundreds show a policy that becomes
+    """Validation prompts, drawn with ``run.seed``, decoded as ``evaluate.decode`` says and scored at every checkpoint;
+    the one with the best mean reward becomes the policy. 0: the last one does. Some hundreds show a policy that becomes
     worse."""
     patience: Positive | None = None
     """Checkpoints in a row without a better validation reward after which the training stops; needs

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +13,7 @@ import torch
 from numpy.typing import NDArray
 from rich.console import Console
 
-from blade_dist.batches import MISS, Prompts
+from blade_dist.batches import Prompts, Rollouts
 from blade_dist.catalog.legality import Legality
 from blade_dist.catalog.rules import make_rules
 from blade_dist.cluster.placement import place_here
@@ -22,7 +21,7 @@ from blade_dist.cluster.runtime import ray_runtime
 from blade_dist.errors import UserError
 from blade_dist.evaluation.baselines import baseline_lists
 from blade_dist.evaluation.corpus import illegal_rates
-from blade_dist.evaluation.decoding import BEAM, LIST, RANK, SAMPLED, Cost, decodes, render_costs, trained_for
+from blade_dist.evaluation.decoding import SAMPLED, Cost, decodes, render_costs, trained_for
 from blade_dist.evaluation.ease import MOST_ITEMS
 from blade_dist.evaluation.per_user import differences, per_user_rows, render, render_differences, summarise
 from blade_dist.evaluation.search import best_of, is_oracle, repeated
@@ -31,7 +30,7 @@ from blade_dist.learners.policy import Policy, load_model, sequence_logprobs
 from blade_dist.rewards.composite import Composite
 from blade_dist.rewards.lists import Lists
 from blade_dist.rollouts.pool import EnginePool
-from blade_dist.settings import Config
+from blade_dist.settings import Config, Decode
 from blade_dist.stages.actors import engines
 from blade_dist.stages.opened import OpenedRun, make_composite, search_choice
 from blade_dist.stages.prior import open_prior
@@ -66,7 +65,9 @@ def evaluate_stage(run: OpenedRun, checkpoint: Path, against: list[Path], consol
         return Lists(items, prompts.targets, prompts.history, data.catalog, prompts.user)
 
     ways, simple = decodes(config), _baselines(run, prompts, console)
-    lists = {(name, decode): as_lists(items) for name, items in simple.items() for decode in ways}
+    lists: dict[tuple[str, str], Lists] = {
+        (name, way): as_lists(items) for name, items in simple.items() for way in ways
+    }
     illegal: dict[tuple[str, str], dict[str, float]] = {}
     costs: dict[tuple[str, str], Cost] = {}
     with (
@@ -78,10 +79,9 @@ def evaluate_stage(run: OpenedRun, checkpoint: Path, against: list[Path], consol
         for number, (name, path) in enumerate(zip(names, paths, strict=True), start=1):
             publisher.publish((0, number), _served_model(run, path))
             for decode in ways:
-                written = writer.write(prompts.index, decode)
-                lists[name, decode] = as_lists(written.items)
+                written, costs[name, decode] = writer.write(prompts.index, decode)
+                lists[name, decode] = as_lists(written.items[:, 0])
                 illegal[name, decode] = illegal_rates(written.invalid, written.duplicate, config.lists.k)
-                costs[name, decode] = written.cost
             # the reference's: the first of ``against``, or the checkpoint where it stands alone
             if config.evaluate.best_of and name == names[:2][-1]:
                 for search, items in _searches(run, reward, prompts, writer.sample(prompts.index)).items():
@@ -139,19 +139,6 @@ def _prompter(run: OpenedRun) -> Prompter:
     return Prompter(run.data.test, run.data.codec, run.config.run.seed, run.config.lists.exclude_history)
 
 
-@dataclass(frozen=True)
-class _Written:
-    """One list per prompt."""
-
-    items: NDArray[np.int32]
-    """``[B, K]``"""
-    invalid: NDArray[np.int32]
-    """``[B, 1]`` positions that name no item."""
-    duplicate: NDArray[np.int32]
-    """``[B, 1]`` positions that repeat one."""
-    cost: Cost
-
-
 class _Writer:
     """Has lists written for test prompts by the checkpoint that the engines serve."""
 
@@ -160,21 +147,14 @@ class _Writer:
         self._pool = pool
         self._prompter = _prompter(run)
 
-    def write(self, rows: NDArray[np.int64], decode: str) -> _Written:
-        """By one way of decoding, from prompts that no engine has in its cache."""
-        request = self._prompter.request(rows, 1, 0.0 if decode == LIST else 1.0, "evaluate")
+    def write(self, rows: NDArray[np.int64], way: Decode) -> tuple[Rollouts, Cost]:
+        """One list per prompt by one way of decoding, from prompts that no engine has in its cache."""
+        request = self._prompter.request(rows, 1, 1.0, "evaluate")
         self._pool.forget()
         before, began = self._pool.generated(), time.perf_counter()
-        if decode == RANK:
-            items = self._pool.rank(request)
-            invalid = (items == MISS).sum(axis=1, keepdims=True, dtype=np.int32)
-            parts = items, invalid, np.zeros_like(invalid)
-        else:
-            beams = self._config.evaluate.beams
-            lists = self._pool.beam_search(request, beams) if decode == BEAM else self._pool.generate(request)
-            parts = lists.items[:, 0], lists.invalid, lists.duplicate
+        written = self._pool.decode(request, way, self._config.evaluate.beams)
         seconds = time.perf_counter() - began
-        return _Written(*parts, Cost(len(rows), self._pool.generated() - before, seconds))
+        return written, Cost(len(rows), self._pool.generated() - before, seconds)
 
     def sample(self, rows: NDArray[np.int64]) -> NDArray[np.int32]:
         """As many lists per prompt as the largest search takes, ``[B, N, K]``."""

@@ -166,11 +166,13 @@ class StepPipeline:
             self._anchors = {step: AnchorLists(lists, self._scorer.score.remote(*parts))}
 
     def validate(self) -> dict[str, float]:
-        """Mean reward, and mean of its parts, of the weights that were pushed last, decoded greedily; or nothing."""
+        """Mean reward, and mean of its parts, of the weights pushed last, decoded as they are served; or nothing."""
         if self._held_out is None:
             return {}
         request = self._validation.request(self._held_out.rows, 1, 0.0, "validation")
-        rewards: Rewards = ray.get(self._held_out.scorer.score.remote(self._pool.generate(request)))
+        evaluate = self._config.evaluate
+        lists = self._pool.decode(request, evaluate.decode, evaluate.beams)
+        rewards: Rewards = ray.get(self._held_out.scorer.score.remote(lists))
         return {VALIDATION: float(rewards.total.mean())} | {
             f"{VALIDATION}/{name}": float(values.mean()) for name, values in rewards.parts.items()
         }

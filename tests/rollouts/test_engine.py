@@ -126,8 +126,10 @@ def test_beam_search_finds_likelier_lists(setup: Setup) -> None:
 def test_the_best_first_items_are_those_of_the_models_own_logits(setup: Setup) -> None:
     request = setup.request(prompts=6, group=1, temperature=1.0)
     before = setup.pool.generated()
-    ranked = setup.pool.rank(request)
+    lists = setup.pool.rank(request)
+    ranked = lists.items[:, 0]
     assert ranked.shape == (6, setup.config.lists.k)
+    assert lists.tokens.flat.tolist() == setup.data.codec.encode_lists(Ragged.of(list(ranked))).flat.tolist()
     codec = setup.data.codec
     if codec.separator is None:
         assert setup.pool.generated() - before == 6  # one forward pass each

@@ -35,7 +35,7 @@ def test_lists_keep_the_rules_and_their_logprobs_are_the_learners(ruled: Setup, 
     request = ruled.request(prompts=24, group=6 if search == "sampled" else 1, temperature=1.0)
     rollouts = ruled.pool.generate(request) if search == "sampled" else ruled.pool.beam_search(request, 4)
     groups, size = ruled.data.catalog.groups, ruled.config.lists.k
-    ranked = ruled.pool.rank(request)[:, None]
+    ranked = ruled.pool.rank(request).items
     for row, lists in enumerate(np.concatenate([rollouts.items, ranked], axis=1)):
         for items in lists.tolist():
             written = [item for item in items if item != MISS]

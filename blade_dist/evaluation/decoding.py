@@ -7,7 +7,7 @@ from typing import Final
 
 from rich.table import Table
 
-from blade_dist.settings import Config, Decode
+from blade_dist.settings import Config, Way
 
 LIST: Final = "list"
 RANK: Final = "rank"
@@ -17,12 +17,12 @@ BEAM: Final = "beam"
 over lists."""
 
 
-def decodes(config: Config) -> list[Decode]:
+def decodes(config: Config) -> list[Way]:
     """What is reported: what is served comes first, and its numbers stand at the top of the summary.
 
     Without a constraint there is no ranking of items, as nobody knows where they end.
     """
-    names: list[Decode] = [LIST]
+    names: list[Way] = [LIST]
     names += [RANK] if config.lists.constrain == "catalog" else []
     names += [SAMPLED]
     names += [BEAM] if config.evaluate.beams else []

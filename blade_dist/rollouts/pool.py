@@ -16,7 +16,7 @@ from blade_dist.errors import UserError
 from blade_dist.rollouts.engine import RolloutEngine
 from blade_dist.rollouts.request import RolloutRequest
 from blade_dist.rollouts.spec import EngineSpec, engine_environment
-from blade_dist.settings import Config, Decode
+from blade_dist.settings import Config, Way
 
 
 class EnginePool:
@@ -50,7 +50,7 @@ class EnginePool:
         """The K best first items of each prompt, in the request's order."""
         return self.collect([engine.rank.remote(part) for engine, part in self._shares(request)])
 
-    def decode(self, request: RolloutRequest, way: Decode, beams: int) -> Rollouts:
+    def decode(self, request: RolloutRequest, way: Way, beams: int) -> Rollouts:
         """The one list of each prompt by a way of decoding; ``beams``: width of a search over lists."""
         if way == "rank":
             return self.rank(request)

@@ -10,7 +10,7 @@ from blade_dist.settings.inputs import (
     SyntheticSettings,
 )
 from blade_dist.settings.method import RewardSettings
-from blade_dist.settings.reports import Decode
+from blade_dist.settings.reports import Decode, Way
 from blade_dist.settings.tree import Config
 from blade_dist.settings.workers import LearnerSettings, LoraSettings, TrainSettings
 
@@ -28,4 +28,5 @@ __all__ = [
     "RewardSettings",
     "SyntheticSettings",
     "TrainSettings",
+    "Way",
 ]

@@ -9,10 +9,11 @@ from pydantic import Field
 from blade_dist.settings.section import NonNegative, Positive, Section
 
 BEAMS = 4
-Decode = Literal["list", "rank", "sampled", "beam"]
 
 Decode = Literal["list", "rank", "beam"]
 """``evaluate.decode``."""
+Way = Decode | Literal["sampled"]
+"""Of decoding: what may be served, and what is reported beside it."""
 
 
 class EvaluateSettings(Section):

@@ -30,7 +30,7 @@ from blade_dist.learners.policy import Policy, load_model, sequence_logprobs
 from blade_dist.rewards.composite import Composite
 from blade_dist.rewards.lists import Lists
 from blade_dist.rollouts.pool import EnginePool
-from blade_dist.settings import Config, Decode
+from blade_dist.settings import Config, Way
 from blade_dist.stages.actors import engines
 from blade_dist.stages.opened import OpenedRun, make_composite, search_choice
 from blade_dist.stages.prior import open_prior
@@ -147,7 +147,7 @@ class _Writer:
         self._pool = pool
         self._prompter = _prompter(run)
 
-    def write(self, rows: NDArray[np.int64], way: Decode) -> tuple[Rollouts, Cost]:
+    def write(self, rows: NDArray[np.int64], way: Way) -> tuple[Rollouts, Cost]:
         """One list per prompt by one way of decoding, from prompts that no engine has in its cache."""
         request = self._prompter.request(rows, 1, 1.0, "evaluate")
         self._pool.forget()

@@ -59,13 +59,15 @@ def _say_early_rows(split: dict[str, Any], tested: int, console: Console) -> Non
 
 def _say_codec(codec: dict[str, Any], console: Console) -> None:
     """Says how items are written, and why."""
+    how = "items are written as their titles"
+    if (levels := codec.get("levels")) == 1:
+        how = "each item is one token of its own"
+    elif levels is not None:
+        used, shared = " x ".join(map(str, codec["codes_in_use"])), codec["items_that_share_their_codes"]
+        apart = f", {shared} items share theirs and have one more" if shared else ""
+        how = f"items are written in {levels} codes each, {used} in use{apart}"
     why = "; ".join(f"{setting}: {reason}" for setting, reason in codec["why"].items()) or "as set"
-    if codec["kind"] == "title":
-        say(console, f"data: items are written as their titles ({why})")
-        return
-    used, shared = " x ".join(map(str, codec["codes_in_use"])), codec["items_that_share_their_codes"]
-    apart = f", {shared} items share theirs and have one more" if shared else ""
-    say(console, f"data: items are written in {codec['levels']} code(s) each, {used} in use{apart} ({why})")
+    say(console, f"data: {how} ({why})")
 
 
 def _name_items_without_group(catalog: dict[str, Any], ids: Path, console: Console) -> None:

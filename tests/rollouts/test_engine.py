@@ -20,7 +20,7 @@ from blade_dist.data.bundle import DataBundle
 from blade_dist.learners.policy import load_model
 from blade_dist.rollouts.pool import RunningPool
 from blade_dist.rollouts.request import RolloutRequest
-from blade_dist.rollouts.spec import EngineSpec, engine_environment
+from blade_dist.rollouts.spec import CPU_BLOCK, EngineSpec, engine_environment
 from blade_dist.settings import Config
 from blade_dist.store.policy import context_length
 from blade_dist.store.run import RunPaths
@@ -168,9 +168,10 @@ pickle.dump((len(times), rollouts), open(out, "wb"))
 
 
 def test_preempted_lists_go_on_where_they_were(setup: Setup, tmp_path: Path) -> None:
-    if setup.data.codec.separator is None:
-        pytest.skip("lists of three tokens never need another block of the cache")
     request = setup.request(prompts=12, group=4, temperature=1.0)
+    # of a length that fills a block of the cache, so that lists of three tokens need another one
+    filled = Ragged.of([np.tile(request.tokens[row], 5)[: CPU_BLOCK - 1] for row in range(12)])
+    request = replace(request, tokens=filled)
     spec = EngineSpec.of(setup.config, setup.model, RunPaths(setup.config.run.dir), 64)
     given = (spec, engine_environment(setup.config, gpu=False), request, str(tmp_path / "out"))
     (tmp_path / "in").write_bytes(pickle.dumps(given))

@@ -29,6 +29,11 @@ class CodecChoice:
     why: dict[str, str]
     """Setting that was left open to the reason for its value."""
 
+    @property
+    def one_token(self) -> bool:
+        """Whether each item has a token of its own."""
+        return self.kind == "semantic_id" and self.levels == 1
+
     @classmethod
     def of(cls, settings: CodecSettings, pretrained: bool, items: int) -> CodecChoice:
         """Of a catalog with so many items; ``pretrained``: whether there is a ``model.path``."""

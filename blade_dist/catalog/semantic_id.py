@@ -22,7 +22,7 @@ from blade_dist.settings import CodecSettings
 
 MAX_LEVELS = 25
 """Levels have one letter each; the last one is the code that tells equal items apart."""
-_SVD_SIZE = 32
+_SVD_SIZE = 128
 
 
 def semantic_tokens(
@@ -56,19 +56,25 @@ def semantic_tokens(
 
 
 def item_features(catalog: Catalog, embedder: Path | None, seed: int) -> NDArray[np.float32]:
-    """float32 ``[I, D]``: by the embedder, or the catalog's embeddings, or its groups beside an SVD of the titles'
-    TF-IDF."""
+    """float32 ``[I, D]``: by the embedder, or the catalog's embeddings, or the words of titles and groups.
+
+    Words: latent semantic analysis, an SVD of their TF-IDF (Deerwester et al., 1990), each row of length 1.
+    """
     if embedder is not None:
         return embed_items(catalog, embedder)
     if catalog.embeddings is not None:
         return catalog.embeddings
-    parts = [catalog.group_matrix()]
-    words = TfidfVectorizer(token_pattern=r"\S+", sublinear_tf=True).fit_transform(catalog.titles)
-    size = min(_SVD_SIZE, words.shape[1] - 1)
-    if size > 0:
-        parts.append(TruncatedSVD(size, random_state=seed).fit_transform(words).astype(np.float32))
-    features = np.concatenate(parts, axis=1)
-    return features if features.shape[1] else np.zeros((len(catalog), 1), dtype=np.float32)
+    texts = [
+        " ".join([catalog.titles[item], *(catalog.group_names[group] for group in catalog.groups[item])])
+        for item in range(len(catalog))
+    ]
+    words = TfidfVectorizer(token_pattern=r"\w+|[^\w\s]", sublinear_tf=True).fit_transform(texts)
+    size = min(_SVD_SIZE, words.shape[1] - 1, len(catalog) - 1)
+    if size < 1:
+        return np.ones((len(catalog), 1), dtype=np.float32)
+    reduced = TruncatedSVD(size, random_state=seed).fit_transform(words)
+    lengths = np.linalg.norm(reduced, axis=1, keepdims=True)
+    return (reduced / np.maximum(lengths, 1e-9)).astype(np.float32)
 
 
 def _last_codes(codes: NDArray[np.int64]) -> NDArray[np.int64]:

@@ -20,6 +20,7 @@ from blade_dist.catalog.catalog import Catalog
 from blade_dist.catalog.choice import CodecChoice
 from blade_dist.catalog.codec import Codec
 from blade_dist.catalog.legality import write_trie
+from blade_dist.catalog.semantic_id import item_features
 from blade_dist.data.assemble import SPLITS, Assembler, HeldOut, SplitName
 from blade_dist.data.bundle import (
     SEQUENCES,
@@ -58,6 +59,7 @@ from blade_dist.errors import UserError
 from blade_dist.settings import Config
 from blade_dist.store.files import whole_folder, write_json
 from blade_dist.store.fingerprint import fingerprint
+from blade_dist.store.run import FEATURES
 
 __all__ = ["DataBundle", "load_data", "prepare_data"]
 
@@ -137,6 +139,9 @@ def _prepare(config: Config, folder: Path) -> dict[str, Any]:
     codec = build_codec(catalog, config.codec, choice, config.codec.tokenizer or config.model.path, config.run.seed)
     codec.save(folder / "codec")
     write_trie(codec, folder / "trie")
+    if choice.one_token:
+        features = item_features(catalog, config.codec.embedder, config.run.seed)
+        np.save(folder / FEATURES, features, allow_pickle=False)
     longest = max(table.longest(codec) for table in tables.values())
     check_context(config, longest, codec.max_list_tokens(config.lists.k))
     card = _counts(config, filtered, split, catalog, tables, sequences) | {

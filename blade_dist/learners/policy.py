@@ -15,6 +15,7 @@ from blade_dist.batches import Ragged
 from blade_dist.errors import UserError
 from blade_dist.learners.attention import ON_CPU, ON_GPU, attention_mask, causal_columns, layer_windows
 from blade_dist.learners.dense_head import dense_logprobs
+from blade_dist.learners.item_vectors import FeatureEmbedding
 from blade_dist.learners.legal_head import HeadPlan, legal_logprobs
 from blade_dist.learners.packing import PADDING, Beginnings, MicroBatch, PromptLists, collate, microbatches
 from blade_dist.settings import ModelSettings
@@ -34,10 +35,12 @@ class Policy(nn.Module):
         """
         super().__init__()
         self.model = model
-        head = model.get_output_embeddings()
+        head, embedding = model.get_output_embeddings(), model.get_input_embeddings()
+        # of a tied head that shares its weight with an embedding made of several parts, the sum is the weight
+        owner = embedding if isinstance(embedding, FeatureEmbedding) and head.weight is embedding.free.weight else head
         # Granite divides its logits by a constant, after the head
         scaling = getattr(model.config, "logits_scaling", None) or 1.0
-        head.forward = partial(_head_logprobs, head, temperature * scaling)
+        head.forward = partial(_head_logprobs, owner, temperature * scaling)
         self._wanted: Tensor | None = None
         last = getattr(model.get_decoder(), "layers", [None])[-1]
         if isinstance(getattr(last, "mlp", None), nn.Module):

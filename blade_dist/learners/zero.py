@@ -15,6 +15,7 @@ from torch import Tensor
 
 from blade_dist.batches import Ragged
 from blade_dist.learners.adapter import without_adapter
+from blade_dist.learners.item_vectors import FeatureEmbedding
 from blade_dist.learners.packing import Beginnings, Cut, MicroBatch, PromptLists, in_step, microbatches
 from blade_dist.learners.policy import Policy, why_not_packed
 from blade_dist.settings import LearnerSettings
@@ -50,6 +51,10 @@ class DeepSpeedLearner:
             dist_init_required=False,
             config=_deepspeed_config(settings, dtype),
         )
+        embedding = self.model.get_input_embeddings()
+        if settings.zero_stage == 3 and isinstance(embedding, FeatureEmbedding):
+            # the head of another module computes its weight from this one, which ZeRO-3 cannot know
+            deepspeed.zero.register_external_parameter(self.model.get_output_embeddings(), embedding.projection.weight)
 
     @property
     def model(self) -> Any:

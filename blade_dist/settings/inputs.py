@@ -137,9 +137,9 @@ class CodecSettings(Section):
     """semantic_id with several ``levels``: codes of each. Raise it where the data card says that many items share all
     of their codes. None: 32, or as many as give twice as many combinations as there are items."""
     embedder: Path | None = None
-    """semantic_id with several ``levels``: a Hugging Face folder of a sentence encoder, whose mean embedding of title
-    and groups the codes follow. Set it where titles say more of what is alike than groups do. None: they follow
-    ``data.columns.embedding``, or else groups and the words of titles."""
+    """semantic_id: a Hugging Face folder of a sentence encoder, whose mean embedding of title and groups the codes
+    follow, or with one token per item its vector (``sft.item_features``). Set it where words alone do not say what is
+    alike. None: they follow ``data.columns.embedding``, or else the words of titles and groups."""
 
 
 class ListSettings(Section):
@@ -223,6 +223,10 @@ class SftSettings(Section):
     dropout: Fraction | None = None
     """Share of the embeddings and of each sub-layer's output that is zeroed while fine-tuning. None: 0.3 for a model
     that is built, which needs that much or 0.4 on a log of few users; 0 with ``model.path``."""
+    item_features: bool = True
+    """Whether an item's vector is trained as a free one plus a projection of what is known of the item: its embedding
+    (``codec.embedder``, ``data.columns.embedding``), or else the words of its title and its groups. It helps most where
+    items have few interactions. Read where a model is built and an item is one token; their sum is what is saved."""
     patience: Positive = 5
     """Validations without a better NDCG before it stops; the best checkpoint is kept. Raise it where the NDCG of so few
     prompts is noisy."""

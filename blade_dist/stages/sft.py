@@ -16,7 +16,7 @@ from blade_dist.settings.load import dump_config
 from blade_dist.stages.actors import tracker
 from blade_dist.stages.fit import check_ranks, fit, publish
 from blade_dist.store.files import write_text
-from blade_dist.store.fingerprint import fingerprint
+from blade_dist.store.fingerprint import fingerprint, fingerprint_file
 from blade_dist.store.policy import check_base
 from blade_dist.store.run import RunPaths, is_done, mark
 from blade_dist.tracking.listener import StepPrinter
@@ -58,6 +58,7 @@ def sft_stamp(config: Config, data: DataBundle) -> str:
     :func:`blade_dist.training.sft.sft_learner`. The ZeRO stage does not count: it says where numbers are
     kept, and may be raised for the alignment when memory is short.
     """
+    features = RunPaths(config.run.dir).features
     return fingerprint(
         config.model,
         config.sft,
@@ -69,6 +70,7 @@ def sft_stamp(config: Config, data: DataBundle) -> str:
         data.codec.fingerprint(),
         data.sequences.fingerprint(),
         data.validation.fingerprint(),
+        fingerprint_file(features) if features.is_file() and config.sft.item_features else None,
     )
 
 

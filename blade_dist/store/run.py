@@ -8,6 +8,9 @@ from pathlib import Path
 from blade_dist.errors import UserError
 from blade_dist.store.files import read_json, write_json
 
+FEATURES = "item_features.npy"
+"""File in the data folder, see :attr:`RunPaths.features`."""
+
 
 @dataclass(frozen=True)
 class RunPaths:
@@ -37,6 +40,11 @@ class RunPaths:
     def sequences(self) -> Path:
         """What fine-tuning reads: every user's training part."""
         return self.data / "sequences.arrow"
+
+    @property
+    def features(self) -> Path:
+        """What is known of each item, a row each; only where an item is one token."""
+        return self.data / FEATURES
 
     @property
     def sft(self) -> Path:

@@ -19,6 +19,7 @@ from blade_dist.catalog.codec import Codec
 from blade_dist.data.seeds import prompts_of_step, stable_seed
 from blade_dist.data.sequence_table import SequenceTable
 from blade_dist.learners.dropout import add_dropout
+from blade_dist.learners.item_vectors import add_features
 from blade_dist.learners.objective import learning_rate
 from blade_dist.learners.packing import MicroBatch, PromptLists
 from blade_dist.learners.policy import Policy, build_model, load_model
@@ -70,6 +71,9 @@ def fine_tune(job: SftJob) -> None:
     examples = _Examples(SequenceTable.load(paths.sequences), codec, config)
     validation = Validation.load(config, paths, codec)
     model = start_model(config, codec)
+    if config.model.path is None and config.sft.item_features and paths.features.is_file():
+        features = np.load(paths.features, allow_pickle=False)
+        add_features(model, features, codec.item_tokens.flat.astype(np.int64))
     if config.sft_dropout:
         add_dropout(model, config.sft_dropout)
     policy = Policy(model, temperature=1.0)

@@ -33,7 +33,7 @@ def trained_state(model: Any, bucket_bytes: int, keep: bool) -> dict[str, torch.
 
 
 def full_state(model: Any, bucket_bytes: int, keep: bool) -> dict[str, torch.Tensor]:
-    """All parameters on the CPU, by Hugging Face name, adapters merged into the layers that they belong to.
+    """All parameters on the CPU, by Hugging Face name; adapters, and the parts of an embedding, as what they add up to.
 
     Where ``keep`` (rank 0); elsewhere only takes part in the gathering.
     """
@@ -42,6 +42,8 @@ def full_state(model: Any, bucket_bytes: int, keep: bool) -> dict[str, torch.Ten
         for layer, module in model.named_modules():
             if hasattr(module, "lora_A"):
                 _merge(state, layer, next(iter(module.scaling.values())))
+            if hasattr(module, "sum_of"):
+                module.sum_of(state, layer)
     return state
 
 

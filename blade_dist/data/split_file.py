@@ -14,7 +14,7 @@ from blade_dist.batches import Ragged, offsets_of
 from blade_dist.data import csv_file
 from blade_dist.data.held_rows import HeldName, HeldRows
 from blade_dist.data.rawlog import first_bad, require_columns, require_file, whole_numbers
-from blade_dist.data.table import is_list
+from blade_dist.data.table import is_list, parquet_columns
 from blade_dist.errors import UserError
 
 WORDS: dict[str, tuple[str, ...]] = {"train": ("train",), "validation": ("valid", "validation"), "test": ("test",)}
@@ -38,10 +38,10 @@ class SplitFile:
     def __init__(self, path: Path, separator: str) -> None:
         self.path = path
         require_file(path, "data.splits")
-        if path.suffix not in (".parquet", ".pq", ".csv"):
+        self._is_csv = ".csv" in path.suffixes  # perhaps compressed
+        if not (self._is_csv or path.suffix in (".parquet", ".pq")):
             raise UserError(f"data.splits: {path} is neither .csv nor .parquet")
-        self._is_csv = path.suffix == ".csv"
-        present = csv_file.header(path) if self._is_csv else pq.read_schema(path).names
+        present = csv_file.header(path) if self._is_csv else parquet_columns(path)
         names = [*_NEEDED, *(name for name in present if name == "time")]
         require_columns(path, present, {f"data.splits needs {name}": name for name in names})
         if self._is_csv:
@@ -58,12 +58,14 @@ class SplitFile:
             items: those with an id and a title, each once.
 
         Raises:
-            UserError: no row, an empty history, a row without a target, an unknown item.
+            UserError: no row, one without a user, an empty history, a row without a target, an unknown item.
         """
         number = self._numbers(name)
         if not len(number):
             raise UserError(f"{self.path}: no row has the split {name} (data.splits)")
         table = self._table.take(pa.array(number)).combine_chunks()
+        if (nobody := _places(table.column("user").is_null())).size:
+            raise UserError(f"{self._where(int(number[nobody[0]]))}: the user is empty; name one or leave the row out")
         history, targets = (self._known(table, number, column, items) for column in ("history", "item"))
         times = table.column("time").to_numpy() if "time" in table.column_names else None
         users = table.column("user").combine_chunks()
@@ -90,13 +92,16 @@ class SplitFile:
         for name in ("history", "item"):
             ids = table.column(name)
             if self._is_csv:
-                ids = pc.split_pattern(ids, separator)
+                ids = pc.split_pattern(pc.if_else(pc.equal(ids, ""), None, ids), separator)
             elif not is_list(ids.type):
                 if name == "history":
                     raise UserError(f"{self.path}: column 'history' (data.splits) is not a list of item ids")
-                single = ids.cast(pa.string()).combine_chunks()
-                ids = pa.ListArray.from_arrays(np.arange(len(single) + 1, dtype=np.int32), single)
-            columns[name] = ids.cast(_IDS)
+                there = pc.is_valid(ids).to_numpy()
+                ids = pa.ListArray.from_arrays(offsets_of(there).astype(np.int32), ids.drop_null().combine_chunks())
+            try:
+                columns[name] = ids.cast(_IDS)
+            except pa.ArrowNotImplementedError:
+                raise UserError(f"{self.path}: column {name!r} (data.splits) holds no ids, but {ids.type}") from None
         if "time" in table.column_names:
             columns["time"] = self._times(table.select(["time"]))
         return pa.table(columns)
@@ -113,13 +118,11 @@ class SplitFile:
         """A column of ids as rows of the items table; ``number``: the rows' numbers in the file."""
         column = table.column(name).combine_chunks()
         ids = pc.list_flatten(column)
-        there = pc.fill_null(pc.greater(pc.utf8_length(ids), 0), False)  # of "" in CSV nothing is there
         lengths = pc.fill_null(pc.list_value_length(column), 0).to_numpy()
-        offsets = offsets_of(there.to_numpy(zero_copy_only=False))[offsets_of(lengths)]
-        if (empty := np.flatnonzero(np.diff(offsets) == 0)).size:
+        offsets = offsets_of(lengths)
+        if (empty := np.flatnonzero(lengths == 0)).size:
             what, row = "the history is empty" if name == "history" else "no item is held out", int(number[empty[0]])
             raise UserError(f"{self._where(row)}: {what}; give the row an item there or leave it out")
-        ids = ids.filter(there)
         index = pc.index_in(ids, value_set=items.column("item"))
         if (unknown := _places(index.is_null())).size:
             row = int(number[np.searchsorted(offsets, unknown[0], side="right") - 1])

@@ -30,7 +30,7 @@ def read_table_log(settings: DataSettings, seed: int, folder: Path) -> RawLog:  
     wanted = _settings(given, "user", "item", "time", "rating")
     paths, is_parquet = _files(settings.path, "data.path")
     for path in paths:
-        names = pq.read_schema(path).names if is_parquet else csv_file.header(path)
+        names = parquet_columns(path) if is_parquet else csv_file.header(path)
         require_columns(path, names, wanted)
     if is_parquet:
         read = ray.data.read_parquet([str(path) for path in paths]).select_columns(list(dict.fromkeys(columns.names())))
@@ -78,7 +78,7 @@ def _read_items(path: Path, columns: ColumnSettings, separator: str) -> pa.Table
     paths, is_parquet = _files(path, "data.items")
     for file in paths:
         if is_parquet:
-            require_columns(file, pq.read_schema(file).names, wanted)
+            require_columns(file, parquet_columns(file), wanted)
             table = pq.read_table(file, columns=list(wanted.values()))
         else:
             table = csv_file.read_items(file, wanted)
@@ -103,6 +103,14 @@ def _standard(table: pa.Table, path: Path, columns: ColumnSettings, separator: s
             raise UserError(f"{path}: column {columns.embedding!r} (data.columns.embedding) is not a list of floats")
         named["embedding"] = vectors.cast(pa.list_(pa.float32()))
     return pa.table(named)
+
+
+def parquet_columns(path: Path) -> list[str]:
+    """The names of a Parquet file's columns; UserError where it is none."""
+    try:
+        return list(pq.read_schema(path).names)
+    except pa.ArrowInvalid as error:
+        raise UserError(f"{path}: not readable as Parquet: {error}") from None
 
 
 def is_list(kind: pa.DataType) -> bool:

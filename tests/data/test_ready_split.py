@@ -70,6 +70,8 @@ def test_a_row_may_hold_out_several_items(tmp_path: Path) -> None:
     [
         (1, {"item": "x"}, r"split.parquet: row 2: item 'x' \(column 'item'\) is no item with a title"),
         (2, {"history": ["i1", "x"]}, r"row 3: item 'x' \(column 'history'\) is no item with a title"),
+        (2, {"history": ["i1", None]}, r"row 3: item None \(column 'history'\) is no item with a title"),
+        (2, {"user": None}, "row 3: the user is empty"),
         (2, {"history": []}, "row 3: the history is empty"),
         (1, {"history": None}, "row 2: the history is empty"),
         (1, {"item": None}, "row 2: no item is held out"),
@@ -104,10 +106,37 @@ def test_a_missing_column_is_named(tmp_path: Path, column: str) -> None:
         _file(tmp_path, rows)
 
 
-@pytest.mark.parametrize("name", ["split.parquet", "split.csv", "split.json"])
-def test_a_file_that_is_not_there_or_none_of_ours(tmp_path: Path, name: str) -> None:
-    with pytest.raises(UserError, match=r"data.splits: .* does not exist"):
-        SplitFile(tmp_path / name, "|")
+@pytest.mark.parametrize(
+    ("history", "item", "message"),
+    [
+        (["i0|i1", "i2"], ["i3", "i4"], r"column 'history' \(data.splits\) is not a list of item ids"),
+        ([[{"x": 1}], [{"x": 2}]], ["i3", "i4"], r"column 'history' \(data.splits\) holds no ids, but list<"),
+    ],
+)
+def test_a_column_of_something_else_is_named(tmp_path: Path, history: list, item: list, message: str) -> None:
+    table = pa.table({"split": ["valid", "test"], "user": ["a", "b"], "history": history, "item": item})
+    pq.write_table(table, tmp_path / "split.parquet")
+    with pytest.raises(UserError, match=message):
+        SplitFile(tmp_path / "split.parquet", "|")
+
+
+def test_numbers_are_ids_as_in_the_log(tmp_path: Path) -> None:
+    history = pa.array([[1, 2], [3]], pa.large_list(pa.int64()))
+    pq.write_table(
+        pa.table({"split": ["valid", "test"], "user": [1, 2], "history": history, "item": [3, 1]}), tmp_path / "s.pq"
+    )
+    items = pa.table({"item": ["1", "2", "3"]})
+    read = [_plain(SplitFile(tmp_path / "s.pq", "|").rows(name, items)) for name in NAMES]
+    assert read == [[("1", [0, 1], [2])], [("2", [2], [0])]]
+
+
+def test_a_file_that_is_not_there_or_none_of_ours(tmp_path: Path) -> None:
+    for name in ("split.parquet", "split.csv", "split.json"):
+        with pytest.raises(UserError, match=r"data.splits: .* does not exist"):
+            SplitFile(tmp_path / name, "|")
+    (tmp_path / "split.parquet").write_text("no")
+    with pytest.raises(UserError, match=r"split.parquet: not readable as Parquet"):
+        SplitFile(tmp_path / "split.parquet", "|")
     (tmp_path / "split.json").touch()
     with pytest.raises(UserError, match=r"data.splits: .*split.json is neither .csv nor .parquet"):
         SplitFile(tmp_path / "split.json", "|")

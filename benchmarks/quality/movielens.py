@@ -14,8 +14,8 @@ from benchmarks.quality.compare import ASKED, MAIN, Numbers, headline
 from benchmarks.quality.pictures import draw_curves, draw_pareto, draw_search, draw_sensitivity
 from benchmarks.quality.pooled import PooledRows
 from benchmarks.quality.runner import BEST_OF, ROWS, Runner
-from benchmarks.quality.sasrec import RATES as SASREC_RATES
-from benchmarks.quality.sasrec import chosen_rate, write_rows
+from benchmarks.quality.sasrec import TRIALS as SASREC_TRIALS
+from benchmarks.quality.sasrec import chosen_trial, write_rows
 from benchmarks.quality.segments import make_segments, read_log
 from blade_dist.data.bundle import load_data
 from blade_dist.store.run import RunPaths
@@ -180,14 +180,14 @@ class LogStudy:
         return pooled
 
     def _next_item(self, seed: int) -> Path:
-        """The run with the next-item model's lists; its learning rate is chosen on the first seed too."""
+        """The run with the next-item model's lists; its settings are chosen on the first seed too."""
         run = self._runner.folder / f"seed{seed}" / "next-item"
         out = RunPaths(run).evaluation / ROWS
 
         def work() -> None:
             first = RunPaths(self._next_item(FIRST)).evaluation / ROWS if seed != FIRST else None
-            rates = SASREC_RATES if first is None else [chosen_rate(first)]
-            write_rows(self._runner.config(self._runner.prior(seed), {"run.seed": seed}), out, rates)
+            trials = SASREC_TRIALS if first is None else [chosen_trial(first)]
+            write_rows(self._runner.config(self._runner.prior(seed), {"run.seed": seed}), out, trials)
 
         return self._runner.once(run, {"run.seed": seed}, "next item", out, work)
 

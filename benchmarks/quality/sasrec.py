@@ -35,16 +35,25 @@ from blade_dist.training.patience import Patience
 
 NAME = "SASRec"
 CUT = 5
-"""Its learning rate and when it stops are chosen by validation NDCG at this cut-off."""
-LR = b"lr"
-"""Key of the chosen learning rate in the metadata of the file of its rows."""
-RATES = (1e-3, 2e-3, 4e-3)
-"""Learning rates; the one with the best validation NDCG is taken, as for the policies."""
-DROPOUT = 0.3
-BATCH = 256
-EPOCHS = 200
+"""Its learning rate, its dropout and when it stops are chosen by validation NDCG at this cut-off."""
+TRIAL = b"trial"
+"""Key of the chosen learning rate and dropout in the metadata of the file of its rows."""
+Trial = tuple[float, float]
+"""Learning rate and dropout."""
+TRIALS: tuple[Trial, ...] = ((2e-3, 0.3), (2e-3, 0.5), (4e-3, 0.3), (4e-3, 0.5))
+"""What is tried; the one with the best validation NDCG is taken, as for the policies."""
+POSITIONS = 1024
+"""Predicted items of a batch, about: batches of a number of windows would be small where histories are short."""
+EPOCHS = 40
+"""The learning rate falls to 0 over these, along half a cosine."""
+WARM_UP = 50
+"""Steps over which the learning rate rises."""
 PATIENCE = 8
 """Epochs without a better validation NDCG after which it stops."""
+CHOOSING = 4096
+"""Validation prompts, drawn by chance, that the choices are made by."""
+CLIP = 1.0
+"""Norm of the gradient."""
 PROMPTS = 1024
 """Prompts that are scored at once."""
 
@@ -52,16 +61,16 @@ PROMPTS = 1024
 class SasRec(nn.Module):
     """Item and position embeddings, causal pre-norm layers, the item embeddings again as output."""
 
-    def __init__(self, items: int, context: int, build: BuildSettings) -> None:
+    def __init__(self, items: int, context: int, build: BuildSettings, dropout: float) -> None:
         super().__init__()
         self.context, self.padding = context, items
         self.items = nn.Embedding(items + 1, build.hidden_size, padding_idx=items)
         self.positions = nn.Embedding(context, build.hidden_size)
         layer = nn.TransformerEncoderLayer(
-            *(build.hidden_size, build.heads, build.ffn_size, DROPOUT), "gelu", batch_first=True, norm_first=True
+            *(build.hidden_size, build.heads, build.ffn_size, dropout), "gelu", batch_first=True, norm_first=True
         )
         self.layers = nn.TransformerEncoder(layer, build.layers, enable_nested_tensor=False)
-        self.norm, self.dropout = nn.LayerNorm(build.hidden_size), nn.Dropout(DROPOUT)
+        self.norm, self.dropout = nn.LayerNorm(build.hidden_size), nn.Dropout(dropout)
         for embedding in (self.items, self.positions):
             nn.init.normal_(embedding.weight, std=0.02)
 
@@ -84,7 +93,7 @@ class Fitted:
     model: SasRec
     validation: float
     """NDCG of its lists there."""
-    lr: float
+    trial: Trial
 
     def lists(self, prompts: Prompts, k: int, exclude_history: ExcludeHistory) -> NDArray[np.int32]:
         """``[n, k]`` catalog indices, the best first."""
@@ -98,9 +107,9 @@ def fit(
     lists: ListSettings,
     cut: int,
     seed: int,
-    rates: Sequence[float] = RATES,
+    trials: Sequence[Trial] = TRIALS,
 ) -> Fitted:
-    """Trains with every learning rate, each until validation NDCG stops improving; the best model.
+    """Trains with every learning rate and dropout, each until validation NDCG stops improving; the best model.
 
     Args:
         data: the items, the users' training sequences, the validation prompts.
@@ -108,11 +117,13 @@ def fit(
         context: longest input; a longer sequence is cut to windows.
         lists: how long they are, and what they may not hold of a history.
         cut: of the NDCG.
-        seed: of initialisation, order and dropout.
-        rates: learning rates that are tried.
+        seed: of initialisation, order and dropout, and of the validation prompts that are looked at.
+        trials: what is tried.
     """
-    trials = (_fit(data, build, context, lists, cut, seed, lr) for lr in rates)
-    return max(trials, key=lambda fitted: fitted.validation)
+    catalog, sequences, validation = data
+    few = np.random.default_rng(seed).permutation(len(validation))[:CHOOSING]
+    known = (catalog, sequences, validation.take(np.sort(few)))
+    return max((_fit(known, build, context, lists, cut, seed, trial) for trial in trials), key=lambda of: of.validation)
 
 
 def _fit(
@@ -122,23 +133,27 @@ def _fit(
     lists: ListSettings,
     cut: int,
     seed: int,
-    lr: float,
+    trial: Trial,
 ) -> Fitted:
     catalog, sequences, validation = data
     torch.manual_seed(seed)
     rng = np.random.default_rng(seed)
-    model = SasRec(len(catalog), context, build)
-    optimizer = torch.optim.AdamW(model.parameters(), lr, weight_decay=0.01)
-    patience, best, validation_ndcg = Patience(), copy.deepcopy(model.state_dict()), 0.0
-    for _ in range(EPOCHS):
+    model = SasRec(len(catalog), context, build, dropout=trial[1])
+    optimizer = torch.optim.AdamW(model.parameters(), trial[0], weight_decay=0.01)
+    patience, best, validation_ndcg, step = Patience(), copy.deepcopy(model.state_dict()), 0.0, 0
+    for epoch in range(EPOCHS):
         model.train()
-        for rows in _batches(sequences, context, model.padding, rng):
+        batches = list(_batches(sequences, context, model.padding, rng))
+        for number, rows in enumerate(batches):
             inputs, wanted = rows[:, :-1], rows[:, 1:]
             real = wanted != model.padding
             loss = functional.cross_entropy(model.scores(model(inputs)[real]), wanted[real])
             optimizer.zero_grad()
             loss.backward()
+            nn.utils.clip_grad_norm_(model.parameters(), CLIP)
+            optimizer.param_groups[0]["lr"] = trial[0] * _share_of_rate(step, (epoch + number / len(batches)) / EPOCHS)
             optimizer.step()
+            step += 1
         items = top_lists(model, validation, lists.k, lists.exclude_history)
         score = float(ndcg(Lists(items, validation.targets, validation.history, catalog), cut).mean())
         if patience.see(score):
@@ -146,19 +161,29 @@ def _fit(
         if patience.over(PATIENCE):
             break
     model.load_state_dict(best)
-    return Fitted(model, validation_ndcg, lr)
+    return Fitted(model, validation_ndcg, trial)
+
+
+def _share_of_rate(step: int, done: float) -> float:
+    """Of the learning rate: a short rise, then half a cosine; ``done``: share of all epochs."""
+    return min(1.0, (step + 1) / WARM_UP) * 0.5 * (1 + math.cos(math.pi * done))
 
 
 def _batches(sequences: Ragged, context: int, padding: int, rng: np.random.Generator) -> Iterator[torch.Tensor]:
-    """``[B, context + 1]`` windows in random order, cut anew in every epoch so that contexts differ."""
+    """Windows in random order, ``[B, the longest one's items]``, cut anew in every epoch so that contexts differ."""
     windows = [window for row in range(len(sequences)) for window in cut_windows(sequences[row], context, rng)]
     order = rng.permutation(len(windows))
-    for start in range(0, len(order), BATCH):
-        chosen = [windows[number] for number in order[start : start + BATCH]]
-        rows = np.full((len(chosen), context + 1), padding)
-        for row, window in zip(rows, chosen, strict=True):
-            row[: len(window)] = window
-        yield torch.from_numpy(rows)
+    predicted = np.cumsum([len(windows[number]) - 1 for number in order])
+    for chosen in np.split(order, np.flatnonzero(np.diff(predicted // POSITIONS)) + 1):
+        yield _padded([windows[number] for number in chosen], padding)
+
+
+def _padded(rows: Sequence[NDArray[np.int32]], padding: int) -> torch.Tensor:
+    """``[B, L]``, padded at the end."""
+    table = np.full((len(rows), max(map(len, rows))), padding)
+    for line, row in zip(table, rows, strict=True):
+        line[: len(row)] = row
+    return torch.from_numpy(table)
 
 
 def cut_windows(sequence: NDArray[np.int32], context: int, rng: np.random.Generator) -> list[NDArray[np.int32]]:
@@ -175,62 +200,43 @@ def top_lists(model: SasRec, prompts: Prompts, k: int, exclude_history: ExcludeH
     lists = np.zeros((len(prompts), k), dtype=np.int32)
     for start in range(0, len(prompts), PROMPTS):
         asked = prompts.take(np.arange(start, min(start + PROMPTS, len(prompts))))
-        histories = [asked.history[row] for row in range(len(asked))]
-        rows = np.full((len(histories), model.context), model.padding)
-        for row, history in zip(rows, histories, strict=True):
-            row[: min(len(history), model.context)] = history[-model.context :]
-        last = torch.tensor([min(len(history), model.context) - 1 for history in histories])
-        scores = model.scores(model(torch.from_numpy(rows))[torch.arange(len(rows)), last])
+        histories = [asked.history[row][-model.context :] for row in range(len(asked))]
+        last = torch.tensor([len(history) - 1 for history in histories])
+        scores = model.scores(model(_padded(histories, model.padding))[torch.arange(len(histories)), last])
         excluded = asked.excluded(exclude_history)
         for number, row in enumerate(scores):
             row[torch.from_numpy(excluded[number].astype(np.int64))] = -torch.inf
-        lists[start : start + len(rows)] = scores.topk(k).indices.numpy()
+        lists[start : start + len(asked)] = scores.topk(k).indices.numpy()
     return lists
 
 
-def training_sequences(train: Prompts) -> Ragged:
-    """Each user's training items in order, read off the prompts, whose windows move on by one item.
-
-    It learns from the users that the policy learns from: those who are too short for a training prompt have none. Of
-    windows (0 1 | 2 3) and (1 2 | 3 4) the sequence is 0 1 2 3 4: all of the first, then the last item of each.
-    """
-    order = np.argsort(train.user.astype(str), kind="stable")
-    first = np.unique(train.user[order].astype(str), return_index=True)[1]
-    rows = []
-    for windows in np.split(order, first[1:]):
-        start = windows[0]
-        later = [train.targets[row][-1] for row in windows[1:]]
-        rows.append(np.concatenate([train.history[start], train.targets[start], np.array(later, dtype=np.int32)]))
-    return Ragged.of(rows)
-
-
-def write_rows(config: Config, path: Path, rates: Sequence[float]) -> None:
+def write_rows(config: Config, path: Path, trials: Sequence[Trial]) -> None:
     """Fits the model to the training part of the run's data; writes what `blade-dist evaluate` would of its lists.
 
     Args:
         config: settings of a run with data, a reference and a prior; ``model.build`` says how large the model is.
         path: the Parquet file.
-        rates: learning rates that are tried; :func:`chosen_rate` reads the best one.
+        trials: learning rates and dropouts that are tried; :func:`chosen_trial` reads the best.
     """
-    # it ranks items and does not sample: beside each way of decoding that others have it shows the same list
-    names = decodes(config)
     run = open_run(config)
     reward = scaled_reward(run)
     data, k = run.data, config.lists.k
-    train, validation, test = (table.rows(np.arange(len(table))) for table in (data.train, data.validation, data.test))
-    known = (data.catalog, training_sequences(train), validation)
-    fitted = fit(known, config.model.build, config.data.max_history, config.lists, CUT, config.run.seed, rates)
+    validation, test = (table.rows(np.arange(len(table))) for table in (data.validation, data.test))
+    known = (data.catalog, data.sequences.rows(np.arange(len(data.sequences))), validation)
+    fitted = fit(known, config.model.build, config.data.max_history, config.lists, CUT, config.run.seed, trials)
     items = fitted.lists(test, k, config.lists.exclude_history)
     lists = Lists(items, test.targets, test.history, data.catalog, test.user)
     names = dict.fromkeys([*config.evaluate.metrics, *config.reward.scored], 1.0)
     metrics = Composite(names, data.catalog, k, distributions=config.reward.distributions)
-    rows = [per_user_rows(NAME, decode, test, lists, metrics, reward) for decode in names]
+    # it ranks items and does not sample: beside each way of decoding that others have it shows the same list
+    rows = [per_user_rows(NAME, decode, test, lists, metrics, reward) for decode in decodes(config)]
     table = pa.concat_tables(rows)
-    table = table.replace_schema_metadata({**(table.schema.metadata or {}), LR: str(fitted.lr)})
+    table = table.replace_schema_metadata({**(table.schema.metadata or {}), TRIAL: "{:g} {:g}".format(*fitted.trial)})
     with whole_file(path) as temporary:
         pq.write_table(table, temporary)
 
 
-def chosen_rate(path: Path) -> float:
-    """The learning rate of the model whose rows these are."""
-    return float(pq.read_schema(path).metadata[LR])
+def chosen_trial(path: Path) -> Trial:
+    """Learning rate and dropout of the model whose rows these are."""
+    lr, dropout = pq.read_schema(path).metadata[TRIAL].decode().split()
+    return float(lr), float(dropout)

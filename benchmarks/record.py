@@ -13,7 +13,7 @@ from benchmarks.report import write_result
 from blade_dist.evaluation.bootstrap import mean_interval
 from blade_dist.evaluation.per_user import metric_names
 
-ORDER = ("popularity", "co-occurrence", "sft", "static", "bond", "grpo", "best_of_n_sft", "blade")
+ORDER = ("popularity", "co-occurrence", "successors", "EASE", "sft", "static", "bond", "grpo", "best_of_n_sft", "blade")
 RESAMPLES = 2000
 
 
@@ -27,10 +27,15 @@ def intervals(run: Path, seed: int) -> dict[str, dict[str, dict[str, Any]]]:
                 name: mean_interval(part[name].to_numpy(), part["user"].to_numpy(), RESAMPLES, seed).as_dict()
                 for name in names
             }
-            for policy, part in sorted(of_decode.groupby("policy"), key=lambda pair: ORDER.index(pair[0]))
+            for policy, part in sorted(of_decode.groupby("policy"), key=lambda pair: _place(pair[0]))
         }
         for decode, of_decode in rows.groupby("decode")
     }
+
+
+def _place(policy: str) -> int:
+    """In the table; what is not in :data:`ORDER` comes last."""
+    return ORDER.index(policy) if policy in ORDER else len(ORDER)
 
 
 def main(

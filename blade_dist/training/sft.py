@@ -135,6 +135,7 @@ class _Examples:
     def __init__(self, sequences: SequenceTable, codec: Codec, config: Config) -> None:
         self._sequences, self._codec = sequences, codec
         self._seed, self._batch = config.run.seed, config.sft.batch_size
+        self._repeats = not config.lists.exclude_history
         self._windows = sft_windows(sequences, config)
 
     def __len__(self) -> int:
@@ -148,7 +149,7 @@ class _Examples:
         parts = [self._windows.cut(self._sequences.rows, rows[turns == turn], int(turn)) for turn in np.unique(turns)]
         items = Ragged.concat(parts)
         splits = np.random.default_rng([self._seed, step, rank]).integers(1, items.lengths)
-        return training_rows(self._codec, items, splits)
+        return training_rows(self._codec, items, splits, self._repeats)
 
 
 def _step(learner: DeepSpeedLearner, examples: _Examples, step: int, lr: float) -> float:

@@ -58,7 +58,7 @@ class Windows:
         return user, np.maximum(start, 0), stop
 
 
-def training_rows(codec: Codec, items: Ragged, splits: NDArray[np.int64]) -> PromptLists:
+def training_rows(codec: Codec, items: Ragged, splits: NDArray[np.int64], repeats: bool = True) -> PromptLists:
     """Sequences as the model is served them: prompt text, items, prompt text, items; every item but the first counts.
 
     The text after the history stands at a place of the sequence, so that what follows it is learned as a list is
@@ -70,14 +70,18 @@ def training_rows(codec: Codec, items: Ragged, splits: NDArray[np.int64]) -> Pro
         codec: writes items as tokens.
         items: int32 catalog indices, ``n`` rows of two or more.
         splits: int64 ``[n]`` items before the prompt's second text, at least one; read only where there is one.
+        repeats: whether an item that the row has shown before counts, as where a list may hold it.
     """
     text = len(codec.item_blocks)  # the second text as if it were one more item
     blocks = Ragged.concat([codec.item_blocks, Ragged.of([codec.suffix])])
     first, rest = items.offsets[:-1], items.lengths - 1
-    later = Ragged(items.flat[ranges(first + 1, rest)], offsets_of(rest))
+    place = ranges(first + 1, rest)
+    later = Ragged(items.flat[place], offsets_of(rest))
+    given = np.zeros(len(place), dtype=bool) if repeats else ~_first_times(items)[place]
     if len(codec.suffix):
-        flat = np.insert(later.flat, later.offsets[:-1] + splits - 1, text)
-        later = Ragged(flat, offsets_of(rest + 1))
+        at = later.offsets[:-1] + splits - 1
+        later = Ragged(np.insert(later.flat, at, text), offsets_of(rest + 1))
+        given = np.insert(given, at, True)
     tokens = blocks.take(later.flat)
     per_row = offsets_of(tokens.lengths)[later.offsets]
     opening = blocks.take(items.flat[first])
@@ -86,5 +90,15 @@ def training_rows(codec: Codec, items: Ragged, splits: NDArray[np.int64]) -> Pro
     return PromptLists.single(
         Ragged(prompt, offsets_of(opening.lengths + len(codec.prefix))),
         Ragged(tokens.flat, per_row),
-        given=np.repeat(later.flat == text, tokens.lengths),
+        given=np.repeat(given, tokens.lengths),
     )
+
+
+def _first_times(items: Ragged) -> NDArray[np.bool_]:
+    """Of each of ``items.flat``, whether its row has not had it before."""
+    row = np.repeat(np.arange(len(items)), items.lengths)
+    # one number for each (row, item) pair; np.unique gives the place of its first occurrence
+    pairs = row * (int(items.flat.max(initial=0)) + 1) + items.flat
+    first = np.zeros(len(pairs), dtype=bool)
+    first[np.unique(pairs, return_index=True)[1]] = True
+    return first

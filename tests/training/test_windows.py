@@ -58,3 +58,11 @@ def test_it_is_what_the_codec_writes(seed: int) -> None:
         known, later = items[row][: splits[row]], items[row][splits[row] :]
         follows = written.item_blocks.take(later.astype(np.int64)).flat
         assert whole == [*written.encode_prompt(known), *follows]
+
+
+def test_an_item_that_comes_again_counts_only_where_a_list_may_hold_it() -> None:
+    items, splits = Ragged.of([[0, 1, 0, 2, 1], [2, 0]]), np.array([1, 1])
+    rows = training_rows(codec(None, [], [7]), items, splits, repeats=False)
+    assert rows.tokens[0].tolist() == [7, 11, 12, 10, 13, 11, 12]
+    assert rows.decision.tolist() == [False, True, True, False, True, False, False, False, True]
+    assert training_rows(codec(None, [], [7]), items, splits).decision.sum() == 7

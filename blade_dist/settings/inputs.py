@@ -233,9 +233,10 @@ class SftSettings(Section):
     validations_per_epoch: Positive = 1
     """How often lists are written for validation prompts. Raise it where one epoch is long, so that it stops closer to
     the best point."""
-    validation_prompts: Positive = 2000
-    """Validation prompts whose lists are written, by ``evaluate.decode``, drawn with ``run.seed``. Lower it where that
-    takes longer than the steps between, as with titles; more of them choose the checkpoint with less noise."""
+    validation_prompts: Positive | None = None
+    """Validation prompts whose lists are written, by ``evaluate.decode``, drawn with ``run.seed``. More of them choose
+    the checkpoint with less noise and take longer, above all with titles. None: 2,000 for a model that is built, 200
+    with ``model.path``; at most all."""
     max_seconds: Rate | None = None
     """Stops fine-tuning at the next validation after this time, in seconds. Set it where the machine is yours for a
     limited time. None: only ``epochs`` and ``patience`` stop it."""

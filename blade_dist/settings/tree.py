@@ -200,6 +200,11 @@ class Config(Section):
         return 0.3 if self.model.path is None else 0.0
 
     @property
+    def sft_validation_prompts(self) -> int:
+        """``sft.validation_prompts``, or what the base checkpoint can write in a fair time."""
+        return self.sft.validation_prompts or (2000 if self.model.path is None else 200)
+
+    @property
     def refresh_every(self) -> int | None:
         """Steps between two renewals of the reference lists; None where they stay, or where the target reads none."""
         return self.prior.refresh_every if self.target in ("blade", "static") else None

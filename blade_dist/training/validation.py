@@ -28,9 +28,9 @@ class Validation:
 
     @classmethod
     def load(cls, config: Config, paths: RunPaths, codec: Codec) -> Validation:
-        """``sft.validation_prompts`` of the split, drawn with the run's seed, or all."""
+        """``sft_validation_prompts`` of the split, drawn with the run's seed, or all."""
         table = PromptTable.load(paths.data / "validation.arrow")
-        size = min(config.sft.validation_prompts, len(table))
+        size = min(config.sft_validation_prompts, len(table))
         rows = np.sort(np.random.default_rng(config.run.seed).choice(len(table), size, replace=False))
         # Without the rules of `lists`, and legal even where lists may be free text: such settings may change after the
         # fine-tuning, and which checkpoint knows the users best does not hang on them.

@@ -39,7 +39,7 @@ def _of(rows: Callable[..., Rows], name: str, *arguments: str) -> Callable[[], R
 
 
 TABLES: dict[str, Callable[[], Rows]] = {
-    **{f"quickstart-{decode}": _of(quickstart.policies, "quickstart", decode) for decode in ("list", "sampled")},
+    **{f"quickstart-{way}": _of(quickstart.policies, "quickstart", way) for way in ("list", "rank", "sampled")},
     "quickstart-difference": _of(quickstart.difference, "quickstart"),
     **{f"study-{name}": _of(rows, "synthetic") for name, rows in synthetic.TABLES.items()},
     **{f"movielens-{name}": _of(rows, "movielens") for name, rows in movielens.TABLES.items()},

@@ -20,7 +20,7 @@ def policies(result: Result, decode: str) -> Rows:
 
 def difference(result: Result) -> Rows:
     """BLADE minus SFT, per user."""
-    kinds = {"list": "difference", "one sample at T = 1": "difference_sampled"}
+    kinds = {"list": "difference", "rank": "difference_rank", "one sample at T = 1": "difference_sampled"}
     rows = [
         [label, *(signed(result["summary"][key][metric], ".3f") for metric in METRICS)] for label, key in kinds.items()
     ]

@@ -124,6 +124,28 @@ class Prompts:
 
 
 @dataclass(frozen=True)
+class Ranked:
+    """The best items of ``n`` prompts, none twice in a row: what a list may be chosen from."""
+
+    items: NDArray[np.int32]
+    """``[n, C]`` catalog indices, the best first, :data:`MISS` where there is none."""
+    scores: NDArray[np.floating]
+    """``[n, C]`` what they are ranked by: log-probs (nats) of a policy, logits of another model; not read at misses."""
+
+    def __len__(self) -> int:
+        return len(self.items)
+
+    def take(self, rows: NDArray[np.int64]) -> Ranked:
+        """The given prompts' items."""
+        return Ranked(self.items[rows], self.scores[rows])
+
+    @classmethod
+    def concat(cls, parts: Sequence[Ranked]) -> Ranked:
+        """All prompts of all parts, in order."""
+        return cls(np.concatenate([part.items for part in parts]), np.concatenate([part.scores for part in parts]))
+
+
+@dataclass(frozen=True)
 class Rollouts:
     """The lists that an engine wrote for ``B`` prompts, ``G`` each, group after group."""
 

@@ -20,9 +20,9 @@ from numpy.typing import NDArray
 from torch import nn
 from torch.nn import functional
 
-from blade_dist.batches import ExcludeHistory, Prompts, Ragged
+from blade_dist.batches import MISS, ExcludeHistory, Prompts, Ragged, Ranked
 from blade_dist.catalog.catalog import Catalog
-from blade_dist.evaluation.decoding import decodes
+from blade_dist.evaluation.decoding import RANK, decodes
 from blade_dist.evaluation.per_user import per_user_rows
 from blade_dist.rewards.composite import Composite
 from blade_dist.rewards.lists import Lists
@@ -30,6 +30,7 @@ from blade_dist.rewards.metrics import ndcg
 from blade_dist.settings import BuildSettings, Config, ListSettings
 from blade_dist.stages.evaluate import scaled_reward
 from blade_dist.stages.opened import open_run
+from blade_dist.stages.searches import POOL, reranked
 from blade_dist.store.files import whole_file
 from blade_dist.training.patience import Patience
 
@@ -97,7 +98,11 @@ class Fitted:
 
     def lists(self, prompts: Prompts, k: int, exclude_history: ExcludeHistory) -> NDArray[np.int32]:
         """``[n, k]`` catalog indices, the best first."""
-        return top_lists(self.model, prompts, k, exclude_history)
+        return self.ranked(prompts, k, exclude_history).items
+
+    def ranked(self, prompts: Prompts, size: int, exclude_history: ExcludeHistory) -> Ranked:
+        """The ``size`` best items of each prompt with their logits, for re-rankers say."""
+        return top_items(self.model, prompts, size, exclude_history)
 
 
 def fit(
@@ -154,7 +159,7 @@ def _fit(
             optimizer.param_groups[0]["lr"] = trial[0] * _share_of_rate(step, (epoch + number / len(batches)) / EPOCHS)
             optimizer.step()
             step += 1
-        items = top_lists(model, validation, lists.k, lists.exclude_history)
+        items = top_items(model, validation, lists.k, lists.exclude_history).items
         score = float(ndcg(Lists(items, validation.targets, validation.history, catalog), cut).mean())
         if patience.see(score):
             best, validation_ndcg = copy.deepcopy(model.state_dict()), score
@@ -194,10 +199,10 @@ def cut_windows(sequence: NDArray[np.int32], context: int, rng: np.random.Genera
 
 
 @torch.no_grad()
-def top_lists(model: SasRec, prompts: Prompts, k: int, exclude_history: ExcludeHistory) -> NDArray[np.int32]:
-    """``[n, k]``: the items with the highest scores after the history's last ``context`` items."""
+def top_items(model: SasRec, prompts: Prompts, size: int, exclude_history: ExcludeHistory) -> Ranked:
+    """The items with the highest scores after the history's last ``context`` items, ``C`` of ``size``."""
     model.eval()
-    lists = np.zeros((len(prompts), k), dtype=np.int32)
+    found = []
     for start in range(0, len(prompts), PROMPTS):
         asked = prompts.take(np.arange(start, min(start + PROMPTS, len(prompts))))
         histories = [asked.history[row][-model.context :] for row in range(len(asked))]
@@ -206,12 +211,16 @@ def top_lists(model: SasRec, prompts: Prompts, k: int, exclude_history: ExcludeH
         excluded = asked.excluded(exclude_history)
         for number, row in enumerate(scores):
             row[torch.from_numpy(excluded[number].astype(np.int64))] = -torch.inf
-        lists[start : start + len(asked)] = scores.topk(k).indices.numpy()
-    return lists
+        best = scores.topk(size)
+        items = best.indices.masked_fill(best.values == -torch.inf, MISS)
+        found.append(Ranked(items.numpy().astype(np.int32), best.values.numpy()))
+    return Ranked.concat(found)
 
 
 def write_rows(config: Config, path: Path, trials: Sequence[Trial]) -> None:
     """Fits the model to the training part of the run's data; writes what `blade-dist evaluate` would of its lists.
+
+    Those of its best items that re-rankers choose are among them, as ``evaluate.rerank`` says.
 
     Args:
         config: settings of a run with data, a reference and a prior; ``model.build`` says how large the model is.
@@ -224,13 +233,18 @@ def write_rows(config: Config, path: Path, trials: Sequence[Trial]) -> None:
     validation, test = (table.rows(np.arange(len(table))) for table in (data.validation, data.test))
     known = (data.catalog, data.sequences.rows(np.arange(len(data.sequences))), validation)
     fitted = fit(known, config.model.build, config.data.max_history, config.lists, CUT, config.run.seed, trials)
-    items = fitted.lists(test, k, config.lists.exclude_history)
-    lists = Lists(items, test.targets, test.history, data.catalog, test.user)
+    pool = fitted.ranked(test, min(max(POOL, k), len(data.catalog)), config.lists.exclude_history)
     names = dict.fromkeys([*config.evaluate.metrics, *config.reward.scored], 1.0)
     metrics = Composite(names, data.catalog, k, distributions=config.reward.distributions)
+
+    def rows(name: str, decode: str, items: NDArray[np.int32]) -> pa.Table:
+        lists = Lists(items, test.targets, test.history, data.catalog, test.user)
+        return per_user_rows(name, decode, test, lists, metrics, reward)
+
     # it ranks items and does not sample: beside each way of decoding that others have it shows the same list
-    rows = [per_user_rows(NAME, decode, test, lists, metrics, reward) for decode in decodes(config)]
-    table = pa.concat_tables(rows)
+    parts = [rows(NAME, decode, pool.items[:, :k]) for decode in decodes(config)]
+    parts += [rows(f"{NAME} {how}", RANK, items) for how, items in reranked(run, test, pool).items()]
+    table = pa.concat_tables(parts)
     table = table.replace_schema_metadata({**(table.schema.metadata or {}), TRIAL: "{:g} {:g}".format(*fitted.trial)})
     with whole_file(path) as temporary:
         pq.write_table(table, temporary)

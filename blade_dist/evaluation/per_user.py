@@ -78,6 +78,18 @@ def render(rows: pa.Table, decode: str, resamples: int, seed: int) -> Table:
     return table
 
 
+def render_means(rows: pa.Table, decode: str, policies: list[str]) -> Table:
+    """A row for each of the policies, a column per metric: how one thing is traded for another."""
+    table = Table(title=f"{decode}, re-ranked: mean over prompts")
+    table.add_column("", no_wrap=True)
+    for name in metric_names(rows):
+        table.add_column(name, justify="right")
+    by_policy = _by_policy(rows, decode)
+    for policy in policies:
+        table.add_row(policy, *(f"{np.mean(by_policy[policy][name]):.4f}" for name in metric_names(rows)))
+    return table
+
+
 def render_differences(title: str, intervals: dict[str, dict[str, float]]) -> Table:
     """One row per metric: mean of the paired differences and its 95 % interval."""
     table = Table(title=title)

@@ -8,51 +8,26 @@ weight means the same for log-probs, logits and counts. Pure numpy.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
-from blade_dist.batches import MISS, Ragged
+from blade_dist.batches import MISS, Ragged, Ranked
 from blade_dist.catalog.catalog import Catalog
 from blade_dist.catalog.rules import Rules
 from blade_dist.evaluation.dissimilarity import Distance, distance_of
 from blade_dist.rewards.item_features import group_sums
 from blade_dist.rewards.metrics import CALIBRATION_MIX
+from blade_dist.settings import Reranker
 
 CELLS_AT_ONCE = 2**20
 """Candidates x groups (calibration) or candidates x positions (DPP) that are held at once: 8 MiB."""
 
 LEAST_RESIDUAL = 1e-10
 """Of a DPP: keeps the logarithm of an item that is equal to a chosen one finite."""
-
-
-@dataclass(frozen=True)
-class Pool:
-    """Candidates for ``n`` lists, none twice in a row."""
-
-    items: NDArray[np.int32]
-    """``[n, C]`` catalog indices, the best first, :data:`~blade_dist.batches.MISS` where there is none."""
-    scores: NDArray[np.floating]
-    """``[n, C]`` what the model ranks them by, log-probs say; not read at misses."""
-
-    def __len__(self) -> int:
-        return len(self.items)
-
-    def take(self, rows: NDArray[np.int64]) -> Pool:
-        """The candidates of the given lists."""
-        return Pool(self.items[rows], self.scores[rows])
-
-    def relevance(self) -> NDArray[np.float64]:
-        """``[n, C]`` scores from 0 to 1, 0 at misses and where all scores are equal."""
-        valid = self.items != MISS
-        scores = np.where(valid, self.scores, 0.0).astype(np.float64)
-        low = np.where(valid, scores, np.inf).min(axis=1, initial=np.inf, keepdims=True)
-        high = np.where(valid, scores, -np.inf).max(axis=1, initial=-np.inf, keepdims=True)
-        spread = np.where(high > low, high - low, 1.0)
-        return np.where(valid, scores - np.where(valid, low, 0.0), 0.0) / spread
 
 
 class Criterion(Protocol):
@@ -69,9 +44,9 @@ class Mmr:
     """``(1 - w) * relevance + w * distance to the nearest item taken``: maximal marginal relevance (Carbonell and
     Goldstein, SIGIR 1998), with the distance for one minus the similarity."""
 
-    def __init__(self, pool: Pool, weight: float, distance: Distance) -> None:
+    def __init__(self, pool: Ranked, distance: Distance, weight: float) -> None:
         self._items, self._distance, self._weight = pool.items, distance, weight
-        self._relevance = pool.relevance()
+        self._relevance = relevance(pool)
         self._nearest = np.ones(pool.items.shape)
 
     def values(self) -> NDArray[np.float64]:
@@ -90,9 +65,9 @@ class Dpp:
     of two items that are .5 apart, ``log(1 - .5^2)``.
     """
 
-    def __init__(self, pool: Pool, weight: float, distance: Distance, k: int) -> None:
+    def __init__(self, pool: Ranked, distance: Distance, k: int, weight: float) -> None:
         self._items, self._distance, self._weight = pool.items, distance, weight
-        self._relevance = pool.relevance()
+        self._relevance = relevance(pool)
         self._residual = np.ones(pool.items.shape)
         self._rows = np.zeros((*pool.items.shape, k))
         self._taken = 0
@@ -120,8 +95,8 @@ class Calibrated:
     p and q are the groups' shares in history and list, and the KL is the metric ``calibration``, 0 to 1.
     """
 
-    def __init__(self, pool: Pool, weight: float, catalog: Catalog, history: Ragged) -> None:
-        self._weight, self._relevance = weight, pool.relevance()
+    def __init__(self, pool: Ranked, catalog: Catalog, history: Ragged, weight: float) -> None:
+        self._weight, self._relevance = weight, relevance(pool)
         wanted = _with_bare(group_sums(catalog, history.flat, history.offsets), history.lengths)
         wanted /= np.maximum(history.lengths, 1)[:, None]
         # a group that the history lacks adds nothing to the KL: only the columns of those that it has are kept
@@ -148,14 +123,14 @@ class Calibrated:
 
 def reranked_lists(
     catalog: Catalog,
-    pool: Pool,
+    pool: Ranked,
     history: Ragged,
     k: int,
-    weights: Sequence[float],
+    trade_offs: Mapping[Reranker, Sequence[float]],
     rules: Rules | None = None,
     by_embedding: bool = False,
-) -> dict[str, dict[float, NDArray[np.int32]]]:
-    """Lists of every re-ranker (``MMR``, ``DPP``, ``calibrated``) by its name and weight, int32 ``[n, k]``.
+) -> dict[tuple[Reranker, float], NDArray[np.int32]]:
+    """Lists of every re-ranker and weight, int32 ``[n, k]``.
 
     Where fewer than k candidates are left, the last positions are misses.
 
@@ -164,25 +139,34 @@ def reranked_lists(
         pool: candidates of ``n`` prompts, without what the lists may not hold of the history.
         history: int32 catalog indices, ``n`` rows, which calibration follows.
         k: positions of a list.
-        weights: trade-offs in [0, 1].
+        trade_offs: re-rankers to the weights, in [0, 1], that each is tried with.
         rules: what else a list may not hold.
         by_embedding: whether items are as far apart as in the metric ``ild_embedding``, and not as in ``ild``.
     """
     distance = distance_of(catalog, by_embedding)
-    lists = {name: {weight: _misses(len(pool), k) for weight in weights} for name in ("MMR", "DPP", "calibrated")}
+    lists = {(name, weight): _misses(len(pool), k) for name, weights in trade_offs.items() for weight in weights}
     wide = pool.items.shape[1] * max(k, catalog.n_groups + 1)
     size = max(1, CELLS_AT_ONCE // max(1, wide))
     for start in range(0, len(pool), size):
         rows = np.arange(start, min(start + size, len(pool)))
         part, known = pool.take(rows), history.take(rows)
-        for weight in weights:
-            lists["MMR"][weight][rows] = greedy(part, Mmr(part, weight, distance), k, rules)
-            lists["DPP"][weight][rows] = greedy(part, Dpp(part, weight, distance, k), k, rules)
-            lists["calibrated"][weight][rows] = greedy(part, Calibrated(part, weight, catalog, known), k, rules)
+        criteria: dict[Reranker, Callable[[float], Criterion]] = {
+            "mmr": partial(Mmr, part, distance),
+            "dpp": partial(Dpp, part, distance, k),
+            "calibrated": partial(Calibrated, part, catalog, known),
+        }
+        for (name, weight), found in lists.items():
+            found[rows] = greedy(part, criteria[name](weight), k, rules)
     return lists
 
 
-def greedy(pool: Pool, criterion: Criterion, k: int, rules: Rules | None = None) -> NDArray[np.int32]:
+def usable(trade_offs: Mapping[Reranker, list[float]], catalog: Catalog) -> dict[Reranker, list[float]]:
+    """The re-rankers that the catalog gives something to go by: groups, or for distances embeddings."""
+    measured = catalog.n_groups or catalog.embeddings is not None
+    return {name: w for name, w in trade_offs.items() if (catalog.n_groups if name == "calibrated" else measured)}
+
+
+def greedy(pool: Ranked, criterion: Criterion, k: int, rules: Rules | None = None) -> NDArray[np.int32]:
     """One item after another by the criterion, among those that rules allow; the earlier column among equals."""
     lists, rows = _misses(len(pool), k), np.arange(len(pool))
     free = pool.items != MISS
@@ -197,6 +181,16 @@ def greedy(pool: Pool, criterion: Criterion, k: int, rules: Rules | None = None)
         if rules is not None:
             free &= ~_over(pool.items, rules, lists[:, : position + 1])
     return lists
+
+
+def relevance(pool: Ranked) -> NDArray[np.float64]:
+    """``[n, C]`` scores from 0 to 1, 0 at misses and where all scores are equal."""
+    valid = pool.items != MISS
+    scores = np.where(valid, pool.scores, 0.0).astype(np.float64)
+    low = np.where(valid, scores, np.inf).min(axis=1, initial=np.inf, keepdims=True)
+    high = np.where(valid, scores, -np.inf).max(axis=1, initial=-np.inf, keepdims=True)
+    spread = np.where(high > low, high - low, 1.0)
+    return np.where(valid, scores - np.where(valid, low, 0.0), 0.0) / spread
 
 
 def _over(items: NDArray[np.int32], rules: Rules, lists: NDArray[np.int32]) -> NDArray[np.bool_]:

@@ -19,7 +19,7 @@ from itertools import groupby
 import numpy as np
 from numpy.typing import NDArray
 
-from blade_dist.batches import MISS, Ragged
+from blade_dist.batches import MISS, Ragged, Ranked
 from blade_dist.catalog.legal import LegalSets
 from blade_dist.catalog.legality import Legality
 
@@ -118,14 +118,20 @@ class Beams:
 
         int32 ``[P, width, K]`` catalog indices, :data:`MISS` where there are fewer lists or items.
         """
-        slots = np.array([self._by_score(prompt) for prompt in range(self._prompts)]).reshape(-1)
+        slots = self._by_score()
         items = self._writers.items(slots)
         items[np.isneginf(self._score[slots])] = MISS
         return items.reshape(self._prompts, self._width, -1)
 
-    def _by_score(self, prompt: int) -> list[int]:
-        waiting: list[int] = self._waiting(prompt).tolist()
-        return sorted(waiting, key=lambda slot: (-self._score[slot], self._written[slot][0]))
+    def ranked_items(self) -> Ranked:
+        """The items of lists of one item, with their log-probs; ``C`` is ``width``."""
+        return Ranked(self.ranked()[:, :, 0], self._score[self._by_score()].reshape(self._prompts, self._width))
+
+    def _by_score(self) -> NDArray[np.int64]:
+        """Each prompt's waiting slots, the likeliest list first."""
+        slots = np.arange(len(self._score)).reshape(self._prompts, 2, self._width)[:, 1].tolist()
+        ordered = [sorted(waiting, key=lambda s: (-self._score[s], self._written[s][0])) for waiting in slots]
+        return np.array(ordered, dtype=np.int64).reshape(-1)
 
     def _going(self) -> NDArray[np.int64]:
         going = np.arange(len(self._score)) % (2 * self._width) < self._width

@@ -10,19 +10,22 @@ import numpy as np
 import ray
 from numpy.typing import NDArray
 
-from blade_dist.batches import Rollouts
+from blade_dist.batches import Ranked, Rollouts
 from blade_dist.catalog.codec import Codec
 from blade_dist.catalog.legality import Legality
 from blade_dist.catalog.rules import load_rules
 from blade_dist.rollouts.beam import Beams
 from blade_dist.rollouts.constrain import EXCLUDED, WRITTEN
-from blade_dist.rollouts.rank import best_items
+from blade_dist.rollouts.rank import best_items, first_fitting
 from blade_dist.rollouts.request import RolloutRequest, ranked_lists, to_rollouts
 from blade_dist.rollouts.spec import EngineSpec, engine_arguments
 from blade_dist.weights.stream import Announcement
 
 START_VERSION, NO_VERSION = (0, 0), (-1, -1)
 """Of an engine that has had no push yet (attempts count from 1), and of one that holds a part of a push."""
+
+ITEMS_AT_ONCE = 2**17
+"""Items that a search for single items holds at once, over all of its prompts: some 100 MiB."""
 
 ADAPTER_NUMBER = 1
 """Of the one adapter that is pushed, in requests."""
@@ -68,21 +71,33 @@ class Engine:
         return self._rollouts(request, tokens, logprobs, began)
 
     def rank(self, request: RolloutRequest) -> Rollouts:
-        """The K best first items of each prompt (``group_size`` 1; :func:`~blade_dist.rollouts.rank.best_items`).
+        """The K best first items of each prompt (``group_size`` 1) that rules allow together.
 
-        By beam search over single items, of the width that K items need: one forward pass where an item is one token.
+        By :meth:`candidates` of the width that K items need: one forward pass where an item is one token.
         Nobody wrote these items after each other, so that no token of the lists is a decision.
 
         Raises:
             ValueError: lists are not constrained.
         """
-
-        def search(rows: NDArray[np.int64], width: int) -> NDArray[np.int32]:
-            return self._search(request.take(rows), 1, width).ranked()[:, :, 0]
-
-        began = time.perf_counter()
-        items = best_items(search, len(request), self._spec.lists.k, self._rules)
+        began, k = time.perf_counter(), self._spec.lists.k
+        items = first_fitting(self.candidates(request, k), k, self._rules)
         return ranked_lists(request, items, self._version, self._codec, time.perf_counter() - began)
+
+    def candidates(self, request: RolloutRequest, size: int) -> Ranked:
+        """The ``size`` best first items of each prompt with their log-probs, in nats.
+
+        Beam search over single items of that width, so that of items of several tokens a larger ``size`` may find
+        better ones, too. As many as a list holds fit together under the rules, where there are as many.
+
+        Raises:
+            ValueError: lists are not constrained.
+        """
+
+        def search(rows: NDArray[np.int64], width: int) -> Ranked:
+            parts = np.array_split(rows, -(-len(rows) * width // ITEMS_AT_ONCE))
+            return Ranked.concat([self._search(request.take(part), 1, width).ranked_items() for part in parts])
+
+        return best_items(search, len(request), self._spec.lists.k, size, self._rules)
 
     def _search(self, request: RolloutRequest, k: int, width: int) -> Beams:
         """Beam search over lists of ``k`` items, to its end."""

@@ -10,7 +10,7 @@ import ray
 from ray.util.placement_group import PlacementGroup, placement_group, remove_placement_group
 from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
 
-from blade_dist.batches import Rollouts
+from blade_dist.batches import Ranked, Rollouts
 from blade_dist.cluster.placement import Role
 from blade_dist.errors import UserError
 from blade_dist.rollouts.engine import RolloutEngine
@@ -49,6 +49,11 @@ class EnginePool:
     def rank(self, request: RolloutRequest) -> Rollouts:
         """The K best first items of each prompt, in the request's order."""
         return self.collect([engine.rank.remote(part) for engine, part in self._shares(request)])
+
+    def candidates(self, request: RolloutRequest, size: int) -> Ranked:
+        """The ``size`` best first items of each prompt with their log-probs, in the request's order."""
+        parts = [engine.candidates.remote(part, size) for engine, part in self._shares(request)]
+        return Ranked.concat(self._answers(parts))
 
     def decode(self, request: RolloutRequest, way: Way, beams: int) -> Rollouts:
         """The one list of each prompt by a way of decoding; ``beams``: width of a search over lists."""

@@ -14,6 +14,8 @@ Decode = Literal["list", "rank", "beam"]
 """``evaluate.decode``."""
 Way = Decode | Literal["sampled"]
 """Of decoding: what may be served, and what is reported beside it."""
+Reranker = Literal["mmr", "dpp", "calibrated"]
+"""Of ``evaluate.rerank``."""
 
 
 class EvaluateSettings(Section):
@@ -34,6 +36,19 @@ class EvaluateSettings(Section):
     select_by: dict[str, float] = {}
     """How such a search chooses: metric to weight. None: by the reward. One that looks at held-out items is called an
     oracle, as no one can choose so when lists are served."""
+    rerank: dict[Reranker, list[Annotated[float, Field(gt=0, le=1)]]] = {
+        "mmr": [0.1, 0.3, 0.7],
+        "dpp": [0.01, 0.1, 0.5],
+        "calibrated": [0.3, 0.5, 0.8],
+    }
+    """Re-rankers that are shown too, over the best items of the policy that ``best_of`` samples, each with its
+    trade-offs: the weight, above 0, of diversity (mmr, dpp) or of the history's shares of groups (calibrated); 1 minus
+    it is that of relevance. Give other weights to see more of the trade-off, ``{}`` to leave them out. Distances are by
+    groups, or by embeddings in a catalog without; what has neither to go by is left out."""
+    rerank_pool: Positive | None = None
+    """Items that they choose from, ``lists.k`` at least. None: 100 where an item is one token, as one forward pass
+    finds them; else none, and no re-ranker is shown. A search for items of several tokens extends as many beginnings
+    at every token: set it to a few times ``lists.k`` to have it."""
     max_prompts: Positive | None = None
     """Test prompts, drawn with ``run.seed``; none is all of them. Fewer are faster and give wider intervals."""
     bootstrap: Positive = 2000

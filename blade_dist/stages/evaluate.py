@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-import time
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import torch
 from numpy.typing import NDArray
 from rich.console import Console
 
-from blade_dist.batches import Prompts, Rollouts
+from blade_dist.batches import Prompts
 from blade_dist.catalog.legality import Legality
 from blade_dist.catalog.rules import make_rules
 from blade_dist.cluster.placement import place_here
@@ -21,19 +21,26 @@ from blade_dist.cluster.runtime import ray_runtime
 from blade_dist.errors import UserError
 from blade_dist.evaluation.baselines import baseline_lists
 from blade_dist.evaluation.corpus import illegal_rates
-from blade_dist.evaluation.decoding import SAMPLED, Cost, decodes, render_costs, trained_for
+from blade_dist.evaluation.decoding import RANK, Cost, decodes, render_costs, trained_for
 from blade_dist.evaluation.ease import MOST_ITEMS
-from blade_dist.evaluation.per_user import differences, per_user_rows, render, render_differences, summarise
-from blade_dist.evaluation.search import best_of, is_oracle, repeated
+from blade_dist.evaluation.per_user import (
+    differences,
+    per_user_rows,
+    render,
+    render_differences,
+    render_means,
+    summarise,
+)
 from blade_dist.learners.packing import PromptLists
 from blade_dist.learners.policy import Policy, load_model, sequence_logprobs
 from blade_dist.rewards.composite import Composite
 from blade_dist.rewards.lists import Lists
 from blade_dist.rollouts.pool import EnginePool
-from blade_dist.settings import Config, Way
+from blade_dist.settings import Config
 from blade_dist.stages.actors import engines
-from blade_dist.stages.opened import OpenedRun, make_composite, search_choice
+from blade_dist.stages.opened import OpenedRun, make_composite
 from blade_dist.stages.prior import open_prior
+from blade_dist.stages.searches import ListWriter, pool_size, searched
 from blade_dist.store.files import whole_file, write_json
 from blade_dist.store.policy import PolicyStamp, read_policy
 from blade_dist.tracking.say import say, show_table
@@ -70,12 +77,13 @@ def evaluate_stage(run: OpenedRun, checkpoint: Path, against: list[Path], consol
     }
     illegal: dict[tuple[str, str], dict[str, float]] = {}
     costs: dict[tuple[str, str], Cost] = {}
+    size = pool_size(run, console)
     with (
         ray_runtime(config),
         engines(config, run.paths, checkpoint, place_here(config, learners=False).engines) as pool,
         _publisher(run, pool) as publisher,
     ):
-        writer = _Writer(run, pool)
+        writer = ListWriter(run, pool, _prompter(run))
         for number, (name, path) in enumerate(zip(names, paths, strict=True), start=1):
             publisher.publish((0, number), _served_model(run, path))
             for decode in ways:
@@ -83,9 +91,9 @@ def evaluate_stage(run: OpenedRun, checkpoint: Path, against: list[Path], consol
                 lists[name, decode] = as_lists(written.items[:, 0])
                 illegal[name, decode] = illegal_rates(written.invalid, written.duplicate, config.lists.k)
             # the reference's: the first of ``against``, or the checkpoint where it stands alone
-            if config.evaluate.best_of and name == names[:2][-1]:
-                for search, items in _searches(run, reward, prompts, writer.sample(prompts.index)).items():
-                    lists[f"{name} {search}", SAMPLED] = as_lists(items)
+            if name == names[:2][-1]:
+                for (search, way), items in searched(run, reward, prompts, writer, size).items():
+                    lists[f"{name} {search}", way] = as_lists(items)
             say(console, f"evaluate: {name}, {len(prompts)} prompts")
     rows = pa.concat_tables(
         per_user_rows(name, decode, prompts, batch, reported, reward) for (name, decode), batch in lists.items()
@@ -96,7 +104,8 @@ def evaluate_stage(run: OpenedRun, checkpoint: Path, against: list[Path], consol
         "cost": {way: {name: costs[name, way].as_dict() for name in names} for way in ways},
     }
     _write(rows, summary, run.paths.evaluation)
-    _show(config, rows, summary, names, console)
+    others = [name for name, way in lists if way == RANK and name not in {*simple, *names}]
+    _show(config, rows, summary, names, others, console)
     show_table(console, render_costs(costs, trained), TABLE_WIDTH)
     return summary
 
@@ -137,43 +146,6 @@ def _served_model(run: OpenedRun, path: Path) -> ServedModel:
 
 def _prompter(run: OpenedRun) -> Prompter:
     return Prompter(run.data.test, run.data.codec, run.config.run.seed, run.config.lists.exclude_history)
-
-
-class _Writer:
-    """Has lists written for test prompts by the checkpoint that the engines serve."""
-
-    def __init__(self, run: OpenedRun, pool: EnginePool) -> None:
-        self._config = run.config
-        self._pool = pool
-        self._prompter = _prompter(run)
-
-    def write(self, rows: NDArray[np.int64], way: Way) -> tuple[Rollouts, Cost]:
-        """One list per prompt by one way of decoding, from prompts that no engine has in its cache."""
-        request = self._prompter.request(rows, 1, 1.0, "evaluate")
-        self._pool.forget()
-        before, began = self._pool.generated(), time.perf_counter()
-        written = self._pool.decode(request, way, self._config.evaluate.beams)
-        seconds = time.perf_counter() - began
-        return written, Cost(len(rows), self._pool.generated() - before, seconds)
-
-    def sample(self, rows: NDArray[np.int64]) -> NDArray[np.int32]:
-        """As many lists per prompt as the largest search takes, ``[B, N, K]``."""
-        size = max(self._config.evaluate.best_of)
-        return self._pool.generate(self._prompter.request(rows, size, 1.0, "evaluate")).items
-
-
-def _searches(
-    run: OpenedRun, reward: Composite, prompts: Prompts, sampled: NDArray[np.int32]
-) -> dict[str, NDArray[np.int32]]:
-    """The best of the first N lists of each prompt, for every N and by every choice."""
-    everything = repeated(prompts, sampled, run.data.catalog)
-    best: dict[str, NDArray[np.int32]] = {}
-    for select in filter(None, (search_choice(run.config, run.data), reward)):
-        oracle = " (oracle)" if is_oracle(select, everything) else ""
-        scores = select.score(everything)[0].reshape(sampled.shape[:2])
-        for n in run.config.evaluate.best_of:
-            best.setdefault(f"best of {n}{oracle}", best_of(sampled[:, :n], scores[:, :n]))
-    return best
 
 
 def _baselines(run: OpenedRun, prompts: Prompts, console: Console) -> dict[str, NDArray[np.int32]]:
@@ -233,13 +205,19 @@ def _summary(
     return summary
 
 
-def _show(config: Config, rows: pa.Table, summary: dict[str, Any], names: list[str], console: Console) -> None:
+def _show(
+    config: Config, rows: pa.Table, summary: dict[str, Any], names: list[str], reranked: list[str], console: Console
+) -> None:
+    """A table for each way of decoding and one for what was re-ranked, which would not fit beside the others."""
+    own = rows.filter(pc.invert(pc.is_in(rows["policy"], pa.array(reranked, pa.string()))))
     for decode in decodes(config):
         key = _difference_key(config, decode)
-        table = render(rows, decode, config.evaluate.bootstrap, config.run.seed)
+        table = render(own, decode, config.evaluate.bootstrap, config.run.seed)
         show_table(console, table, TABLE_WIDTH)
         if key in summary:
             console.print(render_differences(f"{decode}: {names[0]} minus {names[1]}, per user", summary[key]))
+        if decode == RANK and reranked:
+            show_table(console, render_means(rows, RANK, [names[:2][-1], *reranked]), TABLE_WIDTH)
 
 
 def _write(rows: pa.Table, summary: dict[str, Any], folder: Path) -> None:

@@ -44,7 +44,7 @@ def write_lists(
     if decode == "rank":
         beams = Beams(replace(legality, k=1), excluded, k)
         _search(learner, prompts, beams, LegalMask(legality, learner.device), k)
-        return beams.ranked()[:, :, 0]
+        return beams.ranked_items().items
     width = width if decode == "beam" else 1
     beams = Beams(legality, excluded, width)
     _search(learner, prompts, beams, LegalMask(legality, learner.device), width)

@@ -102,6 +102,12 @@ class TestSasRec:
         assert fitted[0].validation == 1
         assert not (lists == np.arange(12)[:, None]).any()
         assert (lists == fitted[1].lists(validation, 3, True)).all()
+        pool = fitted[0].ranked(validation, 12, True)  # all items, of which one is the history
+        assert (pool.items[:, :3] == lists).all()
+        assert (np.diff(pool.scores[:, :11], axis=1) <= 0).all()
+        for own, items in enumerate(pool.items.tolist()):
+            assert items[-1] == MISS
+            assert {own, *items[:-1]} == set(range(12))
 
     def test_a_position_sees_nothing_later(self) -> None:
         torch.manual_seed(0)

@@ -9,24 +9,25 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from numpy.typing import NDArray
 
-from blade_dist.batches import MISS, Ragged
+from blade_dist.batches import MISS, Ragged, Ranked
 from blade_dist.catalog.rules import Rules, make_rules
 from blade_dist.errors import UserError
 from blade_dist.evaluation import rerank
 from blade_dist.evaluation.dissimilarity import distance_of
-from blade_dist.evaluation.rerank import Pool, reranked_lists
+from blade_dist.evaluation.rerank import reranked_lists, usable
 from blade_dist.rewards.lists import Lists
 from blade_dist.rewards.metrics import calibration, ild, ild_embedding
-from blade_dist.settings import ListSettings
+from blade_dist.settings import ListSettings, Reranker
 from tests.helpers.catalogs import ITEMS, make_catalog
 
 K = 4
-NAMES = ["MMR", "DPP", "calibrated"]
+NAMES: list[Reranker] = ["mmr", "dpp", "calibrated"]
 
 
 @st.composite
-def pools(draw: st.DrawFn) -> tuple[Pool, Ragged]:
+def pools(draw: st.DrawFn) -> tuple[Ranked, Ragged]:
     """Candidates, best first, some of them misses, and histories."""
     rng = np.random.default_rng(draw(st.integers(0, 2**16)))
     n, wide = draw(st.integers(1, 4)), draw(st.integers(1, ITEMS))
@@ -34,7 +35,13 @@ def pools(draw: st.DrawFn) -> tuple[Pool, Ragged]:
     scores = -np.sort(-rng.normal(size=items.shape), axis=1)
     items[rng.random(items.shape) < 0.2] = MISS
     scores[items == MISS] = np.nan
-    return Pool(items, scores), Ragged.of([rng.permutation(ITEMS)[: rng.integers(0, 6)] for _ in range(n)])
+    return Ranked(items, scores), Ragged.of([rng.permutation(ITEMS)[: rng.integers(0, 6)] for _ in range(n)])
+
+
+def swept(
+    pool: Ranked, history: Ragged, weights: list[float], rules: Rules | None = None
+) -> dict[tuple[Reranker, float], NDArray[np.int32]]:
+    return reranked_lists(make_catalog(), pool, history, K, dict.fromkeys(NAMES, weights), rules)
 
 
 def metric(name: Callable[[Lists, int], np.ndarray], items: list[int], history: list[int] | None = None) -> float:
@@ -59,7 +66,7 @@ def dpp_value(taken: list[int], item: int, relevance: dict[int, float], weight: 
     return (1 - weight) * relevance[item] + weight * (logdet([*taken, item]) - logdet(taken))
 
 
-def relevance_of(pool: Pool, row: int) -> dict[int, float]:
+def relevance_of(pool: Ranked, row: int) -> dict[int, float]:
     scores = {int(i): float(s) for i, s in zip(pool.items[row], pool.scores[row], strict=True) if i != MISS}
     low, high = min(scores.values(), default=0.0), max(scores.values(), default=0.0)
     return {item: (score - low) / (high - low) if high > low else 0.0 for item, score in scores.items()}
@@ -77,9 +84,11 @@ def check_greedy(found: np.ndarray, relevance: dict[int, float], value: Callable
 
 @settings(deadline=None, max_examples=60)
 @given(pools(), st.sampled_from([0.1, 0.5, 0.9]), st.booleans())
-def test_mmr_is_its_definition(drawn: tuple[Pool, Ragged], weight: float, by_embedding: bool) -> None:
+def test_mmr_is_its_definition(drawn: tuple[Ranked, Ragged], weight: float, by_embedding: bool) -> None:
     pool, history = drawn
-    lists = reranked_lists(make_catalog(), pool, history, K, [weight], by_embedding=by_embedding)["MMR"][weight]
+    lists = reranked_lists(make_catalog(), pool, history, K, {"mmr": [weight]}, by_embedding=by_embedding)[
+        "mmr", weight
+    ]
     for row in range(len(pool)):
         relevance = relevance_of(pool, row)
         check_greedy(lists[row], relevance, lambda t, i, r=relevance: mmr_value(t, i, r, weight, by_embedding))
@@ -87,10 +96,10 @@ def test_mmr_is_its_definition(drawn: tuple[Pool, Ragged], weight: float, by_emb
 
 @settings(deadline=None, max_examples=60)
 @given(pools(), st.sampled_from([0.1, 0.5, 0.9]))
-def test_dpp_takes_what_raises_the_determinant_most(drawn: tuple[Pool, Ragged], weight: float) -> None:
+def test_dpp_takes_what_raises_the_determinant_most(drawn: tuple[Ranked, Ragged], weight: float) -> None:
     """By embeddings, whose determinants are not 0."""
     pool, history = drawn
-    lists = reranked_lists(make_catalog(), pool, history, K, [weight], by_embedding=True)["DPP"][weight]
+    lists = reranked_lists(make_catalog(), pool, history, K, {"dpp": [weight]}, by_embedding=True)["dpp", weight]
     for row in range(len(pool)):
         relevance = relevance_of(pool, row)
         check_greedy(lists[row], relevance, lambda t, i, r=relevance: dpp_value(t, i, r, weight, True))
@@ -98,9 +107,9 @@ def test_dpp_takes_what_raises_the_determinant_most(drawn: tuple[Pool, Ragged], 
 
 @settings(deadline=None, max_examples=60)
 @given(pools(), st.sampled_from([0.1, 0.5, 0.9]))
-def test_calibrated_follows_the_metric(drawn: tuple[Pool, Ragged], weight: float) -> None:
+def test_calibrated_follows_the_metric(drawn: tuple[Ranked, Ragged], weight: float) -> None:
     pool, history = drawn
-    lists = reranked_lists(make_catalog(), pool, history, K, [weight])["calibrated"][weight]
+    lists = reranked_lists(make_catalog(), pool, history, K, {"calibrated": [weight]})["calibrated", weight]
     for row in range(len(pool)):
         relevance, known = relevance_of(pool, row), history[row].tolist()
 
@@ -112,24 +121,24 @@ def test_calibrated_follows_the_metric(drawn: tuple[Pool, Ragged], weight: float
 
 @settings(deadline=None, max_examples=60)
 @given(pools())
-def test_without_weight_a_list_is_the_first_of_the_pool(drawn: tuple[Pool, Ragged]) -> None:
+def test_without_weight_a_list_is_the_first_of_the_pool(drawn: tuple[Ranked, Ragged]) -> None:
     pool, history = drawn
-    for by_weight in reranked_lists(make_catalog(), pool, history, K, [0.0]).values():
-        for found, items in zip(by_weight[0.0], pool.items, strict=True):
+    for lists in swept(pool, history, [0.0]).values():
+        for found, items in zip(lists, pool.items, strict=True):
             first = items[items != MISS][:K]
             assert found.tolist() == [*first, *[MISS] * (K - len(first))]
 
 
 @settings(deadline=None, max_examples=60)
 @given(pools(), st.sampled_from([0.0, 0.5, 1.0]))
-def test_rules_hold(drawn: tuple[Pool, Ragged], weight: float) -> None:
+def test_rules_hold(drawn: tuple[Ranked, Ragged], weight: float) -> None:
     pool, history = drawn
     rules = make_rules(ListSettings(k=K, exclude=["i3"], at_most={"a": 1, "b": 2}), make_catalog())
     assert isinstance(rules, Rules)
-    for by_weight in reranked_lists(make_catalog(), pool, history, K, [weight], rules).values():
-        np.testing.assert_array_equal(rules.keep(by_weight[weight]), by_weight[weight])
-        short = (by_weight[weight] == MISS).any(axis=1)
-        for found, items in zip(by_weight[weight][short], pool.items[short], strict=True):  # none left that fits
+    for lists in swept(pool, history, [weight], rules).values():
+        np.testing.assert_array_equal(rules.keep(lists), lists)
+        short = (lists == MISS).any(axis=1)
+        for found, items in zip(lists[short], pool.items[short], strict=True):  # none left that fits
             kept = found[found != MISS]
             others = [item for item in items if item != MISS and item not in kept]
             assert all(rules.keep(np.array([[*kept, item]], np.int32))[0, -1] == MISS for item in others)
@@ -138,14 +147,14 @@ def test_rules_hold(drawn: tuple[Pool, Ragged], weight: float) -> None:
 def test_more_weight_is_more_diverse_and_better_calibrated() -> None:
     rng = np.random.default_rng(0)
     items = np.stack([rng.permutation(ITEMS) for _ in range(200)]).astype(np.int32)
-    pool = Pool(items, -np.sort(-rng.normal(size=items.shape), axis=1))
+    pool = Ranked(items, -np.sort(-rng.normal(size=items.shape), axis=1))
     history = Ragged.of([rng.permutation(ITEMS)[:3] for _ in range(200)])
-    lists = reranked_lists(make_catalog(), pool, history, K, [0.0, 0.3, 1.0])
+    lists = swept(pool, history, [0.0, 0.3, 1.0])
 
-    def mean(name: str, weight: float, of: Callable[[Lists, int], np.ndarray]) -> float:
-        return float(of(Lists(lists[name][weight], Ragged.of([[0]] * 200), history, make_catalog()), K).mean())
+    def mean(name: Reranker, weight: float, of: Callable[[Lists, int], np.ndarray]) -> float:
+        return float(of(Lists(lists[name, weight], Ragged.of([[0]] * 200), history, make_catalog()), K).mean())
 
-    for name in ("MMR", "DPP"):
+    for name in NAMES[:2]:
         assert mean(name, 0.0, ild) < mean(name, 0.3, ild) < mean(name, 1.0, ild)
     drift = [mean("calibrated", weight, calibration) for weight in (0.0, 0.3, 1.0)]
     assert drift == sorted(drift, reverse=True)
@@ -155,12 +164,15 @@ def test_more_weight_is_more_diverse_and_better_calibrated() -> None:
 def test_the_size_of_a_batch_changes_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     rng = np.random.default_rng(1)
     items = np.stack([rng.permutation(ITEMS)[:8] for _ in range(9)]).astype(np.int32)
-    pool, history = Pool(items, rng.normal(size=items.shape)), Ragged.of([rng.permutation(ITEMS)[:3] for _ in range(9)])
-    whole = reranked_lists(make_catalog(), pool, history, K, [0.4])
+    pool, history = (
+        Ranked(items, rng.normal(size=items.shape)),
+        Ragged.of([rng.permutation(ITEMS)[:3] for _ in range(9)]),
+    )
+    whole = swept(pool, history, [0.4])
     monkeypatch.setattr(rerank, "CELLS_AT_ONCE", 80)
-    parts = reranked_lists(make_catalog(), pool, history, K, [0.4])
+    parts = swept(pool, history, [0.4])
     for name in NAMES:
-        np.testing.assert_array_equal(whole[name][0.4], parts[name][0.4])
+        np.testing.assert_array_equal(whole[name, 0.4], parts[name, 0.4])
 
 
 def test_distances_are_those_of_the_metrics() -> None:
@@ -170,6 +182,16 @@ def test_distances_are_those_of_the_metrics() -> None:
         found = distance_of(make_catalog(), by_embedding)(items[:, 0], items[:, 1:])[:, 0]
         expected = [1 - similarity(a, b, by_embedding) for a, b in pairs]
         np.testing.assert_allclose(found, expected, atol=1e-6)
+
+
+def test_what_has_nothing_to_go_by_is_left_out() -> None:
+    asked: dict[Reranker, list[float]] = {"mmr": [0.3], "calibrated": [0.1, 0.5]}
+    grouped = replace(make_catalog(), embeddings=None)
+    bare = replace(grouped, groups=Ragged.of([[]] * ITEMS), group_names=[])
+    embedded = replace(bare, embeddings=make_catalog().embeddings)
+    assert usable(asked, grouped) == asked
+    assert usable(asked, embedded) == {"mmr": [0.3]}
+    assert usable(asked, bare) == {}
 
 
 def test_no_embeddings_are_said() -> None:

@@ -133,16 +133,22 @@ def test_the_best_first_items_are_those_of_the_models_own_logits(setup: Setup) -
     codec = setup.data.codec
     if codec.separator is None:
         assert setup.pool.generated() - before == 6  # one forward pass each
+    pool = setup.pool.candidates(request, 10)
+    assert (np.diff(pool.scores, axis=1) <= 0).all()
     network = load_model(setup.model, setup.config.model)
     for row, items in enumerate(ranked.tolist()):
         free = np.setdiff1d(np.arange(len(setup.data.catalog)), request.excluded[row])
         assert len({*items}) == len(items)
         assert {*items} <= {*free.tolist()}
+        assert len({*pool.items[row].tolist()} & {*free.tolist()}) == 10
         if codec.separator is None:
             with torch.no_grad():
                 logits = network(input_ids=torch.from_numpy(request.tokens[row][None].astype(np.int64))).logits[0, -1]
             scores = logits.numpy()[codec.item_tokens.flat[free]]
-            assert items == free[np.argsort(-scores, kind="stable")][: len(items)].tolist()
+            order = free[np.argsort(-scores, kind="stable")].tolist()
+            assert (items, pool.items[row].tolist()) == (order[: len(items)], order[:10])
+            best = np.log(np.exp(scores - scores.max()) / np.exp(scores - scores.max()).sum())
+            np.testing.assert_allclose(pool.scores[row], np.sort(best)[::-1][:10], atol=1e-4)
 
 
 def test_a_prompt_beyond_the_context_is_named(setup: Setup) -> None:

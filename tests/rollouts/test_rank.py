@@ -7,14 +7,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from blade_dist.batches import MISS, Ragged
+from blade_dist.batches import MISS, Ragged, Ranked
 from blade_dist.catalog.catalog import Catalog
 from blade_dist.catalog.legality import Legality
 from blade_dist.catalog.rules import Rules, make_rules
 from blade_dist.catalog.trie import build_trie
 from blade_dist.rollouts.beam import Beams
 from blade_dist.rollouts.constrain import LegalMask
-from blade_dist.rollouts.rank import best_items
+from blade_dist.rollouts.rank import Search, best_items, first_fitting
 from blade_dist.settings import ListSettings
 from tests.helpers.catalogs import coded
 
@@ -47,7 +47,7 @@ def searched(
     rule = Legality(trie, 1, END, None if rules is None else rules.ranked(trie))
     mask = LegalMask(rule, "cpu")
 
-    def search(rows: NDArray[np.int64], width: int) -> NDArray[np.int32]:
+    def search(rows: NDArray[np.int64], width: int) -> Ranked:
         beams = Beams(rule, Ragged.of([excluded] * len(rows)), max(width, widest))
         while len(slots := beams.undecided()):
             choices = []
@@ -63,9 +63,9 @@ def searched(
                 choices.append({int(token): float(values[token]) for token in likeliest})
             passes.append(len(slots))
             beams.extend(slots, choices)
-        return beams.ranked()[:, :, 0]
+        return beams.ranked_items()
 
-    return best_items(search, 1, 4, rules)[0].tolist()
+    return first_fitting(best_items(search, 1, 4, 4, rules), 4, rules)[0].tolist()
 
 
 def sorted_by_hand(items: Items, seed: int, excluded: list[int], rules: Rules | None) -> list[int]:
@@ -109,13 +109,35 @@ def test_a_search_as_wide_as_the_catalog_ranks_items_of_several_tokens(
 
 def test_a_narrow_search_goes_on_until_rules_are_content_or_nothing_is_left() -> None:
     widths: list[int] = []
+    assert best(2, 2, 2, {"A": 1}, widths).tolist() == [[0, 3]] * 2
+    assert widths == [2, 8]
+    assert best(1, 4, 4, {"*": 1}, widths).tolist() == [[0, 3, 4, MISS]]
+    assert widths == [2, 8, 4, 16]
 
-    def search(rows: NDArray[np.int64], width: int) -> NDArray[np.int32]:
+
+def best(prompts: int, k: int, size: int, at_most: dict[str, int], widths: list[int]) -> NDArray[np.int32]:
+    rules = rules_of(at_most, [], k)
+    return first_fitting(best_items(eight(widths), prompts, k, size, rules), k, rules)
+
+
+def eight(widths: list[int]) -> Search:
+    """The items from 0 to 7, whose log-probs are 0, -1, -2, ...; those of group A come first."""
+
+    def search(rows: NDArray[np.int64], width: int) -> Ranked:
         widths.append(width)
         ranked = np.tile([0, 1, 5, 7, 2, 3, 6, 4], (len(rows), 1)).astype(np.int32)
-        return np.pad(ranked, [(0, 0), (0, max(0, width - 8))], constant_values=MISS)[:, :width]
+        items = np.pad(ranked, [(0, 0), (0, max(0, width - 8))], constant_values=MISS)[:, :width]
+        return Ranked(items, np.where(items == MISS, -np.inf, -np.arange(width, dtype=float)))
 
-    assert best_items(search, 2, 2, rules_of({"A": 1}, [], 2)).tolist() == [[0, 3]] * 2
-    assert widths == [2, 8]
-    assert best_items(search, 1, 4, rules_of({"*": 1}, [], 4)).tolist() == [[0, 3, 4, MISS]]
-    assert widths == [2, 8, 4, 16]
+    return search
+
+
+def test_candidates_are_the_best_items_with_those_that_fit_together_among_them() -> None:
+    free = best_items(eight([]), 2, 2, 5, None)
+    assert free.items.tolist() == [[0, 1, 5, 7, 2]] * 2
+    assert free.scores.tolist() == [[0, -1, -2, -3, -4]] * 2
+    ruled = best_items(eight([]), 2, 2, 5, rules_of({"A": 1}, [], 2))
+    assert ruled.items.tolist() == [[0, 1, 5, 7, 3]] * 2  # 3 is the first that is not in A
+    assert ruled.scores.tolist() == [[0, -1, -2, -3, -5]] * 2
+    everything = best_items(eight([]), 1, 2, 10, None)
+    assert everything.items.tolist() == [[0, 1, 5, 7, 2, 3, 6, 4, MISS, MISS]]

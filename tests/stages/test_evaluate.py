@@ -38,6 +38,7 @@ def settings(tiny_config: Config, trained: dict[int, RunPaths]) -> Config:
     values = tiny_config.model_dump()
     values["run"]["dir"] = trained[1].root
     values["evaluate"].update(bootstrap=200, beam_width=2, best_of=[2, 4], select_by={"ild@3": 1.0})
+    values["evaluate"].update(rerank={"mmr": [0.1, 0.9], "calibrated": [0.5]}, rerank_pool=12)
     return Config.model_validate(values)
 
 
@@ -46,7 +47,7 @@ def test_checkpoints_are_compared(settings: Config) -> None:
     console = Console(record=True, width=140)
     summary = evaluate_stage(open_run(settings), paths.policy("blade"), [paths.reference], console)
     rows = pq.read_table(paths.evaluation / "per_user.parquet").to_pandas()
-    searches = rows[rows["policy"].str.contains("best of")]
+    searches = rows[rows["policy"].str.contains("best of|mmr|calibrated")]
     rows = rows.drop(searches.index)
     assert set(rows["policy"]) == POLICIES
     assert set(rows["decode"]) == {"list", "rank", "sampled", "beam"}
@@ -76,6 +77,24 @@ def test_best_of_n_is_the_best_of_what_the_reference_samples(settings: Config) -
     assert means["ild@3"]["sft"] < means["ild@3"][blind[0]] < means["ild@3"][blind[1]]
     assert means["reward"]["sft"] < means["reward"][oracle[0]] < means["reward"][oracle[1]]
     assert all(len(items) == settings.lists.k for items in rows["items"])
+
+
+def test_rerankers_trade_the_references_best_items_for_diversity(settings: Config) -> None:
+    paths = RunPaths(settings.run.dir)
+    rows = pq.read_table(paths.evaluation / "per_user.parquet").to_pandas()
+    ranked = rows[rows["decode"] == "rank"]
+    means = ranked.groupby("policy")["ild@3"].mean()
+    assert set(means.index) == {*POLICIES, "sft mmr 0.1", "sft mmr 0.9", "sft calibrated 0.5"}
+    assert means["sft"] < means["sft mmr 0.1"] < means["sft mmr 0.9"]
+    prompts = {name: part["prompt"].tolist() for name, part in ranked.groupby("policy")}
+    assert all(numbers == prompts["sft"] for numbers in prompts.values())
+    data = open_run(settings).data
+    seen = data.test.rows(ranked["prompt"].to_numpy()).seen
+    for row, items in enumerate(ranked["items"]):
+        assert len({*items}) == settings.lists.k
+        assert not {*items} & {*seen[row]}
+    summary = json.loads((paths.evaluation / "summary.json").read_text())
+    assert summary["rank"]["sft mmr 0.9"]["ild@3"] == pytest.approx(means["sft mmr 0.9"])
 
 
 def test_an_export_serves(settings: Config, tiny_data: DataBundle, tmp_path: Path) -> None:

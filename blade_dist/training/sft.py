@@ -70,14 +70,7 @@ def fine_tune(job: SftJob) -> None:
     codec = Codec.load(paths.codec)
     examples = _Examples(SequenceTable.load(paths.sequences), codec, config)
     validation = Validation.load(config, paths, codec)
-    model = start_model(config, codec)
-    if config.model.path is None and config.sft.item_features and paths.features.is_file():
-        features = np.load(paths.features, allow_pickle=False)
-        add_features(model, features, codec.item_tokens.flat.astype(np.int64))
-    if config.sft_dropout:
-        add_dropout(model, config.sft_dropout)
-    policy = Policy(model, temperature=1.0)
-    learner = DeepSpeedLearner(policy, sft_learner(config), config.model.dtype, codec.pad)
+    learner = _start(config, paths, codec)
     state = _restore(learner)
     per_epoch = sft_steps(len(examples), config)
     total = per_epoch * config.sft.epochs
@@ -101,6 +94,17 @@ def fine_tune(job: SftJob) -> None:
             job.tracker.record.remote(state.step - 1, row)  # of the last step done
             ray.get(job.tracker.flush.remote())
         _save(learner, codec, state, ndcg, config)
+
+
+def _start(config: Config, paths: RunPaths, codec: Codec) -> DeepSpeedLearner:
+    """The base checkpoint with what is there for the fine-tuning alone: item features and dropout."""
+    model = start_model(config, codec)
+    if config.model.path is None and config.sft.item_features and paths.features.is_file():
+        features = np.load(paths.features, allow_pickle=False)
+        add_features(model, features, codec.item_tokens.flat.astype(np.int64))
+    if config.sft_dropout:
+        add_dropout(model, config.sft_dropout)
+    return DeepSpeedLearner(Policy(model, temperature=1.0), sft_learner(config), config.model.dtype, codec.pad)
 
 
 def sft_steps(windows: int, config: Config) -> int:
@@ -147,7 +151,7 @@ class _Examples:
         rows = prompts_of_step(self._seed, step, len(self), self._batch)[rank::ranks]
         turns = places // len(self)
         parts = [self._windows.cut(self._sequences.rows, rows[turns == turn], int(turn)) for turn in np.unique(turns)]
-        items = Ragged.concat(parts)
+        items = Ragged.concat(parts) if parts else Ragged.of([])
         splits = np.random.default_rng([self._seed, step, rank]).integers(1, items.lengths)
         return training_rows(self._codec, items, splits, self._repeats)
 

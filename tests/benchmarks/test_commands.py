@@ -60,7 +60,7 @@ def helps() -> dict[str, str]:
 
 
 SPEED = ["throughput", "learner", "trie", "posterior", "rewards", "push", "gpu", "peer_trl"]
-COMMANDS = [*SPEED, "record", "tables", "quality", "quality.recommenders", "quality.ranking"]
+COMMANDS = [*SPEED, "record", "tables", "quality", "quality.recommenders", "quality.ranking", "separators"]
 SAY_HELP = """
 import contextlib, io, json, runpy, sys
 said = {}

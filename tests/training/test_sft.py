@@ -49,6 +49,7 @@ def fine_tuned(config: Config, kept: Path, interrupted_after: int | None) -> dic
     tracker = SimpleNamespace(record=SimpleNamespace(remote=record), flush=SimpleNamespace(remote=lambda: None))
     with suppress(InterruptionError):
         fine_tune(SftJob(config, config.run.dir, tracker))
+    torch.distributed.barrier()  # the first rank has the weights
     return load_file(kept / "policy" / "model.safetensors") | {"losses": torch.tensor(losses, dtype=torch.float64)}
 
 

@@ -11,7 +11,7 @@ import re
 from collections.abc import Callable
 from pathlib import Path
 
-from benchmarks.tables import movielens, quickstart, speed, synthetic
+from benchmarks.tables import movielens, quickstart, ranking, speed, synthetic
 from benchmarks.tables.text import Result, Rows, markdown
 
 RESULTS = Path(__file__).parents[1] / "results"
@@ -43,6 +43,8 @@ TABLES: dict[str, Callable[[], Rows]] = {
     "quickstart-difference": _of(quickstart.difference, "quickstart"),
     **{f"study-{name}": _of(rows, "synthetic") for name, rows in synthetic.TABLES.items()},
     **{f"movielens-{name}": _of(rows, "movielens") for name, rows in movielens.TABLES.items()},
+    "ranking-movielens": _of(ranking.ranking, "ranking-movielens", "movielens-small"),
+    "ranking-movielens-minus": _of(ranking.minus, "ranking-movielens"),
     "speed": lambda: speed.speed(_all("cpu")),
     "gpu": lambda: speed.gpu(_all("gpu")),
     "seconds": _of(speed.step_seconds, "throughput"),

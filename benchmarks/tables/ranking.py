@@ -8,6 +8,7 @@ MAIN = "sft rank"
 """The fine-tuned model's K best first items."""
 TITLES = {MAIN: "SFT, `rank`", "sft list": "SFT, `list`"}
 CUTS = ("hr@5", "ndcg@5", "hr@10", "ndcg@10")
+DIVERSITY = ("ild@5", "ild@10")
 
 CITED: dict[str, list[tuple[str, tuple[str, str, str, str], str]]] = {
     "amazon-beauty": [
@@ -26,13 +27,17 @@ def ranking(result: Result, preset: str = "") -> Rows:
     """A row per method, the best NDCG last, then what others have published."""
     methods = result["methods"]
     cuts = [cut for cut in CUTS if cut in methods[MAIN]]
-    last = cuts[-1]
-    ordered = sorted(methods, key=lambda name: methods[name][last]["mean"])
-    ours = [[TITLES.get(name, name), *(interval(methods[name][cut]) for cut in cuts), "measured"] for name in ordered]
-    cited = [
-        [name, *(values[CUTS.index(cut)] for cut in cuts), source] for name, values, source in CITED.get(preset, [])
+    shown = [*cuts, *(name for name in DIVERSITY if name in methods[MAIN])]
+    ordered = sorted(methods, key=lambda name: methods[name][cuts[-1]]["mean"])
+    ours = [
+        [TITLES.get(name, name), *(interval(methods[name][metric]) for metric in shown), "measured"] for name in ordered
     ]
-    return [["method", *cuts, "source"], *ours, *cited]
+    published = CITED.get(preset, [])
+    no_diversity = [""] * (len(shown) - len(cuts))
+    cited = [
+        [name, *(values[CUTS.index(cut)] for cut in cuts), *no_diversity, source] for name, values, source in published
+    ]
+    return [["method", *shown, "source"], *ours, *cited]
 
 
 def minus(result: Result) -> Rows:

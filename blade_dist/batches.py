@@ -63,14 +63,17 @@ class Ragged:
 
     def distinct(self) -> Ragged:
         """Each row without repeats, the first of equal values stays; itself where there are none. Values: from 0 on."""
+        kept = self.first_times()
+        return self if kept.all() else Ragged(self.flat[kept], offsets_of(kept)[self.offsets])
+
+    def first_times(self) -> NDArray[np.bool_]:
+        """Of each of ``flat``, whether its row has not had the value before. Values: from 0 on."""
         # One number for each (row, value); np.unique gives the place of its first occurrence.
         row = np.repeat(np.arange(len(self)), self.lengths)
         first = np.unique(row * (int(self.flat.max(initial=0)) + 1) + self.flat, return_index=True)[1]
-        if len(first) == len(self.flat):
-            return self
-        kept = np.zeros(len(self.flat), dtype=bool)
-        kept[first] = True
-        return Ragged(self.flat[kept], offsets_of(kept)[self.offsets])
+        new = np.zeros(len(self.flat), dtype=bool)
+        new[first] = True
+        return new
 
     @classmethod
     def of(cls, rows: Sequence[Sequence[int] | NDArray], dtype: np.dtype | type = np.int32) -> Ragged:

@@ -13,11 +13,10 @@ from numpy.typing import NDArray
 
 from blade_dist.batches import ExcludeHistory, Prompts, Ragged, offsets_of
 from blade_dist.catalog.codec import Codec
-from blade_dist.data.chunks import checked_index, take_rows
+from blade_dist.data.chunks import checked_index, take_rows, write_batches
 from blade_dist.data.split import Views
 from blade_dist.errors import UserError
 from blade_dist.store.arrow import arrow_to_ragged, ragged_to_arrow, read_table
-from blade_dist.store.files import whole_file
 from blade_dist.store.fingerprint import fingerprint_file
 
 _ITEMS = pa.list_(pa.int32())
@@ -32,18 +31,11 @@ def write_prompts(path: Path, batches: Iterable[tuple[pa.Array, Ragged, Ragged, 
     Returns:
         The number of prompts.
     """
-    rows = 0
-    with (
-        whole_file(path) as temporary,
-        pa.OSFile(str(temporary), "wb") as sink,
-        pa.ipc.new_file(sink, _SCHEMA) as writer,
-    ):
-        for users, history, targets, seen in batches:
-            if len(users):
-                columns = [users, ragged_to_arrow(history), ragged_to_arrow(targets), views_to_arrow(seen)]
-                writer.write_batch(pa.record_batch(columns, schema=_SCHEMA))
-                rows += len(users)
-    return rows
+    columns = (
+        [users, ragged_to_arrow(history), ragged_to_arrow(targets), views_to_arrow(seen)]
+        for users, history, targets, seen in batches
+    )
+    return write_batches(path, _SCHEMA, columns)
 
 
 class PromptTable:

@@ -11,10 +11,9 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from blade_dist.batches import Ragged, offsets_of
-from blade_dist.data.chunks import checked_index, take_rows
+from blade_dist.data.chunks import checked_index, take_rows, write_batches
 from blade_dist.errors import UserError
 from blade_dist.store.arrow import arrow_to_ragged, ragged_to_arrow, read_table
-from blade_dist.store.files import whole_file
 from blade_dist.store.fingerprint import fingerprint_file
 
 _SCHEMA = pa.schema([("user", pa.string()), ("items", pa.list_(pa.int32()))])
@@ -26,17 +25,7 @@ def write_sequences(path: Path, batches: Iterable[tuple[pa.Array, Ragged]]) -> i
     Returns:
         The number of users.
     """
-    rows = 0
-    with (
-        whole_file(path) as temporary,
-        pa.OSFile(str(temporary), "wb") as sink,
-        pa.ipc.new_file(sink, _SCHEMA) as writer,
-    ):
-        for users, items in batches:
-            if len(users):
-                writer.write_batch(pa.record_batch([users, ragged_to_arrow(items)], schema=_SCHEMA))
-                rows += len(users)
-    return rows
+    return write_batches(path, _SCHEMA, ([users, ragged_to_arrow(items)] for users, items in batches))
 
 
 class SequenceTable:

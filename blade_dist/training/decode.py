@@ -73,7 +73,5 @@ def _search(learner: Writer, prompts: Ragged, beams: Beams, mask: LegalMask, wid
 
 def _joined(first: Ragged, second: Ragged) -> Ragged:
     """Each row of ``first`` followed by that of ``second``."""
-    both = Ragged.concat([first, second])
-    n = len(first)
-    order = np.arange(2 * n).reshape(2, n).T.reshape(-1)
-    return Ragged(both.take(order).flat, np.concatenate([[0], np.cumsum(first.lengths + second.lengths)]))
+    row = np.concatenate([np.repeat(np.arange(len(part)), part.lengths) for part in (first, second)])
+    return Ragged.of_pairs(row, np.concatenate([first.flat, second.flat]), len(first))

@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 
 from blade_dist.batches import Ragged, offsets_of, ranges
 from blade_dist.catalog.codec import Codec
+from blade_dist.data.split import slices
 from blade_dist.learners.packing import PromptLists
 
 
@@ -44,7 +45,7 @@ class Windows:
         """The items of the given windows in pass ``turn``, ``[n]`` rows; ``sequences`` gives those of users ``[n]``."""
         user, start, stop = self.bounds(rows, turn)
         whole = sequences(user)
-        return Ragged(whole.flat[ranges(whole.offsets[:-1] + start, stop - start)], offsets_of(stop - start))
+        return slices(whole.flat, whole.offsets[:-1] + start, stop - start)
 
     def bounds(
         self, rows: NDArray[np.int64], turn: int
@@ -77,7 +78,7 @@ def training_rows(codec: Codec, items: Ragged, splits: NDArray[np.int64], repeat
     first, rest = items.offsets[:-1], items.lengths - 1
     place = ranges(first + 1, rest)
     later = Ragged(items.flat[place], offsets_of(rest))
-    given = np.zeros(len(place), dtype=bool) if repeats else ~_first_times(items)[place]
+    given = np.zeros(len(place), dtype=bool) if repeats else ~items.first_times()[place]
     if len(codec.suffix):
         at = later.offsets[:-1] + splits - 1
         later = Ragged(np.insert(later.flat, at, text), offsets_of(rest + 1))
@@ -92,13 +93,3 @@ def training_rows(codec: Codec, items: Ragged, splits: NDArray[np.int64], repeat
         Ragged(tokens.flat, per_row),
         given=np.repeat(given, tokens.lengths),
     )
-
-
-def _first_times(items: Ragged) -> NDArray[np.bool_]:
-    """Of each of ``items.flat``, whether its row has not had it before."""
-    row = np.repeat(np.arange(len(items)), items.lengths)
-    # one number for each (row, item) pair; np.unique gives the place of its first occurrence
-    pairs = row * (int(items.flat.max(initial=0)) + 1) + items.flat
-    first = np.zeros(len(pairs), dtype=bool)
-    first[np.unique(pairs, return_index=True)[1]] = True
-    return first

@@ -3,7 +3,7 @@
 What is used where lists must be diverse and the model is left as it is. Each takes one item after another, the one with
 the largest value among those that rules still allow; ``weight`` in [0, 1] is the trade-off, and at 0 a list is the
 pool's first K. The relevance of a candidate is its score, scaled to 0 (the pool's lowest) to 1 (its highest), so that a
-weight means the same for log-probs, logits and counts. Pure numpy.
+weight means the same for log-probs, logits and counts; ``utility`` reads probabilities instead. Pure numpy.
 """
 
 from __future__ import annotations
@@ -88,6 +88,31 @@ class Dpp:
         self._taken += 1
 
 
+class Utility:
+    """``(1 - w) * E[NDCG] + w * ILD`` of the list, if the next item is drawn from the pool with its probabilities.
+
+    A candidate at position j (from 1) adds ``p / log2(j + 1)`` and its distances to the items taken, over the
+    ``k (k - 1) / 2`` pairs of the list. Where the model is unsure, a diverse list loses little NDCG, and where it is
+    sure, much: this is what a relevance that is scaled for every user alike cannot say. p is the softmax of the scores.
+    """
+
+    def __init__(self, pool: Ranked, distance: Distance, k: int, weight: float) -> None:
+        self._items, self._distance, self._weight = pool.items, distance, weight
+        self._pairs = max(1.0, k * (k - 1) / 2)
+        self._probability = probability(pool)
+        self._distances = np.zeros(pool.items.shape)
+        self._taken = 0
+
+    def values(self) -> NDArray[np.float64]:
+        gain = self._probability / np.log2(self._taken + 2)
+        return (1 - self._weight) * gain + self._weight * self._distances / self._pairs
+
+    def take(self, columns: NDArray[np.int64]) -> None:
+        taken = self._items[np.arange(len(columns)), columns]
+        self._distances += self._distance(taken, self._items)
+        self._taken += 1
+
+
 class Calibrated:
     """``(1 - w) * sum of relevances - w * KL(p || q)`` of the list so far with the candidate: Steck, "Calibrated
     Recommendations" (RecSys 2018).
@@ -153,6 +178,7 @@ def reranked_lists(
         criteria: dict[Reranker, Callable[[float], Criterion]] = {
             "mmr": partial(Mmr, part, distance),
             "dpp": partial(Dpp, part, distance, k),
+            "utility": partial(Utility, part, distance, k),
             "calibrated": partial(Calibrated, part, catalog, known),
         }
         for (name, weight), found in lists.items():
@@ -191,6 +217,14 @@ def relevance(pool: Ranked) -> NDArray[np.float64]:
     high = np.where(valid, scores, -np.inf).max(axis=1, initial=-np.inf, keepdims=True)
     spread = np.where(high > low, high - low, 1.0)
     return np.where(valid, scores - np.where(valid, low, 0.0), 0.0) / spread
+
+
+def probability(pool: Ranked) -> NDArray[np.float64]:
+    """``[n, C]`` softmax of the scores over each prompt's candidates; 0 at misses."""
+    valid = pool.items != MISS
+    scores = np.where(valid, pool.scores, -np.inf)
+    likely = np.exp(scores - scores.max(axis=1, initial=-1e300, keepdims=True))
+    return np.asarray(likely / np.maximum(likely.sum(axis=1, keepdims=True), 1e-300), np.float64)
 
 
 def _over(items: NDArray[np.int32], rules: Rules, lists: NDArray[np.int32]) -> NDArray[np.bool_]:

@@ -14,7 +14,7 @@ Decode = Literal["list", "rank", "beam"]
 """``evaluate.decode``."""
 Way = Decode | Literal["sampled"]
 """Of decoding: what may be served, and what is reported beside it."""
-Reranker = Literal["mmr", "dpp", "calibrated"]
+Reranker = Literal["mmr", "dpp", "utility", "calibrated"]
 """Of ``evaluate.rerank``."""
 
 
@@ -39,12 +39,14 @@ class EvaluateSettings(Section):
     rerank: dict[Reranker, list[Annotated[float, Field(gt=0, le=1)]]] = {
         "mmr": [0.1, 0.3, 0.7],
         "dpp": [0.01, 0.1, 0.5],
+        "utility": [0.05, 0.1, 0.2],
         "calibrated": [0.3, 0.5, 0.8],
     }
     """Re-rankers that are shown too, over the best items of the policy that ``best_of`` samples, each with its
-    trade-offs: the weight, above 0, of diversity (mmr, dpp) or of the history's shares of groups (calibrated); 1 minus
-    it is that of relevance. Give other weights to see more of the trade-off, ``{}`` to leave them out. Distances are by
-    groups, or by embeddings in a catalog without; what has neither to go by is left out."""
+    trade-offs: the weight, above 0, of diversity (mmr, dpp, utility) or of the history's shares of groups (calibrated);
+    1 minus it is that of relevance, which for utility is the expected NDCG by the policy's own probabilities. Give
+    other weights to see more of the trade-off, ``{}`` to leave them out. Distances are by groups, or by embeddings in a
+    catalog without; what has neither to go by is left out."""
     rerank_pool: Positive | None = None
     """Items that they choose from, ``lists.k`` at least. None: 100 where an item is one token, as one forward pass
     finds them; else none, and no re-ranker is shown. A search for items of several tokens extends as many beginnings

@@ -18,12 +18,12 @@ from blade_dist.evaluation import rerank
 from blade_dist.evaluation.dissimilarity import distance_of
 from blade_dist.evaluation.rerank import reranked_lists, usable
 from blade_dist.rewards.lists import Lists
-from blade_dist.rewards.metrics import calibration, ild, ild_embedding
+from blade_dist.rewards.metrics import calibration, ild, ild_embedding, ndcg
 from blade_dist.settings import ListSettings, Reranker
 from tests.helpers.catalogs import ITEMS, make_catalog
 
 K = 4
-NAMES: list[Reranker] = ["mmr", "dpp", "calibrated"]
+NAMES: list[Reranker] = ["mmr", "dpp", "utility", "calibrated"]
 
 
 @st.composite
@@ -107,6 +107,30 @@ def test_dpp_takes_what_raises_the_determinant_most(drawn: tuple[Ranked, Ragged]
 
 @settings(deadline=None, max_examples=60)
 @given(pools(), st.sampled_from([0.1, 0.5, 0.9]))
+def test_utility_is_the_expected_metric(drawn: tuple[Ranked, Ragged], weight: float) -> None:
+    """The value of a list is ``ndcg`` with each candidate as the target, by its probability, and ``ild``."""
+    pool, history = drawn
+    lists = reranked_lists(make_catalog(), pool, history, K, {"utility": [weight]})["utility", weight]
+    for row in range(len(pool)):
+        scores = {int(i): float(s) for i, s in zip(pool.items[row], pool.scores[row], strict=True) if i != MISS}
+        total = sum(np.exp(score) for score in scores.values())
+
+        def value(taken: list[int], item: int, scores=scores, total=total) -> float:
+            whole = [*taken, item, *[MISS] * (K - len(taken) - 1)]
+            lists = Lists(
+                np.array([whole] * len(scores), np.int32),
+                Ragged.of([[target] for target in scores]),
+                Ragged.of([[]] * len(scores)),
+                make_catalog(),
+            )
+            expected = float(ndcg(lists, K) @ [np.exp(score) / total for score in scores.values()])
+            return (1 - weight) * expected + weight * metric(ild, whole)
+
+        check_greedy(lists[row], scores, value)
+
+
+@settings(deadline=None, max_examples=60)
+@given(pools(), st.sampled_from([0.1, 0.5, 0.9]))
 def test_calibrated_follows_the_metric(drawn: tuple[Ranked, Ragged], weight: float) -> None:
     pool, history = drawn
     lists = reranked_lists(make_catalog(), pool, history, K, {"calibrated": [weight]})["calibrated", weight]
@@ -154,7 +178,7 @@ def test_more_weight_is_more_diverse_and_better_calibrated() -> None:
     def mean(name: Reranker, weight: float, of: Callable[[Lists, int], np.ndarray]) -> float:
         return float(of(Lists(lists[name, weight], Ragged.of([[0]] * 200), history, make_catalog()), K).mean())
 
-    for name in NAMES[:2]:
+    for name in NAMES[:3]:
         assert mean(name, 0.0, ild) < mean(name, 0.3, ild) < mean(name, 1.0, ild)
     drift = [mean("calibrated", weight, calibration) for weight in (0.0, 0.3, 1.0)]
     assert drift == sorted(drift, reverse=True)

@@ -105,7 +105,7 @@ def test_a_small_tau_may_be_written_as_people_do() -> None:
         ("target=dpo", "target: Input should be 'blade', 'static', 'bond', 'grpo' or 'best_of_n_sft'"),
         ("reward.weights={ndcg@5: 0}", "reward.weights: every weight is 0"),
         ("evaluate.rerank={mmr: [1.5]}", "evaluate.rerank.mmr.0: Input should be less than or equal to 1 (got 1.5)"),
-        ("evaluate.rerank={mrm: [0.5]}", "evaluate.rerank.mrm.[key]: Input should be 'mmr', 'dpp' or 'calibrated'"),
+        ("evaluate.rerank={mrm: [0.5]}", "evaluate.rerank.mrm.[key]: Input should be 'mmr', 'dpp', 'utility' or"),
         ("evaluate.select_by={ild@5: 0}", "evaluate.select_by: every weight is 0; give at least one metric a weight"),
         (
             "reward={at_least: {ndcg@5: 0.5}, at_most: {ndcg@5: 0.3}}",

@@ -26,8 +26,13 @@ _MORE_ROOM: dict[ExcludeHistory, str] = {
 
 def write_trie(codec: Codec, folder: Path) -> None:
     """Builds the codec's trie into ``folder``, which appears when it is whole."""
+    save_trie(build_trie(codec.item_blocks), codec, folder)
+
+
+def save_trie(trie: Trie, codec: Codec, folder: Path) -> None:
+    """Saves the codec's trie as ``folder``, which appears when it is whole."""
     with whole_folder(folder) as temporary:
-        build_trie(codec.item_blocks).save(temporary)
+        trie.save(temporary)
         write_json(temporary / "trie.json", {"codec": codec.fingerprint(), "prefix_free": True})
 
 

@@ -65,15 +65,23 @@ def metric_names(rows: pa.Table) -> list[str]:
     return [name for name in rows.column_names if name not in KEYS]
 
 
+def intervals(rows: pa.Table, decode: str, resamples: int, seed: int) -> dict[str, dict[str, Interval]]:
+    """Of each policy and metric: mean over prompts and 95 % interval over users."""
+    return {
+        policy: {name: mean_interval(part[name], part["user"], resamples, seed) for name in metric_names(rows)}
+        for policy, part in _by_policy(rows, decode).items()
+    }
+
+
 def render(rows: pa.Table, decode: str, resamples: int, seed: int) -> Table:
     """A column per policy, a row per metric: mean over prompts and 95 % interval over users."""
     table = Table(title=f"{decode}: mean over prompts, 95 % interval over users", show_lines=True)
-    by_policy = _by_policy(rows, decode)
+    by_policy = intervals(rows, decode, resamples, seed)
     table.add_column("", no_wrap=True, min_width=max(len(name) for name in metric_names(rows)))
     for policy in by_policy:
         table.add_column(policy, justify="right", no_wrap=True)
     for name in metric_names(rows):
-        cells = [mean_interval(part[name], part["user"], resamples, seed) for part in by_policy.values()]
+        cells = [of[name] for of in by_policy.values()]
         table.add_row(name, *(f"{cell.mean:.4f}\n{_range(cell)}" for cell in cells))
     return table
 

@@ -10,7 +10,7 @@ from blade_dist.settings.inputs import (
     SyntheticSettings,
 )
 from blade_dist.settings.method import RewardSettings
-from blade_dist.settings.reports import Decode, Reranker, Way
+from blade_dist.settings.reports import Decode, EvaluateSettings, Reranker, Way
 from blade_dist.settings.tree import Config
 from blade_dist.settings.workers import LearnerSettings, LoraSettings, TrainSettings
 
@@ -21,6 +21,7 @@ __all__ = [
     "Config",
     "DataSettings",
     "Decode",
+    "EvaluateSettings",
     "LearnerSettings",
     "ListSettings",
     "LoraSettings",

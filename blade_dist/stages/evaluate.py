@@ -38,7 +38,7 @@ from blade_dist.rewards.lists import Lists
 from blade_dist.rollouts.pool import EnginePool
 from blade_dist.settings import Config
 from blade_dist.stages.actors import engines
-from blade_dist.stages.opened import OpenedRun, make_composite
+from blade_dist.stages.opened import OpenedRun, make_composite, written_lists
 from blade_dist.stages.prior import open_prior
 from blade_dist.stages.searches import ListWriter, pool_size, searched
 from blade_dist.store.files import whole_file, write_json
@@ -101,6 +101,8 @@ def evaluate_stage(run: OpenedRun, checkpoint: Path, against: list[Path], consol
     trained = {name: trained_for(stamp.policy) for name, stamp in zip(names, stamps, strict=True)}
     summary = _summary(config, rows, lists, illegal, names) | {
         "decode": {"served": config.evaluate.decode, "trained_for": trained},
+        "lists": written_lists(config.lists),
+        "weights": {name: stamp.weights for name, stamp in zip(names, stamps, strict=True)},
         "cost": {way: {name: costs[name, way].as_dict() for name in names} for way in ways},
     }
     _write(rows, summary, run.paths.evaluation)

@@ -118,6 +118,11 @@ def legal_lists(lists: ListSettings) -> str:
     return f"{lists.constrain}, {history}" + (f", rules {rules}" if rules else "")
 
 
+def written_lists(lists: ListSettings) -> dict[str, Any]:
+    """What an evaluation notes of its lists, and an export compares."""
+    return {"k": lists.k, "legal": legal_lists(lists)}
+
+
 def check_metrics(config: Config, data: DataBundle) -> Composite:
     """The reward. It is tried on a small batch, and so are all other metrics: evaluation comes last, hours later.
 

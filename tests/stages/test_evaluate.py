@@ -15,6 +15,7 @@ import torch
 from rich.console import Console
 
 from blade_dist.data.bundle import DataBundle
+from blade_dist.serving.manifest import check_files, read_manifest
 from blade_dist.settings import Config
 from blade_dist.stages.evaluate import evaluate_stage
 from blade_dist.stages.export import export_stage
@@ -25,10 +26,13 @@ POLICIES = {"popularity", "co-occurrence", "successors", "EASE", "blade", "sft"}
 
 SERVE = """
 import json, sys
-from vllm import LLM, SamplingParams
+from vllm import LLM
 llm = LLM(model=sys.argv[1], dtype="float32", max_model_len=128, enforce_eager=True, enable_chunked_prefill=False)
 prompt = {"prompt_token_ids": json.loads(sys.argv[2])}
-answer = llm.generate([prompt], SamplingParams(temperature=0, max_tokens=int(sys.argv[3]), logprobs=0), use_tqdm=False)
+params = llm.get_default_sampling_params()  # of the folder's generation_config.json: greedy
+assert params.temperature == 0, params
+params.max_tokens, params.logprobs = int(sys.argv[3]), 0
+answer = llm.generate([prompt], params, use_tqdm=False)
 print("ANSWER", json.dumps(list(answer[0].outputs[0].token_ids)))
 """
 
@@ -104,6 +108,9 @@ def test_an_export_serves(settings: Config, tiny_data: DataBundle, tmp_path: Pat
     paths = RunPaths(settings.run.dir)
     out = tmp_path / "served"
     export_stage(settings, paths.policy("blade"), out, Console(quiet=True))
+    manifest = read_manifest(out)
+    check_files(out, manifest)
+    assert not [name for name in manifest.files if str(settings.run.dir).encode() in (out / name).read_bytes()]
     codec = tiny_data.codec
     prompt = codec.encode_prompts(tiny_data.test.rows(np.arange(1)).history)[0].tolist()
     longest = codec.max_list_tokens(settings.lists.k)
@@ -122,7 +129,8 @@ def test_an_export_serves(settings: Config, tiny_data: DataBundle, tmp_path: Pat
     ).stdout
     answer = json.loads(served.split("ANSWER ")[1].splitlines()[0])
     assert answer == written
-    recommender = json.loads((out / "recommender.json").read_text())
-    assert recommender["policy"] == "blade"
-    assert recommender["decode"] == "list"
-    assert {"exclude_history": True, "exclude": [], "at_most": {}}.items() <= recommender.items()
+    assert (manifest.policy, manifest.decode, manifest.lists) == ("blade", "list", settings.lists)
+    card = (out / "README.md").read_text()
+    numbers = json.loads((paths.evaluation / "summary.json").read_text())
+    row = next(line for line in card.splitlines() if line.startswith("| **blade** |"))
+    assert f"| **blade** | {numbers['blade']['reward']:.4f} [" in row

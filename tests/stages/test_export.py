@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 
 import numpy as np
@@ -10,6 +9,7 @@ import torch
 from rich.console import Console
 
 from blade_dist.data.bundle import DataBundle
+from blade_dist.serving.manifest import read_manifest
 from blade_dist.settings import Config
 from blade_dist.stages.export import export_stage
 from tests.helpers.runs import random_policy
@@ -23,8 +23,8 @@ def test_an_exported_ranker_generates_the_best_items(semantic_run: tuple[Config,
     checkpoint = random_policy(config, data, tmp_path / "policy", tied=True, seed=0)
     out = tmp_path / "export"
     export_stage(config, checkpoint, out, Console(quiet=True))
-    recommender = json.loads((out / "recommender.json").read_text())
-    assert (recommender["decode"], recommender["separator_token_id"]) == ("rank", None)
+    manifest = read_manifest(out)
+    assert (manifest.decode, manifest.separator_token_id) == ("rank", None)
     model = AutoModelForCausalLM.from_pretrained(out).eval()
     prompt = torch.from_numpy(data.codec.encode_prompts(data.test.rows(np.arange(1)).history)[0][None].astype(np.int64))
     written = model.generate(prompt)[:, prompt.shape[1] :]

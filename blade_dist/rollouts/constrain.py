@@ -17,19 +17,22 @@ from numpy.typing import NDArray
 
 from blade_dist.batches import Ragged
 from blade_dist.catalog.codec import Codec
-from blade_dist.catalog.legal import LegalSets
+from blade_dist.catalog.legal import LegalSets, ListWriters
 from blade_dist.catalog.legality import Legality
+from blade_dist.catalog.terms import TermBook
 from blade_dist.catalog.trie import ROOT
 from blade_dist.settings import ListSettings
 
 OPTION = "blade_lists"
 """Key of :func:`constraint_options` in vLLM's ``additional_config``."""
-EXCLUDED, WRITTEN = "blade_excluded", "blade_written"
+EXCLUDED, WRITTEN, LISTS = "blade_excluded", "blade_written", "blade_terms"
 """Keys of a request's ``extra_args``: items that its list may not hold; how many of the prompt's last tokens are
-already the list's."""
+already the list's; settings of its list, where they are not the engine's."""
 
 WIDE = 256
 """Edges from which a node's tokens are kept as a ready mask: the root's would be scattered anew for every new item."""
+KEPT_WRITERS = 8
+"""Writers at once, but for those that running requests need."""
 KEPT_MASKS = 64
 """Ready masks at once, the least recently used is dropped: each is a byte per token of the vocabulary."""
 
@@ -47,37 +50,45 @@ class ConstrainedLists:
     whatever its list has gained since the last look is read just before its next mask (:meth:`catch_up`).
     """
 
-    def __init__(self, legality: Legality, slots: int, device: torch.device | str) -> None:
-        """No slot is in use."""
-        self._legality = legality
-        self._writers = legality.writers(slots, early=True)
+    def __init__(self, book: TermBook, lists: ListSettings, slots: int, device: torch.device | str) -> None:
+        """No slot is in use.
+
+        Raises:
+            ValueError: ``lists`` are free text.
+        """
+        self._book = book
+        self._own = lists.model_dump_json()
+        self._writers = {self._own: _legality(book, lists).writers(slots, early=True)}
+        """By settings of lists: nearly always the engine's own alone."""
+        self._of = np.full(slots, self._own, dtype=object)
+        """Of each slot, the key of its writers."""
         self._read = np.zeros(slots, dtype=np.int64)
-        self._mask = LegalMask(legality, device)
+        self._mask = LegalMask(_legality(book, lists), device)
 
     @classmethod
     def of(cls, vllm_config: Any, device: torch.device | str) -> ConstrainedLists:
         """As an engine's ``additional_config`` describes it."""
         options = vllm_config.additional_config[OPTION]
-        codec = Codec.load(Path(options["codec"]))
-        lists = ListSettings(**options["lists"])
-        legality = Legality.load(lists, codec, Path(options["trie"]), Path(options["catalog"]))
-        if legality is None:
-            raise ValueError("lists.constrain is none, and an engine was started with the catalog's logits processor")
-        return cls(legality, vllm_config.scheduler_config.max_num_seqs, device)
+        book = TermBook(Codec.load(Path(options["codec"])), Path(options["trie"]), Path(options["catalog"]))
+        slots = vllm_config.scheduler_config.max_num_seqs
+        return cls(book, ListSettings(**options["lists"]), slots, device)
 
-    def begin(self, slot: int, excluded: Sequence[int]) -> None:
+    def begin(self, slot: int, arguments: dict[str, Any]) -> None:
         """A new request in the slot, or a preempted one again; what it has written is read by :meth:`catch_up`.
 
-        ``excluded``: catalog indices.
+        ``arguments``: its ``extra_args``.
         """
-        self._writers.start(np.array([slot]), Ragged.of([excluded]))
+        self._of[slot] = self._key(arguments.get(LISTS))
+        self._writers[self._of[slot]].start(np.array([slot]), Ragged.of([arguments[EXCLUDED]]))
         self._read[slot] = 0
 
     def move(self, source: int, target: int, swap: bool) -> None:
         """A request moves to another slot; with ``swap`` the two exchange their slots."""
         sources, targets = (np.array(pair if swap else pair[:1]) for pair in ((source, target), (target, source)))
-        self._writers.copy(sources, targets)
-        self._read[targets] = self._read[sources]
+        for writers, places in self._grouped(sources):
+            writers.copy(sources[places], targets[places])
+        for state in (self._of, self._read):
+            state[targets] = state[sources]
 
     def read(self, slot: int) -> int:
         """How many tokens of the slot's list have been read."""
@@ -95,7 +106,8 @@ class ConstrainedLists:
             tokens = np.array([news[number][position] for number in has], dtype=np.int32)
             if (tokens < 0).any():  # what asynchronous scheduling puts where a token is not known yet
                 raise RuntimeError("the engine requires the next token of a list before it knows the last one")
-            self._writers.write(slots[has], tokens)
+            for writers, places in self._grouped(slots[has]):
+                writers.write(slots[has][places], tokens[places])
         self._read[slots] += [len(tokens) for tokens in news]
 
     def apply(self, logits: torch.Tensor, rows: NDArray[np.int64], slots: NDArray[np.int64]) -> torch.Tensor:
@@ -107,12 +119,49 @@ class ConstrainedLists:
             slots: ``[n]`` their slots.
         """
         # legal sets live on the host and are small; only row and column numbers cross to the device
-        illegal = ~self._mask.allowed(self._writers.legal(slots), logits.shape[1])
+        illegal = ~self._mask.allowed(self._legal(slots), logits.shape[1])
         if len(rows) == len(logits) and (rows == np.arange(len(rows))).all():
             return logits.masked_fill_(illegal, -torch.inf)
         where = torch.from_numpy(rows).to(logits.device)
         logits[where] = logits[where].masked_fill(illegal, -torch.inf)
         return logits
+
+    def _legal(self, slots: NDArray[np.int64]) -> LegalSets:
+        groups = self._grouped(slots)
+        if len(groups) == 1:
+            return groups[0][0].legal(slots)
+        sets = LegalSets.concat([writers.legal(slots[places]) for writers, places in groups])
+        return sets.take(np.argsort(np.concatenate([places for _, places in groups])))
+
+    def _grouped(self, slots: NDArray[np.int64]) -> list[tuple[ListWriters, NDArray[np.int64]]]:
+        """The writers of the given slots, each with the places of its slots among them, ascending."""
+        if len(self._writers) == 1:
+            return [(next(iter(self._writers.values())), np.arange(len(slots)))]
+        keys = self._of[slots]
+        return [(self._writers[key], np.flatnonzero(keys == key)) for key in dict.fromkeys(keys)]
+
+    def _key(self, lists: dict[str, Any] | None) -> str:
+        """Of the writers for these settings, which are made where there are none.
+
+        Writers of many settings would take memory for ever: those that no slot uses are dropped first.
+        """
+        if lists is None:
+            return self._own
+        settings = ListSettings(**lists)
+        key = settings.model_dump_json()
+        if key not in self._writers:
+            if len(self._writers) >= KEPT_WRITERS:
+                used = {self._own, *self._of}
+                self._writers = {name: writers for name, writers in self._writers.items() if name in used}
+            self._writers[key] = _legality(self._book, settings).writers(len(self._read), early=True)
+        return key
+
+
+def _legality(book: TermBook, lists: ListSettings) -> Legality:
+    legality = book.terms(lists).legality
+    if legality is None:
+        raise ValueError("lists.constrain is none, and an engine was started with the catalog's logits processor")
+    return legality
 
 
 class LegalMask:

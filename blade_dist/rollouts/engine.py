@@ -12,10 +12,9 @@ from numpy.typing import NDArray
 
 from blade_dist.batches import Ranked, Rollouts
 from blade_dist.catalog.codec import Codec
-from blade_dist.catalog.legality import Legality
-from blade_dist.catalog.rules import load_rules
+from blade_dist.catalog.terms import TermBook, Terms
 from blade_dist.rollouts.beam import Beams
-from blade_dist.rollouts.constrain import EXCLUDED, WRITTEN
+from blade_dist.rollouts.constrain import EXCLUDED, LISTS, WRITTEN
 from blade_dist.rollouts.rank import best_items, first_fitting
 from blade_dist.rollouts.request import RolloutRequest, ranked_lists, to_rollouts
 from blade_dist.rollouts.spec import EngineSpec, engine_arguments
@@ -43,9 +42,8 @@ class Engine:
 
         self._spec = spec
         self._codec = Codec.load(spec.codec)
-        self._legality = Legality.load(spec.lists, self._codec, spec.trie, spec.catalog)
-        self._rules = load_rules(spec.lists, spec.catalog)
-        self._longest_list = self._codec.max_list_tokens(spec.lists.k)
+        self._book = TermBook(self._codec, spec.trie, spec.catalog)
+        self._terms(None)  # rules that do not fit the catalog are refused before the engine starts
         self._version = START_VERSION
         self._asleep: set[str] = set()
         self._adapter: Any = None
@@ -67,21 +65,28 @@ class Engine:
             ValueError: lists are not constrained.
         """
         began = time.perf_counter()
-        tokens, logprobs = self._search(request, self._spec.lists.k, width).best()
+        tokens, logprobs = self._search(request, self._terms(request).lists.k, width).best()
         return self._rollouts(request, tokens, logprobs, began)
 
     def rank(self, request: RolloutRequest) -> Rollouts:
         """The K best first items of each prompt (``group_size`` 1) that rules allow together.
 
-        By :meth:`candidates` of the width that K items need: one forward pass where an item is one token.
         Nobody wrote these items after each other, so that no token of the lists is a decision.
 
         Raises:
             ValueError: lists are not constrained.
         """
-        began, k = time.perf_counter(), self._spec.lists.k
-        items = first_fitting(self.candidates(request, k), k, self._rules)
+        began = time.perf_counter()
+        items = self.best_items(request).items
         return ranked_lists(request, items, self._version, self._codec, time.perf_counter() - began)
+
+    def best_items(self, request: RolloutRequest) -> Ranked:
+        """What :meth:`rank` is made of, with log-probs in nats, each given the prompt alone; ``C`` is K.
+
+        By :meth:`candidates` of the width that K items need: one forward pass where an item is one token.
+        """
+        terms = self._terms(request)
+        return first_fitting(self.candidates(request, terms.lists.k), terms.lists.k, terms.rules)
 
     def candidates(self, request: RolloutRequest, size: int) -> Ranked:
         """The ``size`` best first items of each prompt with their log-probs, in nats.
@@ -97,21 +102,30 @@ class Engine:
             parts = np.array_split(rows, -(-len(rows) * width // ITEMS_AT_ONCE))
             return Ranked.concat([self._search(request.take(part), 1, width).ranked_items() for part in parts])
 
-        return best_items(search, len(request), self._spec.lists.k, size, self._rules)
+        terms = self._terms(request)
+        return best_items(search, len(request), terms.lists.k, size, terms.rules)
+
+    def _terms(self, request: RolloutRequest | None) -> Terms:
+        return self._book.terms(self._spec.lists if request is None or request.lists is None else request.lists)
+
+    def _arguments(self, request: RolloutRequest, row: int) -> dict[str, Any]:
+        """What the logits processor needs to know of a prompt's lists."""
+        own = {} if request.lists is None else {LISTS: request.lists.model_dump()}
+        return {EXCLUDED: request.excluded[row].tolist(), **own}
 
     def _search(self, request: RolloutRequest, k: int, width: int) -> Beams:
         """Beam search over lists of ``k`` items, to its end."""
         from vllm import SamplingParams
 
-        if self._legality is None:
+        if (legality := self._terms(request).legality) is None:
             raise ValueError("a search needs lists.constrain = catalog")
-        beams = Beams(replace(self._legality, k=k), request.excluded, width)
+        beams = Beams(replace(legality, k=k), request.excluded, width)
         while len(slots := beams.undecided()):
             prompts, params = [], []
             for slot in slots.tolist():
                 row, written = beams.prompt_of(slot), beams.tokens(slot)
                 prompts.append({"prompt_token_ids": [*request.tokens[row].tolist(), *written]})
-                arguments = {EXCLUDED: request.excluded[row].tolist(), WRITTEN: len(written)}
+                arguments = {**self._arguments(request, row), WRITTEN: len(written)}
                 params.append(
                     SamplingParams(
                         max_tokens=1,
@@ -130,7 +144,8 @@ class Engine:
         """vLLM's completions, group after group: one request per prompt, so that the prompt's cache is shared."""
         from vllm import SamplingParams
 
-        request.check_fits(self._longest_list, self._spec.context)
+        terms = self._terms(request)
+        request.check_fits(terms.longest, self._spec.context)
         params = [
             SamplingParams(
                 n=request.group_size,
@@ -139,12 +154,12 @@ class Engine:
                 top_p=1.0,
                 min_p=0.0,
                 seed=int(seed),  # vLLM seeds list i with seed + i
-                max_tokens=request.max_tokens or self._longest_list,
+                max_tokens=request.max_tokens or terms.longest,
                 stop_token_ids=[self._codec.end],
                 detokenize=False,
                 logprobs=0,  # of the sampled token, and of no other
                 flat_logprobs=True,  # arrays instead of an object per token
-                extra_args=None if self._legality is None else {EXCLUDED: request.excluded[row].tolist()},
+                extra_args=None if terms.legality is None else self._arguments(request, row),
             )
             for row, seed in enumerate(request.seed)
         ]
@@ -154,17 +169,8 @@ class Engine:
         return [sample for output in outputs for sample in sorted(output.outputs, key=lambda s: s.index)]
 
     def _rollouts(self, request: RolloutRequest, tokens: list[Any], logprobs: list[Any], began: float) -> Rollouts:
-        return to_rollouts(
-            request,
-            tokens,
-            logprobs,
-            self._version,
-            self._codec,
-            self._spec.lists,
-            self._legality,
-            self._rules,
-            time.perf_counter() - began,
-        )
+        terms, seconds = self._terms(request), time.perf_counter() - began
+        return to_rollouts(request, tokens, logprobs, self._version, self._codec, terms, seconds)
 
     def _write(self, prompts: list[Any], params: list[Any]) -> list[Any]:
         outputs: list[Any] = self._llm.generate(prompts, params, use_tqdm=False, lora_request=self._adapter)

@@ -39,7 +39,7 @@ class CatalogProcessor(LogitsProcessor):
                 self._written.pop(index, None)  # an added request replaces another without its removal
                 continue
             already = arguments.get(WRITTEN, 0)
-            self._lists.begin(index, arguments[EXCLUDED])
+            self._lists.begin(index, arguments)
             self._written[index] = (list(prompt or [])[-already:] if already else [], output)
         for source, target, direction in batch_update.moved:
             swap = direction == MoveDirectionality.SWAP

@@ -31,7 +31,7 @@ class CatalogProcessor(LogitsProcessor):
         self._already.pop(req_idx, None)
         if EXCLUDED not in arguments:
             return False
-        self._lists.begin(req_idx, arguments[EXCLUDED])
+        self._lists.begin(req_idx, arguments)
         self._already[req_idx] = arguments.get(WRITTEN, 0)
         return True
 

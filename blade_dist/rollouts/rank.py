@@ -47,10 +47,11 @@ def best_items(search: Search, prompts: int, k: int, size: int, rules: Rules | N
     return best
 
 
-def first_fitting(ranked: Ranked, k: int, rules: Rules | None) -> NDArray[np.int32]:
-    """``[n, k]``: of each prompt the first items that rules allow beside the better ones, then :data:`MISS`."""
+def first_fitting(ranked: Ranked, k: int, rules: Rules | None) -> Ranked:
+    """``C`` of ``k``: of each prompt the first items that rules allow beside the better ones, then :data:`MISS`."""
     kept = _kept(ranked.items, rules)
-    return np.take_along_axis(kept, np.argsort(kept == MISS, axis=1, kind="stable")[:, :k], axis=1)
+    first = np.argsort(kept == MISS, axis=1, kind="stable")[:, :k]
+    return Ranked(np.take_along_axis(kept, first, axis=1), np.take_along_axis(ranked.scores, first, axis=1))
 
 
 def _kept(items: NDArray[np.int32], rules: Rules | None) -> NDArray[np.int32]:

@@ -10,9 +10,8 @@ from numpy.typing import NDArray
 
 from blade_dist.batches import MISS, Ragged, Rollouts, ranges
 from blade_dist.catalog.codec import Codec
-from blade_dist.catalog.legality import Legality
 from blade_dist.catalog.mask import mask_illegal
-from blade_dist.catalog.rules import Rules
+from blade_dist.catalog.terms import Terms
 from blade_dist.errors import UserError
 from blade_dist.settings import ListSettings
 
@@ -35,6 +34,8 @@ class RolloutRequest:
     """T; 0 is greedy."""
     max_tokens: int | None = None
     """Lists are cut off here; None: they are written to the end."""
+    lists: ListSettings | None = None
+    """K and the rules of these lists; None: those that the engine was started with."""
 
     def __len__(self) -> int:
         return len(self.prompt)
@@ -60,6 +61,7 @@ class RolloutRequest:
             self.group_size,
             self.temperature,
             self.max_tokens,
+            self.lists,
         )
 
 
@@ -69,9 +71,7 @@ def to_rollouts(
     logprobs: list[Any],
     version: tuple[int, int],
     codec: Codec,
-    lists: ListSettings,
-    legality: Legality | None,
-    rules: Rules | None,
+    terms: Terms,
     seconds: float,
 ) -> Rollouts:
     """Token rows and their log-probs, group after group, as one typed batch with the lists read and checked.
@@ -82,23 +82,21 @@ def to_rollouts(
         logprobs: ``B * G`` rows of floats, one per token.
         version: (attempt, step) of the weights.
         codec: reads items out of tokens.
-        lists: items per list.
-        legality: of constrained lists; None: every token was a decision.
-        rules: over catalog indices, whether lists are constrained or not.
+        terms: of the lists; where they are not constrained, every token was a decision.
         seconds: how long the engine wrote.
     """
     shape = (len(request), request.group_size)
     ragged, values = Ragged.of(tokens), _flat(logprobs)
-    if legality is None:
-        read, decision = codec.parse(ragged, lists.k), np.ones(len(ragged.flat), dtype=bool)
+    if terms.legality is None:
+        read, decision = codec.parse(ragged, terms.lists.k), np.ones(len(ragged.flat), dtype=bool)
     else:
         excluded = request.excluded.take(np.repeat(np.arange(shape[0]), shape[1]))
-        read, decision = legality.read(ragged, excluded)
+        read, decision = terms.legality.read(ragged, excluded)
         ragged, values, decision = _completed(ragged, values, decision, read, codec)
-    items, invalid, duplicate = mask_illegal(read, request.excluded, rules)
+    items, invalid, duplicate = mask_illegal(read, request.excluded, terms.rules)
     return Rollouts(
         prompt=request.prompt,
-        items=items.reshape(*shape, lists.k),
+        items=items.reshape(*shape, terms.lists.k),
         tokens=ragged,
         logprobs=values,
         decision=decision,

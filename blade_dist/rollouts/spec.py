@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 from blade_dist.rollouts.constrain import OPTION, constraint_options
+from blade_dist.rollouts.environment import environment, model_runner
 from blade_dist.settings import Config, ListSettings, LoraSettings
 from blade_dist.store.run import RunPaths
 
@@ -16,9 +16,6 @@ CPU_BLOCK = 32
 
 BATCHED_TOKENS = 8192
 """Prompt tokens that vLLM takes in one pass."""
-
-V2_PROCESSORS = "v1/worker/gpu/sample/logits_processor"
-"""Where, inside vLLM, the interface of model runner V2's logits processors lives; absent before it existed."""
 
 
 @dataclass(frozen=True)
@@ -78,36 +75,9 @@ class EngineSpec:
 
 
 def engine_environment(config: Config, gpu: bool) -> dict[str, str]:
-    """Environment of an engine's process, complete: the pool hands it to Ray, which sets it before Python starts.
-
-    Nothing sets a variable later, as most of these are read when torch or vLLM is imported.
-    """
-    threads = str(config.rollout.cpus_per_engine)
-    return {
-        # the engine stays in the actor's process and dies with it; vLLM's default is a child process
-        "VLLM_ENABLE_V1_MULTIPROCESSING": "0",
-        "VLLM_CPU_KVCACHE_SPACE": str(config.rollout.kv_cache_gb),
-        # vLLM's binding counts the ranks of one engine only: two engines on a node would be pinned to the same cores
-        "VLLM_CPU_OMP_THREADS_BIND": "nobind",
-        "OMP_NUM_THREADS": threads,
-        "THP_MEM_ALLOC_ENABLE": "1",  # huge pages for large CPU tensors: logits fault less often
-        "TORCHDYNAMO_DISABLE": "0" if gpu else "1",  # on CPU compiling one small kernel takes longer than it saves
-        "VLLM_USE_FLASHINFER_SAMPLER": "0",  # it is for top-k and top-p, which no request has
-        "VLLM_NO_USAGE_STATS": "1",
-        "VLLM_LOGGING_LEVEL": "WARNING",
-        "TOKENIZERS_PARALLELISM": "false",
-        # model runner V2 refuses V1's logits processors, so that vLLM may not choose where lists are constrained
-        **({} if config.lists.constrain == "none" else {"VLLM_USE_V2_MODEL_RUNNER": str(model_runner(gpu) - 1)}),
-    }
-
-
-def model_runner(gpu: bool) -> int:
-    """Which of vLLM's two model runners serves constrained lists: 2 on a GPU where vLLM has it, else 1."""
-    if not gpu or (vllm := find_spec("vllm")) is None:
-        return 1
-    # find_spec of the inner module would import vLLM, and with it CUDA, into the driver
-    inside = [Path(folder) / V2_PROCESSORS for folder in vllm.submodule_search_locations or []]
-    return 2 if any(path.is_dir() or path.with_suffix(".py").is_file() for path in inside) else 1
+    """As :func:`~blade_dist.rollouts.environment.environment`, of the settings."""
+    rollout = config.rollout
+    return environment(rollout.cpus_per_engine, rollout.kv_cache_gb, gpu, config.lists.constrain == "catalog")
 
 
 def engine_arguments(spec: EngineSpec, gpu: bool) -> dict[str, Any]:

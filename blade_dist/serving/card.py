@@ -70,10 +70,16 @@ Written by blade-dist {__version__}; step {stamp.step}, weights `{stamp.weights}
 
 ## How to call it
 
-transformers and `vllm serve` load this folder as it is, and answer a prompt greedily. They know no catalog: they write
-free text. `recommender.json` has the prompt, the tokens that separate items, the rules, and a checksum of every file.
+```bash
+blade-dist recommend FOLDER --history "ID,ID,ID" --k {config.lists.k}
+blade-dist recommend FOLDER --histories users.parquet --out lists.parquet
+```
 
-A legal list holds different items of the catalog (`catalog/items.arrow`), {_seen(config)}.
+It needs blade-dist and nothing else of the run. transformers and `vllm serve` load this folder too, and answer a prompt
+greedily, but they know no catalog: they write free text. `recommender.json` has the prompt, the tokens that separate
+items, the rules, and a checksum of every file.
+
+Every list of `recommend` holds different items of the catalog (`catalog/items.arrow`), {_seen(config)}.
 
 ## Data
 

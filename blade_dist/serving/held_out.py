@@ -44,6 +44,6 @@ def held_out(
     if not names or summary.get("lists") != lists:
         return None
     rows = pq.read_table(evaluation / "per_user.parquet")
-    own = rows.filter(pc.equal(rows["decode"], settings.decode) & pc.equal(rows["policy"], names[0]))
+    own = rows.filter((pc.field("decode") == settings.decode) & (pc.field("policy") == names[0]))
     numbers = intervals(rows, settings.decode, settings.bootstrap, seed)
     return HeldOut(names[0], own.num_rows, pc.count_distinct(own["user"]).as_py(), numbers)

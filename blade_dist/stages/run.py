@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import shlex
 import shutil
 from collections.abc import Callable, Sequence
 from typing import Any
 
+import numpy as np
 import pyarrow.parquet as pq
 from rich.console import Console
 
@@ -22,6 +24,9 @@ from blade_dist.stages.sft import sft_stage
 from blade_dist.store.files import write_json
 from blade_dist.store.run import RunPaths
 from blade_dist.tracking.say import say
+
+SHOWN = 3
+"""Items of the history in the example at the end."""
 
 
 def run_stages(config: Config, console: Console) -> None:
@@ -55,6 +60,9 @@ def run_stages(config: Config, console: Console) -> None:
     spent = {"seconds": seconds.finished, "peak_rss_bytes": peak[0]}
     write_json(paths.root / "summary.json", {**evaluated, **_training(paths, targets), **spent})
     say(console, f"summary: {paths.root / 'summary.json'}; model: {paths.root / 'export'}")
+    shown = data.catalog.item_ids[data.test.rows(np.arange(1)).history[0][-SHOWN:]]
+    command = ["blade-dist", "recommend", str(paths.root / "export"), "--history", ",".join(shown)]
+    say(console, f"a list for a history: {shlex.join(command)}")
 
 
 def _training(paths: RunPaths, targets: Sequence[str]) -> dict[str, Any]:

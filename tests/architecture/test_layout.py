@@ -54,7 +54,7 @@ ON_THE_STACK = [
     *(f"data/{name}.py" for name in ("split_file", "synthetic", "table")),
     *("rollouts/engine*.py", "rollouts/pool.py", "rollouts/processor_v*.py", "learners/zero.py", "learners/update.py"),
     *(f"training/{name}.py" for name in ("loop", "rank", "checkpoint", "pipeline", "probe", "publish")),
-    *("training/sft.py", "training/validation.py"),
+    *("training/sft.py", "training/validation.py", "serving/start.py"),
 ]
 """Files that may import Ray, vLLM or DeepSpeed, be it through another file of ours. Every other file is pure."""
 

@@ -16,6 +16,7 @@ from blade_dist.catalog.legal import LegalSets
 from blade_dist.catalog.legality import Legality, check_free_items, room_for_all
 from blade_dist.catalog.mask import mask_illegal
 from blade_dist.catalog.rules import Rules, make_rules
+from blade_dist.catalog.terms import Terms
 from blade_dist.catalog.trie import Trie, build_trie
 from blade_dist.errors import UserError
 from blade_dist.evaluation.baselines import popularity_lists
@@ -178,7 +179,8 @@ def test_engines_leave_out_only_what_is_no_decision(case: Case, data: st.DataObj
     if not whole:
         return
     logprobs = [[-1.0] * len(tokens) for tokens in given_tokens]
-    rollouts = to_rollouts(request, given_tokens, logprobs, (0, 0), case.codec, case.lists, legality, case.rules, 0.0)
+    terms = Terms(case.lists, legality, case.rules, 0)
+    rollouts = to_rollouts(request, given_tokens, logprobs, (0, 0), case.codec, terms, 0.0)
     np.testing.assert_array_equal(rollouts.invalid[:, 0], (rollouts.items[:, 0] == MISS).sum(axis=1))
     assert not rollouts.duplicate.any()
     sets = legality.sets(rollouts.tokens, known)

@@ -65,7 +65,7 @@ def searched(
             beams.extend(slots, choices)
         return beams.ranked_items()
 
-    return first_fitting(best_items(search, 1, 4, 4, rules), 4, rules)[0].tolist()
+    return first_fitting(best_items(search, 1, 4, 4, rules), 4, rules).items[0].tolist()
 
 
 def sorted_by_hand(items: Items, seed: int, excluded: list[int], rules: Rules | None) -> list[int]:
@@ -117,7 +117,7 @@ def test_a_narrow_search_goes_on_until_rules_are_content_or_nothing_is_left() ->
 
 def best(prompts: int, k: int, size: int, at_most: dict[str, int], widths: list[int]) -> NDArray[np.int32]:
     rules = rules_of(at_most, [], k)
-    return first_fitting(best_items(eight(widths), prompts, k, size, rules), k, rules)
+    return first_fitting(best_items(eight(widths), prompts, k, size, rules), k, rules).items
 
 
 def eight(widths: list[int]) -> Search:

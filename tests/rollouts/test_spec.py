@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from blade_dist.rollouts import environment as environments
 from blade_dist.rollouts import spec as specs
 from blade_dist.rollouts.spec import EngineSpec, engine_arguments, engine_environment
 from blade_dist.settings import Config
@@ -33,7 +34,8 @@ def test_arguments_leave_the_process_as_it_is(gpu: bool, constrain: str) -> None
 def test_the_environment_names_the_runner_of_the_arguments_processor(
     monkeypatch: pytest.MonkeyPatch, gpu: bool, runner: int
 ) -> None:
-    monkeypatch.setattr(specs, "model_runner", lambda _gpu: runner)
+    for module in (specs, environments):
+        monkeypatch.setattr(module, "model_runner", lambda _gpu: runner)
     config = load_config(None, [])
     assert engine_environment(config, gpu)[RUNNER] == str(runner - 1)
     assert engine_arguments(spec(config), gpu)["logits_processors"] == [

@@ -24,16 +24,6 @@ from tests.helpers.program import Program
 from tests.helpers.runs import random_policy
 
 
-@pytest.fixture(scope="module")
-def made(tiny_config: Config, tiny_data: DataBundle, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("made")
-    checkpoint = random_policy(tiny_config, tiny_data, folder / "policy", tied=True)
-    (checkpoint / "modeling.py").write_text("raise SystemExit")
-    (checkpoint / "training_args.bin").write_bytes(b"pickled")
-    export_stage(tiny_config, checkpoint, folder / "served", Console(quiet=True))
-    return folder / "served"
-
-
 @pytest.fixture
 def served(made: Path, tmp_path: Path) -> Path:
     """A copy that may be damaged."""

@@ -9,12 +9,15 @@ import sys
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import pytest
 import torch
 from rich.console import Console
 
 from blade_dist.data.bundle import DataBundle
+from blade_dist.data.seeds import stable_seed
 from blade_dist.serving.manifest import check_files, read_manifest
 from blade_dist.settings import Config
 from blade_dist.stages.evaluate import evaluate_stage
@@ -99,6 +102,56 @@ def test_rerankers_trade_the_references_best_items_for_diversity(settings: Confi
         assert not {*items} & {*seen[row]}
     summary = json.loads((paths.evaluation / "summary.json").read_text())
     assert summary["rank"]["sft mmr 0.9"]["ild@3"] == pytest.approx(means["sft mmr 0.9"])
+
+
+def test_an_export_recommends_what_evaluate_scored(settings: Config, tiny_data: DataBundle, tmp_path: Path) -> None:
+    """A copy of the folder answers in a process of its own, without Ray: every held-out user by every way of decoding,
+    and requests with their own K, exclusions and limits beside them."""
+    paths, catalog, served = RunPaths(settings.run.dir), tiny_data.catalog, tmp_path / "elsewhere"
+    export_stage(settings, paths.policy("blade"), tmp_path / "served", Console(quiet=True))
+    (tmp_path / "served").rename(served)
+    rows = pq.read_table(paths.evaluation / "per_user.parquet")
+    rows = rows.filter(pc.field("policy") == "blade").to_pandas()
+    seen = tiny_data.test.rows(rows["prompt"].to_numpy()).seen
+    asked = [
+        {
+            "history": catalog.item_ids[seen[row]].tolist(),
+            "decode": way,
+            "seed": stable_seed(settings.run.seed, "evaluate", prompt),
+        }
+        for row, (prompt, way) in enumerate(zip(rows["prompt"], rows["decode"], strict=True))
+    ]
+    own = [
+        {"history": ["gone", *one["history"]], "decode": way, "k": k, "exclude": one["exclude"], "at_most": [("*", 1)]}
+        for one in [asked[0] | {"exclude": [catalog.item_ids[5], "group:" + catalog.group_names[0]]}]
+        for way in ("list", "rank", "beam", "sampled")
+        for k in (2, 6)
+    ]
+    longer = [{"history": one["history"], "k": 9} for one in asked[:8] if one["decode"] == "list"]
+    fields = {"history": pa.list_(pa.string()), "decode": pa.string(), "seed": pa.int64(), "k": pa.int64()}
+    fields |= {"exclude": pa.list_(pa.string()), "at_most": pa.map_(pa.string(), pa.int64())}
+    pq.write_table(pa.Table.from_pylist([*asked, *own, *longer], schema=pa.schema(fields)), tmp_path / "users.parquet")
+    command = [*(sys.executable, "-m", "blade_dist", "recommend", str(served), "--threads", "1"), "--histories"]
+    command += [str(tmp_path / "users.parquet"), "--out", str(tmp_path / "lists.parquet")]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=300, check=False, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr[-3000:]
+    lists = pq.read_table(tmp_path / "lists.parquet").to_pylist()
+    index = {item: number for number, item in enumerate(catalog.item_ids)}
+    items = [[index[item] for item in one["items"]] for one in lists]
+    assert set(rows["decode"]) == {"list", "rank", "beam", "sampled"}
+    assert items[: len(rows)] == [row.tolist() for row in rows["items"]]
+    assert all(len(one["logprobs"]) == 3 and max(one["logprobs"]) <= 0 for one in lists[: len(rows)])
+    assert all(one["skipped"] == [] for one in lists[: len(rows)])
+    groups = catalog.groups
+    for one, request, found in zip(lists[len(rows) :], own, items[len(rows) :], strict=False):
+        held = np.concatenate([groups[item] for item in found])
+        assert (len({*held}), len({*found}), one["skipped"]) == (len(held), len(found), ["gone"])
+        assert len(found) == 2 or (request["k"] == 6 and len(held) <= catalog.n_groups - 1)
+        assert not {0, 5} & {*held, *(item for item in found if item == 5)}
+        assert not {*one["items"]} & {*request["history"]}
+    for found, first in zip(items[len(rows) + len(own) :], items, strict=False):
+        assert len({*found}) == 9
+        assert found[:3] == first  # item by item, a longer list begins as a shorter one
 
 
 def test_an_export_serves(settings: Config, tiny_data: DataBundle, tmp_path: Path) -> None:

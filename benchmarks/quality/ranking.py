@@ -10,12 +10,16 @@ import time
 from pathlib import Path
 from typing import Annotated, Any
 
+import numpy as np
 import pandas as pd
 import pyarrow.parquet as pq
 import typer
 from rich.console import Console
 
+from benchmarks.quality.plain_count import NAME as PLAIN
+from benchmarks.quality.plain_count import plain_lists
 from benchmarks.quality.pooled import columns
+from benchmarks.quality.rows import rows_of, write_table
 from benchmarks.quality.sasrec import TRIALS, chosen_trial, write_rows
 from benchmarks.report import write_result
 from benchmarks.tables.ranking import MAIN, ranking
@@ -35,6 +39,7 @@ from blade_dist.store.run import RunPaths
 RESAMPLES = 10_000
 PER_USER = "per_user.parquet"
 SASREC_ROWS = "sasrec.parquet"
+PLAIN_ROWS = "plain_count.parquet"
 Result = dict[str, Any]
 
 
@@ -63,6 +68,8 @@ def main(
         load_config(preset, [*given, f"run.seed={seed}", f"run.dir={folder / f'seed{seed}'}"]) for seed in range(seeds)
     ]
     costs = [_seed(config, console) for config in configs]
+    for config in configs:
+        _plain_count(config)
     if sasrec:
         _sasrec(configs)
     results = summary(configs) | {"by_seed": costs}
@@ -101,6 +108,16 @@ def _seed(config: Config, console: Console) -> Result:
     return cost
 
 
+def _plain_count(config: Config) -> None:
+    """The lists of the count that a published row has; it ranks, and its list is the same by any decode."""
+    run = open_run(config)
+    data = run.data
+    test = data.test.rows(np.arange(len(data.test)))
+    sequences = data.sequences.rows(np.arange(len(data.sequences)))
+    items = plain_lists(data.catalog, sequences, test, config.lists.k, config.lists.exclude_history)
+    write_table(rows_of(run, test, {(PLAIN, RANK): items}), run.paths.evaluation / PLAIN_ROWS)
+
+
 def _sasrec(configs: list[Config]) -> None:
     """Its lists for each seed; learning rate and dropout are chosen on the first one."""
     trials = TRIALS
@@ -137,7 +154,7 @@ def summary(configs: list[Config]) -> Result:
 def _rows(config: Config) -> pd.DataFrame:
     """Every method's rows of one seed: the policy as list and as ranker; the others rank, whatever the decode."""
     folder = RunPaths(config.run.dir).evaluation
-    files = [folder / PER_USER, *([folder / SASREC_ROWS] if (folder / SASREC_ROWS).is_file() else [])]
+    files = [folder / PER_USER, *(file for name in (PLAIN_ROWS, SASREC_ROWS) if (file := folder / name).is_file())]
     rows = pd.concat([pq.read_table(file).to_pandas() for file in files], ignore_index=True)
     rows = rows[(rows["decode"] == RANK) | ((rows["decode"] == LIST) & (rows["policy"] == "sft"))]
     method = rows["policy"].where(rows["policy"] != "sft", "sft " + rows["decode"])

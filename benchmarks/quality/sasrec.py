@@ -13,25 +13,21 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-import pyarrow as pa
 import pyarrow.parquet as pq
 import torch
 from numpy.typing import NDArray
 from torch import nn
 from torch.nn import functional
 
+from benchmarks.quality.rows import rows_of, write_table
 from blade_dist.batches import MISS, ExcludeHistory, Prompts, Ragged, Ranked
 from blade_dist.catalog.catalog import Catalog
 from blade_dist.evaluation.decoding import RANK, decodes
-from blade_dist.evaluation.per_user import per_user_rows
-from blade_dist.rewards.composite import Composite
 from blade_dist.rewards.lists import Lists
 from blade_dist.rewards.metrics import ndcg
 from blade_dist.settings import BuildSettings, Config, ListSettings
-from blade_dist.stages.evaluate import scaled_reward
 from blade_dist.stages.opened import open_run
 from blade_dist.stages.searches import POOL, reranked
-from blade_dist.store.files import whole_file
 from blade_dist.training.patience import Patience
 
 NAME = "SASRec"
@@ -228,26 +224,17 @@ def write_rows(config: Config, path: Path, trials: Sequence[Trial]) -> None:
         trials: learning rates and dropouts that are tried; :func:`chosen_trial` reads the best.
     """
     run = open_run(config)
-    reward = scaled_reward(run)
     data, k = run.data, config.lists.k
     validation, test = (table.rows(np.arange(len(table))) for table in (data.validation, data.test))
     known = (data.catalog, data.sequences.rows(np.arange(len(data.sequences))), validation)
     fitted = fit(known, config.model.build, config.data.max_history, config.lists, CUT, config.run.seed, trials)
     pool = fitted.ranked(test, min(max(POOL, k), len(data.catalog)), config.lists.exclude_history)
-    names = dict.fromkeys([*config.evaluate.metrics, *config.reward.scored], 1.0)
-    metrics = Composite(names, data.catalog, k, distributions=config.reward.distributions)
-
-    def rows(name: str, decode: str, items: NDArray[np.int32]) -> pa.Table:
-        lists = Lists(items, test.targets, test.history, data.catalog, test.user)
-        return per_user_rows(name, decode, test, lists, metrics, reward)
-
     # it ranks items and does not sample: beside each way of decoding that others have it shows the same list
-    parts = [rows(NAME, decode, pool.items[:, :k]) for decode in decodes(config)]
-    parts += [rows(f"{NAME} {how}", RANK, items) for how, items in reranked(run, test, pool).items()]
-    table = pa.concat_tables(parts)
+    lists = {(NAME, decode): pool.items[:, :k] for decode in decodes(config)}
+    lists |= {(f"{NAME} {how}", RANK): items for how, items in reranked(run, test, pool).items()}
+    table = rows_of(run, test, lists)
     table = table.replace_schema_metadata({**(table.schema.metadata or {}), TRIAL: "{:g} {:g}".format(*fitted.trial)})
-    with whole_file(path) as temporary:
-        pq.write_table(table, temporary)
+    write_table(table, path)
 
 
 def chosen_trial(path: Path) -> Trial:

@@ -9,10 +9,13 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from benchmarks.quality.plain_count import plain_lists
 from benchmarks.quality.ranking import summary
 from benchmarks.tables.ranking import minus, ranking
+from blade_dist.batches import Ragged
 from blade_dist.settings.load import load_config
 from blade_dist.store.run import RunPaths
+from tests.helpers.catalogs import made_prompts, make_catalog
 
 HITS = {("sft", "rank"): [1.0, 0.5, 0.0], ("sft", "list"): [0.5, 0.5, 0.0], ("sft", "sampled"): [0.0, 0.0, 0.0]}
 HITS |= {("successors", decode): [0.0, 0.5, 0.5] for decode in ("list", "rank", "sampled")}
@@ -42,3 +45,12 @@ def test_methods_are_pooled_over_seeds_and_compared_user_by_user(tmp_path: Path)
     assert head == ["method", "ndcg@10", "source"]
     assert [line[0] for line in lines] == ["successors", "SFT, `list`", "SFT, `rank`"]
     assert len(minus(found)) == 3
+
+
+def test_the_plain_count_halves_with_every_item_back_and_normalises_nothing() -> None:
+    """5 follows 0 three times, 7 follows 1 once and 8 two places after it: 3 / 2 against 1 and 0.7."""
+    sequences = Ragged.of([[0, 5], [0, 5], [0, 5], [1, 7, 8]])
+    prompts = made_prompts([[0, 1], [0, 2, 3, 4, 6, 1]], [[9]] * 2)
+    lists = plain_lists(make_catalog(), sequences, prompts, 3, True)
+    assert lists[0].tolist() == [5, 7, 8]
+    assert lists[1, :2].tolist() == [7, 8]  # 0 is the sixth last and no longer looked at

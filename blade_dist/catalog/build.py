@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -13,14 +14,38 @@ from blade_dist.catalog.choice import CodecChoice
 from blade_dist.catalog.codec import Codec
 from blade_dist.catalog.semantic_id import semantic_tokens
 from blade_dist.catalog.title import title_tokens
-from blade_dist.catalog.tokenizer import EOS, SEPARATOR, encode, opening, special_token
+from blade_dist.catalog.tokenizer import (
+    EOS,
+    SEPARATOR,
+    encode,
+    encode_prompt,
+    opening,
+    special_in_prompt,
+    special_token,
+)
 from blade_dist.errors import UserError
 from blade_dist.settings import CodecSettings
 
 
+@dataclass(frozen=True)
+class Built:
+    """A codec, and what it changed."""
+
+    codec: Codec
+    catalog: Catalog
+    """With the titles as they are written: cut, or numbered where the tokenizer makes two alike."""
+    remarks: list[str]
+    """What was changed, and how special tokens of the prompt are read."""
+
+
 def build_codec(
-    catalog: Catalog, settings: CodecSettings, choice: CodecChoice, base_tokenizer: Path | None, seed: int
-) -> Codec:
+    catalog: Catalog,
+    settings: CodecSettings,
+    choice: CodecChoice,
+    base_tokenizer: Path | None,
+    seed: int,
+    max_title_tokens: int | None = None,
+) -> Built:
     """The codec of a catalog.
 
     Args:
@@ -29,16 +54,20 @@ def build_codec(
         choice: of its kind and levels.
         base_tokenizer: a Hugging Face tokenizer folder; None trains a byte-level BPE on the titles.
         seed: of the semantic IDs' k-means.
+        max_title_tokens: longer titles are cut, where titles are written.
 
     Raises:
-        UserError: a prompt without exactly one ``{history}``, no readable tokenizer, an item without tokens, two items
-            with equal tokens, or a title that holds the text of a separator.
+        UserError: a prompt without exactly one ``{history}``, no readable tokenizer, items without tokens or with equal
+            ones, or a title that holds the text of a separator.
     """
     texts = settings.prompt.split("{history}")
     if len(texts) != 2:
         raise UserError(f"codec.prompt: {{history}} must stand in it once, not {len(texts) - 1} times")
+    remarks: list[str] = []
     if choice.kind == "title":
-        tokenizer, item_tokens = title_tokens(catalog, settings, base_tokenizer)
+        written = title_tokens(catalog, settings, base_tokenizer, max_title_tokens)
+        tokenizer, item_tokens, remarks = written.tokenizer, written.tokens, written.remarks
+        catalog = replace(catalog, titles=np.array(written.titles, dtype=object))
     else:
         tokenizer, item_tokens = semantic_tokens(catalog, settings, choice, base_tokenizer, seed)
     if tokenizer.eos_token_id is None:
@@ -49,17 +78,20 @@ def build_codec(
     titles = choice.kind == "title"
     separator = _separator(tokenizer, item_tokens, end, trained=base_tokenizer is None) if titles else None
     _check_items(catalog, item_tokens, {separator, end})
-    prefix, suffix = (encode(tokenizer, [text])[0] if text else [] for text in texts)
-    return Codec(
+    prefix, suffix = (encode_prompt(tokenizer, text) for text in texts)
+    first = opening(tokenizer)
+    codec = Codec(
         kind=choice.kind,
         source=tokenizer,
         item_tokens=item_tokens,
         separator=separator,
         end=end,
         pad=end if tokenizer.pad_token_id is None else int(tokenizer.pad_token_id),
-        prefix=np.array(opening(tokenizer) + prefix, dtype=np.int32),
+        # a prompt that begins with the token itself needs no second one
+        prefix=np.array(prefix if prefix[:1] == first else first + prefix, dtype=np.int32),
         suffix=np.array(suffix, dtype=np.int32),
     )
+    return Built(codec, catalog, remarks + special_in_prompt(tokenizer, settings.prompt))
 
 
 def _separator(tokenizer: PreTrainedTokenizerBase, item_tokens: Ragged, end: int, trained: bool) -> int:
@@ -72,16 +104,30 @@ def _separator(tokenizer: PreTrainedTokenizerBase, item_tokens: Ragged, end: int
 
 def _check_items(catalog: Catalog, item_tokens: Ragged, reserved: set[int | None]) -> None:
     first: dict[bytes, int] = {}
+    empty, special, alike = [], [], []
     for item in range(len(catalog)):
         tokens = item_tokens[item]
-        name = f"item {catalog.item_ids[item]!r} ({catalog.titles[item]!r})"
         if not len(tokens):
-            raise UserError(f"{name}: the tokenizer makes no token of its title; give it another title")
-        if reserved.intersection(tokens.tolist()):
-            raise UserError(f"{name}: its title holds the text of a special token; give it another title")
-        other = first.setdefault(tokens.tobytes(), item)
-        if other != item:
-            raise UserError(
-                f"{name} and item {catalog.item_ids[other]!r} ({catalog.titles[other]!r}): the tokenizer writes both "
-                "with the same tokens; give one of them another title"
-            )
+            empty.append(item)
+        elif reserved.intersection(tokens.tolist()):
+            special.append(item)
+        elif (other := first.setdefault(tokens.tobytes(), item)) != item:
+            alike.append((item, other))
+    name = {
+        item: f"item {catalog.item_ids[item]!r} ({catalog.titles[item]!a})" for item in _named(empty, special, alike)
+    }
+    if empty:
+        raise UserError(f"the tokenizer makes no token of {len(empty)} titles: {name[empty[0]]}; give it another title")
+    if special:
+        raise UserError(f"{len(special)} titles hold the text of a special token: {name[special[0]]}; change the title")
+    if alike:
+        item, other = alike[0]
+        raise UserError(
+            f"the tokenizer writes {len(alike)} titles with the same tokens as another one, even with a number behind "
+            f"them: {name[item]} as {name[other]}; give them other titles or set codec.kind=semantic_id"
+        )
+
+
+def _named(empty: list[int], special: list[int], alike: list[tuple[int, int]]) -> list[int]:
+    """The items that a message names."""
+    return [*empty[:1], *special[:1], *(alike[0] if alike else ())]

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable
 from pathlib import Path
 
 from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers, trainers
-from transformers import AutoTokenizer, PreTrainedTokenizerBase, PreTrainedTokenizerFast
+from transformers import PreTrainedTokenizerBase, PreTrainedTokenizerFast
 
 from blade_dist.errors import UserError
 
@@ -51,6 +52,8 @@ def load_tokenizer(folder: Path) -> PreTrainedTokenizerBase:
     """
     if not folder.is_dir():
         raise UserError(f"{folder}: no such folder; codec.tokenizer (or model.path) must hold a tokenizer")
+    from transformers import AutoTokenizer  # imports torch, which takes seconds and a trained tokenizer does not need
+
     try:
         return AutoTokenizer.from_pretrained(str(folder), local_files_only=True)
     except (OSError, ValueError) as error:
@@ -71,6 +74,31 @@ def encode(tokenizer: PreTrainedTokenizerBase, texts: list[str]) -> list[list[in
         encoded = tokenizer(part, add_special_tokens=False, split_special_tokens=True, return_attention_mask=False)
         rows.extend(encoded["input_ids"])
     return rows
+
+
+_SPECIAL = re.compile(r"<\|[^<>|\s]+\|>|</?s>|<(?:bos|eos|sep|pad|start_of_turn|end_of_turn)>|\[/?INST\]")
+"""What is written as a special token of some family of models."""
+
+
+def encode_prompt(tokenizer: PreTrainedTokenizerBase, text: str) -> list[int]:
+    """Token ids of a prompt's text; the text of a special token is that token, as in a chat template."""
+    if not text:
+        return []
+    encoded = tokenizer(text, add_special_tokens=False, split_special_tokens=False, return_attention_mask=False)
+    return [int(token) for token in encoded["input_ids"]]
+
+
+def special_in_prompt(tokenizer: PreTrainedTokenizerBase, prompt: str) -> list[str]:
+    """Which special tokens a prompt holds, and what only looks like one, as lines."""
+    known = {str(token) for token in (*tokenizer.all_special_tokens, *tokenizer.get_added_vocab())}
+    held = sorted(token for token in known if token in prompt)
+    rest = prompt
+    for token in held:
+        rest = rest.replace(token, " ")
+    lines = [f"codec.prompt: {', '.join(held)} is read as a special token"] if held else []
+    if unknown := sorted(set(_SPECIAL.findall(rest))):
+        lines.append(f"codec.prompt: {', '.join(unknown)} is no token of this tokenizer and is read as plain text")
+    return lines
 
 
 def opening(tokenizer: PreTrainedTokenizerBase) -> list[int]:

@@ -16,7 +16,7 @@ from blade_dist.nodes.survey import check_nodes
 from blade_dist.settings import Config
 
 SMALL_ACTORS_CPUS = 2
-"""Cores that a local cluster grants beyond engines and learners: Ray Data's tasks, and rewards and estimates."""
+"""Cores that a local cluster grants beyond engines and learners, for rewards and estimates."""
 
 OBJECT_STORE_BYTES = 10**9
 """Object store of a local cluster."""

@@ -1,49 +1,43 @@
-"""Amazon Reviews 2023: reviews and meta as JSON lines, plain or compressed."""
+"""Amazon's reviews of 2014, 2018 and 2023: JSON lines, or the tables of ratings alone."""
 
 from __future__ import annotations
 
-import json
-from collections.abc import Iterator
-from functools import partial
-from io import BytesIO
 from pathlib import Path
+from typing import Any
 
 import pyarrow as pa
-import pyarrow.json as arrow_json
-import ray.data
-from ray.data.datasource import FileBasedDatasource
 
-from blade_dist.data.rawlog import LogColumns, RawLog, first_bad, normalise, require_columns, require_file
-from blade_dist.errors import UserError
+from blade_dist.data.dialect import Dialect, sniff
+from blade_dist.data.found import DataFile, find, kind_of, readable
+from blade_dist.data.ids import id_text
+from blade_dist.data.json_table import JsonTable
+from blade_dist.data.rawlog import LogColumns, RawLog, require_columns
+from blade_dist.data.remarks import Remarks
+from blade_dist.data.tables import Keyed, Table, bad_row, open_table, rules_of, stream, whole
+from blade_dist.data.text_table import TextTable
 from blade_dist.settings import DataSettings
 
-_COLUMNS = LogColumns("user_id", "parent_asin", "timestamp", "rating")
+_2023 = LogColumns("user_id", "parent_asin", "timestamp", "rating")
+_2014 = LogColumns("reviewerID", "asin", "unixReviewTime", "overall")
+"""And 2018."""
+_TEXT, _TEXTS = pa.string(), pa.list_(pa.string())
 _REVIEW = pa.schema(
-    [("user_id", pa.string()), ("parent_asin", pa.string()), ("timestamp", pa.int64()), ("rating", pa.float64())]
+    [
+        *((name, _TEXT) for name in ("user_id", "parent_asin", "reviewerID", "asin")),
+        *(
+            ("timestamp", pa.int64()),
+            ("unixReviewTime", pa.int64()),
+            ("rating", pa.float64()),
+            ("overall", pa.float64()),
+        ),
+    ]
 )
 _META = pa.schema(
     [
-        ("parent_asin", pa.string()),
-        ("title", pa.string()),
-        ("main_category", pa.string()),
-        ("categories", pa.list_(pa.string())),
+        *((name, _TEXT) for name in ("parent_asin", "asin", "title", "main_category", "main_cat")),
+        ("category", _TEXTS),
     ]
 )
-_BLOCK = 1 << 24
-"""Bytes that are parsed at once; a line must fit."""
-
-
-class JsonLines(FileBasedDatasource):
-    """JSON lines in blocks, with a fixed schema; the reader of Ray Data takes a whole file into memory."""
-
-    def __init__(self, path: Path, schema: pa.Schema) -> None:
-        super().__init__(str(path))
-        self._fields = schema
-
-    def _read_stream(self, f: pa.NativeFile, path: str) -> Iterator[pa.Table]:  # noqa: ARG002
-        with arrow_json.open_json(f, arrow_json.ReadOptions(block_size=_BLOCK), _parse(self._fields)) as reader:
-            for batch in reader:
-                yield pa.Table.from_batches([batch])
 
 
 def read_amazon(settings: DataSettings, seed: int, folder: Path) -> RawLog:  # noqa: ARG001
@@ -54,77 +48,73 @@ def read_amazon(settings: DataSettings, seed: int, folder: Path) -> RawLog:  # n
     """
     assert settings.path is not None  # checked by Config
     assert settings.items is not None
-    for path, setting, names in (
-        (settings.path, "data.path", _COLUMNS.names()),
-        (settings.items, "data.items", ["parent_asin", "title"]),
-    ):
-        require_file(path, setting)
-        require_columns(path, _first_keys(path), {f"data.source amazon: {name}": name for name in names})
-    rows = ray.data.read_datasource(JsonLines(settings.path, _REVIEW))
+    remarks, rules = Remarks(), rules_of(settings)
+    log = [_reviews(file, settings, remarks) for file in find(settings.path, "data.path")]
+    items = [_read_meta(file, settings, remarks) for file in find(settings.items, "data.items")]
     return RawLog(
-        rows=rows.map_batches(partial(normalise, columns=_COLUMNS), batch_format="pyarrow", batch_size=None),
-        items=_read_meta(settings.items),
-        bad_row=partial(_bad_review, settings.path),
+        rows=lambda: stream(log, rules, remarks),
+        items=pa.concat_tables(items),
+        bad_row=lambda: bad_row(log, rules),
+        remarks=remarks,
     )
 
 
-def _parse(schema: pa.Schema) -> arrow_json.ParseOptions:
-    return arrow_json.ParseOptions(explicit_schema=schema, unexpected_field_behavior="ignore")
+def _reviews(file: DataFile, settings: DataSettings, remarks: Remarks) -> tuple[Keyed, LogColumns]:
+    with readable(file):
+        kind = kind_of(file)
+        table: Table
+        if kind == "json":
+            table = JsonTable(file, _REVIEW)
+        elif kind == "text" and (names := _ratings_only(file)):
+            table = TextTable(file, Dialect(",", names, head=0), remarks if settings.bad_rows == "drop" else None)
+        else:
+            table = open_table(file, settings, set(_2023.names()), remarks)
+    columns = _2014 if _2014.user in table.names else _2023
+    if columns is _2023 and _2023.item not in table.names and "asin" in table.names:
+        columns = LogColumns("user_id", "asin", "timestamp", "rating")
+    require_columns(file, table.names, {f"data.source amazon: {name}": name for name in columns.names()})
+    return Keyed(table), columns
 
 
-def _read_meta(path: Path) -> pa.Table:
-    try:
-        with arrow_json.open_json(
-            pa.input_stream(str(path)), arrow_json.ReadOptions(block_size=_BLOCK), _parse(_META)
-        ) as reader:
-            meta = pa.Table.from_batches(reader, reader.schema)
-    except pa.ArrowInvalid as error:
-        raise UserError(
-            first_bad(_lines(path), lambda lines: _read_lines(lines, _META)) or f"{path}: {error}"
-        ) from None
-    groups = [
-        listed[1:] if listed and len(listed) > 1 else [main] if main else []
-        for listed, main in zip(
-            meta.column("categories").to_pylist(), meta.column("main_category").to_pylist(), strict=True
-        )
+def _ratings_only(file: DataFile) -> tuple[str, ...] | None:
+    """Names for a file without a first line of them: 2014 has the user first, 2018 the item, of ten characters."""
+    first = sniff(file, set(), ",", "utf-8").names
+    if len(first) != 4 or not first[2].replace(".", "").isdigit() or not first[3].split(".")[0].isdigit():
+        return None
+    rows = [
+        line.split(",") for line in file.head(1 << 16).decode(errors="replace").splitlines()[:-1] or [",".join(first)]
     ]
+    item_first = all(len(row[0]) == 10 for row in rows) and not all(len(row[1]) == 10 for row in rows)
+    return ("parent_asin", "user_id", *_REST) if item_first else ("user_id", "parent_asin", *_REST)
+
+
+_REST = ("rating", "timestamp")
+
+
+def _read_meta(file: DataFile, settings: DataSettings, remarks: Remarks) -> pa.Table:
+    with readable(file):
+        table = (
+            JsonTable(file, _META) if kind_of(file) == "json" else open_table(file, settings, set(_META.names), remarks)
+        )
+    key = "parent_asin" if "parent_asin" in table.names else "asin"
+    require_columns(file, table.names, {f"data.source amazon: {name}": name for name in (key, "title")})
+    some = [name for name in ("main_category", "main_cat", "categories", "category") if name in table.names]
+    meta = whole(Keyed(table), [key, "title", *some])
+    groups = [_below_root(row) for row in meta.select(some).to_pylist()] if some else [[]] * len(meta)
     return pa.table(
         {
-            "item": meta.column("parent_asin"),
-            "title": meta.column("title"),
-            "groups": pa.array(groups, pa.list_(pa.string())),
+            "item": id_text(meta.column(key), "item", remarks),
+            "title": meta.column("title").cast(pa.string()),
+            "groups": pa.array(groups, _TEXTS),
         }
     )
 
 
-def _first_keys(path: Path) -> list[str]:
-    for place, line in _lines(path):
-        try:
-            return list(json.loads(line))
-        except (ValueError, TypeError) as error:
-            raise UserError(f"{place}: not a JSON object: {error}") from None
-    raise UserError(f"{path}: the file is empty; it must hold one JSON object a line")
-
-
-def _bad_review(path: Path) -> str | None:
-    return first_bad(_lines(path), lambda lines: normalise(_read_lines(lines, _REVIEW), _COLUMNS))
-
-
-def _read_lines(lines: list[bytes], schema: pa.Schema) -> pa.Table:
-    return arrow_json.read_json(BytesIO(b"\n".join(lines)), parse_options=_parse(schema))
-
-
-def _lines(path: Path) -> Iterator[tuple[str, bytes]]:
-    """(``file:line``, text) of every line that isn't blank."""
-    with pa.input_stream(str(path)) as stream:
-        for number, line in enumerate(_buffered(stream), start=1):
-            if line.strip():
-                yield f"{path}:{number}", line
-
-
-def _buffered(stream: pa.NativeFile) -> Iterator[bytes]:
-    rest = b""
-    while chunk := stream.read(1 << 20):
-        *lines, rest = (rest + chunk).split(b"\n")
-        yield from lines
-    yield rest
+def _below_root(row: dict[str, Any]) -> list[str]:
+    """2014 has a list of such paths, 2018 calls it ``category``."""
+    paths = row.get("categories") or row.get("category") or []
+    paths = [paths] if isinstance(paths, str) else paths
+    nested = [path for path in paths if isinstance(path, list)] or [paths]
+    names = list(dict.fromkeys(name for path in nested for name in path[1:] if name))
+    main = row.get("main_category") or row.get("main_cat")
+    return names or ([main] if main else [])

@@ -8,6 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from blade_dist.catalog.catalog import Catalog
 from blade_dist.catalog.codec import Codec
 from blade_dist.data.assemble import SPLITS
@@ -73,7 +75,8 @@ def load_matching_data(config: Config) -> DataBundle:
 def made_otherwise(folder: Path, changed: list[str]) -> UserError:
     """The error of data made with other settings."""
     return UserError(
-        f"{folder} was made with other settings: delete it or choose another run.dir ({'; '.join(changed)})"
+        f"{folder} was made with other settings: {'; '.join(changed)[:140]}; it stays as it is: set them back, or "
+        "choose another run.dir, where data and what follows are made anew"
     )
 
 
@@ -106,24 +109,52 @@ def check_items(config: Config, items: int) -> None:
         raise UserError(f"lists.k: a list of {config.lists.k} items needs a larger catalog than the {items} items here")
 
 
-def check_context(config: Config, longest_prompt: int, longest_list: int) -> None:
+def check_context(config: Config, longest_prompt: int, longest_list: int, title: LongestTitle | None = None) -> None:
     """Checks that the model's context holds the longest prompt and the longest list together.
 
     Args:
         config: ``model.path`` and ``model.build.context`` are read.
         longest_prompt: tokens.
         longest_list: tokens, separators and end included.
+        title: the longest one, where titles are written.
 
     Raises:
-        UserError: it doesn't.
+        UserError: it doesn't; names a title that is much longer than the others.
     """
     context, setting = _context(config)
     if context is not None and longest_prompt + longest_list > context:
+        needed = longest_prompt + longest_list
+        if title is not None and title.tokens > 4 * title.median:
+            most = max(1, context // (config.data.max_history + config.lists.k) - 1)
+            raise UserError(
+                f"data.max_title_tokens: the title of item {title.item!r} takes {title.tokens} tokens, where half of "
+                f"all take {title.median} at most: prompt and list need {needed}, and {setting} is {context}; set "
+                f"data.max_title_tokens={most} or so to cut long titles"
+            )
         raise UserError(
             f"data.max_history: the longest prompt ({longest_prompt} tokens) and the longest list ({longest_list} "
             f"tokens) need a context of {longest_prompt + longest_list}, and {setting} is {context}; lower "
             f"data.max_history ({config.data.max_history}) or raise the context"
         )
+
+
+@dataclass(frozen=True)
+class LongestTitle:
+    """The title that takes most tokens."""
+
+    item: str
+    tokens: int
+    median: int
+    """Of all titles."""
+
+
+def longest_title(catalog: Catalog, codec: Codec) -> LongestTitle | None:
+    """None where items are not written as titles."""
+    if codec.kind != "title":
+        return None
+    lengths = codec.item_tokens.lengths
+    item = int(lengths.argmax())
+    return LongestTitle(str(catalog.item_ids[item]), int(lengths[item]), int(np.median(lengths)))
 
 
 def check_sequences(config: Config, data: DataBundle) -> None:
@@ -152,4 +183,9 @@ def _context(config: Config) -> tuple[int | None, str]:
         described = json.loads(path.read_text())
     except (OSError, ValueError) as error:
         raise UserError(f"model.path: {path} can't be read: {error}") from None
-    return described.get("max_position_embeddings"), f"max_position_embeddings of {path}"
+    inner = described.get("text_config") or {}
+    for part in (described, inner if isinstance(inner, dict) else {}):
+        for name in ("max_position_embeddings", "n_positions", "n_ctx", "max_seq_len", "seq_length"):
+            if isinstance(part.get(name), int):
+                return part[name], f"{name} of {path}"
+    return None, ""

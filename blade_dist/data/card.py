@@ -35,11 +35,14 @@ def settings_of(config: Config) -> dict[str, Any]:
     }
 
 
-def describe_log(read: ReadCounts, counts: NDArray[np.int64], store: SequenceStore) -> dict[str, int]:
-    """Interactions at each stage, and the users who are left."""
+def describe_log(
+    read: ReadCounts, counts: NDArray[np.int64], store: SequenceStore, with_all_items: int = 0
+) -> dict[str, int]:
+    """Interactions at each stage, and the users who are left; ``with_all_items``: of users left out for that."""
     left = int(counts.sum())
     rows = {name: getattr(read, name) for name in ("read", "low_rating", "without_title", "repeated", "kept")}
-    filtered = {"dropped_by_k_core": read.kept - left, "left": left, "users": users_left(store)}
+    rows |= {"unreadable": read.unreadable, "without_rating": read.without_rating, "with_all_items": with_all_items}
+    filtered = {"dropped_by_k_core": read.kept - left - with_all_items, "left": left, "users": users_left(store)}
     return rows | filtered | {"items_without_title": read.items_without_title, "partitions": len(store)}
 
 
@@ -87,18 +90,23 @@ def write_items_without_group(catalog: Catalog, folder: Path) -> None:
         write_text(folder / WITHOUT_GROUP, "".join(f"{item}\n" for item in bare))
 
 
-def describe_codec(codec: Codec) -> dict[str, int]:
-    """Tokens."""
-    return {"vocabulary": len(codec.tokenizer), "longest_item": int(codec.item_tokens.lengths.max())}
+def describe_codec(codec: Codec, k: int) -> dict[str, int]:
+    """Tokens; ``k``: items of a list."""
+    longest = int(codec.item_tokens.lengths.max())
+    return {"vocabulary": len(codec.tokenizer), "longest_item": longest, "longest_list": codec.max_list_tokens(k)}
 
 
 def filter_losses(data: DataSettings, read: ReadCounts, counts: NDArray[np.int64]) -> str:
     """Which filter removed how many interactions, for a message."""
-    return (
-        f"of {read.read} interactions, data.min_rating ({data.min_rating}) removed {read.low_rating}, items without "
-        f"a title {read.without_title}, data.repeats ({data.repeats}) {read.repeated}, data.k_core ({data.core}) "
-        f"{read.kept - int(counts.sum())}"
-    )
+    removed = {
+        "unreadable rows": read.unreadable,
+        f"data.min_rating ({data.min_rating})": read.low_rating + read.without_rating,
+        "items without a title": read.without_title,
+        f"data.repeats ({data.repeats})": read.repeated,
+        f"data.k_core ({data.core})": read.kept - int(counts.sum()),
+    }
+    parts = ", ".join(f"{what} {rows}" for what, rows in removed.items() if rows)
+    return f"of {read.read} interactions are removed by {parts}" if parts else f"{read.read} interactions were read"
 
 
 def _serving(data: DataSettings) -> tuple[int, int]:

@@ -1,19 +1,34 @@
-"""MovieLens: a folder with ``ratings.csv`` and ``movies.csv`` (ml-latest, ml-latest-small, ml-25m, ml-32m)."""
+"""MovieLens in all its forms: ``ratings.csv`` (latest, 20M, 25M, 32M), ``ratings.dat`` (1M, 10M), ``u.data`` (100K).
+
+A folder, its zip archive, or a folder or archive with that folder in it.
+"""
 
 from __future__ import annotations
 
-from functools import partial
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from blade_dist.data import csv_file
-from blade_dist.data.rawlog import LogColumns, RawLog, require_columns, require_file
+from blade_dist.data.dialect import Dialect, sniff
+from blade_dist.data.found import DataFile, inside, is_zip, readable
+from blade_dist.data.ids import id_text
+from blade_dist.data.rawlog import LogColumns, RawLog, require_columns
+from blade_dist.data.remarks import Remarks
+from blade_dist.data.tables import Keyed, bad_row, rules_of, stream, whole
+from blade_dist.data.text_table import TextTable
+from blade_dist.errors import UserError
 from blade_dist.settings import DataSettings
 
 _COLUMNS = LogColumns("userId", "movieId", "timestamp", "rating")
-_NO_GROUPS = "(no genres listed)"
+_RATINGS, _MOVIES = ("userId", "movieId", "rating", "timestamp"), ("movieId", "title", "genres")
+_NO_GROUPS = ("(no genres listed)", "unknown")
+_GENRES = (
+    "unknown|Action|Adventure|Animation|Children's|Comedy|Crime|Documentary|Drama|Fantasy|Film-Noir|Horror|Musical|"
+    "Mystery|Romance|Sci-Fi|Thriller|War|Western"
+)
+_GENRES_100K = tuple(_GENRES.split("|"))
+_FORMS = (("ratings.csv", "movies.csv"), ("ratings.dat", "movies.dat"), ("u.data", "u.item"))
 
 
 def read_movielens(settings: DataSettings, seed: int, folder: Path) -> RawLog:  # noqa: ARG001
@@ -23,18 +38,83 @@ def read_movielens(settings: DataSettings, seed: int, folder: Path) -> RawLog:  
         UserError: a missing file or column, an unreadable movie.
     """
     assert settings.path is not None  # checked by Config
-    ratings, movies = settings.path / "ratings.csv", settings.path / "movies.csv"
-    for path in (ratings, movies):
-        require_file(path, "data.path")
-    needed_by = "data.source movielens"
-    require_columns(ratings, csv_file.header(ratings), {f"{needed_by}: {name}": name for name in _COLUMNS.names()})
-    names = ["movieId", "title", "genres"]
-    table = csv_file.read_items(movies, {f"{needed_by}: {name}": name for name in names})
-    genres = pc.if_else(pc.equal(table.column("genres"), _NO_GROUPS), "", table.column("genres"))
+    remarks, rules = Remarks(), rules_of(settings)
+    ratings, movies = _files(settings.path)
+    skipped = remarks if rules.drop else None
+    log = [(Keyed(TextTable(ratings, _ratings_dialect(ratings), skipped)), _COLUMNS)]
     return RawLog(
-        rows=csv_file.stream_log([ratings], _COLUMNS),
-        items=pa.table(
-            {"item": table.column("movieId"), "title": table.column("title"), "groups": pc.split_pattern(genres, "|")}
-        ),
-        bad_row=partial(csv_file.bad_row, [ratings], _COLUMNS),
+        rows=lambda: stream(log, rules, remarks),
+        items=_read_movies(movies, remarks),
+        bad_row=lambda: bad_row(log, rules),
+        remarks=remarks,
     )
+
+
+def _files(path: Path) -> tuple[DataFile, DataFile]:
+    """The two files, of the first form that is there whole."""
+    if not path.exists():
+        raise UserError(f"data.path: {path} does not exist")
+    at = path.parent if path.is_file() and not is_zip(path) else path
+    found: dict[str, DataFile] = {}
+    with readable(path):
+        for file in inside(at, depth=2):
+            found.setdefault(PurePosixPath(file.member or file.path.name).name.lower(), file)
+    for names in _FORMS:
+        if all(name in found for name in names):
+            return found[names[0]], found[names[1]]
+    half = next((names for names in _FORMS if any(name in found for name in names)), _FORMS[0])
+    missing = next(name for name in half if name not in found)
+    raise UserError(
+        f"data.path: {at / missing} does not exist; a MovieLens folder (or its zip) has "
+        + ", or ".join(" and ".join(names) for names in _FORMS)
+    )
+
+
+def _ratings_dialect(file: DataFile) -> Dialect:
+    if file.suffixes[-1] == ".csv":
+        return _published(file, _RATINGS)
+    if file.suffixes[-1] == ".dat":
+        return Dialect("::", _RATINGS, head=0, quoted=False, encoding="latin-1")
+    return Dialect("\t", _RATINGS, head=0, quoted=False, encoding="latin-1")
+
+
+def _published(file: DataFile, names: tuple[str, ...]) -> Dialect:
+    dialect = sniff(file, set(names), None, "utf-8")
+    require_columns(file, dialect.names, {f"data.source movielens: {name}": name for name in names})
+    return dialect
+
+
+def _read_movies(file: DataFile, remarks: Remarks) -> pa.Table:
+    if file.suffixes[-1] == ".csv":
+        dialect = _published(file, _MOVIES)
+    elif file.suffixes[-1] == ".dat":
+        dialect = Dialect("::", _MOVIES, head=0, quoted=False, encoding=_encoding(file))
+    else:
+        names = ("movieId", "title", "released", "video", "url", *_GENRES_100K)
+        dialect = Dialect("|", names, head=0, quoted=False, encoding=_encoding(file))
+    table = whole(Keyed(TextTable(file, dialect)), [name for name in dialect.names if name not in ("video", "url")])
+    if "genres" in table.column_names:
+        genres = pc.split_pattern(table.column("genres"), "|")
+    else:
+        flags = [pc.equal(table.column(name), "1").to_pylist() for name in _GENRES_100K]
+        rows = zip(*flags, strict=True)
+        genres = [[name for name, there in zip(_GENRES_100K, row, strict=True) if there] for row in rows]
+    listed = genres.to_pylist() if isinstance(genres, pa.ChunkedArray) else genres
+    groups = [[name for name in row if name not in _NO_GROUPS] for row in listed]
+    return pa.table(
+        {
+            "item": id_text(table.column("movieId"), "item", remarks),
+            "title": table.column("title"),
+            "groups": pa.array(groups, pa.list_(pa.string())),
+        }
+    )
+
+
+def _encoding(file: DataFile) -> str:
+    """100K and 1M are Latin-1, 10M is UTF-8."""
+    with file.open() as stream:
+        try:
+            stream.read().decode()
+        except UnicodeDecodeError:
+            return "latin-1"
+    return "utf-8"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -14,10 +14,13 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from blade_dist.data.distinct import DistinctIds, hashed
+from blade_dist.data.ids import ItemIndex
 from blade_dist.data.rawlog import RawLog
+from blade_dist.data.remarks import Remarks
 from blade_dist.data.sequences import Repeats, SequenceStore, build_sequences
 from blade_dist.errors import UserError
 
+_MOST_RATINGS = 50
 _SCHEMA = pa.schema([("user", pa.string()), ("item", pa.int32()), ("time", pa.int64())])
 
 
@@ -26,13 +29,24 @@ class ReadCounts:
     """What became of the raw log."""
 
     read: int = 0
-    """Interactions in the log."""
+    """Rows of the log."""
+    unreadable: int = 0
+    """Of these, left out as they were read: see :class:`blade_dist.data.remarks.Remarks`."""
     low_rating: int = 0
     """Of these, rated below ``data.min_rating``."""
+    without_rating: int = 0
+    """Of these, without a rating where ``data.min_rating`` asks for one."""
     without_title: int = 0
     """Of the rest, with an item that has no title."""
     items_without_title: int = 0
     """Items of these."""
+    ratings: dict[float, int] = field(default_factory=dict, compare=False)
+    """Interactions with each rating; empty where there are many different ones."""
+    examples: dict[str, str] = field(default_factory=dict, compare=False)
+    """One of what was dropped, by the names of these counts."""
+    first_time: int | None = field(default=None, compare=False)
+    """In microseconds; of all interactions."""
+    last_time: int | None = field(default=None, compare=False)
     repeated: int = 0
     """Of the rest, repeats of a (user, item) pair that ``data.repeats`` drops."""
     kept: int = 0
@@ -91,15 +105,20 @@ def read_sequences(
     counts = ReadCounts()
     spilled = folder / "log.parquet"
     with pq.ParquetWriter(spilled, _SCHEMA) as writer:
-        ids = _Ids(len(log.items))
+        ids, index = _Ids(len(log.items)), ItemIndex(log.items.column("item").combine_chunks())
         for rows in _stream(log):
-            writer.write_table(_usable(rows, log.items, min_rating, counts, ids))
-    left = counts.read - counts.low_rating - counts.without_title
+            writer.write_table(_usable(rows, index, min_rating, counts, ids, log.remarks))
+    counts.unreadable = log.remarks.rows_dropped
+    counts.read += counts.unreadable
+    left = counts.read - counts.unreadable - counts.low_rating - counts.without_rating - counts.without_title
     partitions = max(1, -(-left // partition_rows))
     paths = [spilled] if partitions == 1 else _by_user(spilled, partitions)
     store = SequenceStore(folder, partitions)
     for partition, path in enumerate(paths):
-        sequences, repeated = build_sequences(pq.read_table(path), repeats)
+        table = pq.read_table(path)
+        sequences, repeated = build_sequences(table, repeats)
+        if repeated and "repeated" not in counts.examples:
+            counts.examples["repeated"] = _example_of_repeat(table, log.items)
         path.unlink()
         counts.repeated += repeated
         store.save(partition, sequences)
@@ -109,35 +128,73 @@ def read_sequences(
 
 
 def _stream(log: RawLog) -> Iterator[pa.Table]:
+    """The blocks of the log; UserError, with the place, for a row that can't be read."""
     try:
-        yield from log.rows.iter_batches(batch_size=None, batch_format="pyarrow")
-    except Exception as error:
-        # Ray wraps what a reader raises; only the files tell the line.
-        problem = log.bad_row()
-        if problem is None:
-            raise
-        raise UserError(problem) from error
+        yield from log.rows()
+    except UserError:
+        raise
+    except (ValueError, pa.ArrowException) as error:
+        # a block says what is wrong with it; only the files tell the line
+        raise UserError(log.bad_row() or " ".join(str(error).split())[:200]) from error
 
 
-def _usable(rows: pa.Table, items: pa.Table, min_rating: float | None, counts: ReadCounts, ids: _Ids) -> pa.Table:
+def _usable(
+    rows: pa.Table, index: ItemIndex, min_rating: float | None, counts: ReadCounts, ids: _Ids, remarks: Remarks
+) -> pa.Table:
     counts.read += len(rows)
     ids.users.add(rows.column("user"))
     ids.items.add(rows.column("item"))
+    _look_at(rows, counts)
     if min_rating is not None:
-        if rows.column("rating").null_count:
-            raise UserError("data.min_rating: the log has no ratings (data.columns.rating names none)")
-        good = rows.filter(pc.greater_equal(rows.column("rating"), min_rating))
-        counts.low_rating += len(rows) - len(good)
-        rows = good
+        rows = _rated(rows, min_rating, counts)
         ids.rated_users.add(rows.column("user"))
-    index = pc.index_in(rows.column("item"), value_set=items.column("item"))
-    if index.null_count:
-        missing = pc.is_null(index)
-        counts.without_title += index.null_count
-        ids.without_title.update(rows.column("item").filter(missing).unique().to_pylist())
-        rows, index = rows.filter(pc.invert(missing)), index.filter(pc.invert(missing))
-    ids.usable[index.to_numpy()] = True
-    return pa.table([rows.column("user"), index, rows.column("time")], schema=_SCHEMA)
+    place = index.rows(rows.column("item").combine_chunks(), remarks)
+    if place.null_count:
+        missing = place.is_null()
+        unknown = rows.column("item").filter(missing)
+        counts.without_title += place.null_count
+        counts.examples.setdefault("without_title", f"item {unknown[0].as_py()!r}")
+        ids.without_title.update(unknown.unique().to_pylist())
+        rows, place = rows.filter(pc.invert(missing)), place.filter(pc.invert(missing))
+    ids.usable[place.to_numpy()] = True
+    return pa.table([rows.column("user"), place, rows.column("time")], schema=_SCHEMA)
+
+
+def _look_at(rows: pa.Table, counts: ReadCounts) -> None:
+    """Notes the span of times, and how often each rating is there."""
+    for pair in pc.value_counts(rows.column("rating")):
+        if (value := pair["values"].as_py()) is not None and len(counts.ratings) <= _MOST_RATINGS:
+            counts.ratings[value] = counts.ratings.get(value, 0) + pair["counts"].as_py()
+    if len(rows):
+        span = pc.min_max(rows.column("time")).as_py()
+        first, last = counts.first_time, counts.last_time
+        counts.first_time = span["min"] if first is None else min(first, span["min"])
+        counts.last_time = span["max"] if last is None else max(last, span["max"])
+
+
+def _rated(rows: pa.Table, min_rating: float, counts: ReadCounts) -> pa.Table:
+    """Rows that are rated ``min_rating`` or more."""
+    rating = rows.column("rating")
+    if len(rows) and rating.null_count == len(rows) and not counts.low_rating:
+        raise UserError("data.min_rating: the log has no ratings (data.columns.rating names none)")
+    low = pc.fill_null(pc.less(rating, min_rating), False)
+    if (place := pc.index(low, True).as_py()) >= 0:
+        user, item = rows.column("user")[place].as_py(), rows.column("item")[place].as_py()
+        counts.examples.setdefault("low_rating", f"user {user!r}, item {item!r}: {rating[place].as_py():g}")
+    good = rows.filter(pc.fill_null(pc.greater_equal(rating, min_rating), False))
+    counts.without_rating += rating.null_count
+    counts.low_rating += len(rows) - len(good) - rating.null_count
+    return good
+
+
+def _example_of_repeat(table: pa.Table, items: pa.Table) -> str:
+    for rows in (table.slice(0, 200_000), table):
+        pairs = rows.select(["user", "item"]).group_by(["user", "item"]).aggregate([([], "count_all")])
+        often = pairs.filter(pc.greater(pairs.column("count_all"), 1))
+        if len(often):
+            user, item, times = (often.column(name)[0].as_py() for name in ("user", "item", "count_all"))
+            return f"user {user!r} had {items.column('item')[item].as_py()!r} {times} times"
+    return ""
 
 
 def _by_user(spilled: Path, partitions: int) -> list[Path]:

@@ -12,7 +12,6 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
-import ray
 from numpy.typing import NDArray
 
 from blade_dist.catalog.build import build_codec
@@ -28,6 +27,7 @@ from blade_dist.data.bundle import (
     check_context,
     check_items,
     load_data,
+    longest_title,
     made_otherwise,
     other_settings,
     read_card,
@@ -45,16 +45,27 @@ from blade_dist.data.card import (
     why_empty,
     write_items_without_group,
 )
-from blade_dist.data.census import describe_users, freed_by_min_history, wasted
+from blade_dist.data.census import (
+    core_choices,
+    describe_users,
+    few_prompts,
+    freed_by_min_history,
+    ratings_hints,
+    short_windows,
+    wasted,
+)
 from blade_dist.data.formats import FORMATS
 from blade_dist.data.held_rows import HeldName, HeldRows, check_once, check_targets
+from blade_dist.data.overview import describe_times, example_of_core, tie_hint
 from blade_dist.data.partition import ReadCounts, read_sequences
 from blade_dist.data.prompts import PromptTable, write_prompts
-from blade_dist.data.rawlog import quiet_ray_data
+from blade_dist.data.remarks import Remarks
 from blade_dist.data.sequence_table import SequenceTable, write_sequences
 from blade_dist.data.sequences import SequenceStore, k_core
 from blade_dist.data.split_file import SplitFile
+from blade_dist.data.times import say_units
 from blade_dist.data.usable import build_catalog, usable_items
+from blade_dist.data.whole_catalog import LeftOut, leave_out
 from blade_dist.errors import UserError
 from blade_dist.settings import Config
 from blade_dist.store.files import whole_folder, write_json
@@ -67,21 +78,18 @@ _LOG = logging.getLogger(__name__)
 
 
 def prepare_data(config: Config) -> None:
-    """Writes ``{run.dir}/data``, whole or not at all; skips what is there with the same settings. Ray must be up.
+    """Writes ``{run.dir}/data``, whole or not at all; skips what is there with the same settings.
 
     Raises:
         UserError: data of other settings or something else there, a missing or unreadable file (with the line), a
             missing column, nothing left after the filters, lists longer than the catalog, prompts longer than the
             model's context.
-        RuntimeError: Ray is not initialised.
     """
     folder = config.run.dir / "data"
     settings = fingerprint(settings_of(config))
     if folder.exists():
         _reuse(config, folder, settings)
         return
-    if not ray.is_initialized():
-        raise RuntimeError("prepare_data needs Ray: call ray.init first")
     started = time.monotonic()
     with whole_folder(folder) as scratch:
         card = _prepare(config, scratch) | {"settings_fingerprint": settings}
@@ -94,7 +102,9 @@ def prepare_data(config: Config) -> None:
 def _reuse(config: Config, folder: Path, settings: str) -> None:
     card = read_card(folder)
     if card is None:
-        raise UserError(f"{folder} is no prepared data, card.json is missing: delete it or choose another run.dir")
+        raise UserError(
+            f"{folder} is no prepared data, card.json is missing: choose another run.dir, or move what is there away"
+        )
     if card["settings_fingerprint"] != settings:
         raise made_otherwise(folder, list(other_settings(config, card).values()))
     SequenceTable.load(folder / SEQUENCES)
@@ -110,10 +120,15 @@ class _Filtered:
 
     items: pa.Table
     repeated_items: int
+    raw: SequenceStore
+    """Before ``data.k_core``."""
     store: SequenceStore
     read: ReadCounts
     counts: NDArray[np.int64]
     """Interactions with each row of ``items``; not all 0."""
+    left_out: LeftOut
+    remarks: Remarks
+    scratch: Path
 
 
 def _prepare(config: Config, folder: Path) -> dict[str, Any]:
@@ -125,7 +140,6 @@ def _prepare(config: Config, folder: Path) -> dict[str, Any]:
     check_items(config, int((counts > 0).sum()))
     assembler = Assembler(config.data, config.lists.exclude_history, split, counts)
     catalog = build_catalog(filtered.items.take(pa.array(assembler.kept_items)), assembler.popularity())
-    catalog.save(folder / "catalog")
     write_items_without_group(catalog, folder)
     for name in SPLITS:
         if not write_prompts(folder / f"{name}.arrow", assembler.prompts(name)):
@@ -136,17 +150,22 @@ def _prepare(config: Config, folder: Path) -> dict[str, Any]:
     tables = {name: PromptTable.load(folder / f"{name}.arrow") for name in SPLITS}
     sequences = SequenceTable.load(folder / SEQUENCES)
     choice = CodecChoice.of(config.codec, config.model.path is not None, len(catalog))
-    codec = build_codec(catalog, config.codec, choice, config.codec.tokenizer or config.model.path, config.run.seed)
+    tokenizer, most = config.codec.tokenizer or config.model.path, config.data.max_title_tokens
+    built = build_codec(catalog, config.codec, choice, tokenizer, config.run.seed, most)
+    codec, catalog = built.codec, built.catalog
+    for line in built.remarks:
+        filtered.remarks.hint(line)
+    catalog.save(folder / "catalog")
     codec.save(folder / "codec")
     write_trie(codec, folder / "trie")
     if choice.one_token:
         features = item_features(catalog, config.codec.embedder, config.run.seed)
         np.save(folder / FEATURES, features, allow_pickle=False)
     longest = max(table.longest(codec) for table in tables.values())
-    check_context(config, longest, codec.max_list_tokens(config.lists.k))
+    check_context(config, longest, codec.max_list_tokens(config.lists.k), longest_title(catalog, codec))
     card = _counts(config, filtered, split, catalog, tables, sequences) | {
         "codec": choice.describe(codec),
-        "tokens": describe_codec(codec) | {"longest_prompt": longest},
+        "tokens": describe_codec(codec, config.lists.k) | {"longest_prompt": longest},
         "settings": settings_of(config),
         "fingerprints": {"catalog": catalog.fingerprint(), "codec": codec.fingerprint()}
         | {name: table.fingerprint() for name, table in tables.items()}
@@ -172,9 +191,11 @@ def _counts(
             "that no list can hit one; hold out items that the training part of the log has"
         )
     asked_users = {name: table.users() for name, table in tables.items()}
-    users = describe_users(filtered.read, users_left(filtered.store), len(sequences), asked_users)
+    left = users_left(filtered.store)
+    users = describe_users(filtered.read, left, len(sequences), asked_users, filtered.left_out.users)
     freed = sum(freed_by_min_history(config.data, part.items.lengths, ends) for part, ends in split.parts())
-    log = describe_log(filtered.read, filtered.counts, filtered.store)
+    log = describe_log(filtered.read, filtered.counts, filtered.store, filtered.left_out.interactions)
+    times = describe_times(filtered.read, filtered.store)
     return {
         "log": log | {"trained_on": int(catalog.popularity.sum())},
         "users": users,
@@ -184,8 +205,35 @@ def _counts(
         "sequences": len(sequences),
         "test_targets": {"all": asked, "cold": cold},
         "split": split.describe(),
-        "warnings": wasted(config.data, users, freed),
+        "times": times,
+        "examples": _examples(filtered),
+        "remarks": filtered.remarks.describe(),
+        "warnings": wasted(config.data, users, freed)
+        + _hints(config, filtered, split, left, len(tables["train"]), times),
     }
+
+
+def _examples(filtered: _Filtered) -> dict[str, str]:
+    """One of what each filter dropped, by the names of the counts of ``log``."""
+    core = example_of_core(filtered.raw, filtered.store, filtered.counts, filtered.items)
+    more = {"dropped_by_k_core": core, "with_all_items": filtered.left_out.example}
+    return filtered.read.examples | {name: example for name, example in more.items() if example}
+
+
+def _hints(
+    config: Config, filtered: _Filtered, split: HeldOut, left: int, prompts: int, times: dict[str, Any]
+) -> list[str]:
+    """Which setting is wrong for this log, and which value would keep more."""
+    data, scratch = config.data, filtered.scratch
+    parts = [(part.items.lengths, ends) for part, ends in split.parts()]
+    lengths, ends = (np.concatenate([pair[number] for pair in parts]) for number in (0, 1))
+    return [
+        *core_choices(data, filtered.raw, left + filtered.left_out.users, len(filtered.items), scratch),
+        *ratings_hints(data, filtered.read),
+        *short_windows(data, lengths),
+        *few_prompts(data, ends, prompts, config.train.steps * config.train.prompts_per_step),
+        *tie_hint(times),
+    ]
 
 
 def _split(config: Config, filtered: _Filtered) -> tuple[HeldOut, NDArray[np.int64]]:
@@ -193,7 +241,7 @@ def _split(config: Config, filtered: _Filtered) -> tuple[HeldOut, NDArray[np.int
     data, exclude = config.data, config.lists.exclude_history
     if data.splits is None:
         return SplitByRule(data, exclude, filtered.store), filtered.counts
-    file, counts = SplitFile(data.splits, data.group_separator), filtered.counts.copy()
+    file, counts = SplitFile(data.splits, data), filtered.counts.copy()
     held: dict[HeldName, HeldRows] = {name: file.rows(name, filtered.items) for name in ("validation", "test")}
     for name, rows in held.items():
         check_once(rows, name, data.test_windows if name == "test" else 1)
@@ -205,17 +253,23 @@ def _split(config: Config, filtered: _Filtered) -> tuple[HeldOut, NDArray[np.int
 
 def _filter(config: Config, folder: Path, parts: Path) -> _Filtered:
     data = config.data
-    with quiet_ray_data():
-        log = FORMATS[data.source](data, config.run.seed, folder)
-        items, repeated = usable_items(log.items)
-        store, read = read_sequences(
-            replace(log, items=items), data.min_rating, data.repeats, data.partition_rows, parts
-        )
-    filtered = _Filtered(items, repeated, store, read, k_core(store, data.core, len(items)))
+    log = FORMATS[data.source](data, config.run.seed, folder)
+    items, repeated = usable_items(log.items, log.remarks)
+    read_from = replace(log, items=items)
+    raw, read = read_sequences(read_from, data.min_rating, data.repeats, data.partition_rows, parts)
+    say_units(log.remarks)
+    store = raw.copied(parts / "filtered")
+    counts = k_core(store, data.core, len(items))
+    counts, left_out = leave_out(store, counts, config.lists.k, config.lists.exclude_history)
+    if left_out.users:
+        counts = k_core(store, data.core, len(items))
+    filtered = _Filtered(items, repeated, raw, store, read, counts, left_out, log.remarks, parts)
     if not filtered.counts.any():
         raise UserError(f"no interaction is left: {_losses(config, filtered)}")
     return filtered
 
 
 def _losses(config: Config, filtered: _Filtered) -> str:
-    return filter_losses(config.data, filtered.read, filtered.counts)
+    lost = filter_losses(config.data, filtered.read, filtered.counts)
+    remedy = core_choices(config.data, filtered.raw, users_left(filtered.store), len(filtered.items), filtered.scratch)
+    return "; ".join([lost, *remedy])

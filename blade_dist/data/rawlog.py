@@ -2,24 +2,25 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from dataclasses import dataclass
 from itertools import islice
-from pathlib import Path
 from typing import TypeVar
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-import ray.data
 
+from blade_dist.data.ids import id_text, is_null_word
+from blade_dist.data.remarks import Remarks, shown
+from blade_dist.data.times import UNITS, microseconds
 from blade_dist.errors import UserError
 
 Row = TypeVar("Row")
 
 LOG_SCHEMA = pa.schema([("user", pa.string()), ("item", pa.string()), ("time", pa.int64()), ("rating", pa.float64())])
-"""A normalised interaction; ``rating`` is null where the log has none."""
+"""A normalised interaction; ``time`` in microseconds, ``rating`` is null where the log has none."""
 
 
 @dataclass(frozen=True)
@@ -40,25 +41,121 @@ class LogColumns:
 class RawLog:
     """A log as a format's reader hands it over."""
 
-    rows: ray.data.Dataset
-    """Interactions in the order of the files, as :data:`LOG_SCHEMA`; nothing is read before it is iterated."""
+    rows: Callable[[], Iterator[pa.Table]]
+    """Reads the interactions in the order of the files, as :data:`LOG_SCHEMA`, block by block."""
     items: pa.Table
     """``item`` (string), ``title`` (string), ``groups`` (list of strings), and ``embedding`` (list of floats) where
     there is one; an item may stand there twice, or have no title."""
     bad_row: Callable[[], str | None]
     """Reads the files once more, plainly, and says where the first unreadable row is and what is wrong with it."""
+    remarks: Remarks
+    """What :attr:`rows` left out or repaired, once it has been read."""
 
 
-def normalise(table: pa.Table, columns: LogColumns) -> pa.Table:
+@dataclass(frozen=True)
+class Rules:
+    """What becomes of rows that are no interactions."""
+
+    drop: bool = False
+    """``data.bad_rows: drop``: they are left out and counted, else they are errors."""
+    null_words: tuple[str, ...] = ()
+    """``data.null_words``: users and items of these names are left out and counted."""
+
+
+def normalise(table: pa.Table, columns: LogColumns, rules: Rules, remarks: Remarks) -> pa.Table:
     """Raw columns as :data:`LOG_SCHEMA`.
 
     Raises:
-        ValueError: an empty id, a time that is no whole number, a rating that is no number. The message shows the
-            first row's value: for a table of one row, the culprit.
+        ValueError: an empty id, a time or a rating that is none, where such rows are not left out. The message shows
+            the first of them: for a table of one row, the culprit.
     """
-    rating = pa.nulls(len(table), pa.float64()) if columns.rating is None else _number(table, columns.rating)
-    arrays = [_text(table, columns.user), _text(table, columns.item), whole_numbers(table, columns.time), rating]
-    return pa.table(arrays, schema=LOG_SCHEMA)
+    user, item = (_ids(table, name, role, remarks) for role, name in (("user", columns.user), ("item", columns.item)))
+    time, of = microseconds(table.column(columns.time))
+    remarks.units += of
+    for unit in of.nonzero()[0]:
+        if UNITS[unit] not in remarks.unit_examples:
+            remarks.unit_examples[UNITS[unit]] = _first_time(table.column(columns.time), int(unit))
+    rating, wrong = _ratings(table, columns.rating, rules)
+    left = pa.array(np.ones(len(table), bool))
+    for role, name, mask, problem in (
+        ("user", columns.user, user.is_null(), "is empty"),
+        ("item", columns.item, item.is_null(), "is empty"),
+        ("time", columns.time, time.is_null(), "is no time: a number (larger is later) or 2024-01-31T10:00:00Z"),
+        ("rating", columns.rating, wrong, "is not a number"),
+    ):
+        if (place := pc.index(pc.and_(mask, left), True).as_py()) < 0:
+            continue
+        value = table.column(name)[place].as_py()
+        what = (
+            f"column {name!r} {problem}" if role in ("user", "item") else f"column {name!r}: {shown(value)} {problem}"
+        )
+        if not rules.drop:
+            raise ValueError(what)
+        left = _without(left, mask, f"no {role}", what, remarks)
+    for role, ids in (("user", user), ("item", item)):
+        left = _without_null_words(left, ids, role, rules, remarks)
+    whole = pa.table([user, item, time, rating], schema=LOG_SCHEMA)
+    return whole if pc.all(left).as_py() is not False else whole.filter(left)
+
+
+def _ids(table: pa.Table, name: str, role: str, remarks: Remarks) -> pa.Array:
+    try:
+        return id_text(table.column(name), role, remarks)
+    except ValueError as error:
+        raise ValueError(f"column {name!r} {error}") from None
+
+
+def _first_time(column: pa.ChunkedArray, unit: int) -> str:
+    """A value of the column that is of the unit."""
+    for step in (1000, 1):  # the first thousand that has one, then which of them
+        starts = range(0, len(column), step)
+        first = next(start for start in starts if microseconds(column.slice(start, step))[1][unit])
+        column = column.slice(first, step)
+    return str(column[0].as_py())
+
+
+def _ratings(table: pa.Table, name: str | None, rules: Rules) -> tuple[pa.Array, pa.Array]:
+    """Ratings as float64, null where a row has none; and where there is something that is no number."""
+    if name is None:
+        return pa.nulls(len(table), pa.float64()), pa.array(np.zeros(len(table), bool))
+    column = table.column(name).combine_chunks()
+    if pa.types.is_dictionary(column.type):
+        column = column.cast(column.type.value_type)
+    if pa.types.is_string(column.type) or pa.types.is_large_string(column.type):
+        column = pc.utf8_trim_whitespace(column.cast(pa.string()))
+        column = pc.if_else(is_null_word(column, ["", *rules.null_words]), None, column)
+    there = column.is_valid()
+    number = _numbers(column)
+    number = pc.if_else(pc.is_nan(number), None, number)
+    wrong = pc.and_(there, number.is_null())
+    if pa.types.is_floating(column.type):
+        wrong = pc.and_(wrong, pc.invert(pc.is_nan(column).fill_null(True)))
+    return number, wrong
+
+
+def _numbers(column: pa.Array) -> pa.Array:
+    """As float64, null where it is no number; text by text only where one of them is none."""
+    try:
+        return column.cast(pa.float64())
+    except (pa.ArrowInvalid, pa.ArrowNotImplementedError):
+        if len(column) <= 1:
+            return pa.nulls(len(column), pa.float64())
+    half = len(column) // 2
+    return pa.concat_arrays([_numbers(column.slice(0, half)), _numbers(column.slice(half))])
+
+
+def _without_null_words(left: pa.Array, ids: pa.Array, role: str, rules: Rules, remarks: Remarks) -> pa.Array:
+    mask = is_null_word(ids, rules.null_words) if rules.null_words else None
+    place = -1 if mask is None else pc.index(pc.and_(mask, left), True).as_py()
+    if mask is None or place < 0:
+        return left
+    return _without(left, mask, f"{role} is a null word", f"{role} {shown(ids[place].as_py())}", remarks)
+
+
+def _without(left: pa.Array, mask: pa.Array, reason: str, example: str, remarks: Remarks) -> pa.Array:
+    """What is left without the rows of the mask, which are counted."""
+    remarks.drop(reason, pc.sum(pc.and_(mask, left)).as_py(), example)
+    return pc.and_(left, pc.invert(mask))
 
 
 def first_bad(rows: Iterable[tuple[str, Row]], check: Callable[[list[Row]], object]) -> str | None:
@@ -76,82 +173,10 @@ def first_bad(rows: Iterable[tuple[str, Row]], check: Callable[[list[Row]], obje
     return None
 
 
-def require_file(path: Path, setting: str) -> None:
-    """Raises UserError where there is nothing at ``path``."""
-    if not path.exists():
-        raise UserError(f"{setting}: {path} does not exist")
-
-
-def require_columns(path: Path, present: Iterable[str], wanted: dict[str, str]) -> None:
+def require_columns(path: object, present: Iterable[str], wanted: dict[str, str]) -> None:
     """Raises UserError where a column is missing; ``wanted``: who needs it -> its name."""
     present = list(present)
     for setting, name in wanted.items():
         if name not in present:
-            raise UserError(f"{path}: no column {name!r} ({setting}); it has {', '.join(present)}")
-
-
-@contextmanager
-def quiet_ray_data() -> Iterator[None]:
-    """Ray Data in the order of the files, without progress bars; errors come back as exceptions only.
-
-    A dataset takes these settings along when it is made, so make it in here too.
-    """
-    context = ray.data.DataContext.get_current().copy()
-    context.enable_progress_bars = False
-    context.execution_options.preserve_order = True
-    context.use_datasource_v2 = False  # its listing task takes seconds where V1 takes none (Ray 2.60, one local file)
-    logger = logging.getLogger("ray.data")
-    level = logger.level
-    logger.setLevel(logging.CRITICAL)
-    try:
-        with ray.data.DataContext.current(context):
-            yield
-    finally:
-        logger.setLevel(level)
-
-
-def _text(table: pa.Table, name: str) -> pa.ChunkedArray:
-    column = table.column(name).cast(pa.string())
-    if column.null_count or pc.any(pc.equal(pc.utf8_length(column), 0)).as_py():
-        raise ValueError(f"column {name!r} is empty")
-    return column
-
-
-def whole_numbers(table: pa.Table, name: str) -> pa.ChunkedArray:
-    """A column as int64; ValueError where it can't be."""
-    column = table.column(name)
-    if pa.types.is_date(column.type):
-        column = column.cast(pa.timestamp("s"))
-    wrong = ValueError(f"column {name!r}: {_first(column)} is not a whole number (larger is later)")
-    try:
-        column = _trimmed(column)
-        try:
-            whole = column.cast(pa.int64())
-        except pa.ArrowInvalid:  # whole numbers are also written 1.6e9 and 12.0
-            whole = column.cast(pa.float64()).cast(pa.int64())
-    except pa.ArrowInvalid:
-        raise wrong from None
-    if whole.null_count:
-        raise wrong
-    return whole
-
-
-def _number(table: pa.Table, name: str) -> pa.ChunkedArray:
-    column = table.column(name)
-    wrong = ValueError(f"column {name!r}: {_first(column)} is not a number")
-    try:
-        number = _trimmed(column).cast(pa.float64())
-    except pa.ArrowInvalid:
-        raise wrong from None
-    if number.null_count or pc.any(pc.is_nan(number)).as_py():
-        raise wrong
-    return number
-
-
-def _trimmed(column: pa.ChunkedArray) -> pa.ChunkedArray:
-    is_text = pa.types.is_string(column.type) or pa.types.is_large_string(column.type)
-    return pc.utf8_trim_whitespace(column) if is_text else column
-
-
-def _first(column: pa.ChunkedArray) -> str:
-    return repr(column[0].as_py()) if len(column) else "nothing"
+            listed = ", ".join(present[:12]) + ", ..." * (len(present) > 12)
+            raise UserError(f"{path}: no column {name!r} ({setting}); it has {listed}")

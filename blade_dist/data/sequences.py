@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -112,6 +113,15 @@ class SequenceStore:
         times = Ragged(sequences.times, sequences.items.offsets)
         columns = {"user": sequences.users, "items": ragged_to_arrow(sequences.items), "times": ragged_to_arrow(times)}
         write_table(pa.table(columns), self._path(partition))
+
+    def copied(self, folder: Path) -> SequenceStore:
+        """The same partitions in another, new folder; changes of the one do not touch the other."""
+        folder.mkdir()
+        copy = SequenceStore(folder, self._partitions)
+        for partition in range(self._partitions):
+            # a partition is replaced as a whole, never written to: the two may share a file until then
+            os.link(self._path(partition), copy._path(partition))
+        return copy
 
     def load(self, partition: int) -> UserSequences:
         """One partition, memory-mapped."""

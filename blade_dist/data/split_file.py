@@ -7,15 +7,20 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from blade_dist.batches import Ragged, offsets_of
-from blade_dist.data import csv_file
 from blade_dist.data.held_rows import HeldName, HeldRows
-from blade_dist.data.rawlog import first_bad, require_columns, require_file, whole_numbers
-from blade_dist.data.table import is_list, parquet_columns
+from blade_dist.data.ids import ItemIndex, id_text
+from blade_dist.data.list_text import as_lists, looks_listed
+from blade_dist.data.rawlog import require_columns
+from blade_dist.data.remarks import Remarks, shown
+from blade_dist.data.table import is_list
+from blade_dist.data.tables import open_tables, whole
+from blade_dist.data.text_table import TextTable
+from blade_dist.data.times import microseconds
 from blade_dist.errors import UserError
+from blade_dist.settings import DataSettings
 
 WORDS: dict[str, tuple[str, ...]] = {"train": ("train",), "validation": ("valid", "validation"), "test": ("test",)}
 """What may stand in the column ``split``. Rows to train with are not read: training prompts come from the log."""
@@ -29,26 +34,20 @@ class SplitFile:
 
     Args:
         path: the file.
-        separator: what stands between two items in CSV.
+        settings: how text is written, and what stands between two items in it.
 
     Raises:
         UserError: no such file, a missing column, another word as a split, a time that is no whole number.
     """
 
-    def __init__(self, path: Path, separator: str) -> None:
-        self.path = path
-        require_file(path, "data.splits")
-        self._is_csv = ".csv" in path.suffixes  # perhaps compressed
-        if not (self._is_csv or path.suffix in (".parquet", ".pq")):
-            raise UserError(f"data.splits: {path} is neither .csv nor .parquet")
-        present = csv_file.header(path) if self._is_csv else parquet_columns(path)
-        names = [*_NEEDED, *(name for name in present if name == "time")]
-        require_columns(path, present, {f"data.splits needs {name}": name for name in names})
-        if self._is_csv:
-            table = csv_file.read_items(path, {name: name for name in names})
-        else:
-            table = pq.read_table(path, columns=names)
-        self._table = self._standard(table, separator)
+    def __init__(self, path: Path, settings: DataSettings) -> None:
+        self.path, self._remarks = path, Remarks()
+        if path.is_dir():
+            raise UserError(f"data.splits: {path} is a folder; give one file")
+        (self._read,) = open_tables(path, "data.splits", settings, {*_NEEDED, "time"}, self._remarks)
+        names = [*_NEEDED, *(name for name in self._read.names if name == "time")]
+        require_columns(path, self._read.names, {f"data.splits needs {name}": name for name in names})
+        self._table = self._standard(whole(self._read, names), settings.group_separator)
 
     def rows(self, name: HeldName, items: pa.Table) -> HeldRows:
         """The rows of one split.
@@ -81,18 +80,20 @@ class SplitFile:
 
     def _where(self, row: int) -> str:
         """``file: row number``, from 1; in CSV ``file:line``."""
-        return f"{self.path}:{csv_file.line_of(self.path, row)}" if self._is_csv else f"{self.path}: row {row + 1}"
+        table = self._read.table
+        return f"{self.path}:{table.line_of(row)}" if isinstance(table, TextTable) else f"{self.path}: row {row + 1}"
 
     def _standard(self, table: pa.Table, separator: str) -> pa.Table:
-        columns = {name: table.column(name).cast(pa.string()) for name in ("split", "user")}
+        columns = {"split": table.column("split").cast(pa.string()), "user": self._ids(table.column("user"), "user")}
         known = [word for words in WORDS.values() for word in words]
         if (bad := _places(pc.invert(pc.is_in(columns["split"], value_set=pa.array(known))))).size:
             word = columns["split"][int(bad[0])].as_py()
             raise UserError(f"{self._where(int(bad[0]))}: the split {word!r} is none of {', '.join(known)}")
         for name in ("history", "item"):
             ids = table.column(name)
-            if self._is_csv:
-                ids = pc.split_pattern(pc.if_else(pc.equal(ids, ""), None, ids), separator)
+            if isinstance(self._read.table, TextTable):
+                ids = pc.if_else(pc.equal(ids, ""), None, ids)
+                ids = as_lists(ids) if looks_listed(ids) else pc.split_pattern(ids, separator)
             elif not is_list(ids.type):
                 if name == "history":
                     raise UserError(f"{self.path}: column 'history' (data.splits) is not a list of item ids")
@@ -106,13 +107,18 @@ class SplitFile:
             columns["time"] = self._times(table.select(["time"]))
         return pa.table(columns)
 
-    def _times(self, table: pa.Table) -> pa.ChunkedArray:
+    def _times(self, table: pa.Table) -> pa.Array:
+        times, _ = microseconds(table.column("time"))
+        if (bad := _places(times.is_null())).size:
+            value = shown(table.column("time")[int(bad[0])].as_py())
+            raise UserError(f"{self._where(int(bad[0]))}: column 'time': {value} is no time (a number or 2024-01-31)")
+        return times
+
+    def _ids(self, column: pa.ChunkedArray | pa.Array, what: str) -> pa.Array:
         try:
-            return whole_numbers(table, "time")
+            return id_text(column, what, self._remarks)
         except ValueError as error:
-            rows = ((self._where(row), table.slice(row, 1)) for row in range(len(table)))
-            bad = first_bad(rows, lambda parts: whole_numbers(pa.concat_tables(parts), "time"))
-            raise UserError(bad or f"{self.path}: {error}") from None
+            raise UserError(f"{self.path}: column {what!r} (data.splits) {error}") from None
 
     def _known(self, table: pa.Table, number: NDArray[np.int64], name: str, items: pa.Table) -> Ragged:
         """A column of ids as rows of the items table; ``number``: the rows' numbers in the file."""
@@ -123,7 +129,7 @@ class SplitFile:
         if (empty := np.flatnonzero(lengths == 0)).size:
             what, row = "the history is empty" if name == "history" else "no item is held out", int(number[empty[0]])
             raise UserError(f"{self._where(row)}: {what}; give the row an item there or leave it out")
-        index = pc.index_in(ids, value_set=items.column("item"))
+        index = ItemIndex(items.column("item").combine_chunks()).rows(self._ids(ids, "item"), self._remarks)
         if (unknown := _places(index.is_null())).size:
             row = int(number[np.searchsorted(offsets, unknown[0], side="right") - 1])
             raise UserError(

@@ -1,116 +1,182 @@
-"""Any log and items as CSV or Parquet, with ``data.columns`` saying which column is which."""
+"""Any log and items as tables, with ``data.columns`` saying which column is which."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import json
 from functools import partial
 from pathlib import Path
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
-import ray.data
 
-from blade_dist.data import csv_file
-from blade_dist.data.rawlog import LogColumns, RawLog, first_bad, normalise, require_columns, require_file
+from blade_dist.data.columns import every_name, resolve
+from blade_dist.data.ids import id_text
+from blade_dist.data.list_text import as_lists, looks_listed, parsed
+from blade_dist.data.rawlog import LogColumns, RawLog
+from blade_dist.data.remarks import Remarks, shown
+from blade_dist.data.tables import Keyed, bad_row, open_tables, rules_of, stream, whole
 from blade_dist.errors import UserError
-from blade_dist.settings import ColumnSettings, DataSettings
+from blade_dist.settings import DataSettings
+
+_OTHER_SEPARATORS = (",", ";", "|", "/", "\t")
 
 
 def read_table_log(settings: DataSettings, seed: int, folder: Path) -> RawLog:  # noqa: ARG001
     """The interactions and the items.
 
     Raises:
-        UserError: a missing file or column, a file that is neither CSV nor Parquet, an unreadable item.
+        UserError: a missing file or column, a file that is no table, an unreadable item.
     """
     assert settings.path is not None  # checked by Config
     assert settings.items is not None
+    remarks, given = Remarks(), settings.columns
+    tables = open_tables(settings.path, "data.path", settings, every_name(given), remarks, (".inter",))
+    parts = [(table, log_columns(settings, table, remarks)) for table in tables]
+    shape = partial(one_row_each, separator=settings.group_separator) if settings.per_user else one_row
+    rules = rules_of(settings)
+    return RawLog(
+        rows=lambda: stream(parts, rules, remarks, shape),
+        items=read_items(settings, remarks),
+        bad_row=lambda: bad_row(parts, rules, shape),
+        remarks=remarks,
+    )
+
+
+def log_columns(settings: DataSettings, table: Keyed, remarks: Remarks) -> LogColumns:
+    """The columns of a log; UserError where one is missing."""
     given = settings.columns
-    columns = LogColumns(given.user, given.item, given.time, given.rating)
-    wanted = _settings(given, "user", "item", "time", "rating")
-    paths, is_parquet = _files(settings.path, "data.path")
-    for path in paths:
-        names = parquet_columns(path) if is_parquet else csv_file.header(path)
-        require_columns(path, names, wanted)
-    if is_parquet:
-        read = ray.data.read_parquet([str(path) for path in paths]).select_columns(list(dict.fromkeys(columns.names())))
-        rows = read.map_batches(partial(normalise, columns=columns), batch_format="pyarrow", batch_size=None)
-        bad_row = partial(_bad_parquet_row, paths, columns)
-    else:
-        rows = csv_file.stream_log(paths, columns)
-        bad_row = partial(csv_file.bad_row, paths, columns)
-    return RawLog(rows, _read_items(settings.items, given, settings.group_separator), bad_row)
+    if settings.min_rating is not None and given.rating is None and "rating" in table.names:
+        given = given.model_copy(update={"rating": "rating"})
+    found = resolve(given, table.names, ("user", "item", "time", "rating"), table.file, remarks)
+    return LogColumns(found["user"], found["item"], found["time"], found.get("rating"))
 
 
-def _settings(columns: ColumnSettings, *names: str) -> dict[str, str]:
-    """Setting -> column, of those that are set."""
-    return {f"data.columns.{name}": getattr(columns, name) for name in names if getattr(columns, name) is not None}
+def one_row(part: pa.Table, of: LogColumns) -> pa.Table:
+    """The rows as they are.
+
+    Raises:
+        ValueError: a row is a user with lists, and not an interaction.
+    """
+    for name in (of.item, of.user):
+        column = part.column(name)
+        if pa.types.is_nested(column.type) or (pa.types.is_string(column.type) and _bracketed(column.slice(0, 1000))):
+            raise ValueError(
+                f"column {name!r} is a list, and a row must be one interaction: write a row per interaction, or set "
+                "data.per_user=true where a row is a user with lists of items and times"
+            )
+    return part
 
 
-def _files(path: Path, setting: str) -> tuple[list[Path], bool]:
-    """The files at ``path``, in the order of their names, and whether they are Parquet (else CSV)."""
-    require_file(path, setting)
-    files = sorted(path.iterdir()) if path.is_dir() else [path]
-    for is_parquet, suffixes in ((True, {".parquet", ".pq"}), (False, {".csv"})):
-        chosen = [file for file in files if suffixes.intersection(file.suffixes)]
-        if chosen:
-            return chosen, is_parquet
-    raise UserError(f"{setting}: {path} is neither .csv nor .parquet, nor a folder with such files")
+def _bracketed(texts: pa.ChunkedArray) -> bool:
+    """Whether nearly all texts are in square brackets, which no id is (a GUID may be in curly ones)."""
+    return looks_listed(texts) and bool(pc.all(pc.starts_with(pc.utf8_ltrim_whitespace(texts), "[")).as_py())
 
 
-def _bad_parquet_row(paths: list[Path], columns: LogColumns) -> str | None:
-    """``file: row number: what is wrong`` of the first row that can't be normalised."""
-    return first_bad(_parquet_rows(paths, columns), lambda rows: normalise(pa.Table.from_batches(rows), columns))
+def one_row_each(part: pa.Table, of: LogColumns, separator: str) -> pa.Table:
+    """Rows of users as rows of interactions; lists of items, and times and ratings as long.
+
+    Raises:
+        ValueError: a row whose lists differ in length.
+    """
+    item = _listed(part.column(of.item), separator)
+    lengths = pc.fill_null(pc.list_value_length(item), 0).to_numpy(zero_copy_only=False).astype(np.int64)
+    row = pa.array(np.repeat(np.arange(len(part)), lengths))
+    columns = {of.user: part.column(of.user).take(row), of.item: pc.list_flatten(item)}
+    for name in (of.time, of.rating):
+        if name is None:
+            continue
+        column = part.column(name)
+        is_text = pa.types.is_string(column.type)
+        several = is_text and (looks_listed(column) or pc.any(pc.match_substring(column, separator)).as_py())
+        if not is_list(column.type) and not several:
+            columns[name] = column.take(row)  # one for all of the row
+            continue
+        lists = _listed(column, separator)
+        sizes = pc.fill_null(pc.list_value_length(lists), 0).to_numpy(zero_copy_only=False)
+        if len(odd := np.flatnonzero(sizes != lengths)):
+            raise ValueError(f"column {name!r} has {sizes[odd[0]]} values where {of.item!r} has {lengths[odd[0]]}")
+        columns[name] = pc.list_flatten(lists)
+    return pa.table(columns)
 
 
-def _parquet_rows(paths: list[Path], columns: LogColumns) -> Iterator[tuple[str, pa.RecordBatch]]:
-    for path in paths:
-        number = 0
-        for batch in pq.ParquetFile(path).iter_batches(columns=columns.names()):
-            for index in range(len(batch)):
-                number += 1
-                yield f"{path}: row {number}", batch.slice(index, 1)
+def _listed(column: pa.ChunkedArray, separator: str) -> pa.Array:
+    """A column of lists, or of texts that show lists or are joined by the separator, as lists."""
+    if is_list(column.type):
+        return column.combine_chunks()
+    text = column.cast(pa.string()).combine_chunks()
+    return as_lists(text) if looks_listed(text) else pc.split_pattern(text, separator)
 
 
-def _read_items(path: Path, columns: ColumnSettings, separator: str) -> pa.Table:
-    wanted = _settings(columns, "item", "title", "groups", "embedding")
+def read_items(settings: DataSettings, remarks: Remarks) -> pa.Table:
+    """The items of ``data.items``, see :class:`blade_dist.data.rawlog.RawLog`."""
+    assert settings.items is not None
+    given = settings.columns
+    roles = ("item", "title", "groups", "embedding")
     parts = []
-    paths, is_parquet = _files(path, "data.items")
-    for file in paths:
-        if is_parquet:
-            require_columns(file, parquet_columns(file), wanted)
-            table = pq.read_table(file, columns=list(wanted.values()))
-        else:
-            table = csv_file.read_items(file, wanted)
-        parts.append(_standard(table, file, columns, separator))
+    for table in open_tables(settings.items, "data.items", settings, every_name(given), remarks, (".item",)):
+        found = resolve(given, table.names, roles, table.file, remarks)
+        part = whole(table, list(dict.fromkeys(found.values())))
+        named = {"item": _item_ids(part, found["item"], table, remarks), "title": _texts(part, found["title"], table)}
+        sequences = getattr(getattr(table.table, "dialect", None), "sequences", ())
+        separator = " " if found.get("groups") in sequences else settings.group_separator
+        named["groups"] = _groups(part, found.get("groups"), separator, remarks)
+        if "embedding" in found:
+            named["embedding"] = _vectors(part, found["embedding"], table)
+        parts.append(pa.table(named))
     return pa.concat_tables(parts)
 
 
-def _standard(table: pa.Table, path: Path, columns: ColumnSettings, separator: str) -> pa.Table:
-    named = {
-        "item": table.column(columns.item).cast(pa.string()),
-        "title": table.column(columns.title).cast(pa.string()),
-        "groups": pa.nulls(len(table), pa.list_(pa.string())),
-    }
-    if columns.groups is not None:
-        groups = table.column(columns.groups)
-        if not is_list(groups.type):
-            groups = pc.split_pattern(groups.cast(pa.string()), separator)
-        named["groups"] = groups.cast(pa.list_(pa.string()))
-    if columns.embedding is not None:
-        vectors = table.column(columns.embedding)
-        if not is_list(vectors.type):
-            raise UserError(f"{path}: column {columns.embedding!r} (data.columns.embedding) is not a list of floats")
-        named["embedding"] = vectors.cast(pa.list_(pa.float32()))
-    return pa.table(named)
-
-
-def parquet_columns(path: Path) -> list[str]:
-    """The names of a Parquet file's columns; UserError where it is none."""
+def _item_ids(part: pa.Table, name: str, table: Keyed, remarks: Remarks) -> pa.Array:
     try:
-        return list(pq.read_schema(path).names)
-    except pa.ArrowInvalid as error:
-        raise UserError(f"{path}: not readable as Parquet: {error}") from None
+        return id_text(part.column(name), "item", remarks)
+    except ValueError as error:
+        raise UserError(f"{table.file}: column {name!r} (data.columns.item) {error}") from None
+
+
+def _texts(part: pa.Table, name: str, table: Keyed) -> pa.ChunkedArray:
+    column = part.column(name)
+    if pa.types.is_nested(column.type):
+        raise UserError(f"{table.file}: column {name!r} (data.columns.title) holds no text, but {column.type}")
+    return column.cast(pa.string())
+
+
+def _groups(part: pa.Table, name: str | None, separator: str, remarks: Remarks) -> pa.Array:
+    if name is None:
+        return pa.nulls(len(part), pa.list_(pa.string()))
+    column = part.column(name)
+    if is_list(column.type):
+        return column.cast(pa.list_(pa.string())).combine_chunks()
+    text = column.cast(pa.string()).combine_chunks()
+    if looks_listed(text):
+        example = next(one for one in text.to_pylist() if one and one.strip())
+        groups = ", ".join(parsed(example)[:4])
+        remarks.repair("groups written as lists", len(text), f"{shown(example)} read as {groups}")
+        return as_lists(text)
+    _hint_separator(text, name, separator, remarks)
+    return pc.split_pattern(text, separator)
+
+
+def _hint_separator(text: pa.Array, name: str, separator: str, remarks: Remarks) -> None:
+    """Says where no text of the groups has the separator and many have another one."""
+    if not len(text) or pc.any(pc.match_substring(text, separator)).as_py():
+        return
+    for other in _OTHER_SEPARATORS:
+        has = pc.match_substring(text, other).fill_null(False)
+        if 5 * (count := pc.sum(has).as_py() or 0) >= len(text):
+            example = shown(text[pc.index(has, True).as_py()].as_py())
+            remarks.hint(
+                f"{count} of {len(text)} texts of column {name!r} have {other!r} in them and none has {separator!r}: "
+                f"{example} is one group; 'data.group_separator: {json.dumps(other)}' would part them"
+            )
+            return
+
+
+def _vectors(part: pa.Table, name: str, table: Keyed) -> pa.ChunkedArray:
+    vectors = part.column(name)
+    if not is_list(vectors.type):
+        raise UserError(f"{table.file}: column {name!r} (data.columns.embedding) is not a list of floats")
+    return vectors.cast(pa.list_(pa.float32()))
 
 
 def is_list(kind: pa.DataType) -> bool:

@@ -8,14 +8,21 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from blade_dist.catalog.catalog import Catalog
+from blade_dist.data.remarks import Remarks
+from blade_dist.data.titles import clean_titles, plain_html
 from blade_dist.errors import UserError
+from blade_dist.settings.inputs import NULL_WORDS
+
+NO_GROUP = {*NULL_WORDS, "(no genres listed)"}
+"""Words for no group."""
 
 
-def usable_items(items: pa.Table) -> tuple[pa.Table, int]:
-    """Items with an id and a title, each once.
+def usable_items(items: pa.Table, remarks: Remarks) -> tuple[pa.Table, int]:
+    """Items with an id and a title, each once, with titles that are clean (:mod:`blade_dist.data.titles`).
 
     Args:
         items: see :class:`blade_dist.data.rawlog.RawLog`.
+        remarks: what is repaired.
 
     Returns:
         The table, in the file's order, the first of equal ids kept; how many rows repeated an id.
@@ -23,9 +30,8 @@ def usable_items(items: pa.Table) -> tuple[pa.Table, int]:
     Raises:
         UserError: no item with a title.
     """
-    there = pc.fill_null(pc.greater(pc.utf8_length(pc.utf8_trim_whitespace(items.column("title"))), 0), False)
-    named = pc.fill_null(pc.greater(pc.utf8_length(items.column("item")), 0), False)
-    kept = items.filter(pc.and_(there, named))
+    items = items.set_column(1, "title", clean_titles(items.column("title"), remarks))
+    kept = items.filter(pc.and_(items.column("title").is_valid(), items.column("item").is_valid()))
     if not len(kept):
         raise UserError(f"data.items: none of the {len(items)} items has a title")
     codes = kept.column("item").combine_chunks().dictionary_encode().indices.to_numpy()
@@ -49,8 +55,10 @@ def build_catalog(items: pa.Table, popularity: NDArray[np.int64]) -> Catalog:
 
 
 def _names(row: list[str | None] | None) -> list[str]:
-    """Of groups, without white space around them: " Crime" of "Drama, Crime" is the group of "Crime"."""
-    return [plain for name in row or [] if (plain := " ".join((name or "").split()))]
+    """Of groups, without white space around them (" Crime" of "Drama, Crime" is the group of "Crime") and HTML; a word
+    for nothing is none."""
+    plain = (" ".join(plain_html(name or "").split()) for name in row or [])
+    return [name for name in plain if name and name not in NO_GROUP]
 
 
 def _embeddings(items: pa.Table) -> NDArray[np.float32]:

@@ -13,6 +13,7 @@ from rich.table import Table
 from blade_dist.cluster.placement import Node, Placement, cluster_nodes, place_here
 from blade_dist.cluster.runtime import ray_runtime
 from blade_dist.data.bundle import load_matching_data
+from blade_dist.data.first_look import first_look
 from blade_dist.doctor import findings, look
 from blade_dist.doctor.findings import Finding, Level
 from blade_dist.doctor.memory import Need, Shape, need, parameters
@@ -54,6 +55,7 @@ def examine(config: Config) -> Iterator[Finding]:
     for number, what in () if joins else PORTS.items():
         yield findings.port(number, what, look.is_free(number))
     yield findings.storage(str(config.run.dir), look.storage_problem(config.run.dir))
+    yield _tried("data", lambda: first_look(config.data))
     if config.model.path is not None and not (config.model.path / "config.json").is_file():
         result = f"{config.model.path}: no Hugging Face checkpoint there (config.json is missing)"
         yield Finding(Level.FAIL, "model", result, "set model.path to a folder that has one, then look again")

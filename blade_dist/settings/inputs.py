@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
 from blade_dist.batches import ExcludeHistory
-from blade_dist.settings.section import Fraction, Name, NonNegative, Positive, Rate, Section
+from blade_dist.settings.section import Fraction, LocalPath, Name, NonNegative, Positive, Rate, Section
+
+NULL_WORDS = (
+    *("NA", "N/A", "n/a", "#N/A", "<NA>", "NaN", "nan", "NaT", "NULL", "Null", "null", "None", "none", "nil", "\\N"),
+    "undefined",
+)
+"""What programs write where there is nothing."""
 
 
 class SyntheticSettings(Section):
@@ -36,13 +41,14 @@ class ColumnSettings(Section):
     item: str = "item"
     """Log and items: column of the item id, by which the two files are joined."""
     time: str = "time"
-    """Log: column of the timestamp (a number, larger is later), by which each user's interactions are ordered."""
+    """Log: column of the time, by which each user's interactions are ordered: a number (larger is later), a timestamp,
+    or text as 2024-01-31 or 2024-01-31T10:00:00+02:00."""
     rating: str | None = None
     """Log: column of the rating; required by ``data.min_rating``. None: no ratings are read."""
     title: str = "title"
     """Items: column of the title, which is what the model reads and, with ``codec.kind: title``, writes."""
     groups: str | None = None
-    """Items: column of the groups, joined by ``data.group_separator``, or a list column in Parquet. Metrics of
+    """Items: column of the groups, joined by ``data.group_separator``, or lists (also as text). Metrics of
     diversity and fairness, and rules about groups, require it."""
     embedding: str | None = None
     """Items: a list-of-floats column in Parquet, read by the metric ``ild_embedding`` and by ``codec.kind:
@@ -51,19 +57,35 @@ class ColumnSettings(Section):
 
 class DataSettings(Section):
     source: Literal["synthetic", "movielens", "amazon", "table"] = "synthetic"
-    """Format of the raw log: a generated one, MovieLens, Amazon Reviews 2023, or any CSV / Parquet with ``columns``.
-    Your own data is a table."""
-    path: Path | None = None
-    """Where the raw log is; every source but synthetic requires it. movielens: the folder; amazon: the reviews
-    ``.jsonl[.gz]``; table: the log (CSV or Parquet, a file or a folder)."""
-    items: Path | None = None
-    """Where the items with their titles are; amazon and table require it. amazon: the meta ``.jsonl[.gz]``; table: CSV
-    or Parquet. movielens has them in its folder."""
+    """Format of the raw log: a generated one, MovieLens or Amazon's reviews (all published forms), or any table with
+    ``columns``. Your own data is a table."""
+    path: LocalPath | None = None
+    """Where the raw log is; every source but synthetic requires it. movielens: the folder or its zip; amazon: the
+    reviews or ratings; table: the log (CSV, TSV, JSON lines or Parquet; a file, a folder or a zip; perhaps
+    compressed)."""
+    items: LocalPath | None = None
+    """Where the items with their titles are; amazon and table require it. amazon: the meta file; table: as ``path``.
+    movielens has them in its folder."""
     columns: ColumnSettings = ColumnSettings()
     """table: the names of the columns in your files. Give those that differ from the names of these settings."""
     group_separator: str = "|"
     """table: what stands between two groups of an item in a text column. Change it where your file has another one; a
     list column needs none."""
+    separator: Annotated[str, Field(min_length=1, max_length=8)] | None = None
+    """table: what stands between two fields of a text file. None: what the first line shows (a comma, tab, semicolon,
+    ``|`` or ``::``). Set it where that goes wrong."""
+    encoding: str = "utf-8"
+    """table: how a text file writes letters. Set ``latin-1`` where a row is refused as not UTF-8; a byte order mark is
+    seen by itself."""
+    per_user: bool = False
+    """table: whether a row of the log is a whole user, with lists of items, times and ratings. Set it where the log
+    has a history in each row."""
+    bad_rows: Literal["refuse", "drop"] = "refuse"
+    """What becomes of a row without a user or an item, with an unreadable time or rating, or with too many or too few
+    fields. refuse: the command says where it is and stops; drop: such rows are left out and counted."""
+    null_words: list[Name] = list(NULL_WORDS)
+    """Users and items of these names are nobody and nothing: their rows are left out and counted. Set ``[]`` where one
+    of them is a real id."""
     min_rating: float | None = None
     """Interactions rated lower are dropped, so that they are neither history nor target. Set it where a low rating
     means dislike. None keeps all."""
@@ -77,7 +99,7 @@ class DataSettings(Section):
     split: Literal["leave_last", "global_time"] = "leave_last"
     """leave_last: each user's last ``targets`` are test, those before validation. global_time: two points in time,
     which is closer to how a shop runs, as no list is learned from the future of another user."""
-    splits: Path | None = None
+    splits: LocalPath | None = None
     """A ready split, kept as it is: a file (Parquet or CSV) with the columns split (valid, validation or test), user,
     history (item ids, oldest first), item (one id or several) and perhaps time. Give it to compare with published
     numbers. Each user trains on the log before the first of the user's held-out items; ``split`` is not read then."""
@@ -106,6 +128,9 @@ class DataSettings(Section):
     partition_rows: Positive = 5_000_000
     """Rows that one pass holds in memory; a larger log is partitioned by user. Lower it where preparing the data runs
     out of memory."""
+    max_title_tokens: Positive | None = None
+    """Titles are cut to so many tokens of the tokenizer. Set it where a few long titles make prompts too long for the
+    model's context. None: titles stay whole."""
     synthetic: SyntheticSettings = SyntheticSettings()
     """The generated catalog and log; read by ``source: synthetic`` only."""
 
@@ -120,7 +145,7 @@ class CodecSettings(Section):
     """How a list is written. title: item titles, which a pretrained model can read; semantic_id: one new code token per
     item, or a few (``levels``), which are faster to decode and must be learned from the log. None: title where there
     is ``model.path``, else semantic_id."""
-    tokenizer: Path | None = None
+    tokenizer: LocalPath | None = None
     """A Hugging Face tokenizer folder; none: ``model.path``'s, or else a BPE trained on the catalog's titles. Set it to
     build a new model on a known vocabulary."""
     vocab_size: Positive = 2048
@@ -136,7 +161,7 @@ class CodecSettings(Section):
     codes: Positive | None = None
     """semantic_id with several ``levels``: codes of each. Raise it where the data card says that many items share all
     of their codes. None: 32, or as many as give twice as many combinations as there are items."""
-    embedder: Path | None = None
+    embedder: LocalPath | None = None
     """semantic_id: a Hugging Face folder of a sentence encoder, whose mean embedding of title and groups the codes
     follow, or with one token per item its vector (``sft.item_features``). Set it where words alone do not say what is
     alike. None: they follow ``data.columns.embedding``, or else the words of titles and groups."""
@@ -193,7 +218,7 @@ class BuildSettings(Section):
 
 
 class ModelSettings(Section):
-    path: Path | None = None
+    path: LocalPath | None = None
     """Base checkpoint: a Hugging Face folder. Set it to align a pretrained model, and give smaller learning rates then
     (``sft.lr``, ``learner.lr``). None: a small Llama is built from ``build``."""
     build: BuildSettings = BuildSettings()

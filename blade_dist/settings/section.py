@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import re
+from pathlib import Path
 from typing import Annotated
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
+from pydantic_core import PydanticCustomError
 
 Positive = Annotated[int, Field(gt=0)]
 NonNegative = Annotated[int, Field(ge=0)]
@@ -12,6 +15,25 @@ Rate = Annotated[float, Field(gt=0)]
 Fraction = Annotated[float, Field(ge=0, lt=1)]
 Name = Annotated[str, Field(coerce_numbers_to_str=True)]
 """Of an item or a group, which a log may number."""
+
+
+def _local(given: object) -> object:
+    """A path with ``~`` as the home folder; an error for a URI, of which a path would make folders here."""
+    text = str(given)
+    if re.match(r"[A-Za-z][A-Za-z0-9+.-]+:/", text):
+        raise PydanticCustomError(
+            "uri", "a path of this machine is needed, not a URI: mount the storage, or copy the files"
+        )
+    if text.startswith("~"):
+        try:
+            return Path(text).expanduser()
+        except RuntimeError:
+            raise PydanticCustomError("home", "no such user; write the home folder in full") from None
+    return given
+
+
+LocalPath = Annotated[Path, BeforeValidator(_local)]
+"""A file or folder that is mounted here."""
 
 
 class Section(BaseModel):

@@ -10,12 +10,12 @@ from pydantic import model_validator
 from blade_dist.settings.inputs import CodecSettings, DataSettings, ListSettings, ModelSettings, SftSettings
 from blade_dist.settings.method import AdvantageSettings, BondSettings, PosteriorSettings, PriorSettings, RewardSettings
 from blade_dist.settings.reports import EvaluateSettings, TrackingSettings
-from blade_dist.settings.section import NonNegative, Section
+from blade_dist.settings.section import LocalPath, NonNegative, Section
 from blade_dist.settings.workers import LearnerSettings, RaySettings, RolloutSettings, TrainSettings, WeightSettings
 
 
 class RunSettings(Section):
-    dir: Path = Path("runs/default")
+    dir: LocalPath = Path("runs/default")
     """Folder of every result; each stage writes its own folder below it and skips what is already whole. Take another
     one for other data or another codec."""
     seed: NonNegative = 0

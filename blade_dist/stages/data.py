@@ -1,4 +1,7 @@
-"""``blade-dist data``: raw log and items to Arrow, and a line about what came of it."""
+"""``blade-dist data``: raw log and items to Arrow, and a table of what came of it.
+
+What takes seconds to import is imported after the first line is on the terminal.
+"""
 
 from __future__ import annotations
 
@@ -7,42 +10,54 @@ from typing import Any
 
 from rich.console import Console
 
-from blade_dist.cluster.runtime import ray_runtime
-from blade_dist.data.bundle import read_card
-from blade_dist.data.card import WITHOUT_GROUP
-from blade_dist.data.prepare import prepare_data
 from blade_dist.settings import Config
-from blade_dist.tracking.say import say
+from blade_dist.store.files import read_json
+from blade_dist.store.lock import held
+from blade_dist.tracking.say import say, show_table
 
 
 def data_stage(config: Config, console: Console) -> None:
     """Prepares the data where that is not done, and shows the card's counts.
 
     Raises:
-        UserError: a raw file that can't be read; data there of other settings; settings that leave nothing.
+        UserError: a raw file that can't be read; data there of other settings; settings that leave nothing; another
+            command that is preparing data in the same folder.
     """
-    with ray_runtime(config):
+    given, folder = config.data, config.run.dir / "data"
+    read = " and ".join(str(path) for path in (given.path, given.items, given.splits) if path is not None)
+    say(console, f"data: reads {read or 'a generated log'}, writes {folder}: catalog, prompts, card.json")
+
+    from blade_dist.data.prepare import prepare_data
+    from blade_dist.stages.data_table import WIDTH, log_lines, log_table
+
+    with held(folder, "blade-dist data", "run.dir"), console.status("preparing the data"):
         prepare_data(config)
-    card = read_card(config.run.dir / "data") or {}
-    log, prompts = card["log"], card["prompts"]
-    say(
-        console,
-        f"data: {log['read']} interactions read, {log['left']} left after filters; {log['users']} users, "
-        f"{card['catalog']['items']} items in {card['catalog']['groups']} groups; prompts: "
-        + ", ".join(f"{count} {split}" for split, count in prompts.items()),
-    )
-    users, targets = card["users"], card["test_targets"]
+    card = read_json(folder / "card.json") or {}
+    show_table(console, log_table(card), WIDTH)
+    for line in log_lines(card):
+        say(console, f"data: {line}")
+    _say_early_rows(card["split"], card["prompts"]["test"], console)
+    _say_codec(card["codec"], console)
+    _name_items_without_group(card["catalog"], folder, console)
+    _say_result(card, folder, console)
+
+
+def _say_result(card: dict[str, Any], folder: Path, console: Console) -> None:
+    """What was made and where, and how much of the log teaches."""
+    log, users, targets = card["log"], card["users"], card["test_targets"]
     say(
         console,
         f"data: of {users['read']} users {users['with_training_sequence']} have a training sequence and "
         f"{users['with_training_prompt']} a training prompt, {users['validated']} are validated, {users['tested']} "
         f"tested; {targets['cold']} of {targets['all']} test items are never trained on",
     )
-    for line in card["warnings"]:
-        say(console, f"data: warning: {line}")
-    _say_early_rows(card["split"], prompts["test"], console)
-    _say_codec(card["codec"], console)
-    _name_items_without_group(card["catalog"], config.run.dir / "data" / WITHOUT_GROUP, console)
+    say(
+        console,
+        f"data: {log['read']} interactions read, {log['left']} left after filters; {log['users']} users, "
+        f"{card['catalog']['items']} items in {card['catalog']['groups']} groups; prompts: "
+        + ", ".join(f"{count} {split}" for split, count in card["prompts"].items()),
+    )
+    say(console, f"data: {folder} is ready; next: blade-dist sft, with the same settings")
 
 
 def _say_early_rows(split: dict[str, Any], tested: int, console: Console) -> None:
@@ -70,8 +85,11 @@ def _say_codec(codec: dict[str, Any], console: Console) -> None:
     say(console, f"data: {how} ({why})")
 
 
-def _name_items_without_group(catalog: dict[str, Any], ids: Path, console: Console) -> None:
-    """Says which items no metric of groups knows, where some have a group and some have none; ``ids``: file of all."""
+def _name_items_without_group(catalog: dict[str, Any], folder: Path, console: Console) -> None:
+    """Says which items no metric of groups knows, where some have a group and some have none."""
+    from blade_dist.data.card import WITHOUT_GROUP
+
+    ids = folder / WITHOUT_GROUP
     bare, named = catalog["items_without_group"], catalog.get("first_without_group")
     if named and catalog["groups"]:
         listed = f" (all ids: {ids})" if ids.is_file() else ""

@@ -49,9 +49,6 @@ STACK = {"ray", "vllm", "deepspeed"}
 
 ON_THE_STACK = [
     *("*/actor.py", "stages/*", "cluster/*", "nodes/*", "weights/*", "cli.py", "__main__.py", "doctor/*"),
-    *(f"data/{name}.py" for name in ("amazon", "bundle", "by_rule", "card", "census", "csv_file")),
-    *(f"data/{name}.py" for name in ("formats", "movielens", "partition", "prepare", "rawlog")),
-    *(f"data/{name}.py" for name in ("split_file", "synthetic", "table")),
     *("rollouts/engine*.py", "rollouts/pool.py", "rollouts/processor_v*.py", "learners/zero.py", "learners/update.py"),
     *(f"training/{name}.py" for name in ("loop", "rank", "checkpoint", "pipeline", "probe", "publish")),
     *("training/sft.py", "training/validation.py", "serving/start.py"),

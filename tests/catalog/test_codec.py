@@ -34,7 +34,7 @@ def _catalog(titles: list[str] = TITLES, embeddings: np.ndarray | None = None) -
 
 
 def codec_of(catalog: Catalog, wanted: CodecSettings, tokenizer: Path | None, seed: int) -> Codec:
-    return build_codec(catalog, wanted, CodecChoice.of(wanted, False, len(catalog)), tokenizer, seed)
+    return build_codec(catalog, wanted, CodecChoice.of(wanted, False, len(catalog)), tokenizer, seed).codec
 
 
 @pytest.fixture(scope="module")
@@ -140,8 +140,8 @@ def test_a_tokenizer_without_eos_or_newline_gets_tokens(tmp_path: Path) -> None:
     codec = codec_of(_catalog(["a b", "c", "a"]), CodecSettings(kind="title"), tmp_path, seed=0)
     assert sorted([codec.separator, codec.end]) == [4, 5]
     assert len(codec.tokenizer) == 6
-    with pytest.raises(UserError, match=r"item 'i1' \('y'\) and item 'i0' \('x'\).*same tokens"):
-        codec_of(_catalog(["x", "y"]), CodecSettings(kind="title"), tmp_path, seed=0)
+    with pytest.raises(UserError, match=r"writes 1 titles with the same tokens .*: item 'i2' .* as item 'i1'"):
+        codec_of(_catalog(["x", "y", "z"]), CodecSettings(kind="title"), tmp_path, seed=0)
 
 
 def test_trained_titles_take_one_token_per_word() -> None:

@@ -2,7 +2,6 @@
 
 import gzip
 import json
-from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -12,20 +11,13 @@ import pytest
 
 from blade_dist.data.formats import FORMATS
 from blade_dist.data.partition import ReadCounts, read_sequences
-from blade_dist.data.rawlog import RawLog, quiet_ray_data
+from blade_dist.data.rawlog import RawLog
 from blade_dist.data.usable import build_catalog, usable_items
 from blade_dist.errors import UserError
 from blade_dist.settings import DataSettings
 
-pytestmark = pytest.mark.usefixtures("ray_session", "in_order")
-
-
-@pytest.fixture
-def in_order() -> Iterator[None]:
-    with quiet_ray_data():
-        yield
-
-
+S = 10**6
+"""Microseconds in a second: what has no unit counts as seconds."""
 RATINGS = "userId,movieId,rating,timestamp\n1,10,4.0,7\n1,20,1.5,5\n2,10,3,9\n"
 MOVIES = 'movieId,title,genres\n10,"Heat, The (1995)",Crime|Drama\n20,Jaws,(no genres listed)\n'
 REVIEWS = [
@@ -68,20 +60,20 @@ def _read(settings: DataSettings, folder: Path) -> RawLog:
 
 
 def _rows(settings: DataSettings, folder: Path) -> list[tuple]:
-    read = _read(settings, folder).rows.take_all()
-    return [tuple(row.values()) for row in read]
+    blocks = _read(settings, folder).rows()
+    return [tuple(row.values()) for block in blocks for row in block.to_pylist()]
 
 
 def _all_of_it(settings: DataSettings, folder: Path) -> ReadCounts:
     log = _read(settings, folder)
-    items, _ = usable_items(log.items)
-    cleaned = RawLog(log.rows, items, log.bad_row)
+    items, _ = usable_items(log.items, log.remarks)
+    cleaned = RawLog(log.rows, items, log.bad_row, log.remarks)
     return read_sequences(cleaned, settings.min_rating, settings.repeats, settings.partition_rows, folder)[1]
 
 
 def test_movielens_is_read(tmp_path: Path) -> None:
     settings = _movielens(tmp_path)
-    assert _rows(settings, tmp_path) == [("1", "10", 7, 4.0), ("1", "20", 5, 1.5), ("2", "10", 9, 3.0)]
+    assert _rows(settings, tmp_path) == [("1", "10", 7 * S, 4.0), ("1", "20", 5 * S, 1.5), ("2", "10", 9 * S, 3.0)]
     catalog = build_catalog(_read(settings, tmp_path).items, np.zeros(2, np.int64))
     assert catalog.titles.tolist() == ["Heat, The (1995)", "Jaws"]
     assert catalog.group_names == ["Crime", "Drama"]
@@ -90,7 +82,7 @@ def test_movielens_is_read(tmp_path: Path) -> None:
 
 def test_amazon_is_read_with_its_numeric_ids_as_text(tmp_path: Path) -> None:
     settings = _amazon(tmp_path, [json.dumps(row) for row in REVIEWS])
-    assert _rows(settings, tmp_path) == [("A", "0012", 1588687728923, 5.0), ("B", "B0", 1588687728924, 1.0)]
+    assert _rows(settings, tmp_path) == [("A", "0012", 1588687728923_000, 5.0), ("B", "B0", 1588687728924_000, 1.0)]
     items = _read(settings, tmp_path).items
     assert items.column("groups").to_pylist() == [["Jazz", "Cool"], ["Music"], []]
     assert _all_of_it(settings, tmp_path) == ReadCounts(
@@ -104,7 +96,7 @@ def test_a_csv_table_is_read_by_its_column_names(tmp_path: Path) -> None:
     items = "what,name,tags\ni1,One,p;q\ni2,Two,\n"
     names = {"user": "who", "item": "what", "time": "when", "title": "name", "groups": "tags"}
     settings = _table(tmp_path, log, items, **names).model_copy(update={"group_separator": ";"})
-    assert _rows(settings, tmp_path) == [("a", "i1", 5, None), ("b", "i2", 6, None)]
+    assert _rows(settings, tmp_path) == [("a", "i1", 5 * S, None), ("b", "i2", 6 * S, None)]
     catalog = build_catalog(_read(settings, tmp_path).items, np.zeros(2, np.int64))
     assert [catalog.group_names, catalog.groups.lengths.tolist()] == [["p", "q"], [2, 0]]
 
@@ -114,7 +106,7 @@ def test_a_parquet_table_brings_numbers_dates_lists_and_embeddings(tmp_path: Pat
     log = pa.table({"user": [1, 2], "item": ["i1", "i2"], "time": when, "stars": [1, 2]})
     items = pa.table({"item": ["i1", "i2"], "title": ["One", "Two"], "g": [["p"], []], "e": [[1.0, 2.0], [3.0, 4.0]]})
     settings = _table(tmp_path, log, items, rating="stars", groups="g", embedding="e")
-    assert _rows(settings, tmp_path) == [("1", "i1", 2, 1.0), ("2", "i2", 1, 2.0)]
+    assert _rows(settings, tmp_path) == [("1", "i1", 2000, 1.0), ("2", "i2", 1000, 2.0)]
     catalog = build_catalog(_read(settings, tmp_path).items, np.zeros(2, np.int64))
     assert catalog.embeddings is not None
     np.testing.assert_array_equal(catalog.embeddings, [[1, 2], [3, 4]])
@@ -166,13 +158,13 @@ def test_a_min_rating_needs_ratings(tmp_path: Path) -> None:
 
 LINE = "a,b,1,2\n"
 BAD_CSV = [
-    ("user,item,time,r\n" + LINE * 9000 + "a,b,soon,2\n", "path.csv:9002: column 'time': 'soon' is not a whole number"),
-    ("user,item,time,r\na,b,1.5,2\n", "path.csv:2: column 'time': '1.5' is not a whole number"),
+    ("user,item,time,r\n" + LINE * 9000 + "a,b,soon,2\n", "path.csv:9002: column 'time': 'soon' is no time"),
+    ("user,item,time,r\na,b,31.01.24,2\n", "path.csv:2: column 'time': '31.01.24' is no time"),
     ("user,item,time,r\n" + LINE + '"x\ny",b,1,good\n', "path.csv:4: column 'r': 'good' is not a number"),
-    ("user,item,time,r\n" + LINE + "a,b,1,nan\n", "path.csv:3: column 'r': 'nan' is not a number"),
+    ("user,item,time,r\n" + LINE + "a,b,1,4+\n", "path.csv:3: column 'r': '4\\+' is not a number"),
     ("user,item,time,r\n" + LINE + ",b,1,2\n", "path.csv:3: column 'user' is empty"),
     ("user,item,time,r\n" + LINE + "a,b,1\n", "path.csv:3: 3 fields where the first line has 4"),
-    ("user,item,date,r\n" + LINE, r"path.csv: no column 'time' \(data.columns.time\); it has user, item, date, r"),
+    ("user,item,when,r\n" + LINE, r"path.csv: no column 'time' \(data.columns.time\); it has user, item, when, r"),
     ("", "path.csv: the file is empty"),
 ]
 
@@ -191,7 +183,7 @@ def test_a_bad_parquet_row_names_file_and_row(tmp_path: Path) -> None:
 
 GOOD = json.dumps(REVIEWS[0])
 BAD_JSON = [
-    ([GOOD, "", GOOD[:-3]], r"reviews.jsonl.gz:3: JSON parse error"),
+    ([GOOD, "", GOOD[:-3]], r"reviews.jsonl.gz:3: not a JSON object"),
     ([GOOD, json.dumps({**REVIEWS[0], "rating": "five"})], r"reviews.jsonl.gz:2: JSON parse error.*rating"),
     ([GOOD, json.dumps({"user_id": "A", "parent_asin": "B0", "rating": 1})], "jsonl.gz:2: column 'timestamp': None"),
     ([json.dumps({"user": "A"})], r"no column 'user_id' \(data.source amazon: user_id\); it has user"),
@@ -210,14 +202,14 @@ def test_bad_items_name_file_and_line(tmp_path: Path) -> None:
         _read(_movielens(tmp_path, movies=MOVIES.replace(",(no genres listed)", "")), tmp_path)
     with pytest.raises(UserError, match=r"meta.jsonl:2: JSON parse error"):
         _read(_amazon(tmp_path, [GOOD], [json.dumps(META[0]), '{"parent_asin": 7, "title": "x"}']), tmp_path)
-    with pytest.raises(UserError, match=r"items.csv: no column 'title' \(data.columns.title\); it has item, name"):
-        _read(_table(tmp_path, "user,item,time\n", "item,name\n"), tmp_path)
+    with pytest.raises(UserError, match=r"items.csv: no column 'title' \(data.columns.title\); it has item, label"):
+        _read(_table(tmp_path, "user,item,time\n", "item,label\n"), tmp_path)
 
 
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"source": "movielens", "path": "no/where"}, "data.path: no/where/ratings.csv does not exist"),
+        ({"source": "movielens", "path": "no/where"}, "data.path: no/where does not exist"),
         ({"source": "amazon", "path": "no.jsonl", "items": "x"}, "data.path: no.jsonl does not exist"),
         ({"source": "table", "path": "no.csv", "items": "x"}, "data.path: no.csv does not exist"),
     ],

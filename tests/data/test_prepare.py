@@ -21,8 +21,6 @@ from blade_dist.settings.load import load_config
 from blade_dist.stages.data import data_stage
 from blade_dist.store.arrow import arrow_to_ragged, read_table
 
-pytestmark = pytest.mark.usefixtures("ray_session")
-
 LOGS = os.environ.get("BLADE_LOGS")
 """Folder of real logs, ``ml-latest-small`` among them; they are outside the project."""
 SMALL = ["data.synthetic.users=60", "data.synthetic.items=30", "data.synthetic.interactions=20"]
@@ -51,7 +49,7 @@ def test_the_stage_writes_whole_data_and_skips_it_next_time(tmp_path: Path) -> N
     before = (tmp_path / "data" / "card.json").stat().st_mtime_ns
     prepare_data(config)
     assert (tmp_path / "data" / "card.json").stat().st_mtime_ns == before
-    with pytest.raises(UserError, match=r"data was made with other settings: delete it or choose another run.dir"):
+    with pytest.raises(UserError, match=r"data was made with other settings: data.k_core: None there, 4 now; it stays"):
         prepare_data(_config(tmp_path, "data.k_core=4"))
     with pytest.raises(UserError, match=r"model.build.context is 20"):
         prepare_data(_config(tmp_path, "model.build.context=20"))
@@ -229,7 +227,7 @@ def test_a_folder_that_is_no_data_is_left_alone(tmp_path: Path) -> None:
     stray = tmp_path / "data" / "notes.txt"
     stray.parent.mkdir()
     stray.touch()
-    with pytest.raises(UserError, match=r"data is no prepared data, card\.json is missing: delete it"):
+    with pytest.raises(UserError, match=r"data is no prepared data, card\.json is missing: choose"):
         prepare_data(load_config(None, [f"run.dir={tmp_path}"]))
     assert list(stray.parent.iterdir()) == [stray]
 

@@ -19,6 +19,7 @@ from blade_dist.data.prepare import DataBundle, load_data, prepare_data
 from blade_dist.data.sequences import Repeats, SequenceStore, build_sequences
 from blade_dist.data.split_file import SplitFile
 from blade_dist.errors import UserError
+from blade_dist.settings import DataSettings
 from blade_dist.settings.load import load_config
 from blade_dist.stages.data import data_stage
 
@@ -37,7 +38,7 @@ ROWS = [
 
 def _file(folder: Path, rows: list[dict]) -> SplitFile:
     pq.write_table(pa.Table.from_pylist(rows), folder / "split.parquet")
-    return SplitFile(folder / "split.parquet", "|")
+    return SplitFile(folder / "split.parquet", DataSettings())
 
 
 def _plain(rows: HeldRows) -> list[tuple[str, list[int], list[int]]]:
@@ -50,7 +51,7 @@ def test_rows_are_kept_in_order_and_csv_is_the_same(tmp_path: Path) -> None:
         f"{row['split']},{row['user']},{'|'.join(row['history'])},{row['item']},{row['time']}\n" for row in ROWS
     )
     (tmp_path / "split.csv").write_text("split,user,history,item,time\n" + csv)
-    for file in (_file(tmp_path, ROWS), SplitFile(tmp_path / "split.csv", "|")):
+    for file in (_file(tmp_path, ROWS), SplitFile(tmp_path / "split.csv", DataSettings())):
         validation, test = (file.rows(name, ITEMS) for name in NAMES)
         assert _plain(validation) == [("a", [0, 1], [2])]
         assert _plain(test) == [("a", [0, 1, 2], [3]), ("b", [5], [4])]
@@ -76,7 +77,7 @@ def test_a_row_may_hold_out_several_items(tmp_path: Path) -> None:
         (1, {"history": None}, "row 2: the history is empty"),
         (1, {"item": None}, "row 2: no item is held out"),
         (3, {"split": "dev"}, "row 4: the split 'dev' is none of train, valid, validation, test"),
-        (2, {"time": None}, "row 3: column 'time': None is not a whole number"),
+        (2, {"time": None}, "row 3: column 'time': None is no time"),
         (0, {"split": "test"}, "no row has the split validation"),
         (1, {"item": "i1"}, "row 2: an item that is held out is in its own history, and with lists.exclude_history"),
         (2, {"user": "a"}, r"row 3: user 'a' has 1 test row\(s\) before it, from .*row 2 on, and data.test_windows is"),
@@ -117,7 +118,7 @@ def test_a_column_of_something_else_is_named(tmp_path: Path, history: list, item
     table = pa.table({"split": ["valid", "test"], "user": ["a", "b"], "history": history, "item": item})
     pq.write_table(table, tmp_path / "split.parquet")
     with pytest.raises(UserError, match=message):
-        SplitFile(tmp_path / "split.parquet", "|")
+        SplitFile(tmp_path / "split.parquet", DataSettings())
 
 
 def test_numbers_are_ids_as_in_the_log(tmp_path: Path) -> None:
@@ -136,7 +137,7 @@ def test_a_file_that_is_not_there_or_none_of_ours(tmp_path: Path) -> None:
             SplitFile(tmp_path / name, "|")
     (tmp_path / "split.parquet").write_text("no")
     with pytest.raises(UserError, match=r"split.parquet: not readable as Parquet"):
-        SplitFile(tmp_path / "split.parquet", "|")
+        SplitFile(tmp_path / "split.parquet", DataSettings())
     (tmp_path / "split.json").touch()
     with pytest.raises(UserError, match=r"data.splits: .*split.json is neither .csv nor .parquet"):
         SplitFile(tmp_path / "split.json", "|")
@@ -249,7 +250,6 @@ def _table(folder: Path, log: list[tuple[str, str, int]], split: list[dict]) -> 
     ]  # fmt: skip
 
 
-@pytest.mark.usefixtures("ray_session")
 def test_the_stage_reads_a_ready_split(tmp_path: Path) -> None:
     log = [(user, f"i{n}", n) for user in ("a", "b", "c") for n in range(5)] + [("d", "i5", 2)]
     split = [
@@ -285,7 +285,6 @@ def _sequences(bundle: DataBundle) -> list[list[str]]:
     return [bundle.catalog.item_ids[row].tolist() for row in bundle.sequences.rows(np.arange(len(bundle.sequences)))]
 
 
-@pytest.mark.usefixtures("ray_session")
 @pytest.mark.skipif(LOGS is None, reason="needs real logs: set BLADE_LOGS to their folder")
 @pytest.mark.parametrize(("name", "users", "items"), [("scientific", 8_317, 4_344), ("beauty", 22_363, 12_101)])
 def test_the_published_splits_ask_every_user_and_every_user_teaches(

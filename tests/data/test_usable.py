@@ -8,6 +8,7 @@ import pytest
 
 from blade_dist.catalog.catalog import Catalog
 from blade_dist.data.card import WITHOUT_GROUP, describe_catalog, write_items_without_group
+from blade_dist.data.remarks import Remarks
 from blade_dist.data.usable import build_catalog, usable_items
 from blade_dist.errors import UserError
 
@@ -15,10 +16,10 @@ from blade_dist.errors import UserError
 def test_items_are_used_once_and_with_a_title() -> None:
     groups = pa.array([["g"], None, [], ["g"]], pa.list_(pa.string()))
     table = pa.table({"item": ["a", "b", "a", "c"], "title": ["A", " ", "A2", None], "groups": groups})
-    items, repeated = usable_items(table)
+    items, repeated = usable_items(table, Remarks())
     assert (items.column("title").to_pylist(), repeated) == (["A"], 1)
     with pytest.raises(UserError, match=r"data.items: none of the 1 items has a title"):
-        usable_items(table.slice(3))
+        usable_items(table.slice(3), Remarks())
 
 
 def _embedded(vectors: list[list[float] | None]) -> Catalog:

@@ -1,0 +1,101 @@
+"""How a file of delimited text is written: CSV, TSV, ``a::b``, RecBole's atomic files. Pure."""
+
+from __future__ import annotations
+
+import csv
+import re
+from dataclasses import dataclass
+
+from blade_dist.data.found import DataFile
+from blade_dist.errors import UserError
+
+SEPARATORS = (",", "\t", ";", "|", "::")
+_TABBED = (".tsv", ".tab", ".inter", ".item")
+_UNIT = "\x1f"
+"""Stands for a separator of several characters, which Arrow does not know: the ASCII unit separator."""
+_SAMPLE = 1 << 20
+_RECBOLE = re.compile(r"(.+):(token|token_seq|float|float_seq)$")
+
+
+@dataclass(frozen=True)
+class Dialect:
+    """How a file is written."""
+
+    separator: str
+    names: tuple[str, ...]
+    head: int = 1
+    """Lines before the first row: blank ones, and that of the names."""
+    quoted: bool = True
+    """Whether a field may stand in double quotes."""
+    escaped: bool = False
+    """Whether a quote in a field is ``\\"``, as Spark and MySQL write it, and not doubled."""
+    encoding: str = "utf-8"
+    sequences: frozenset[str] = frozenset()
+    """Columns whose values are joined by blanks (``:token_seq`` of RecBole)."""
+
+    @property
+    def delimiter(self) -> str:
+        """One character."""
+        return self.separator if len(self.separator) == 1 else _UNIT
+
+
+def sniff(file: DataFile, wanted: set[str], separator: str | None, encoding: str) -> Dialect:
+    """How a file is written that has its names in the first line.
+
+    Args:
+        file: not empty.
+        wanted: names of columns: the separator is the one that finds most of them, and else most columns.
+        separator: ``data.separator``; None: see ``wanted``.
+        encoding: ``data.encoding``; a byte order mark outdoes it.
+
+    Raises:
+        UserError: no first line.
+    """
+    sample = file.head(_SAMPLE)
+    if sample.startswith((b"\xff\xfe", b"\xfe\xff")):
+        encoding = "utf-16"
+    text = sample.decode("utf-8-sig" if encoding == "utf-8" else encoding, errors="replace")
+    place, first = next(((n, line) for n, line in enumerate(text.split("\n")) if line.strip()), (0, ""))
+    if not first:
+        raise UserError(f"{file}: the file is empty; its first line must name the columns")
+    separator = separator or _separator(first, wanted, file)
+    names = _header(first, separator)
+    typed = all(map(_RECBOLE.match, names))
+    plain = [_RECBOLE.sub(r"\1", name) for name in names] if typed else names
+    sequences = {new for new, old in zip(plain, names, strict=True) if typed and old.endswith("_seq")}
+    quoted = len(separator) == 1 and not typed and _is_quoted(text, separator)
+    escaped = quoted and _is_escaped(text, separator)
+    return Dialect(separator, _once(plain), place + 1, quoted, escaped, encoding, frozenset(sequences))
+
+
+def _separator(first: str, wanted: set[str], file: DataFile) -> str:
+    if "\t" in first and set(file.suffixes).intersection(_TABBED):
+        return "\t"
+    found = {mark: _header(first, mark) for mark in SEPARATORS}
+    return max(found, key=lambda mark: (len(wanted.intersection(found[mark])), len(found[mark])))
+
+
+def _header(line: str, separator: str) -> list[str]:
+    parts = line.split(separator) if len(separator) > 1 else next(csv.reader([line], delimiter=separator), [])
+    return [name.strip() for name in parts]
+
+
+def _once(names: list[str]) -> tuple[str, ...]:
+    """A name that was there before, or none, gets its place: only the first of equal ones can be asked for."""
+    return tuple(name if name and name not in names[:place] else f"{name}.{place}" for place, name in enumerate(names))
+
+
+def _is_quoted(text: str, separator: str) -> bool:
+    """False where fields begin with quotes that none ends: there a quote is a character, as in ``"Heroes" (12")``."""
+    if separator == ",":
+        return True
+    mark = re.escape(separator)
+    begins = len(re.findall(rf'(?:^|{mark})"', text, re.MULTILINE))
+    ends = len(re.findall(rf'"(?:$|{mark}|\r)', text, re.MULTILINE))
+    return 10 * ends >= 9 * begins
+
+
+def _is_escaped(text: str, separator: str) -> bool:
+    """Whether ``\\"`` stands inside fields; before a separator it may be a field that ends with a backslash."""
+    mark = re.escape(separator)
+    return bool(re.search(rf'[^\\{mark}]\\"(?!{mark}|\r|\n|"|$)', text))

@@ -1,0 +1,200 @@
+"""Which files stand at a path, and their bytes: folders, archives and compression as other programs write them."""
+
+from __future__ import annotations
+
+import lzma
+import zipfile
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path, PurePosixPath
+from typing import Any, Literal
+from urllib.parse import unquote
+
+import pyarrow as pa
+
+from blade_dist.errors import UserError
+
+Kind = Literal["parquet", "text", "json"]
+
+SUFFIXES: dict[Kind, tuple[str, ...]] = {
+    "parquet": (".parquet", ".pq"),
+    "text": (".csv", ".tsv", ".tab", ".psv", ".txt", ".dat", ".data", ".inter", ".item"),
+    "json": (".jsonl", ".ndjson", ".json"),
+}
+COMPRESSED = (".gz", ".gzip", ".bz2", ".zst", ".zstd", ".lz4", ".xz")
+NO_TABLES = (".xlsx", ".xls", ".ods", ".avro", ".orc", ".feather", ".arrow", ".pkl", ".pickle", ".npz", ".npy", ".mat")
+"""What nothing here reads."""
+
+_CODECS = {b"\x1f\x8b": "gzip", b"BZh": "bz2", b"\x28\xb5\x2f\xfd": "zstd", b"\x04\x22\x4d\x18": "lz4"}
+_XZ, _ZIP, _PARQUET = b"\xfd7zXZ", b"PK\x03\x04", b"PAR1"
+_NOTHING = "__HIVE_DEFAULT_PARTITION__"
+
+
+@dataclass(frozen=True)
+class DataFile:
+    """A file, or one inside a zip archive."""
+
+    path: Path
+    member: str | None = None
+    """Its name in the archive."""
+    keys: dict[str, str | None] = field(default_factory=dict)
+    """Partition columns, by the folders that it stands in: ``dt=2024-01-31/part-0.parquet``."""
+
+    def __str__(self) -> str:
+        return str(self.path) if self.member is None else f"{self.path}/{self.member}"
+
+    @property
+    def suffixes(self) -> list[str]:
+        """In lower case."""
+        return [suffix.lower() for suffix in PurePosixPath(self.member or self.path.name).suffixes]
+
+    @property
+    def kind(self) -> Kind | None:
+        """By its suffix, perhaps before one of compression; None where that says nothing."""
+        left = [suffix for suffix in self.suffixes if suffix not in COMPRESSED]
+        return next((kind for kind, known in SUFFIXES.items() if left and left[-1] in known), None)
+
+    def raw(self) -> pa.NativeFile:
+        """Its bytes as they are stored."""
+        if self.member is None:
+            return pa.OSFile(str(self.path))
+        # Formats that are read from their end need a file that can be moved in.
+        return pa.BufferReader(zipfile.ZipFile(self.path).read(self.member))
+
+    def head(self, size: int = 1 << 16) -> bytes:
+        """Its first bytes, decompressed."""
+        with self.open() as stream:
+            return stream.read(size)
+
+    def open(self) -> pa.NativeFile:
+        """Its bytes, decompressed; how they are compressed is seen by their beginning, not by the name."""
+        stored = self.raw()
+        beginning = stored.read(6)
+        stored.seek(0)
+        if beginning.startswith(_XZ):
+            return pa.PythonFile(lzma.open(stored), mode="r")
+        for mark, codec in _CODECS.items():
+            if beginning.startswith(mark):
+                return pa.CompressedInputStream(stored, codec)
+        return stored
+
+    def is_empty(self) -> bool:
+        return not self.head(1)
+
+
+def find(path: Path, setting: str, prefer: tuple[str, ...] = ()) -> list[DataFile]:
+    """The files at ``path`` that hold a table, all of one kind, in the order of their names.
+
+    A folder is looked through with the folders in it. What programs leave beside their parts is passed over: names
+    that begin with ``.`` or ``_``, empty files, other kinds of files. A zip archive is read as a folder.
+
+    Args:
+        path: a file, a folder or an archive.
+        setting: that names the path.
+        prefer: suffixes of which only those are read, where there are some.
+
+    Raises:
+        UserError: nothing there, or nothing that is a table.
+    """
+    if not path.exists():
+        raise UserError(f"{setting}: {path} does not exist")
+    single = path.is_file() and not is_zip(path)
+    files = list(inside(path)) if not single else [DataFile(path)]
+    if single and _readable(files[0]):
+        return files
+    for wanted in (*[_ends_with(prefer)] * bool(prefer), *map(_is_kind, SUFFIXES), lambda file: not file.suffixes):
+        named = [file for file in files if wanted(file)]
+        if chosen := [file for file in named if guarded(file.is_empty, file)]:
+            return chosen
+        if named:
+            raise UserError(f"{setting}: all files at {path} are empty; a first line must name the columns")
+    there = ", ".join(sorted({file.suffixes[-1] for file in files if file.suffixes})) or "nothing"
+    raise UserError(
+        f"{setting}: {path} is neither .csv nor .parquet, nor a folder with such files (it has {there}); tables are "
+        "CSV, TSV, JSON lines or Parquet: export it as one of these"
+    )
+
+
+def guarded(is_empty: Callable[[], bool], file: object) -> bool:
+    """Whether a file has something in it; UserError where its compression is damaged."""
+    with readable(file):
+        return not is_empty()
+
+
+class readable:  # noqa: N801 - a context manager, read as a word
+    """Turns what a damaged file raises into a UserError that names it."""
+
+    def __init__(self, file: object) -> None:
+        self._file = file
+
+    def __enter__(self) -> None:
+        return None
+
+    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
+        if isinstance(error, (zipfile.BadZipFile, lzma.LZMAError, EOFError, OSError)):
+            reason = " ".join(str(error).split())[:120]
+            raise UserError(f"{self._file}: can't be read: {reason}; is it whole? fetch or export it again") from None
+
+
+def _readable(file: DataFile) -> bool:
+    """Whether a single file, whatever its name, holds a table."""
+    if file.suffixes and file.suffixes[-1] in NO_TABLES:
+        return False
+    with readable(file):
+        return kind_of(file) is not None
+
+
+def kind_of(file: DataFile) -> Kind | None:
+    """By its content, where that is plain, else by its name; None where it is no table."""
+    head = file.head(4096)
+    if head.startswith(_PARQUET):
+        return "parquet"
+    if file.kind is None and b"\0" in head and head[:2] not in (b"\xff\xfe", b"\xfe\xff"):
+        return None
+    if file.kind != "parquet" and head.lstrip(b"\xef\xbb\xbf \r\n\t")[:2] in (b'{"', b"{'", b"[{"):
+        return "json"
+    return file.kind or "text"
+
+
+def is_zip(path: Path) -> bool:
+    """Whether a file is an archive (and no table of a program that writes archives)."""
+    with path.open("rb") as stream:
+        return stream.read(4) == _ZIP and not {suffix.lower() for suffix in path.suffixes}.intersection(NO_TABLES)
+
+
+def inside(path: Path, depth: int | None = None) -> Iterator[DataFile]:
+    """All files of a folder or an archive that are not hidden; ``depth``: folders below it, None: all."""
+    if path.is_file():
+        with readable(path), zipfile.ZipFile(path) as archive:
+            names = sorted(info.filename for info in archive.infolist() if not info.is_dir())
+        for name in names:
+            if not _hidden(PurePosixPath(name)):
+                yield DataFile(path, name, _keys(PurePosixPath(name)))
+        return
+    for file in sorted(path.rglob("*")) if depth is None else sorted(_near(path, depth)):
+        below = PurePosixPath(file.relative_to(path).as_posix())
+        if file.is_file() and not _hidden(below):
+            yield DataFile(file, None, _keys(below))
+
+
+def _near(path: Path, depth: int) -> Iterator[Path]:
+    for level in range(depth):
+        yield from path.glob("*/" * level + "*")
+
+
+def _hidden(below: PurePosixPath) -> bool:
+    """Whether it, or a folder that it stands in, is none of the parts: ``_SUCCESS``, ``.part.crc``, ``_delta_log``."""
+    return any(part.startswith((".", "_")) and "=" not in part for part in below.parts)
+
+
+def _keys(below: PurePosixPath) -> dict[str, str | None]:
+    pairs = [part.partition("=") for part in below.parts[:-1] if "=" in part]
+    return {name: None if value == _NOTHING else unquote(value) for name, _, value in pairs}
+
+
+def _ends_with(suffixes: tuple[str, ...]) -> Callable[[Any], bool]:
+    return lambda file: bool(set(suffixes).intersection(file.suffixes))
+
+
+def _is_kind(kind: Kind) -> Callable[[Any], bool]:
+    return lambda file: file.kind == kind

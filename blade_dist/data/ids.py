@@ -1,0 +1,98 @@
+"""Ids as text, and the join of the log's item ids with those of the items, however each file spells them. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from blade_dist.data.remarks import Remarks, shown
+
+_BLANKS = " \t\r\n\v\f\u00a0\u200b\u200e\u200f\u2060\ufeff"
+"""Stripped from both ends: white space, and what no eye sees."""
+
+
+def id_text(column: pa.ChunkedArray | pa.Array, what: str, remarks: Remarks) -> pa.Array:
+    """Ids as text, null where there is none: without blanks around them, and 12.0 as 12.
+
+    A column with a null in it becomes floats in pandas: 12 is written 12.0, so that ``.0`` behind digits is no id's.
+
+    Args:
+        column: texts or numbers.
+        what: whose ids they are, for the remark.
+        remarks: where changes are counted.
+
+    Raises:
+        ValueError: a column of lists or of other things that are no ids.
+    """
+    if isinstance(column, pa.ChunkedArray):
+        column = column.combine_chunks()
+    raw = _as_text(column, what)
+    clean = pc.utf8_trim(raw, _BLANKS)
+    pointed = pc.match_substring_regex(clean, r"^[0-9]+\.0+$")
+    if pc.any(pointed).as_py():
+        clean = pc.replace_substring_regex(clean, r"^([0-9]+)\.0+$", r"\1")
+    changed = pc.not_equal(clean, raw).fill_null(False)
+    if (count := pc.sum(changed).as_py() or 0) > 0:
+        place = pc.index(changed, True).as_py()
+        before, after = raw[place].as_py(), clean[place].as_py()
+        remarks.repair(f"{what} ids with blanks or .0", count, f"{shown(before)} read as {shown(after)}")
+    return pc.if_else(pc.equal(clean, ""), None, clean)
+
+
+def _as_text(column: pa.Array, what: str) -> pa.Array:
+    kind = column.type
+    if pa.types.is_dictionary(kind):
+        return _as_text(column.cast(kind.value_type), what)
+    if pa.types.is_floating(kind):
+        whole = pc.equal(pc.round(column), column)
+        if pc.all(whole).as_py() is not False:  # also where all are null
+            column = pc.if_else(pc.is_finite(column), column, None).cast(pa.int64())
+    if pa.types.is_nested(kind):
+        raise ValueError(f"is a list, and a row must be one interaction ({what})")
+    try:
+        return column.cast(pa.string())
+    except (pa.ArrowInvalid, pa.ArrowNotImplementedError):
+        raise ValueError(f"holds no ids, but {kind}") from None
+
+
+def is_null_word(ids: pa.Array, words: Sequence[str]) -> pa.Array:
+    """Where an id is a word for nothing."""
+    return pc.is_in(ids, value_set=pa.array(list(words), pa.string()))
+
+
+class ItemIndex:
+    """Rows of the items table by id.
+
+    An id that is not there as it is spelt is looked for without leading zeros and in lower case, as ``007`` is ``7`` in
+    a file that has been through a spreadsheet; where two items are alike then, it stays unknown.
+    """
+
+    def __init__(self, ids: pa.Array) -> None:
+        self._ids = ids
+        keys = _loose(ids)
+        _, first, count = np.unique(keys.dictionary_encode().indices.to_numpy(), return_index=True, return_counts=True)
+        self._rows = pa.array(first[count == 1], pa.int32())
+        self._keys = keys.take(self._rows)
+
+    def rows(self, ids: pa.Array, remarks: Remarks) -> pa.Array:
+        """int32 rows of the items table, null where there is no such item."""
+        exact = pc.index_in(ids, value_set=self._ids)
+        missing = exact.is_null()
+        if not exact.null_count:
+            return exact
+        place = pc.index_in(_loose(pc.if_else(missing, ids, None)), value_set=self._keys)
+        found = pc.and_(missing, pc.and_(place.is_valid(), ids.is_valid()))
+        if not (count := pc.sum(found).as_py() or 0):
+            return exact
+        first = pc.index(found, True).as_py()
+        row = self._rows[place[first].as_py()].as_py()
+        example = f"{shown(ids[first].as_py())} in the log is item {shown(self._ids[row].as_py())}"
+        remarks.repair("item ids joined by other zeros or case", count, example)
+        return pc.if_else(found, self._rows.take(place), exact)
+
+
+def _loose(ids: pa.Array) -> pa.Array:
+    return pc.utf8_lower(pc.replace_substring_regex(ids, r"^0+([0-9a-zA-Z])", r"\1"))

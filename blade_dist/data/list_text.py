@@ -1,0 +1,62 @@
+"""Lists that were written as text: ``['Crime', 'Drama']``, ``["Crime", "Drama"]``, ``{Crime,Drama}``. Pure."""
+
+from __future__ import annotations
+
+import ast
+import json
+import re
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+_LISTED = r"^\s*(\[.*\]|\{[^:]*\}|\(.*,.*\))\s*$"
+_NAMES = ("name", "title", "label", "value", "id")
+"""Where a list has objects, as ``[{'id': 16, 'name': 'Animation'}]``, the first of these fields is the value."""
+
+
+def looks_listed(texts: pa.ChunkedArray | pa.Array) -> bool:
+    """Whether nine of ten texts that are not empty are lists."""
+    there = texts.filter(pc.fill_null(pc.greater(pc.utf8_length(pc.utf8_trim_whitespace(texts)), 0), False))
+    if not len(there):
+        return False
+    listed = pc.sum(pc.match_substring_regex(there, _LISTED)).as_py() or 0
+    return bool(10 * listed >= 9 * len(there))
+
+
+def as_lists(texts: pa.ChunkedArray | pa.Array) -> pa.Array:
+    """Each text as the list that it shows; another text is a list of itself, an empty one an empty list."""
+    chunked = texts if isinstance(texts, pa.ChunkedArray) else pa.chunked_array([texts])
+    encoded = chunked.combine_chunks().dictionary_encode()
+    lists = pa.array([parsed(text) for text in encoded.dictionary.to_pylist()], pa.list_(pa.string()))
+    return lists.take(encoded.indices)
+
+
+def parsed(text: str) -> list[str]:
+    """The values of one text."""
+    text = text.strip()
+    for read in (json.loads, ast.literal_eval):
+        try:
+            value = read(text)
+        except (ValueError, SyntaxError, TypeError, MemoryError, RecursionError):
+            continue
+        # numpy writes ['a' 'b'], which Python reads as one text: its words are told apart by their quotes below
+        if isinstance(value, list | tuple | set) and not re.search(r"['\"]\s+['\"]", text):
+            return [plain for one in _flat(value) if (plain := _plain(one))]
+        if isinstance(value, dict):
+            return [plain] if (plain := _plain(value)) else []
+    if not re.match(_LISTED, text):
+        return [text] if text else []
+    quoted = re.findall(r"'((?:[^'\\]|\\.)*)'|\"((?:[^\"\\]|\\.)*)\"", text)
+    parts = ["".join(pair) for pair in quoted] if quoted else text[1:-1].split(",")
+    return [part.strip() for part in parts if part.strip()]
+
+
+def _flat(value: Any) -> list[Any]:
+    return [one for part in value for one in (_flat(part) if isinstance(part, list | tuple | set) else [part])]
+
+
+def _plain(value: Any) -> str:
+    if isinstance(value, dict):
+        return next((str(value[name]) for name in _NAMES if name in value), "")
+    return "" if value is None else str(value)

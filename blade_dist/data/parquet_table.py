@@ -1,0 +1,45 @@
+"""A Parquet file: columns with their types, block by block, and the row that can't be read."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from blade_dist.data.found import DataFile
+from blade_dist.data.rawlog import first_bad
+from blade_dist.errors import UserError
+
+
+class ParquetTable:
+    """Columns of a file.
+
+    Raises:
+        UserError: it is no Parquet.
+    """
+
+    def __init__(self, file: DataFile) -> None:
+        self.file = file
+        try:
+            self._read = pq.ParquetFile(file.raw())
+        except (pa.ArrowInvalid, OSError) as error:
+            raise UserError(f"{file}: not readable as Parquet: {' '.join(str(error).split())[:120]}") from None
+        self.names = tuple(self._read.schema_arrow.names)
+
+    def batches(self, wanted: list[str]) -> Iterator[pa.Table]:
+        """The columns, block by block."""
+        for batch in self._read.iter_batches(batch_size=1 << 18, columns=wanted):
+            yield pa.Table.from_batches([batch]).select(wanted)
+
+    def problem(self, wanted: list[str], check: Callable[[pa.Table], object]) -> str | None:
+        """``file: row number: what is wrong`` of the first row that makes ``check`` raise a ValueError."""
+        return first_bad(self._rows(wanted), lambda rows: check(pa.Table.from_batches(rows)))
+
+    def _rows(self, wanted: list[str]) -> Iterator[tuple[str, pa.RecordBatch]]:
+        number = 0
+        for table in self.batches(wanted):
+            for batch in table.to_batches():
+                for index in range(len(batch)):
+                    number += 1
+                    yield f"{self.file}: row {number}", batch.slice(index, 1)

@@ -1,0 +1,146 @@
+"""A file of delimited text: all columns as text, block by block, and the line that can't be read."""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections.abc import Callable, Iterator
+from typing import IO, Any, cast
+
+import pyarrow as pa
+import pyarrow.csv as arrow_csv
+
+from blade_dist.data.dialect import Dialect
+from blade_dist.data.found import DataFile
+from blade_dist.data.rawlog import first_bad
+from blade_dist.data.remarks import Remarks, shown
+
+BLOCK = 1 << 24
+"""Bytes that are parsed at once; a row must fit."""
+
+
+class TextTable:
+    """Columns of a file, as text.
+
+    Args:
+        file: what is read.
+        dialect: how it is written.
+        skipped: counts rows with more or fewer fields than there are names, which are left out; None: they are errors.
+    """
+
+    def __init__(self, file: DataFile, dialect: Dialect, skipped: Remarks | None = None) -> None:
+        self.file, self.dialect, self.names, self._skipped = file, dialect, dialect.names, skipped
+
+    def batches(self, wanted: list[str]) -> Iterator[pa.Table]:
+        """The columns, block by block; an empty text where there is nothing.
+
+        Raises:
+            ValueError: a row that can't be read, see :meth:`problem`.
+        """
+        given = self.dialect
+        read = arrow_csv.ReadOptions(
+            block_size=BLOCK, column_names=list(self.names), skip_rows=given.head, encoding=given.encoding
+        )
+        parse = arrow_csv.ParseOptions(
+            delimiter=given.delimiter,
+            quote_char='"' if given.quoted else False,
+            escape_char="\\" if given.escaped else False,
+            newlines_in_values=given.quoted,
+            invalid_row_handler=None if self._skipped is None else self._skip,
+        )
+        convert = arrow_csv.ConvertOptions(
+            include_columns=wanted, column_types=dict.fromkeys(wanted, pa.string()), strings_can_be_null=False
+        )
+        try:
+            reader = arrow_csv.open_csv(self._stream(), read, parse, convert)
+        except pa.ArrowInvalid as error:
+            if "Empty CSV file" in str(error):  # the first line is all there is
+                return
+            raise
+        for batch in reader:
+            yield pa.Table.from_batches([batch])
+
+    def problem(self, wanted: list[str], check: Callable[[pa.Table], object]) -> str | None:
+        """``file:line: what is wrong`` of the first row that can't be read or makes ``check`` raise a ValueError."""
+        if self.dialect.encoding != "utf-16" and (wrong := self._undecodable()):
+            return wrong
+        where = {name: self.names.index(name) for name in wanted}
+        width = len(self.names)
+
+        def checked(rows: list[list[str]]) -> None:
+            for row in rows:
+                if len(row) != width:
+                    raise ValueError(f"{len(row)} fields where the first line has {width}")
+            check(pa.table({name: pa.array([row[i] for row in rows], pa.string()) for name, i in where.items()}))
+
+        rows = ((f"{self.file}:{line}", row) for line, row in self._rows())
+        if self._skipped is not None:
+            rows = ((place, row) for place, row in rows if len(row) == width)
+        return first_bad(rows, checked)
+
+    def line_of(self, row: int) -> int:
+        """The line where a row ends; ``row``: counted from 0 below the first line."""
+        return next(line for number, (line, _) in enumerate(self._rows()) if number == row)
+
+    def _skip(self, row: Any) -> str:
+        assert self._skipped is not None
+        what = f"{row.actual_columns} fields where there are {row.expected_columns} columns: {shown(row.text)}"
+        self._skipped.drop("another number of fields", 1, f"{self.file}: {what}")
+        return "skip"
+
+    def _stream(self) -> pa.NativeFile:
+        separator, delimiter = self.dialect.separator, self.dialect.delimiter
+        stream = self.file.open()
+        if separator == delimiter:
+            return stream
+        return pa.PythonFile(cast(IO[bytes], _Replaced(stream, separator.encode(), delimiter.encode())), mode="r")
+
+    def _undecodable(self) -> str | None:
+        with self.file.open() as stream:
+            for number, line in enumerate(io.BufferedReader(cast(Any, stream)), start=1):
+                try:
+                    line.decode(self.dialect.encoding)
+                except UnicodeDecodeError as error:
+                    return (
+                        f"{self.file}:{number}: not {self.dialect.encoding.upper()} (byte {line[error.start]:#04x}); "
+                        "if it is Latin-1, set data.encoding=latin-1"
+                    )
+        return None
+
+    def _rows(self) -> Iterator[tuple[int, list[str]]]:
+        """(line number where the row ends, fields) of every row; blank lines are none."""
+        given = self.dialect
+        with self._stream() as stream:
+            encoding = "utf-8-sig" if given.encoding == "utf-8" else given.encoding
+            lines = io.TextIOWrapper(cast(Any, stream), encoding=encoding, errors="replace", newline="")
+            for _ in range(given.head):
+                lines.readline()
+            reader = csv.reader(
+                lines,
+                delimiter=given.delimiter,
+                quoting=csv.QUOTE_MINIMAL if given.quoted else csv.QUOTE_NONE,
+                doublequote=not given.escaped,
+                escapechar="\\" if given.escaped else None,
+            )
+            for row in reader:
+                if row:
+                    yield given.head + reader.line_num, row
+
+
+class _Replaced:
+    """A stream of bytes in which a separator of several characters is a single one."""
+
+    def __init__(self, stream: pa.NativeFile, old: bytes, new: bytes) -> None:
+        self._stream, self._old, self._new, self._rest, self.closed = stream, old, new, b"", False
+
+    def read(self, size: int = -1) -> bytes:
+        chunk = self._stream.read(size)
+        text = self._rest + chunk
+        # A separator may be cut in two: what could be its beginning waits for the next read.
+        held = 1 if chunk and text.endswith(self._old[:1]) else 0
+        self._rest = text[len(text) - held :] if held else b""
+        return text[: len(text) - held].replace(self._old, self._new) or (self.read(size) if chunk else b"")
+
+    def close(self) -> None:
+        self._stream.close()
+        self.closed = True

@@ -1,0 +1,128 @@
+"""Times of any kind as whole microseconds. Pure.
+
+Microseconds, as they hold every published log exactly and eight bytes reach 290,000 years. Seconds, milliseconds and
+nanoseconds are told apart by their size: a number below 1e11 is seconds (until the year 5138), below 1e14
+milliseconds (1973 and later), below 1e17 microseconds, above nanoseconds. Numbers that only count up are far below 1e11
+and keep their order as seconds do.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+from numpy.typing import NDArray
+
+from blade_dist.data.remarks import Remarks
+
+UNITS = ("seconds", "milliseconds", "microseconds", "nanoseconds")
+_LIMITS = (1e11, 1e14, 1e17)
+_ZONE = r"^[0-9-]{8,10}[T ][0-9:.,]+ ?(Z|[+-][0-9]{2}(:?[0-9]{2})?)$"
+_NUMBER = r"^[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]+)?$"
+
+
+def microseconds(column: pa.ChunkedArray | pa.Array) -> tuple[pa.Array, NDArray[np.int64]]:
+    """Times as int64 microseconds, null where one can't be read.
+
+    Numbers (whole or not, or as text), date-times with or without a zone (without: UTC), dates.
+
+    Returns:
+        The times; int64 ``[4]``: how many of the numbers were of each of :data:`UNITS` (0 is of none).
+    """
+    if isinstance(column, pa.ChunkedArray):
+        column = column.combine_chunks()
+    if pa.types.is_dictionary(column.type):
+        column = column.cast(column.type.value_type)
+    kind, none = column.type, np.zeros(4, np.int64)
+    if pa.types.is_temporal(kind) and not pa.types.is_time(kind) and not pa.types.is_duration(kind):
+        return _typed(column), none
+    if pa.types.is_integer(kind) or pa.types.is_floating(kind) or pa.types.is_decimal(kind):
+        return _numbers(column)
+    if pa.types.is_null(kind):
+        return pa.nulls(len(column), pa.int64()), none
+    if pa.types.is_string(kind) or pa.types.is_large_string(kind):
+        return _text(column.cast(pa.string()))
+    return pa.nulls(len(column), pa.int64()), none
+
+
+def say_units(remarks: Remarks) -> None:
+    """Says where the numbers of one log were of several units: all but the most frequent count as repaired."""
+    there = [unit for unit in np.argsort(-remarks.units) if remarks.units[unit]]
+    if len(there) > 1:
+        example = " and ".join(f"{remarks.unit_examples.get(UNITS[unit], '')} ({UNITS[unit]})" for unit in there[:2])
+        remarks.repair(
+            "times in another unit than most", int(remarks.units[there[1:]].sum()), f"{example} brought to one"
+        )
+
+
+def _typed(column: pa.Array) -> pa.Array:
+    """Timestamps of any unit and zone, dates: since 1970 in UTC."""
+    zone = getattr(column.type, "tz", None)
+    # finer than microseconds is cut off; a coarser or larger unit is exact
+    return column.cast(pa.timestamp("us", zone), safe=False).cast(pa.int64())
+
+
+def _numbers(column: pa.Array) -> tuple[pa.Array, NDArray[np.int64]]:
+    if pa.types.is_integer(column.type):
+        try:
+            whole = column.cast(pa.int64())
+        except pa.ArrowInvalid:  # unsigned, above 2**63
+            whole = column.cast(pa.float64())
+        if pa.types.is_int64(whole.type):
+            return _scaled(whole.fill_null(0).to_numpy(zero_copy_only=False), whole.is_null())
+    numbers = column.cast(pa.float64())
+    plain = numbers.fill_null(0).to_numpy(zero_copy_only=False)
+    lost = ~np.isfinite(plain) | numbers.is_null().to_numpy(zero_copy_only=False)
+    return _scaled(np.where(lost, 0, plain), pa.array(lost))
+
+
+def _scaled(numbers: NDArray, null: pa.Array) -> tuple[pa.Array, NDArray[np.int64]]:
+    """Seconds times 1e6, and so on; ``numbers``: int64 or float64."""
+    size = np.abs(numbers.astype(np.float64))
+    unit = np.searchsorted(_LIMITS, size, side="right")
+    of = np.bincount(unit[size > 0], minlength=4)
+    if numbers.dtype.kind == "i":
+        times = np.select(
+            [unit == 0, unit == 1, unit == 2], [numbers * 1_000_000, numbers * 1000, numbers], numbers // 1000
+        )
+    else:
+        scale = np.array([1e6, 1e3, 1.0, 1e-3])[unit]
+        times = np.round(numbers * scale).clip(-9.2e18, 9.2e18).astype(np.int64)
+    return pc.if_else(null, None, pa.array(times)), of
+
+
+def _text(column: pa.Array) -> tuple[pa.Array, NDArray[np.int64]]:
+    column = pc.utf8_trim_whitespace(column)
+    is_number = pc.match_substring_regex(column, _NUMBER).fill_null(False)
+    if pc.all(is_number).as_py():
+        try:
+            return _numbers(column.cast(pa.int64()))
+        except pa.ArrowInvalid:  # 1.6e9, 12.0
+            return _numbers(column.cast(pa.float64()))
+    numbers, of = _numbers(pc.if_else(is_number, column, None).cast(pa.float64()))
+    return pc.coalesce(numbers, _dates(pc.if_else(is_number, None, column))), of
+
+
+def _dates(column: pa.Array) -> pa.Array:
+    """ISO dates and date-times, also with ``/``, ``UTC`` or a comma for the point; null where it is none."""
+    column = pc.replace_substring_regex(column, r"^([0-9]{4})[/.]([0-9]{2})[/.]([0-9]{2})", r"\1-\2-\3")
+    column = pc.replace_substring_regex(column, r" ?(UTC|GMT|utc|z)$", "Z")
+    column = pc.replace_substring_regex(column, r"([0-9]{2}:[0-9]{2}:[0-9]{2}),([0-9]+)", r"\1.\2")
+    column = pc.replace_substring_regex(column, r" ([+-][0-9]{2}:?[0-9]{2})$", r"\1")
+    column = pc.replace_substring_regex(column, r"(\.[0-9]{9})[0-9]+", r"\1")
+    zoned = pc.match_substring_regex(column, _ZONE).fill_null(False)
+    plain = _parsed(pc.if_else(zoned, None, column), None)
+    return pc.coalesce(plain, _parsed(pc.if_else(zoned, column, None), "UTC")) if pc.any(zoned).as_py() else plain
+
+
+def _parsed(column: pa.Array, zone: str | None) -> pa.Array:
+    """Text as timestamps, null where it is none: all at once, and text by text only where one of them is none."""
+    for unit in ("us", "ns"):
+        try:
+            return column.cast(pa.timestamp(unit, zone)).cast(pa.timestamp("us", zone), safe=False).cast(pa.int64())
+        except pa.ArrowInvalid:
+            continue
+    if len(column) == 1:
+        return pa.nulls(1, pa.int64())
+    half = len(column) // 2
+    return pa.concat_arrays([_parsed(column.slice(0, half), zone), _parsed(column.slice(half), zone)])

@@ -1,0 +1,76 @@
+"""Titles and prompts as a tokenizer reads them."""
+
+import json
+from pathlib import Path
+
+import pytest
+from tokenizers import normalizers
+from transformers import AutoTokenizer
+
+from tests.cases.wild import Outcome, Wild
+
+
+@pytest.fixture(scope="module")
+def tokenizer(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Of the small log, with normalisation: composed and decomposed letters are the same to it."""
+    folder = tmp_path_factory.mktemp("tokenizer")
+    Wild(folder).data("codec.kind=title")
+    made = AutoTokenizer.from_pretrained(str(folder / "runs" / "1" / "data" / "codec" / "tokenizer"))
+    made.backend_tokenizer.normalizer = normalizers.NFC()
+    made.save_pretrained(str(folder / "nfc"))
+    return folder / "nfc"
+
+
+def test_titles_that_a_tokenizer_makes_equal_are_numbered_all_at_once(wild: Wild, tokenizer: Path) -> None:
+    new = {
+        "i1": "Caf\u00e9",
+        "i2": "Cafe\u0301",
+        "i3": "Caf\u00e9 2",
+        "i4": "Cafe\u0301 2",
+        "i5": "e\u0301",
+        "i6": "\u00e9",
+    }
+    wild.items([(f"i{n}", new.get(f"i{n}", f"Title {n}"), "a") for n in range(24)])
+    made = wild.data(f"codec.tokenizer={tokenizer}", "codec.kind=title")
+    assert made.titles["i2"] == "Cafe\u0301 (2)"
+    line = made.line("with the same tokens")
+    assert line.startswith("data: note: 3 titles")
+    assert "'Cafe\\u0301' (item 'i2') beside 'Caf\\xe9' ('i1')" in line
+    tokens = made.bundle.codec.item_tokens
+    assert len({tokens[item].tobytes() for item in range(len(tokens))}) == 24
+
+
+@pytest.mark.parametrize("words", [30, 200, 400])
+def test_long_titles_are_cut_where_that_is_asked_for(wild: Wild, words: int) -> None:
+    wild.items([(f"i{n}", "word " * (words + n) if n in (3, 5) else f"Title {n}", "a") for n in range(24)])
+    text = wild.refused("codec.kind=title", "model.build.context=96")
+    assert text.startswith("data.max_title_tokens: the title of item 'i5' takes")
+    most = text.partition("set data.max_title_tokens=")[2].split()[0]
+    made = wild.data("codec.kind=title", "model.build.context=96", f"data.max_title_tokens={most}")
+    assert "2 titles are cut" in made.said
+    assert sorted(made.titles[item] for item in ("i3", "i5"))[1].endswith("(2)")
+
+
+def test_one_token_items_may_have_long_titles(wild: Wild) -> None:
+    wild.items([(f"i{n}", "word " * 400 if n == 3 else f"Title {n}", "a") for n in range(24)])
+    wild.data("model.build.context=96")
+
+
+def _prefix(made: Outcome, tokenizer: Path, prompt: str) -> list[str]:
+    return AutoTokenizer.from_pretrained(str(tokenizer)).convert_ids_to_tokens(made.bundle.codec.prefix.tolist())
+
+
+@pytest.mark.parametrize(
+    ("prompt", "first", "said"),
+    [
+        ("<sep>user {history}<sep>", "<sep>", "codec.prompt: <sep> is read as a special token"),
+        ("<eos>user {history}", "<eos>", "codec.prompt: <eos> is read as a special token"),
+        ("<|im_start|>user {history}", "<", "codec.prompt: <|im_start|> is no token of this tokenizer"),
+        ("[INST] {history} [/INST]", "[", "codec.prompt: [/INST], [INST] is no token of this tokenizer"),
+    ],
+)
+@pytest.mark.parametrize("kind", ["title", "semantic_id"])
+def test_special_tokens_of_a_prompt(wild: Wild, tokenizer: Path, kind: str, prompt: str, first: str, said: str) -> None:
+    made = wild.data(f"codec.tokenizer={tokenizer}", f"codec.kind={kind}", f"codec.prompt={json.dumps(prompt)}")
+    assert _prefix(made, tokenizer, prompt)[0] == first
+    assert said in made.said

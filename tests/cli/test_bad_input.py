@@ -79,9 +79,9 @@ def test_a_missing_log(program: Program) -> None:
 
 
 def test_a_wrong_column(program: Program) -> None:
-    said = program.fails("data", *table_log(program.folder, full_log(), header="user,sku,time"))
+    said = program.fails("data", *table_log(program.folder, full_log(), header="user,ware,time"))
     assert "data.columns.item" in said
-    assert "sku" in said
+    assert "ware" in said
 
 
 def test_an_unparsable_row(program: Program) -> None:

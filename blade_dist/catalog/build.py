@@ -12,7 +12,7 @@ from blade_dist.batches import Ragged
 from blade_dist.catalog.catalog import Catalog
 from blade_dist.catalog.choice import CodecChoice
 from blade_dist.catalog.codec import Codec
-from blade_dist.catalog.semantic_id import semantic_tokens
+from blade_dist.catalog.semantic_id import semantic_tokens, shown_tokens
 from blade_dist.catalog.title import title_tokens
 from blade_dist.catalog.tokenizer import (
     EOS,
@@ -90,6 +90,7 @@ def build_codec(
         # a prompt that begins with the token itself needs no second one
         prefix=np.array(prefix if prefix[:1] == first else first + prefix, dtype=np.int32),
         suffix=np.array(suffix, dtype=np.int32),
+        shown_tokens=shown_tokens(tokenizer, len(catalog)) if choice.marks_histories else None,
     )
     return Built(codec, catalog, remarks + special_in_prompt(tokenizer, settings.prompt))
 

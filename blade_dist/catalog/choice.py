@@ -28,11 +28,19 @@ class CodecChoice:
     """Of each level, where there are several."""
     why: dict[str, str]
     """Setting that was left open to the reason for its value."""
+    pretrained: bool = False
+    """Whether the model comes with weights."""
 
     @property
     def one_token(self) -> bool:
         """Whether each item has a token of its own."""
         return self.kind == "semantic_id" and self.levels == 1
+
+    @property
+    def marks_histories(self) -> bool:
+        """Whether items in a history have other tokens than in a list: where a model is built for one-token items, as
+        that takes no token more, and what tells the two apart is learned from the start."""
+        return self.one_token and not self.pretrained
 
     @classmethod
     def of(cls, settings: CodecSettings, pretrained: bool, items: int) -> CodecChoice:
@@ -50,7 +58,8 @@ class CodecChoice:
             codes = max(LEAST_CODES, math.ceil((2 * items) ** (1 / levels)))
             why["codec.codes"] = f"{codes}, for {items} items"
         unread = {"codec.levels", "codec.codes"} if kind == "title" else {"codec.codes"} if levels == 1 else set()
-        return cls(kind, levels, codes, {setting: reason for setting, reason in why.items() if setting not in unread})
+        left = {setting: reason for setting, reason in why.items() if setting not in unread}
+        return cls(kind, levels, codes, left, pretrained)
 
     def describe(self, codec: Codec) -> dict[str, Any]:
         """For the data card: what was chosen and why; of semantic IDs the codes of each level that some item has, and

@@ -45,6 +45,9 @@ class Codec:
     """The prompt before the history."""
     suffix: NDArray[np.int32]
     """The prompt after the history."""
+    shown_tokens: Ragged | None = None
+    """``I`` rows, int32: the item's tokens in a history, where those are others than in a list: an item that the user
+    took is then another thing to the model than one that it has just written itself. None: they are the same."""
 
     @cached_property
     def tokenizer(self) -> PreTrainedTokenizerBase:
@@ -61,6 +64,13 @@ class Codec:
         return self.item_tokens if self.separator is None else _appended(self.item_tokens, self.separator)
 
     @cached_property
+    def shown_blocks(self) -> Ragged:
+        """As :attr:`item_blocks`, of items in a history."""
+        if self.shown_tokens is None:
+            return self.item_blocks
+        return self.shown_tokens if self.separator is None else _appended(self.shown_tokens, self.separator)
+
+    @cached_property
     def _closing(self) -> NDArray[np.int32]:
         """What follows a list's K-th item."""
         return np.array([] if self.separator is None else [self.end], np.int32)
@@ -71,7 +81,7 @@ class Codec:
 
     def encode_prompts(self, histories: Ragged) -> Ragged:
         """int32 tokens of every prompt; ``histories``: item indices, oldest first."""
-        return self._join(self.prefix, histories, self.suffix)
+        return _join(self.shown_blocks, self.prefix, histories, self.suffix)
 
     def encode_list(self, items: NDArray[np.int32]) -> NDArray[np.int32]:
         """int32 tokens of one list of item indices."""
@@ -79,15 +89,15 @@ class Codec:
 
     def encode_lists(self, lists: Ragged) -> Ragged:
         """int32 tokens of every list; ``lists``: item indices."""
-        return self._join(np.zeros(0, np.int32), lists, self._closing)
+        return _join(self.item_blocks, np.zeros(0, np.int32), lists, self._closing)
 
     def max_list_tokens(self, k: int) -> int:
         """Tokens of the longest list of ``k`` different items, with all that separates and ends them."""
-        return self._longest_items(k) + len(self._closing)
+        return _longest(self.item_blocks, k) + len(self._closing)
 
     def max_prompt_tokens(self, items: int) -> int:
         """Tokens of the longest prompt with ``items`` different items in its history."""
-        return len(self.prefix) + self._longest_items(items) + len(self.suffix)
+        return len(self.prefix) + _longest(self.shown_blocks, items) + len(self.suffix)
 
     def parse(self, tokens: Ragged, k: int) -> NDArray[np.int32]:
         """The items that were written.
@@ -113,7 +123,8 @@ class Codec:
         """Equal codecs (same tokens for the same items and prompts), equal fingerprint."""
         separator = -1 if self.separator is None else self.separator
         numbers = np.array([separator, self.end, self.pad, len(self.tokenizer)], dtype=np.int64)
-        return fingerprint_arrays(self.kind, self.item_tokens, numbers, self.prefix, self.suffix)
+        shown = [] if self.shown_tokens is None else [self.shown_tokens]
+        return fingerprint_arrays(self.kind, self.item_tokens, numbers, self.prefix, self.suffix, *shown)
 
     def save(self, folder: Path) -> None:
         """Writes ``tokenizer/``, ``codec.arrow`` and ``codec.json``; the folder appears when it is whole."""
@@ -121,7 +132,9 @@ class Codec:
         text = {"prefix": self.prefix.tolist(), "suffix": self.suffix.tolist()}
         with whole_folder(folder) as temporary:
             self.tokenizer.save_pretrained(str(temporary / "tokenizer"))
-            write_table(pa.table({"tokens": ragged_to_arrow(self.item_tokens)}), temporary / "codec.arrow")
+            columns = {"tokens": self.item_tokens, "shown": self.shown_tokens}
+            table = {name: ragged_to_arrow(rows) for name, rows in columns.items() if rows is not None}
+            write_table(pa.table(table), temporary / "codec.arrow")
             write_json(temporary / "codec.json", plain | text)
 
     @classmethod
@@ -132,31 +145,15 @@ class Codec:
             FileNotFoundError: no codec there.
         """
         plain = json.loads((folder / "codec.json").read_text())
+        table = read_table(folder / "codec.arrow")
         return cls(
             source=folder / "tokenizer",
-            item_tokens=arrow_to_ragged(read_table(folder / "codec.arrow").column("tokens")),
+            item_tokens=arrow_to_ragged(table.column("tokens")),
+            shown_tokens=arrow_to_ragged(table.column("shown")) if "shown" in table.column_names else None,
             prefix=np.array(plain.pop("prefix"), dtype=np.int32),
             suffix=np.array(plain.pop("suffix"), dtype=np.int32),
             **plain,
         )
-
-    def _join(self, before: NDArray[np.int32], rows: Ragged, after: NDArray[np.int32]) -> Ragged:
-        """``before``, then the items, then ``after``, for every row."""
-        # Three scatters into one array instead of a loop over the rows: the items, which move right by what
-        # stands before and after the earlier rows; ``before`` at each row's start; ``after`` at its end.
-        body = self.item_blocks.take(rows.flat)
-        ends = body.offsets[rows.offsets]
-        extra = len(before) + len(after)
-        offsets = ends + np.arange(len(rows) + 1) * extra
-        flat = np.empty(offsets[-1], dtype=np.int32)
-        row = np.repeat(np.arange(len(rows)), np.diff(ends))
-        flat[np.arange(len(body.flat)) + row * extra + len(before)] = body.flat
-        flat[offsets[:-1, None] + np.arange(len(before))] = before
-        flat[offsets[1:, None] - len(after) + np.arange(len(after))] = after
-        return Ragged(flat, offsets)
-
-    def _longest_items(self, count: int) -> int:
-        return int(np.sort(self.item_blocks.lengths)[::-1][:count].sum())
 
     def _segments(self, tokens: NDArray[np.int32], k: int) -> list[NDArray[np.int32]]:
         ends = np.flatnonzero(tokens == self.end)
@@ -202,6 +199,27 @@ class Codec:
     def _by_text(self) -> dict[str, int]:
         texts = self.tokenizer.batch_decode([self.item_tokens[item] for item in range(len(self.item_tokens))])
         return {text.strip(): item for item, text in enumerate(texts)}
+
+
+def _join(blocks: Ragged, before: NDArray[np.int32], rows: Ragged, after: NDArray[np.int32]) -> Ragged:
+    """``before``, then the items' blocks, then ``after``, for every row."""
+    # Three scatters into one array instead of a loop over the rows: the items, which move right by what
+    # stands before and after the earlier rows; ``before`` at each row's start; ``after`` at its end.
+    body = blocks.take(rows.flat)
+    ends = body.offsets[rows.offsets]
+    extra = len(before) + len(after)
+    offsets = ends + np.arange(len(rows) + 1) * extra
+    flat = np.empty(offsets[-1], dtype=np.int32)
+    row = np.repeat(np.arange(len(rows)), np.diff(ends))
+    flat[np.arange(len(body.flat)) + row * extra + len(before)] = body.flat
+    flat[offsets[:-1, None] + np.arange(len(before))] = before
+    flat[offsets[1:, None] - len(after) + np.arange(len(after))] = after
+    return Ragged(flat, offsets)
+
+
+def _longest(blocks: Ragged, count: int) -> int:
+    """Tokens of the ``count`` longest items together."""
+    return int(np.sort(blocks.lengths)[::-1][:count].sum())
 
 
 def _appended(rows: Ragged, value: int) -> Ragged:

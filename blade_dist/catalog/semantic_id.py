@@ -55,6 +55,13 @@ def semantic_tokens(
     return tokenizer, Ragged(ids[used].astype(np.int32), offsets_of(used.sum(axis=1)))
 
 
+def shown_tokens(tokenizer: PreTrainedTokenizerBase, items: int) -> Ragged:
+    """Adds a token for each item in a history (``<shown_0>``, ``<shown_1>``, ...), after all others: ``I`` rows."""
+    names = [f"<shown_{item}>" for item in range(items)]
+    tokenizer.add_tokens([AddedToken(name, normalized=False) for name in names])
+    return Ragged(np.array(tokenizer.convert_tokens_to_ids(names), dtype=np.int32), np.arange(items + 1))
+
+
 def item_features(catalog: Catalog, embedder: Path | None, seed: int) -> NDArray[np.float32]:
     """float32 ``[I, D]``: by the embedder, or the catalog's embeddings, or the words of titles and groups.
 

@@ -103,7 +103,7 @@ class PromptTable:
 
     def longest(self, codec: Codec) -> int:
         """Tokens of the longest prompt."""
-        lengths = codec.item_blocks.lengths
+        lengths = codec.shown_blocks.lengths
         sums = [offsets_of(lengths[rows.flat])[rows.offsets] for rows in self._histories]
         return len(codec.prefix) + len(codec.suffix) + max((int(np.diff(total).max()) for total in sums), default=0)
 

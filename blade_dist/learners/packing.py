@@ -64,6 +64,8 @@ class PromptLists:
     """None: every token of the vocabulary is legal."""
     given: NDArray[np.bool_] | None = None
     """``[T]`` whether the token is a prompt's text within the list, which nobody writes; None: none is."""
+    labels: NDArray[np.int32] | None = None
+    """``[T]`` what is to be predicted where the token stands; None: the token itself."""
 
     @classmethod
     def single(
@@ -72,9 +74,16 @@ class PromptLists:
         tokens: Ragged,
         legal: LegalTokens | None = None,
         given: NDArray[np.bool_] | None = None,
+        labels: NDArray[np.int32] | None = None,
     ) -> PromptLists:
         """One list per prompt."""
-        return cls(prompt, tokens, np.arange(len(tokens)), legal, given)
+        return cls(prompt, tokens, np.arange(len(tokens)), legal, given, labels)
+
+    @property
+    def predicted(self) -> NDArray[np.int32]:
+        """``[T]`` what is to be predicted where each token stands."""
+        flat: NDArray[np.int32] = self.tokens.flat if self.labels is None else self.labels
+        return flat
 
     def __len__(self) -> int:
         return len(self.tokens)
@@ -142,7 +151,7 @@ class MicroBatch:
     wanted: Tensor
     """``[W]`` the positions that predict any decision, each once: ``row * width + column``, ascending."""
     label: Tensor
-    """``[D]`` the token that was written."""
+    """``[D]`` the token that was written, or is to be."""
     flat: Tensor
     """``[D]`` position of the token in ``PromptLists.tokens.flat``."""
     head: HeadPlan | None
@@ -278,7 +287,7 @@ def collate(sequences: PromptLists, cut: Cut, pad: int) -> MicroBatch:
         row=torch.from_numpy(row),
         column=torch.from_numpy(column),
         wanted=torch.from_numpy(np.unique(row * cut.shape[1] + column)),
-        label=torch.from_numpy(sequences.tokens.flat[flat].astype(np.int64)),
+        label=torch.from_numpy(sequences.predicted[flat].astype(np.int64)),
         flat=torch.from_numpy(flat),
         head=None if legal is None else head_plan(legal.sets.take(flat), legal.trie),
         packed=len(lists) > cut.shape[0],

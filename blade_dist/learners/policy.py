@@ -15,7 +15,7 @@ from blade_dist.batches import Ragged
 from blade_dist.errors import UserError
 from blade_dist.learners.attention import ON_CPU, ON_GPU, attention_mask, causal_columns, layer_windows
 from blade_dist.learners.dense_head import dense_logprobs
-from blade_dist.learners.item_vectors import FeatureEmbedding
+from blade_dist.learners.imitation import Continued, imitation
 from blade_dist.learners.legal_head import HeadPlan, legal_logprobs
 from blade_dist.learners.packing import PADDING, Beginnings, MicroBatch, PromptLists, collate, microbatches
 from blade_dist.settings import ModelSettings
@@ -35,23 +35,28 @@ class Policy(nn.Module):
         """
         super().__init__()
         self.model = model
-        head, embedding = model.get_output_embeddings(), model.get_input_embeddings()
-        # of a tied head that shares its weight with an embedding made of several parts, the sum is the weight
-        owner = embedding if isinstance(embedding, FeatureEmbedding) and head.weight is embedding.free.weight else head
+        head = model.get_output_embeddings()
         # Granite divides its logits by a constant, after the head
         scaling = getattr(model.config, "logits_scaling", None) or 1.0
-        head.forward = partial(_head_logprobs, owner, temperature * scaling)
+        head.forward = partial(_head_logprobs, head, temperature * scaling)
         self._wanted: Tensor | None = None
         last = getattr(model.get_decoder(), "layers", [None])[-1]
         if isinstance(getattr(last, "mlp", None), nn.Module):
             last.mlp.forward = partial(self._wanted_only, last.mlp.forward)
 
-    def forward(self, batch: MicroBatch | Beginnings) -> Tensor:
+    def forward(self, batch: MicroBatch | Beginnings | Continued) -> Tensor:
         """Log-probs (nats, float32) of the batch's decisions at the sampling temperature, ``[D]``.
 
-        Of beginnings, the logits of what may follow each, float32 ``[n, V]``.
+        Of beginnings, the logits of what may follow each, float32 ``[n, V]``; of lists that go on as they begin, how
+        well they do, see :func:`~blade_dist.learners.imitation.imitation`.
         """
         decoder, head = self.model.get_decoder(), self.model.get_output_embeddings()
+        if isinstance(batch, Continued):
+            self._wanted = batch.wanted
+            # causal attention needs no mask here: what fills a row stands to the right of all that is read
+            hidden = decoder(input_ids=batch.input_ids, use_cache=False)[0].flatten(0, 1)[batch.wanted]
+            prompts = len(batch.last)
+            return head(hidden[prompts:], None, None, imitated=hidden[:prompts])
         if isinstance(batch, Beginnings):
             row, width = torch.arange(len(batch.last), device=batch.last.device), batch.input_ids.shape[1]
             self._wanted = row * width + batch.last
@@ -79,9 +84,16 @@ class Policy(nn.Module):
 
 
 def _head_logprobs(
-    head: Any, temperature: float, hidden: Tensor, label: Tensor | None, plan: HeadPlan | None
+    head: Any,
+    temperature: float,
+    hidden: Tensor,
+    label: Tensor | None,
+    plan: HeadPlan | None,
+    imitated: Tensor | None = None,
 ) -> Tensor:
     bias = getattr(head, "bias", None)
+    if imitated is not None:
+        return imitation(hidden / temperature, imitated / temperature, head.weight, bias)
     if label is None:
         return nn.functional.linear(hidden, head.weight, bias).float() / temperature
     if plan is None:

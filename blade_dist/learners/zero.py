@@ -15,7 +15,8 @@ from torch import Tensor
 
 from blade_dist.batches import Ragged
 from blade_dist.learners.adapter import without_adapter
-from blade_dist.learners.item_vectors import FeatureEmbedding
+from blade_dist.learners.imitation import Continued
+from blade_dist.learners.item_vectors import WrittenHead
 from blade_dist.learners.packing import Beginnings, Cut, MicroBatch, PromptLists, in_step, microbatches
 from blade_dist.learners.policy import Policy, why_not_packed
 from blade_dist.settings import LearnerSettings
@@ -51,10 +52,11 @@ class DeepSpeedLearner:
             dist_init_required=False,
             config=_deepspeed_config(settings, dtype),
         )
-        embedding = self.model.get_input_embeddings()
-        if settings.zero_stage == 3 and isinstance(embedding, FeatureEmbedding):
-            # the head of another module computes its weight from this one, which ZeRO-3 cannot know
-            deepspeed.zero.register_external_parameter(self.model.get_output_embeddings(), embedding.projection.weight)
+        head = self.model.get_output_embeddings()
+        if settings.zero_stage == 3 and isinstance(head, WrittenHead):
+            # the head computes its weight from another module's, which ZeRO-3 cannot know
+            for parameter in self.model.get_input_embeddings().parameters():
+                deepspeed.zero.register_external_parameter(head, parameter)
 
     @property
     def model(self) -> Any:
@@ -108,7 +110,13 @@ class DeepSpeedLearner:
         with without_adapter(self.model):
             return self.logprobs(sequences)
 
-    def update(self, sequences: PromptLists, loss: Callable[[MicroBatch, Tensor], Tensor], lr: float) -> float:
+    def update(
+        self,
+        sequences: PromptLists,
+        loss: Callable[[MicroBatch, Tensor], Tensor],
+        lr: float,
+        imitated: tuple[Continued, float] | None = None,
+    ) -> float:
         """One optimizer step on the sum of ``loss`` over all decisions of all ranks.
 
         Args:
@@ -116,6 +124,8 @@ class DeepSpeedLearner:
             loss: from a micro-batch (on CPU) and its log-probs ``[D]`` to per-token losses ``[D]``, already divided
                 by the global number of tokens; the sum over micro-batches and ranks is what is differentiated.
             lr: learning rate of this step.
+            imitated: lists that are to go on as they begin, and what a unit of cross-entropy at one of their places
+                adds to the loss; on all ranks or none.
 
         Returns:
             Norm of the global gradient, before clipping.
@@ -124,6 +134,10 @@ class DeepSpeedLearner:
             group["lr"] = lr
         cuts = self._cut(sequences)
         count = self._common_count(cuts)
+        if imitated is not None:
+            self._engine.set_gradient_accumulation_boundary(False)
+            cross_entropy = -self._engine(imitated[0].to(self.device)).sum() * imitated[1]
+            self._engine.backward(cross_entropy * self.world_size, scale_wrt_gas=False)
         for number, batch in enumerate(in_step(cuts, sequences, self._pad, count)):
             # the number of micro-batches differs from step to step, so DeepSpeed's fixed count can't find the last one
             self._engine.set_gradient_accumulation_boundary(number == count - 1)

@@ -19,7 +19,8 @@ from blade_dist.catalog.codec import Codec
 from blade_dist.data.seeds import prompts_of_step, stable_seed
 from blade_dist.data.sequence_table import SequenceTable
 from blade_dist.learners.dropout import add_dropout
-from blade_dist.learners.item_vectors import add_features
+from blade_dist.learners.imitation import Continued
+from blade_dist.learners.item_vectors import add_item_vectors
 from blade_dist.learners.objective import learning_rate
 from blade_dist.learners.packing import MicroBatch, PromptLists
 from blade_dist.learners.policy import Policy, build_model, load_model
@@ -30,8 +31,15 @@ from blade_dist.store.policy import save_policy
 from blade_dist.store.run import RunPaths
 from blade_dist.training.patience import Patience
 from blade_dist.training.validation import Validation
-from blade_dist.training.windows import Windows, training_rows
+from blade_dist.training.windows import Windows, continued_lists, training_rows
 from blade_dist.weights.gather import full_state
+
+IMITATION = 0.5
+"""Weight of a place in a list, where items have tokens of their own there, beside the 1 of a place in a sequence."""
+PLACES = 3
+"""Places of each list that are learned: its prompt is computed once for them."""
+MOST_LISTS = 256
+"""Lists of a step and rank at most, as all logits of their places are held at once."""
 
 
 @dataclass(frozen=True)
@@ -99,9 +107,11 @@ def fine_tune(job: SftJob) -> None:
 def _start(config: Config, paths: RunPaths, codec: Codec) -> DeepSpeedLearner:
     """The base checkpoint with what is there for the fine-tuning alone: item features and dropout."""
     model = start_model(config, codec)
-    if config.model.path is None and config.sft.item_features and paths.features.is_file():
-        features = np.load(paths.features, allow_pickle=False)
-        add_features(model, features, codec.item_tokens.flat.astype(np.int64))
+    if codec.shown_tokens is not None:
+        listed, shown = (rows.flat.astype(np.int64) for rows in (codec.item_tokens, codec.shown_tokens))
+        vectors = add_item_vectors(model, listed, shown)
+        if config.sft.item_features and paths.features.is_file():
+            vectors.add_features(np.load(paths.features, allow_pickle=False))
     if config.sft_dropout:
         add_dropout(model, config.sft_dropout)
     return DeepSpeedLearner(Policy(model, temperature=1.0), sft_learner(config), config.model.dtype, codec.pad)
@@ -140,24 +150,31 @@ class _Examples:
         self._sequences, self._codec = sequences, codec
         self._seed, self._batch = config.run.seed, config.sft.batch_size
         self._repeats = not config.lists.exclude_history
+        self._history, self._k = config.data.max_history, config.lists.k
         self._windows = sft_windows(sequences, config)
 
     def __len__(self) -> int:
         return len(self._windows)
 
-    def of_step(self, step: int, rank: int, ranks: int) -> PromptLists:
-        """A rank's share of a step's windows."""
+    def of_step(self, step: int, rank: int, ranks: int) -> tuple[PromptLists, Continued | None]:
+        """A rank's share of a step's windows; some of them as prompts with lists, where lists have own tokens."""
         places = np.arange(step * self._batch, (step + 1) * self._batch)[rank::ranks]
         rows = prompts_of_step(self._seed, step, len(self), self._batch)[rank::ranks]
         turns = places // len(self)
         parts = [self._windows.cut(self._sequences.rows, rows[turns == turn], int(turn)) for turn in np.unique(turns)]
         items = Ragged.concat(parts) if parts else Ragged.of([])
-        splits = np.random.default_rng([self._seed, step, rank]).integers(1, items.lengths)
-        return training_rows(self._codec, items, splits, self._repeats)
+        rng = np.random.default_rng([self._seed, step, rank])
+        sequences = training_rows(self._codec, items, rng.integers(1, items.lengths), self._repeats)
+        if self._codec.shown_tokens is None or self._k < 2:
+            return sequences, None
+        some = items.take(np.arange(min(len(items), MOST_LISTS)))
+        splits = rng.integers(1, np.minimum(some.lengths, self._history) + 1)
+        places = rng.permuted(np.tile(np.arange(1, self._k), (len(some), 1)), axis=1)[:, :PLACES]
+        return sequences, continued_lists(self._codec, some, splits, places)
 
 
 def _step(learner: DeepSpeedLearner, examples: _Examples, step: int, lr: float) -> float:
-    share = examples.of_step(step, learner.rank, learner.world_size)
+    share, lists = examples.of_step(step, learner.rank, learner.world_size)
     tokens = float(learner.sum_over_ranks(torch.tensor(float(share.decision.sum()))))
     total = torch.zeros(1, dtype=torch.float64)
 
@@ -165,7 +182,11 @@ def _step(learner: DeepSpeedLearner, examples: _Examples, step: int, lr: float) 
         total.add_(-logprob.detach().double().sum().cpu())
         return -logprob / tokens
 
-    learner.update(share, loss, lr)
+    imitated = None
+    if lists is not None:
+        places = float(learner.sum_over_ranks(torch.tensor(float(lists.places.numel()))))
+        imitated = lists, IMITATION / places
+    learner.update(share, loss, lr, imitated)
     return float(learner.sum_over_ranks(total)) / tokens
 
 

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from blade_dist.batches import Ragged, offsets_of, ranges
 from blade_dist.catalog.codec import Codec
 from blade_dist.data.split import slices
+from blade_dist.learners.imitation import Continued
 from blade_dist.learners.packing import PromptLists
 
 
@@ -67,6 +68,9 @@ def training_rows(codec: Codec, items: Ragged, splits: NDArray[np.int64], repeat
 
         Had a b next c d         splits: 2; b, c and d count
 
+    Where items have other tokens in a history than in a list, all stand there as in a history, and are predicted as in
+    a list.
+
     Args:
         codec: writes items as tokens.
         items: int32 catalog indices, ``n`` rows of two or more.
@@ -74,7 +78,9 @@ def training_rows(codec: Codec, items: Ragged, splits: NDArray[np.int64], repeat
         repeats: whether an item that the row has shown before counts, as where a list may hold it.
     """
     text = len(codec.item_blocks)  # the second text as if it were one more item
-    blocks = Ragged.concat([codec.item_blocks, Ragged.of([codec.suffix])])
+    shown, listed = (
+        Ragged.concat([blocks, Ragged.of([codec.suffix])]) for blocks in (codec.shown_blocks, codec.item_blocks)
+    )
     first, rest = items.offsets[:-1], items.lengths - 1
     place = ranges(first + 1, rest)
     later = Ragged(items.flat[place], offsets_of(rest))
@@ -83,13 +89,27 @@ def training_rows(codec: Codec, items: Ragged, splits: NDArray[np.int64], repeat
         at = later.offsets[:-1] + splits - 1
         later = Ragged(np.insert(later.flat, at, text), offsets_of(rest + 1))
         given = np.insert(given, at, True)
-    tokens = blocks.take(later.flat)
+    tokens = shown.take(later.flat)
     per_row = offsets_of(tokens.lengths)[later.offsets]
-    opening = blocks.take(items.flat[first])
+    opening = shown.take(items.flat[first])
     prefix = np.broadcast_to(codec.prefix, (len(items), len(codec.prefix)))
     prompt = np.insert(opening.flat, np.repeat(opening.offsets[:-1], len(codec.prefix)), prefix.reshape(-1))
     return PromptLists.single(
         Ragged(prompt, offsets_of(opening.lengths + len(codec.prefix))),
         Ragged(tokens.flat, per_row),
         given=np.repeat(given, tokens.lengths),
+        labels=None if codec.shown_tokens is None else listed.take(later.flat).flat,
     )
+
+
+def continued_lists(codec: Codec, items: Ragged, splits: NDArray[np.int64], places: NDArray[np.int64]) -> Continued:
+    """Sequences cut at a place, as prompts with lists that are to go on as they begin.
+
+    Args:
+        codec: one whose items have a token in a history and another in a list.
+        items: int32 catalog indices, ``n`` rows.
+        splits: int64 ``[n]`` items in the prompt, at least one.
+        places: int64 ``[n, r]`` places of the list, from 1.
+    """
+    histories = Ragged(items.flat[ranges(items.offsets[:-1], splits)], offsets_of(splits))
+    return Continued.of(codec.encode_prompts(histories), int(codec.item_tokens.flat[0]), places)

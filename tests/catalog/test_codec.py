@@ -2,6 +2,7 @@
 
 import json
 import os
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -256,9 +257,25 @@ def test_one_level_is_a_token_for_each_item_in_catalog_order() -> None:
     codec = codec_of(catalog, wanted, None, seed=0)
     assert codec.item_tokens.lengths.tolist() == [1] * 5
     assert codec.tokenizer.convert_ids_to_tokens(codec.item_tokens.flat) == [f"<a_{item}>" for item in range(5)]
+    assert codec.shown_tokens is not None
+    assert codec.tokenizer.convert_ids_to_tokens(codec.shown_tokens.flat) == [f"<shown_{item}>" for item in range(5)]
+    assert codec.shown_tokens.flat.tolist() == [*range(len(codec.tokenizer) - 5, len(codec.tokenizer))]
     described = CodecChoice.of(wanted, False, 5).describe(codec)
     assert described["codes_in_use"] == [5]
     assert described["items_that_share_their_codes"] == 0
+
+
+def test_an_item_in_a_history_is_not_the_token_of_a_list(tmp_path: Path) -> None:
+    codec = codec_of(_catalog(["same"] * 5, np.ones((5, 2), np.float32)), CodecSettings(), None, seed=0)
+    row = np.array([3, 0], np.int32)
+    assert codec.shown_tokens is not None
+    assert codec.encode_prompt(row).tolist() == codec.shown_tokens.flat[row].tolist()
+    assert codec.encode_list(row).tolist() == codec.item_tokens.flat[row].tolist()
+    assert codec.parse(codec.encode_prompts(Ragged.of([row])), 2).tolist() == [[MISS, MISS]]
+    codec.save(tmp_path / "codec")
+    loaded = Codec.load(tmp_path / "codec")
+    assert loaded.fingerprint() == codec.fingerprint() != replace(codec, shown_tokens=None).fingerprint()
+    assert loaded.encode_prompt(row).tolist() == codec.encode_prompt(row).tolist()
 
 
 def test_the_card_says_how_far_codes_tell_items_apart() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -10,7 +11,7 @@ from hypothesis import strategies as st
 
 from blade_dist.batches import Ragged
 from blade_dist.catalog.codec import Codec
-from blade_dist.training.windows import Windows, training_rows
+from blade_dist.training.windows import Windows, continued_lists, training_rows
 
 
 @given(st.lists(st.integers(1, 40), min_size=1, max_size=8), st.integers(1, 12), st.integers(0, 5))
@@ -66,3 +67,25 @@ def test_an_item_that_comes_again_counts_only_where_a_list_may_hold_it() -> None
     assert rows.tokens[0].tolist() == [7, 11, 12, 10, 13, 11, 12]
     assert rows.decision.tolist() == [False, True, True, False, True, False, False, False, True]
     assert training_rows(codec(None, [], [7]), items, splits).decision.sum() == 7
+
+
+def marked() -> Codec:
+    """An item is 10 to 13 in a list, 30 to 33 in a history."""
+    plain = codec(None, [5], [])
+    tokens = [Ragged.of([[first + item] for item in range(4)]) for first in (10, 30)]
+    return replace(plain, item_tokens=tokens[0], shown_tokens=tokens[1])
+
+
+def test_a_history_is_read_as_shown_and_predicts_what_a_list_writes() -> None:
+    rows = training_rows(marked(), Ragged.of([[2, 0, 3]]), np.array([1]))
+    assert rows.prompt[0].tolist() == [5, 32]
+    assert rows.tokens[0].tolist() == [30, 33]
+    assert rows.predicted.tolist() == [10, 13]
+
+
+def test_a_list_goes_on_from_its_history() -> None:
+    lists = continued_lists(marked(), Ragged.of([[2, 0, 3], [1, 2]]), np.array([2, 1]), np.array([[1, 3], [2, 1]]))
+    assert lists.input_ids.tolist() == [[5, 32, 30, 10, 10, 10], [5, 31, 10, 10, 10, 10]]
+    assert lists.last.tolist() == [2, 1]
+    assert lists.places.tolist() == [[3, 5], [3, 2]]
+    assert lists.wanted.tolist() == [2, 7, 3, 5, 9, 8]

@@ -126,7 +126,7 @@ def why_not_packed(policy: Policy) -> str | None:
         None where packed rows give the same log-probs, else what is wrong.
     """
     rng = np.random.default_rng(0)
-    vocab = policy.model.get_input_embeddings().num_embeddings
+    vocab = len(policy.model.get_output_embeddings().weight)  # of tokens that may be written
     prompt = Ragged.of([rng.integers(0, vocab, size) for size in (7, 4)])
     tokens = Ragged.of([rng.integers(0, vocab, size) for size in (3, 2, 4, 3)])
     sequences = PromptLists(prompt, tokens, np.array([0, 0, 1, 1]))

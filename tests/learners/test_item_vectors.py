@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from blade_dist.batches import Ragged
 from blade_dist.learners.item_vectors import add_item_vectors, principal_components
 from blade_dist.learners.packing import Beginnings, PromptLists
-from blade_dist.learners.policy import Policy, sequence_logprobs
+from blade_dist.learners.policy import Policy, sequence_logprobs, why_not_packed
 from blade_dist.weights.gather import full_state
 from tests.learners.test_legal_head import VOCAB, model
 
@@ -81,6 +81,7 @@ def test_a_step_on_one_item_moves_those_like_it() -> None:
 
 def test_packed_rows_learn_the_same() -> None:
     policy = Policy(built(), 1.0)
+    assert why_not_packed(policy) is None
     alone, packed = (sequence_logprobs(policy, batch(1), 0, 1000, shared) for shared in (False, True))
     torch.testing.assert_close(alone, packed, rtol=0, atol=1e-5)
 

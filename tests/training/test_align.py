@@ -174,7 +174,8 @@ def test_validation_chooses_the_checkpoint_and_stops_the_run(
     seen = [row["validation"] for row in rows]
     best = int(np.argmax(seen))
     assert len(rows) == best + 1 + 3 < 40
-    assert read_policy(paths.policy("blade"), tiny_data.codec.fingerprint()).step == best + 1
+    step = read_policy(paths.policy("blade"), tiny_data.codec.fingerprint()).step
+    assert seen[step - 1] == seen[best]  # one of the best, where several are equal
     for row in rows:
         weighed = (weight * row[f"validation/{name}"] for name, weight in config.reward.weights.items())
         assert row["validation"] == pytest.approx(sum(weighed))

@@ -273,10 +273,10 @@ def test_a_list_of_users_is_refused(wild: Wild) -> None:
 
 @pytest.mark.parametrize("quote", [csv.QUOTE_MINIMAL, csv.QUOTE_ALL])
 def test_ratings_of_zero_and_none(wild: Wild, tmp_path: Path, quote: int) -> None:
-    rows = [(*row, ("0", "", "5", "NA")[n % 4]) for n, row in enumerate(log())]
+    rows = [(*row, ("0", "", "5", "5", "5", "NA")[n % 6]) for n, row in enumerate(log())]
     write_csv(wild.folder / "log.csv", [*NAMES, "rating"], rows, quoting=quote)
     made = wild.data("data.columns.rating=rating")
     assert made.log["left"] == ROWS
-    assert f"{ROWS // 4} rows are rated 0 and are kept" in made.said
-    made = wild.data("data.columns.rating=rating", "data.min_rating=3", "data.k_core=0")
-    assert (made.log["low_rating"], made.log["without_rating"]) == (ROWS // 4, ROWS // 2)
+    assert f"{ROWS // 6} rows are rated 0 and are kept" in made.said
+    made = wild.data("data.columns.rating=rating", "data.min_rating=3", "data.k_core=0", "data.targets=1")
+    assert (made.log["low_rating"], made.log["without_rating"]) == (ROWS // 6, ROWS // 3)

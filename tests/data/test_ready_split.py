@@ -56,7 +56,7 @@ def test_rows_are_kept_in_order_and_csv_is_the_same(tmp_path: Path) -> None:
         assert _plain(validation) == [("a", [0, 1], [2])]
         assert _plain(test) == [("a", [0, 1, 2], [3]), ("b", [5], [4])]
         assert test.times is not None
-        assert (test.times.tolist(), file.train_rows) == ([4, 2], 1)
+        assert (test.times.tolist(), file.train_rows) == ([4_000_000, 2_000_000], 1)  # microseconds
     assert test.where(1) == f"{tmp_path}/split.csv:4"
 
 
@@ -127,20 +127,20 @@ def test_numbers_are_ids_as_in_the_log(tmp_path: Path) -> None:
         pa.table({"split": ["valid", "test"], "user": [1, 2], "history": history, "item": [3, 1]}), tmp_path / "s.pq"
     )
     items = pa.table({"item": ["1", "2", "3"]})
-    read = [_plain(SplitFile(tmp_path / "s.pq", "|").rows(name, items)) for name in NAMES]
+    read = [_plain(SplitFile(tmp_path / "s.pq", DataSettings()).rows(name, items)) for name in NAMES]
     assert read == [[("1", [0, 1], [2])], [("2", [2], [0])]]
 
 
 def test_a_file_that_is_not_there_or_none_of_ours(tmp_path: Path) -> None:
     for name in ("split.parquet", "split.csv", "split.json"):
         with pytest.raises(UserError, match=r"data.splits: .* does not exist"):
-            SplitFile(tmp_path / name, "|")
+            SplitFile(tmp_path / name, DataSettings())
     (tmp_path / "split.parquet").write_text("no")
     with pytest.raises(UserError, match=r"split.parquet: not readable as Parquet"):
         SplitFile(tmp_path / "split.parquet", DataSettings())
     (tmp_path / "split.json").touch()
-    with pytest.raises(UserError, match=r"data.splits: .*split.json is neither .csv nor .parquet"):
-        SplitFile(tmp_path / "split.json", "|")
+    with pytest.raises(UserError, match=r"split.json: the file is empty"):
+        SplitFile(tmp_path / "split.json", DataSettings())
 
 
 @pytest.mark.parametrize(

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from blade_dist.batches import ExcludeHistory, Prompts, Ragged
 from blade_dist.catalog.catalog import Catalog
-from blade_dist.evaluation.successors import followers
+from blade_dist.catalog.followers import followers
 from blade_dist.evaluation.top_items import best_items, recent
 
 NAME = "successors, plain"

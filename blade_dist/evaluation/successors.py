@@ -8,6 +8,7 @@ from scipy.sparse import csr_matrix, diags
 
 from blade_dist.batches import ExcludeHistory, Prompts, Ragged
 from blade_dist.catalog.catalog import Catalog
+from blade_dist.catalog.followers import followers
 from blade_dist.catalog.rules import Rules
 from blade_dist.evaluation.top_items import best_items, recent
 
@@ -51,7 +52,7 @@ def successor_lists(
 
 
 def successors(sequences: Ragged, items: int) -> csr_matrix:
-    """``[I, I]``: ``S_ij = C_ij / sqrt(sum_j C_ij)``, C of :func:`followers`.
+    """``[I, I]``: ``S_ij = C_ij / sqrt(sum_j C_ij)``, C of :func:`~blade_dist.catalog.followers.followers`.
 
     The square root is between counts, by which items with many successors decide alone, and probabilities, by which an
     item that was seen once counts as much as one that was seen often.
@@ -59,17 +60,3 @@ def successors(sequences: Ragged, items: int) -> csr_matrix:
     counts = followers(sequences, items, WINDOW, NEARER)
     total = np.asarray(counts.sum(axis=1)).ravel()
     return (diags(1 / np.sqrt(np.where(total > 0, total, 1.0))) @ counts).tocsr()
-
-
-def followers(sequences: Ragged, items: int, window: int, nearer: float) -> csr_matrix:
-    """``[I, I]``: ``C_ij = sum over places where j stands d items after i, d up to window, of nearer^(d - 1)``.
-
-    Of the sequence a b c C has 1 for (a, b) and (b, c), and ``nearer`` for (a, c).
-    """
-    row = np.repeat(np.arange(len(sequences)), sequences.lengths)
-    counts = csr_matrix((items, items))
-    for distance in range(1, window + 1):
-        same = row[distance:] == row[:-distance]
-        pairs = (sequences.flat[:-distance][same], sequences.flat[distance:][same])
-        counts += csr_matrix((np.full(same.sum(), nearer ** (distance - 1)), pairs), shape=(items, items))
-    return counts.tocsr()

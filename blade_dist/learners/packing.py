@@ -29,6 +29,7 @@ from blade_dist.catalog.legal import LegalSets
 from blade_dist.catalog.legality import Legality
 from blade_dist.catalog.trie import Trie
 from blade_dist.learners.legal_head import HeadPlan, head_plan
+from blade_dist.learners.soft_labels import SoftLabels
 
 PADDING = -1
 """Segment of what fills a row."""
@@ -66,6 +67,8 @@ class PromptLists:
     """``[T]`` whether the token is a prompt's text within the list, which nobody writes; None: none is."""
     labels: NDArray[np.int32] | None = None
     """``[T]`` what is to be predicted where the token stands; None: the token itself."""
+    soft: SoftLabels | None = None
+    """``[T]`` what else might have been written, where every token of the vocabulary is legal; None: nothing."""
 
     @classmethod
     def single(
@@ -75,9 +78,10 @@ class PromptLists:
         legal: LegalTokens | None = None,
         given: NDArray[np.bool_] | None = None,
         labels: NDArray[np.int32] | None = None,
+        soft: SoftLabels | None = None,
     ) -> PromptLists:
         """One list per prompt."""
-        return cls(prompt, tokens, np.arange(len(tokens)), legal, given, labels)
+        return cls(prompt, tokens, np.arange(len(tokens)), legal, given, labels, soft)
 
     @property
     def predicted(self) -> NDArray[np.int32]:
@@ -151,11 +155,13 @@ class MicroBatch:
     wanted: Tensor
     """``[W]`` the positions that predict any decision, each once: ``row * width + column``, ascending."""
     label: Tensor
-    """``[D]`` the token that was written, or is to be."""
+    """``[D]`` the token that was written, or is to be; with soft labels ``[D, 1 + S]``, it and what else might be."""
     flat: Tensor
     """``[D]`` position of the token in ``PromptLists.tokens.flat``."""
     head: HeadPlan | None
     """The legal tokens of each decision; None: the whole vocabulary."""
+    share: Tensor | None
+    """``[D, 1 + S]`` what each label counts; None: there is one for each decision."""
     packed: bool
     """Whether a row holds more than one sequence, so that attention needs a mask of blocks and lists."""
 
@@ -278,7 +284,10 @@ def collate(sequences: PromptLists, cut: Cut, pad: int) -> MicroBatch:
     last_of_prompt = (cut.column + prompt.lengths - 1)[block]
     row = cut.row[block][of_list]
     column = np.where(place == 0, last_of_prompt[of_list], start[of_list] + place - 1)
-    legal = sequences.legal
+    legal, soft = sequences.legal, sequences.soft
+    label, share = sequences.predicted[flat].astype(np.int64), None
+    if soft is not None:
+        label, share = soft.take(flat).beside(label)
     return MicroBatch(
         input_ids=ids,
         position=positions,
@@ -287,9 +296,10 @@ def collate(sequences: PromptLists, cut: Cut, pad: int) -> MicroBatch:
         row=torch.from_numpy(row),
         column=torch.from_numpy(column),
         wanted=torch.from_numpy(np.unique(row * cut.shape[1] + column)),
-        label=torch.from_numpy(sequences.predicted[flat].astype(np.int64)),
+        label=torch.from_numpy(label),
         flat=torch.from_numpy(flat),
         head=None if legal is None else head_plan(legal.sets.take(flat), legal.trie),
+        share=None if share is None else torch.from_numpy(share),
         packed=len(lists) > cut.shape[0],
     )
 
@@ -299,7 +309,9 @@ def idle_microbatch(pad: int) -> MicroBatch:
     zero = torch.zeros(1, dtype=torch.int64)
     ids = torch.full((1, 2), pad, dtype=torch.int64)
     nothing = torch.zeros_like(ids)
-    return MicroBatch(ids, torch.arange(2)[None], nothing, nothing, zero, zero, zero, zero + pad, zero[:0], None, False)
+    return MicroBatch(
+        ids, torch.arange(2)[None], nothing, nothing, zero, zero, zero, zero + pad, zero[:0], None, None, False
+    )
 
 
 def in_step(cuts: list[Cut], sequences: PromptLists, pad: int, count: int) -> Iterator[MicroBatch]:

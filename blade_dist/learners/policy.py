@@ -74,7 +74,7 @@ class Policy(nn.Module):
         else:
             mask = (batch.segment != PADDING).long()
             hidden = decoder(input_ids=batch.input_ids, attention_mask=mask, use_cache=False)[0]
-        return head(hidden[batch.row, batch.column], batch.label, batch.head)
+        return head(hidden[batch.row, batch.column], batch.label, batch.head, batch.share)
 
     def _wanted_only(self, mlp: Callable[[Tensor], Tensor], hidden: Tensor) -> Tensor:
         """``mlp`` of the wanted positions of ``hidden`` ``[rows, width, H]``; 0 elsewhere."""
@@ -89,6 +89,7 @@ def _head_logprobs(
     hidden: Tensor,
     label: Tensor | None,
     plan: HeadPlan | None,
+    share: Tensor | None = None,
     imitated: Tensor | None = None,
 ) -> Tensor:
     bias = getattr(head, "bias", None)
@@ -97,7 +98,7 @@ def _head_logprobs(
     if label is None:
         return nn.functional.linear(hidden, head.weight, bias).float() / temperature
     if plan is None:
-        return dense_logprobs(hidden, head.weight, bias, label, temperature)
+        return dense_logprobs(hidden, head.weight, bias, label, temperature, share)
     return legal_logprobs(hidden, head.weight, bias, plan, label, temperature)
 
 

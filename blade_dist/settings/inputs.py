@@ -252,6 +252,10 @@ class SftSettings(Section):
     """Whether an item's vector is trained as a free one plus a projection of what is known of the item: its embedding
     (``codec.embedder``, ``data.columns.embedding``), or else the words of its title and its groups. It helps most where
     items have few interactions. Read where a model is built and an item is one token; their sum is what is saved."""
+    distillation: Fraction = 0.0
+    """Share of the loss that imitates a count instead of what the user took: of what other users took after the last
+    items, and of items with like words (or embeddings). Try 0.5 where items have few interactions, of which a model
+    alone learns little. Read where an item is one token."""
     patience: Positive = 5
     """Validations without a better NDCG before it stops; the best checkpoint is kept. Raise it where the NDCG of so few
     prompts is noisy."""

@@ -70,7 +70,9 @@ def sft_stamp(config: Config, data: DataBundle) -> str:
         data.codec.fingerprint(),
         data.sequences.fingerprint(),
         data.validation.fingerprint(),
-        fingerprint_file(features) if features.is_file() and config.sft.item_features else None,
+        fingerprint_file(features)
+        if features.is_file() and (config.sft.item_features or config.sft.distillation)
+        else None,
     )
 
 

@@ -30,6 +30,7 @@ from blade_dist.store.files import read_json, write_json
 from blade_dist.store.policy import save_policy
 from blade_dist.store.run import RunPaths
 from blade_dist.training.patience import Patience
+from blade_dist.training.teacher import Teacher
 from blade_dist.training.validation import Validation
 from blade_dist.training.windows import Windows, continued_lists, training_rows
 from blade_dist.weights.gather import full_state
@@ -76,7 +77,7 @@ def fine_tune(job: SftJob) -> None:
     torch.set_num_threads(config.learner.cpus_per_worker)
     paths = RunPaths(job.run)
     codec = Codec.load(paths.codec)
-    examples = _Examples(SequenceTable.load(paths.sequences), codec, config)
+    examples = _Examples(SequenceTable.load(paths.sequences), codec, config, paths.features)
     validation = Validation.load(config, paths, codec)
     learner = _start(config, paths, codec)
     state = _restore(learner)
@@ -146,12 +147,17 @@ def sft_windows(sequences: SequenceTable, config: Config) -> Windows:
 class _Examples:
     """Users' training parts in windows as long as the longest prompt with its list, but for the list's last item."""
 
-    def __init__(self, sequences: SequenceTable, codec: Codec, config: Config) -> None:
+    def __init__(self, sequences: SequenceTable, codec: Codec, config: Config, features: Path) -> None:
         self._sequences, self._codec = sequences, codec
         self._seed, self._batch = config.run.seed, config.sft.batch_size
         self._repeats = not config.lists.exclude_history
         self._history, self._k = config.data.max_history, config.lists.k
         self._windows = sft_windows(sequences, config)
+        self._teacher: Teacher | None = None
+        if config.sft.distillation and (codec.item_tokens.lengths == 1).all():
+            known = np.load(features, allow_pickle=False) if features.is_file() else None
+            rows = sequences.rows(np.arange(len(sequences)))
+            self._teacher = Teacher(rows, known, codec.item_tokens.flat, self._repeats, config.sft.distillation)
 
     def __len__(self) -> int:
         return len(self._windows)
@@ -161,10 +167,14 @@ class _Examples:
         places = np.arange(step * self._batch, (step + 1) * self._batch)[rank::ranks]
         rows = prompts_of_step(self._seed, step, len(self), self._batch)[rank::ranks]
         turns = places // len(self)
-        parts = [self._windows.cut(self._sequences.rows, rows[turns == turn], int(turn)) for turn in np.unique(turns)]
+        passes = [(rows[turns == turn], int(turn)) for turn in np.unique(turns)]
+        parts = [self._windows.cut(self._sequences.rows, some, turn) for some, turn in passes]
         items = Ragged.concat(parts) if parts else Ragged.of([])
+        soft = None
+        if self._teacher is not None:
+            soft = self._teacher.of([self._windows.bounds(some, turn) for some, turn in passes])
         rng = np.random.default_rng([self._seed, step, rank])
-        sequences = training_rows(self._codec, items, rng.integers(1, items.lengths), self._repeats)
+        sequences = training_rows(self._codec, items, rng.integers(1, items.lengths), self._repeats, soft)
         if self._codec.shown_tokens is None or self._k < 2:
             return sequences, None
         some = items.take(np.arange(min(len(items), MOST_LISTS)))

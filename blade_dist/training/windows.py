@@ -12,6 +12,7 @@ from blade_dist.catalog.codec import Codec
 from blade_dist.data.split import slices
 from blade_dist.learners.imitation import Continued
 from blade_dist.learners.packing import PromptLists
+from blade_dist.learners.soft_labels import SoftLabels
 
 
 class Windows:
@@ -60,7 +61,13 @@ class Windows:
         return user, np.maximum(start, 0), stop
 
 
-def training_rows(codec: Codec, items: Ragged, splits: NDArray[np.int64], repeats: bool = True) -> PromptLists:
+def training_rows(
+    codec: Codec,
+    items: Ragged,
+    splits: NDArray[np.int64],
+    repeats: bool = True,
+    soft: SoftLabels | None = None,
+) -> PromptLists:
     """Sequences as the model is served them: prompt text, items, prompt text, items; every item but the first counts.
 
     The text after the history stands at a place of the sequence, so that what follows it is learned as a list is
@@ -76,6 +83,7 @@ def training_rows(codec: Codec, items: Ragged, splits: NDArray[np.int64], repeat
         items: int32 catalog indices, ``n`` rows of two or more.
         splits: int64 ``[n]`` items before the prompt's second text, at least one; read only where there is one.
         repeats: whether an item that the row has shown before counts, as where a list may hold it.
+        soft: of each of ``items.flat``, what else might stand there; items of one token only.
     """
     text = len(codec.item_blocks)  # the second text as if it were one more item
     shown, listed = (
@@ -85,10 +93,11 @@ def training_rows(codec: Codec, items: Ragged, splits: NDArray[np.int64], repeat
     place = ranges(first + 1, rest)
     later = Ragged(items.flat[place], offsets_of(rest))
     given = np.zeros(len(place), dtype=bool) if repeats else ~items.first_times()[place]
+    origin = place
     if len(codec.suffix):
         at = later.offsets[:-1] + splits - 1
         later = Ragged(np.insert(later.flat, at, text), offsets_of(rest + 1))
-        given = np.insert(given, at, True)
+        given, origin = np.insert(given, at, True), np.insert(origin, at, 0)
     tokens = shown.take(later.flat)
     per_row = offsets_of(tokens.lengths)[later.offsets]
     opening = shown.take(items.flat[first])
@@ -99,6 +108,7 @@ def training_rows(codec: Codec, items: Ragged, splits: NDArray[np.int64], repeat
         Ragged(tokens.flat, per_row),
         given=np.repeat(given, tokens.lengths),
         labels=None if codec.shown_tokens is None else listed.take(later.flat).flat,
+        soft=None if soft is None else soft.take(np.repeat(origin, tokens.lengths)),
     )
 
 

@@ -54,10 +54,12 @@ def fine_tuned(config: Config, kept: Path, interrupted_after: int | None) -> dic
 
 
 def test_a_resumed_fine_tuning_repeats_the_uninterrupted_one(
-    tiny_config: Config, tiny_data: DataBundle, tmp_path: Path
+    semantic_run: tuple[Config, DataBundle], tmp_path: Path
 ) -> None:
-    sft = tiny_config.sft.model_copy(update={"epochs": EPOCHS, "lr": 0.1, "patience": 3})  # a rate that overshoots
-    config = tiny_config.model_copy(update={"sft": sft})
+    """With all that it has where an item is one token: features, lists that go on, the count that it imitates."""
+    config, _ = semantic_run
+    changed = {"epochs": EPOCHS, "lr": 0.1, "patience": 3, "distillation": 0.5}  # a rate that overshoots
+    config = config.model_copy(update={"sft": config.sft.model_copy(update=changed)})
     cut = {"config": config, "kept": tmp_path / "cut"}
     cases = {
         "whole": {"config": config, "kept": tmp_path / "whole", "interrupted_after": None},

@@ -11,6 +11,8 @@ from hypothesis import strategies as st
 
 from blade_dist.batches import Ragged
 from blade_dist.catalog.codec import Codec
+from blade_dist.learners.packing import collate, microbatches
+from blade_dist.learners.soft_labels import SoftLabels
 from blade_dist.training.windows import Windows, continued_lists, training_rows
 
 
@@ -89,3 +91,19 @@ def test_a_list_goes_on_from_its_history() -> None:
     assert lists.last.tolist() == [2, 1]
     assert lists.places.tolist() == [[3, 5], [3, 2]]
     assert lists.wanted.tolist() == [2, 7, 3, 5, 9, 8]
+
+
+def test_soft_labels_stand_beside_the_item_that_they_are_about() -> None:
+    """The prompt's text among the items has none, and a row's first item is no label."""
+    items, splits = Ragged.of([[0, 2], [2, 0, 2]]), np.array([1, 2])
+    soft = SoftLabels(np.arange(20, 25)[:, None], np.array([[0], [0.1], [0], [0.3], [0.4]], np.float32))
+    rows = training_rows(codec(None, [5], [7]), items, splits, soft=soft)
+    found = {}
+    for cut in microbatches(rows, 16, True):
+        batch = collate(rows, cut, pad=9)
+        assert batch.share is not None
+        found |= {tuple(label): share for label, share in zip(batch.label.tolist(), batch.share.tolist(), strict=True)}
+    expected = {(13, 21): [0.9, 0.1], (10, 23): [0.7, 0.3], (13, 24): [0.6, 0.4]}
+    assert found.keys() == expected.keys()
+    for labels, shares in expected.items():
+        np.testing.assert_allclose(found[labels], shares, rtol=1e-6)

@@ -39,7 +39,7 @@ class Continued:
             places: ``[n, r]`` places in the list, from 1.
         """
         ends = prompts.lengths
-        width = int((ends + places.max(axis=1)).max())
+        width = int((ends + places.max(axis=1, initial=0)).max())
         ids = np.full((len(prompts), width), token, dtype=np.int64)
         ids[np.arange(width) < ends[:, None]] = prompts.flat
         return cls(*(torch.from_numpy(part) for part in (ids, ends - 1, ends[:, None] - 1 + places)))

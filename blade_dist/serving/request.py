@@ -146,7 +146,7 @@ class Resolver:
 
     @cached_property
     def _item_tokens(self) -> NDArray[np.int64]:
-        return self.opened.codec.item_blocks.lengths
+        return self.opened.codec.shown_blocks.lengths
 
     def _check_room(self, resolved: Sequence[Resolved], where: Sequence[str]) -> None:
         """Raises UserError where a list can't have as many items as are asked for."""

@@ -164,9 +164,9 @@ class _Examples:
 
     def of_step(self, step: int, rank: int, ranks: int) -> tuple[PromptLists, Continued | None]:
         """A rank's share of a step's windows; some of them as prompts with lists, where lists have own tokens."""
-        places = np.arange(step * self._batch, (step + 1) * self._batch)[rank::ranks]
+        numbers = np.arange(step * self._batch, (step + 1) * self._batch)[rank::ranks]
         rows = prompts_of_step(self._seed, step, len(self), self._batch)[rank::ranks]
-        turns = places // len(self)
+        turns = numbers // len(self)
         passes = [(rows[turns == turn], int(turn)) for turn in np.unique(turns)]
         parts = [self._windows.cut(self._sequences.rows, some, turn) for some, turn in passes]
         items = Ragged.concat(parts) if parts else Ragged.of([])

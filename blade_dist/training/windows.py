@@ -115,11 +115,16 @@ def training_rows(
 def continued_lists(codec: Codec, items: Ragged, splits: NDArray[np.int64], places: NDArray[np.int64]) -> Continued:
     """Sequences cut at a place, as prompts with lists that are to go on as they begin.
 
+    Of no sequence there is one prompt without a place: every rank computes something, also where it has no share.
+
     Args:
         codec: one whose items have a token in a history and another in a list.
         items: int32 catalog indices, ``n`` rows.
         splits: int64 ``[n]`` items in the prompt, at least one.
         places: int64 ``[n, r]`` places of the list, from 1.
     """
+    token = int(codec.item_tokens.flat[0])
+    if not len(items):
+        return Continued.of(Ragged.of([[token]]), token, np.zeros((1, 0), dtype=np.int64))
     histories = Ragged(items.flat[ranges(items.offsets[:-1], splits)], offsets_of(splits))
-    return Continued.of(codec.encode_prompts(histories), int(codec.item_tokens.flat[0]), places)
+    return Continued.of(codec.encode_prompts(histories), token, places)

@@ -39,6 +39,18 @@ def test_only_places_learn() -> None:
     assert weight.grad is None
 
 
+def test_a_rank_without_a_share_has_a_gradient_of_zero() -> None:
+    network: Any = model("granite", True, embedding_multiplier=5.0)
+    vectors = add_item_vectors(network, LISTED, SHOWN)
+    found = Policy(network, 1.0)(
+        Continued.of(Ragged.of([[int(LISTED[0])]]), int(LISTED[0]), np.zeros((1, 0), np.int64))
+    )
+    assert found.shape == (0,)
+    found.sum().backward()
+    assert vectors.free.grad is not None
+    assert not vectors.free.grad.any()
+
+
 def test_a_place_that_predicts_the_same_has_no_gradient() -> None:
     first, weight = torch.randn(3, 4), torch.randn(9, 4)
     hidden = first.repeat_interleave(2, 0).requires_grad_()

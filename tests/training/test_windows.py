@@ -91,6 +91,9 @@ def test_a_list_goes_on_from_its_history() -> None:
     assert lists.last.tolist() == [2, 1]
     assert lists.places.tolist() == [[3, 5], [3, 2]]
     assert lists.wanted.tolist() == [2, 7, 3, 5, 9, 8]
+    nothing = continued_lists(marked(), Ragged.of([]), np.zeros(0, np.int64), np.zeros((0, 2), np.int64))
+    assert nothing.wanted.tolist() == [0]
+    assert nothing.places.numel() == 0
 
 
 def test_soft_labels_stand_beside_the_item_that_they_are_about() -> None:

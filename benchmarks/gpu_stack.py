@@ -32,8 +32,8 @@ from blade_dist.settings import Config
 from blade_dist.stages.align import align_stage
 from blade_dist.stages.export import export_stage
 from blade_dist.stages.opened import open_run
+from blade_dist.store.context import context_length
 from blade_dist.store.files import read_json
-from blade_dist.store.policy import context_length
 from blade_dist.store.run import RunPaths
 from blade_dist.weights.gather import source
 from blade_dist.weights.push import WeightPusher

@@ -102,6 +102,7 @@ def through_actor(path: Path, config: Config, rewards: Rewards, repeats: int) ->
     """Rewards come from the object store, as from the reward actor, and estimates go back to it."""
     ray.init(address="local", num_cpus=1, include_dashboard=False, log_to_driver=False, configure_logging=False)
     actor = EstimatorActor.remote(path, STAMP, config)
+    ray.get(actor.restore.remote(None, 1))
     there = ray.put(rewards)
     speed = rate(rewards.total.size, lambda step: ray.get(actor.estimate.remote(1, step, there)), repeats)
     ray.shutdown()

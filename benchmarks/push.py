@@ -26,12 +26,13 @@ from blade_dist.rollouts.pool import EnginePool, RunningPool
 from blade_dist.rollouts.spec import EngineSpec
 from blade_dist.settings import Config
 from blade_dist.settings.load import load_config
-from blade_dist.store.policy import context_length, save_policy
+from blade_dist.store.context import context_length
+from blade_dist.store.policy import save_policy
 from blade_dist.store.run import RunPaths
 from blade_dist.weights.gather import source
 from blade_dist.weights.gloo import join_group
 from blade_dist.weights.push import PushReport, WeightPusher
-from blade_dist.weights.rendezvous import open_store
+from blade_dist.weights.rendezvous import CONNECT_TIMEOUT_S, open_store
 
 GOAL = 1.5
 """At most this many times the limit."""
@@ -67,7 +68,7 @@ class Copier:
         """Joins the group."""
         if self._rank:
             self._store = torch.distributed.TCPStore(HOST, port, self._size, is_master=False)
-        self._group = join_group(self._store, self._rank, self._size, HOST)
+        self._group = join_group(self._store, self._rank, self._size, HOST, CONNECT_TIMEOUT_S)
 
     def copy(self) -> tuple[float, float, float]:
         """One broadcast; its start and end on this machine's monotonic clock, and what it took of cores (seconds)."""

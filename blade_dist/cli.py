@@ -10,18 +10,27 @@ from typing import Annotated, Literal
 import typer
 from rich.console import Console
 
-from blade_dist.errors import UserError, origin
+from blade_dist import __version__
+from blade_dist.cluster.signals import Stopped, signals_raise
+from blade_dist.errors import UserError
+from blade_dist.nodes.versions import versions
 from blade_dist.settings import Config
 from blade_dist.settings.explain import explain_config
 from blade_dist.settings.load import dump_config, load_config
+from blade_dist.stages import opening
+from blade_dist.stages.catalog_command import catalog
+from blade_dist.stages.ends import ending
+from blade_dist.stages.loudness import begin, heard, loudness
+from blade_dist.stages.recommend_command import recommend
+from blade_dist.stages.serve_command import serve
 from blade_dist.store.files import check_folder, write_text
-from blade_dist.tracking.say import say
+from blade_dist.store.run import RunPaths
+from blade_dist.tracking.say import last_lines, say, say_command
 
 RAY_JOB = "RAY_JOB_CONFIG_JSON_ENV_VAR"
 """Ray sets it in the entrypoint of a submitted job."""
 
 app = typer.Typer(
-    help="Align an LLM recommender to list-wise metrics with BLADE, on Ray, vLLM and DeepSpeed.",
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
@@ -38,23 +47,50 @@ Overrides = Annotated[
 Checkpoint = Annotated[Path, typer.Option("--checkpoint", help="Checkpoint folder.", show_default=False)]
 
 
+def _version(wanted: bool) -> None:
+    """Prints the versions of the program and of what it stands on, a line each."""
+    if wanted:
+        for name, number in {"blade-dist": __version__, **versions()}.items():
+            typer.echo(f"{name} {number}")
+        raise typer.Exit
+
+
+@app.callback()
+def program(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print versions, also the stack's.")
+    ] = False,
+) -> None:
+    """Align an LLM recommender to list-wise metrics with BLADE, on Ray, vLLM and DeepSpeed."""
+
+
 def main() -> None:
-    """Runs a command; where a UserError is the cause of what it raises, prints that as one line, exit code 2."""
-    console = Console(stderr=True)
+    """Runs a command; what it raises becomes three lines at most, exit code 2 (its user's) or 1 (a fault of ours).
+
+    After SIGTERM or Ctrl-C it prints what is kept, exit code 143 or 130.
+    """
+    console, running = Console(stderr=True), begin()
     try:
-        app()
+        with signals_raise(), running:
+            app()
+    except Stopped as stopped:
+        say(console, str(stopped))
+        sys.exit(stopped.exit_code)
     except Exception as error:
-        cause = origin(error)
-        if not isinstance(cause, UserError):
-            raise
-        say(console, f"error: {' '.join(str(cause).split())}")
-        sys.exit(2)
+        lines, code = ending(error, running.log, running.has_noise, running.verbose)
+        for line in lines:
+            say(console, line)
+        sys.exit(code)
 
 
-def _read(path: Path | None, overrides: list[str] | None) -> tuple[Config, Console]:
-    """The settings, and a console for messages; sets what the libraries read from the environment."""
+def _read(path: Path | None, overrides: list[str] | None, logs: bool = True) -> tuple[Config, Console]:
+    """The settings, and a console for messages; sets what the libraries read from the environment when imported.
+
+    ``logs``: whether what others print goes to the run's log.
+    """
     # weights and tokenizers come from disk; a name that is not a folder must not become a download
     os.environ.setdefault("HF_HUB_OFFLINE", "1")
+    os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")  # Transformers' too: a bar for every file of weights
     # named, so that DeepSpeed does not warn on every import that it had to fall back to the CPU
     if not Path("/proc/driver/nvidia/version").exists():
         os.environ.setdefault("DS_ACCELERATOR", "cpu")
@@ -65,10 +101,17 @@ def _read(path: Path | None, overrides: list[str] | None) -> tuple[Config, Conso
             "absolute path on storage that all nodes share"
         )
     check_folder(config.run.dir, "run.dir")
-    return config, Console()
+    return config, loudness().console(config.run.dir if logs else None)
+
+
+def _next(console: Console, command: str, path: Path, overrides: list[str] | None, *options: str) -> None:
+    """Says which command comes next: with the file and the settings as they were typed for this one."""
+    changed = [part for override in overrides or [] for part in ("--set", override)]
+    say_command(last_lines(console), "next: ", ["blade-dist", command, str(path), *options, *changed])
 
 
 @app.command()
+@heard
 def config(
     given: Annotated[
         list[str] | None,
@@ -88,7 +131,7 @@ def config(
     Example: blade-dist config my.yaml --explain posterior prior.size
     """
     path, names = _file_and_names(given or [], explain)
-    settings, _ = _read(path, overrides)
+    settings, _ = _read(path, overrides, logs=False)
     typer.echo(explain_config(settings, names) if explain else dump_config(settings), nl=False)
 
 
@@ -107,6 +150,7 @@ def _file_and_names(given: list[str], explain: bool) -> tuple[Path | None, list[
 
 
 @app.command()
+@heard
 def doctor(
     path: Annotated[Path | None, typer.Argument(metavar="CONFIG", help="YAML file; else all defaults.")] = None,
     overrides: Overrides = None,
@@ -117,64 +161,81 @@ def doctor(
 
     Example: blade-dist doctor my.yaml --set rollout.engines=8
     """
+    settings, console = _read(path, overrides, logs=False)
     from blade_dist.doctor.report import doctor as examined
 
-    if not examined(*_read(path, overrides)):
+    if not examined(settings, console):
         raise typer.Exit(1)
 
 
 @app.command()
+@heard
 def data(path: ConfigFile, overrides: Overrides = None) -> None:
     """Prepare the raw log and the items: writes the catalog, prompts of each split and a data card.
 
     Example: blade-dist data launch/configs/movielens-small.yaml --set data.path=ml-latest-small
     """
+    settings, console = _read(path, overrides)
+    say(console, f"data: {opening.data_line(settings)}")
     from blade_dist.stages.data import data_stage
 
-    data_stage(*_read(path, overrides))
+    data_stage(settings, console)
+    _next(console, "sft", path, overrides)
 
 
 @app.command()
+@heard
 def sft(path: ConfigFile, overrides: Overrides = None) -> None:
     """Fine-tune the base checkpoint, or a small Llama, to write lists: the result is the reference policy.
 
     Example: blade-dist sft my.yaml --set model.path=Llama-3.2-1B-Instruct --set model.dtype=bfloat16
     """
+    settings, console = _read(path, overrides)
+    say(console, f"sft: {opening.sft_line(settings)}")
     from blade_dist.cluster.runtime import ray_runtime
     from blade_dist.stages.sft import sft_stage
 
-    settings, console = _read(path, overrides)
     with ray_runtime(settings):
         sft_stage(settings, console)
+    _next(console, "train", path, overrides)
 
 
 @app.command()
+@heard
 def prior(path: ConfigFile, overrides: Overrides = None) -> None:
     """Let the reference write prior.size lists per training prompt, and score them: the prior.
 
     Example: blade-dist prior my.yaml --set prior.size=64
     """
+    settings, console = _read(path, overrides)
+    say(console, f"prior: {opening.prior_line(settings)}")
     from blade_dist.stages.opened import open_run
     from blade_dist.stages.prior import prior_stage
 
-    settings, console = _read(path, overrides)
     prior_stage(open_run(settings), console)
+    _next(console, "train", path, overrides)
 
 
 @app.command()
+@heard
 def train(path: ConfigFile, overrides: Overrides = None) -> None:
     """Align the reference to the reward. Makes a missing prior first. Run again to resume.
 
     Example: blade-dist train my.yaml --set target=static
     """
+    settings, console = _read(path, overrides)
+    say(console, f"train: {opening.train_line(settings)}")
     from blade_dist.stages.align import align_stage
     from blade_dist.stages.opened import open_run
 
-    settings, console = _read(path, overrides)
     align_stage(open_run(settings), console)
+    paths = RunPaths(settings.run.dir)
+    checkpoints = ("--checkpoint", str(paths.policy(settings.target)), "--against", str(paths.reference))
+    _next(console, "evaluate", path, overrides, *checkpoints)
 
 
 @app.command()
+@heard
 def sweep(
     path: ConfigFile,
     over: Annotated[
@@ -210,16 +271,18 @@ def sweep(
 
     Example: blade-dist sweep my.yaml --over 'reward.weights.ild@5=0,0.3,1' --set train.validation_prompts=500
     """
+    settings, console = _read(path, overrides)
+    say(console, f"sweep: {opening.sweep_line(settings, over)}")
     from blade_dist.stages.opened import open_run
     from blade_dist.stages.sweep import sweep_stage
 
-    settings, console = _read(path, overrides)
     outcomes = sweep_stage(open_run(settings), over, samples, by, early_stop, console)
     if any(outcome.ended == "failed" for outcome in outcomes):
         raise typer.Exit(1)
 
 
 @app.command()
+@heard
 def evaluate(
     path: ConfigFile,
     checkpoint: Checkpoint,
@@ -232,14 +295,18 @@ def evaluate(
 
     Example: blade-dist evaluate my.yaml --checkpoint runs/my/blade/policy --against runs/my/sft/policy
     """
+    settings, console = _read(path, overrides)
+    say(console, f"evaluate: {opening.evaluate_line(settings, [checkpoint, *(against or [])])}")
     from blade_dist.stages.evaluate import evaluate_stage
     from blade_dist.stages.opened import open_run
 
-    settings, console = _read(path, overrides)
     evaluate_stage(open_run(settings), checkpoint, against or [], console)
+    out = RunPaths(settings.run.dir).root / "export"
+    _next(console, "export", path, overrides, "--checkpoint", str(checkpoint), "--out", str(out))
 
 
 @app.command()
+@heard
 def export(
     path: ConfigFile,
     checkpoint: Checkpoint,
@@ -250,75 +317,29 @@ def export(
 
     Example: blade-dist export my.yaml --checkpoint runs/my/blade/policy --out served
     """
+    settings, console = _read(path, overrides)
+    say(console, f"export: {opening.export_line(checkpoint, out)}")
     from blade_dist.stages.export import export_stage
 
-    settings, console = _read(path, overrides)
-    export_stage(settings, checkpoint, out, console)
+    history = export_stage(settings, checkpoint, out, console)
+    _next(console, "recommend", out, None, "--history", ",".join(history))
+
+
+app.command()(heard(catalog))
+app.command()(heard(recommend))
+app.command()(heard(serve))
 
 
 @app.command()
-def recommend(
-    served: Annotated[Path, typer.Argument(help="Folder that export wrote.", show_default=False)],
-    history: Annotated[
-        str | None, typer.Option(help="Item ids with commas between them, oldest first.", show_default=False)
-    ] = None,
-    histories: Annotated[
-        Path | None,
-        typer.Option(help="Parquet or Arrow file with a column history, a list of ids a row.", show_default=False),
-    ] = None,
-    out: Annotated[Path | None, typer.Option(help="File of the lists: .parquet, .arrow.", show_default=False)] = None,
-    k: Annotated[int | None, typer.Option(help="Items per list.", show_default="the export's")] = None,
-    exclude: Annotated[
-        list[str] | None, typer.Option(help="Item id or group:NAME to leave out; may be repeated.", show_default=False)
-    ] = None,
-    at_most: Annotated[
-        list[str] | None,
-        typer.Option(metavar="GROUP=N", help="Most items of a group; may be repeated.", show_default=False),
-    ] = None,
-    decode: Annotated[
-        Literal["list", "rank", "beam", "sampled"] | None, typer.Option(help="How.", show_default="the export's")
-    ] = None,
-    seed: Annotated[int, typer.Option(help="Of sampled.")] = 0,
-    as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")] = False,
-    tensor_parallel: Annotated[int, typer.Option(min=1, help="GPUs of the engine.")] = 1,
-    threads: Annotated[int | None, typer.Option(min=1, help="Of the engine on a CPU.", show_default="all")] = None,
-    kv_cache_gb: Annotated[int, typer.Option(min=1, help="KV cache in GiB on a CPU.")] = 1,
-) -> None:
-    """Recommend: an export's list for one history, or a file of lists for a file of histories.
-
-    A file is read part by part and may be larger than memory; started again, a stopped command goes on. Its rows may
-    also have user, k, exclude, at_most (a map), decode and seed.
-
-    Example: blade-dist recommend served --history "sku-1,sku-7" --k 10
-
-    Example: blade-dist recommend served --histories users.parquet --out lists.parquet
-    """
-    if (history is None) == (histories is None) or (histories is None) != (out is None):
-        raise UserError("recommend: give --history, or both --histories and --out")
-    from blade_dist.rollouts.environment import make_ready
-
-    make_ready(threads, kv_cache_gb)  # before torch is imported
-    from blade_dist.serving.opened import EngineOptions
-    from blade_dist.stages.recommend import limits, recommend_many, recommend_one
-
-    fields = {"k": k, "exclude": exclude, "at_most": limits(at_most or []), "decode": decode, "seed": seed}
-    given = {name: value for name, value in fields.items() if value not in (None, {})}
-    options = EngineOptions(tensor_parallel)
-    if histories is not None and out is not None:
-        recommend_many(served, histories, out, given, options, Console())
-    else:
-        ids = [item.strip() for item in (history or "").split(",") if item.strip()]
-        recommend_one(served, {"history": ids, **given}, options, as_json, Console())
-
-
-@app.command()
+@heard
 def run(path: ConfigFile, overrides: Overrides = None) -> None:
     """Run data, sft, train (also for the targets of run.compare), evaluate and export; writes summary.json.
 
     Example: blade-dist run launch/configs/quickstart.yaml
     """
+    settings, console = _read(path, overrides)
+    say(console, f"run: {opening.run_line(settings)}")
     from blade_dist.stages.run import run_stages
 
-    settings, console = _read(path, overrides)
     write_text(settings.run.dir / "config.yaml", dump_config(settings))
     run_stages(settings, console)

@@ -11,7 +11,7 @@ Usage: launch/quickstart.sh [OPTIONS of `blade-dist run`]
 
 Installs blade-dist where that is not done (launch/install.sh), then runs every stage on a small synthetic log with the
 settings of launch/configs/quickstart.yaml: data, fine-tuning, alignment, evaluation, export. On 2 CPU cores this takes
-some 5 minutes; on a GPU it has not been run yet. Paths are relative to the repository root.
+5 to 10 minutes; on a GPU it has not been run yet. Paths are relative to the repository root.
 
 Examples:
   launch/quickstart.sh

@@ -33,4 +33,4 @@ cd "$root"
 check ruff check
 check ruff format --check
 check mypy
-check pytest "$@"
+check pytest --durations=40 --durations-min=5 "$@"

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import errno
+
 import pytest
 from ray.exceptions import RayTaskError
-from ray.train import WorkerGroupError
+from ray.train import ControllerError, WorkerGroupError
 
 import blade_dist.cli
-from blade_dist.errors import UserError
+from blade_dist.errors import DivergedError, UserError, check_finite
 
 
 def test_a_learner_s_user_error_is_one_line(
@@ -25,10 +27,36 @@ def test_a_learner_s_user_error_is_one_line(
     assert capsys.readouterr().err == "error: reward.weights x: no\n"
 
 
-def test_a_learner_s_bug_keeps_its_traceback(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_learner_s_bug_is_ours_and_its_traceback_can_be_had(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     def learners_end() -> None:
         raise WorkerGroupError("[Rank 0] Traceback ...", {0: KeyError("step")})
 
     monkeypatch.setattr(blade_dist.cli, "app", learners_end)
-    with pytest.raises(WorkerGroupError):
+    with pytest.raises(SystemExit) as stop:
         blade_dist.cli.main()
+    assert stop.value.code == 1
+    first, *_, last = capsys.readouterr().err.splitlines()
+    assert first.startswith("error: KeyError")
+    assert last == "traceback: add --verbose to the command"
+
+
+def test_a_full_disk_is_one_line(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    def controller_ends() -> None:
+        raise ControllerError(OSError(errno.ENOSPC, "Error writing bytes to file"))
+
+    monkeypatch.setattr(blade_dist.cli, "app", controller_ends)
+    with pytest.raises(SystemExit) as stop:
+        blade_dist.cli.main()
+    assert stop.value.code == 2
+    said = "error: the disk is full: [Errno 28] Error writing bytes to file; make room, then run the same command again"
+    assert capsys.readouterr().err == f"{said}\n"
+
+
+def test_a_step_that_diverged_is_named() -> None:
+    check_finite({"loss": 1.0, "gradient": 1e30}, 4, "sft.lr")
+    with pytest.raises(
+        DivergedError, match=r"the gradient is inf at step 5: lower sft\.lr and run the same command again"
+    ):
+        check_finite({"loss": 1.0, "gradient": float("inf")}, 4, "sft.lr")

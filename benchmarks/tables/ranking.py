@@ -10,6 +10,13 @@ TITLES = {MAIN: "SFT, `rank`", "sft list": "SFT, `list`"}
 CUTS = ("hr@5", "ndcg@5", "hr@10", "ndcg@10")
 DIVERSITY = ("ild@5", "ild@10")
 
+PRESETS = {
+    "ranking-movielens": "movielens-small",
+    "ranking-scientific": "amazon-scientific",
+    "ranking-beauty": "amazon-beauty",
+}
+"""Result file -> the preset that it is of."""
+
 CITED: dict[str, list[tuple[str, tuple[str, str, str, str], str]]] = {
     "amazon-beauty": [
         ("SASRec, one negative", (".0387", ".0249", ".0605", ".0318"), "TIGER, table 1"),

@@ -42,6 +42,22 @@ def residual_codes(features: NDArray[np.float32], levels: int, codes: int, seed:
 def balanced_labels(
     points: NDArray[np.float32], centers: NDArray[np.float32], family: NDArray[np.int64]
 ) -> NDArray[np.int64]:
+    """Each point's center, int64 ``[n]``: the nearest that is not full with nearer points of its family, where a
+    center has room for ``SLACK`` times its even share of a family.
+
+    Args:
+        points: ``[n, D]``.
+        centers: ``[C, D]``; equal ones may be among them.
+        family: ``[n]`` numbers from 0; each family has its own room at every center.
+    """
+    count = len(centers)
+    room = np.floor(SLACK * -(-np.bincount(family) // count)).astype(np.int64)[:, None].repeat(count, axis=1)
+    return labels_with_room(points, centers, family, room)
+
+
+def labels_with_room(
+    points: NDArray[np.float32], centers: NDArray[np.float32], family: NDArray[np.int64], room: NDArray[np.int64]
+) -> NDArray[np.int64]:
     """Each point's center, int64 ``[n]``: the nearest that is not full with nearer points of its family.
 
     In rounds: all points without a center ask for their nearest one that has room, and it takes the nearest of those
@@ -52,11 +68,12 @@ def balanced_labels(
 
     Args:
         points: ``[n, D]``.
-        centers: ``[C, D]``; equal ones may be among them.
-        family: ``[n]`` numbers from 0; each family has its own room at every center.
+        centers: ``[C, D]``.
+        family: ``[n]`` numbers from 0.
+        room: int64 ``[families, C]`` points that each center takes of each family, as many as there are at least; what
+            is left of it when this returns.
     """
     count = len(centers)
-    room = np.floor(SLACK * -(-np.bincount(family) // count)).astype(np.int64)[:, None].repeat(count, axis=1)
     label = np.full(len(points), -1)
     asking = np.arange(len(points))
     while len(asking):

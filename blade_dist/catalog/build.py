@@ -77,7 +77,7 @@ def build_codec(
     # codes are prefix-free, titles are not
     titles = choice.kind == "title"
     separator = _separator(tokenizer, item_tokens, end, trained=base_tokenizer is None) if titles else None
-    _check_items(catalog, item_tokens, {separator, end})
+    check_items(catalog, item_tokens, {separator, end})
     prefix, suffix = (encode_prompt(tokenizer, text) for text in texts)
     first = opening(tokenizer)
     codec = Codec(
@@ -103,7 +103,8 @@ def _separator(tokenizer: PreTrainedTokenizerBase, item_tokens: Ragged, end: int
     return special_token(tokenizer, SEPARATOR)
 
 
-def _check_items(catalog: Catalog, item_tokens: Ragged, reserved: set[int | None]) -> None:
+def check_items(catalog: Catalog, item_tokens: Ragged, reserved: set[int | None]) -> None:
+    """Raises UserError for items without tokens, with a reserved one, or with those of another item."""
     first: dict[bytes, int] = {}
     empty, special, alike = [], [], []
     for item in range(len(catalog)):

@@ -34,6 +34,9 @@ class Catalog:
     """``[I]`` interactions in the training part of the log (validation and test are not counted)."""
     embeddings: NDArray[np.float32] | None
     """``[I, D]`` where the items came with one."""
+    withdrawn: NDArray[np.bool_] | None = None
+    """``[I]`` whether the item is no longer on sale: a history may name it, and no list may hold it. None: all
+    are on sale."""
 
     def __len__(self) -> int:
         return len(self.item_ids)
@@ -41,6 +44,11 @@ class Catalog:
     @property
     def n_groups(self) -> int:
         return len(self.group_names)
+
+    @property
+    def on_sale(self) -> int:
+        """Items that a list may hold."""
+        return len(self) if self.withdrawn is None else int((~self.withdrawn).sum())
 
     @classmethod
     def build(
@@ -79,8 +87,9 @@ class Catalog:
     def fingerprint(self) -> str:
         """Equal catalogs, equal fingerprint."""
         vectors = np.zeros(0, np.float32) if self.embeddings is None else self.embeddings
+        gone = [] if self.withdrawn is None else [self.withdrawn]
         return fingerprint_arrays(
-            list(self.item_ids), list(self.titles), self.groups, self.group_names, self.popularity, vectors
+            list(self.item_ids), list(self.titles), self.groups, self.group_names, self.popularity, vectors, *gone
         )
 
     def save(self, folder: Path) -> None:
@@ -94,6 +103,8 @@ class Catalog:
         if self.embeddings is not None:
             flat = pa.array(self.embeddings.reshape(-1))
             columns["embedding"] = pa.FixedSizeListArray.from_arrays(flat, self.embeddings.shape[1])
+        if self.withdrawn is not None:
+            columns["withdrawn"] = pa.array(self.withdrawn)
         table = pa.table(columns).replace_schema_metadata({"group_names": json.dumps(self.group_names)})
         write_table(table, folder / "items.arrow")
 
@@ -109,6 +120,9 @@ class Catalog:
         if "embedding" in table.column_names:
             column = table.column("embedding").chunk(0)
             embeddings = column.flatten().to_numpy().reshape(len(column), -1)
+        withdrawn = None
+        if "withdrawn" in table.column_names:
+            withdrawn = table.column("withdrawn").to_numpy()
         return cls(
             item_ids=table.column("item_id").to_numpy(),
             titles=table.column("title").to_numpy(),
@@ -116,6 +130,7 @@ class Catalog:
             group_names=json.loads(table.schema.metadata[b"group_names"]),
             popularity=table.column("popularity").chunk(0).to_numpy(),
             embeddings=embeddings,
+            withdrawn=withdrawn,
         )
 
 

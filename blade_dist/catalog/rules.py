@@ -100,14 +100,14 @@ class Rules:
 
 
 def make_rules(lists: ListSettings, catalog: Catalog) -> Rules | None:
-    """The rules of the settings for a catalog; None where there is none that a list could break.
+    """The rules of the settings for a catalog, which excludes what is withdrawn; None where no list could break any.
 
     Raises:
         UserError: an item or a group that is not there; limits for groups where the catalog has none.
     """
     if lists.at_most and not catalog.n_groups:
         raise UserError("lists.at_most: the catalog has no groups (data.columns.groups)")
-    excluded = np.zeros(len(catalog), dtype=bool)
+    excluded = np.zeros(len(catalog), dtype=bool) if catalog.withdrawn is None else catalog.withdrawn.copy()
     for items in named_items(lists.exclude, catalog, "lists.exclude"):
         excluded[items] = True
     most = np.full(catalog.n_groups, lists.at_most.get(EVERY, lists.k), dtype=np.int64)
@@ -129,8 +129,8 @@ def make_rules(lists: ListSettings, catalog: Catalog) -> Rules | None:
 
 
 def load_rules(lists: ListSettings, catalog: Path) -> Rules | None:
-    """As :func:`make_rules`, with the catalog in a folder, which is not opened where no rule is set."""
-    return make_rules(lists, Catalog.load(catalog)) if lists.exclude or lists.at_most else None
+    """As :func:`make_rules`, with the catalog in a folder."""
+    return make_rules(lists, Catalog.load(catalog))
 
 
 def _pairs(row: NDArray, groups: Ragged) -> NDArray[np.int64]:

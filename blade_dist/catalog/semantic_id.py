@@ -6,8 +6,6 @@ from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
-from sklearn.decomposition import TruncatedSVD
-from sklearn.feature_extraction.text import TfidfVectorizer
 from tokenizers import AddedToken
 from transformers import PreTrainedTokenizerBase
 
@@ -17,12 +15,12 @@ from blade_dist.catalog.catalog import Catalog
 from blade_dist.catalog.choice import CodecChoice
 from blade_dist.catalog.embed import embed_items
 from blade_dist.catalog.tokenizer import load_tokenizer, train_tokenizer
+from blade_dist.catalog.words import WordFeatures, item_texts
 from blade_dist.errors import UserError
 from blade_dist.settings import CodecSettings
 
 MAX_LEVELS = 25
 """Levels have one letter each; the last one is the code that tells equal items apart."""
-_SVD_SIZE = 128
 
 
 def semantic_tokens(
@@ -63,25 +61,13 @@ def shown_tokens(tokenizer: PreTrainedTokenizerBase, items: int) -> Ragged:
 
 
 def item_features(catalog: Catalog, embedder: Path | None, seed: int) -> NDArray[np.float32]:
-    """float32 ``[I, D]``: by the embedder, or the catalog's embeddings, or the words of titles and groups.
-
-    Words: latent semantic analysis, an SVD of their TF-IDF (Deerwester et al., 1990), each row of length 1.
-    """
+    """float32 ``[I, D]``: by the embedder, or the catalog's embeddings, or the words of titles and groups (see
+    :class:`~blade_dist.catalog.words.WordFeatures`)."""
     if embedder is not None:
         return embed_items(catalog, embedder)
     if catalog.embeddings is not None:
         return catalog.embeddings
-    texts = [
-        " ".join([catalog.titles[item], *(catalog.group_names[group] for group in catalog.groups[item])])
-        for item in range(len(catalog))
-    ]
-    words = TfidfVectorizer(token_pattern=r"\w+|[^\w\s]", sublinear_tf=True).fit_transform(texts)
-    size = min(_SVD_SIZE, words.shape[1] - 1, len(catalog) - 1)
-    if size < 1:
-        return np.ones((len(catalog), 1), dtype=np.float32)
-    reduced = TruncatedSVD(size, random_state=seed).fit_transform(words)
-    lengths = np.linalg.norm(reduced, axis=1, keepdims=True)
-    return (reduced / np.maximum(lengths, 1e-9)).astype(np.float32)
+    return WordFeatures.fit(item_texts(catalog), seed)[1]
 
 
 def _last_codes(codes: NDArray[np.int64]) -> NDArray[np.int64]:

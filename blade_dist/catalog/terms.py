@@ -55,7 +55,7 @@ class TermBook:
         return self._terms[key]
 
     def _make(self, lists: ListSettings) -> Terms:
-        rules = make_rules(lists, self._catalog) if lists.exclude or lists.at_most else None
+        rules = make_rules(lists, self._catalog)
         legality = None
         if lists.constrain != "none":
             ranked = None if rules is None else rules.ranked(self._trie)

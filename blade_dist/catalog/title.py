@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import operator
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -11,9 +12,13 @@ from transformers import PreTrainedTokenizerBase
 
 from blade_dist.batches import Ragged
 from blade_dist.catalog.catalog import Catalog, unique_titles
+from blade_dist.catalog.codec import Codec
 from blade_dist.catalog.tokenizer import encode, load_tokenizer, train_tokenizer
 from blade_dist.settings import CodecSettings
 
+BLANK = " "
+TRIED = 200
+"""Titles that show what stands before each."""
 _ROUNDS = 5
 """A number behind a title may be written with the same tokens as another one's; then the next is tried."""
 
@@ -48,32 +53,72 @@ def title_tokens(
     Raises:
         UserError: see :mod:`blade_dist.catalog.tokenizer`.
     """
-    titles, before = list(catalog.titles), "" if base_tokenizer is not None else " "
+    titles, before = list(catalog.titles), "" if base_tokenizer is not None else BLANK
     if base_tokenizer is not None:
         tokenizer = load_tokenizer(base_tokenizer)
     else:
         tokenizer = train_tokenizer([*(before + title for title in titles), settings.prompt], settings.vocab_size)
     rows = encode(tokenizer, [before + title for title in titles])
+    return _written(titles, rows, list(catalog.item_ids), 0, tokenizer, before, most)
+
+
+def more_title_tokens(
+    codec: Codec, titles: Sequence[str], item_ids: Sequence[str], before: str, most: int | None
+) -> Written:
+    """Tokens of titles beside those that items have.
+
+    Args:
+        codec: of the first ``I`` titles, which keep their tokens.
+        titles: ``[I + n]``, all different.
+        item_ids: ``[I + n]``, for messages.
+        before: what stands before each, see :func:`blank_before`.
+        most: tokens of a title; longer ones are cut.
+
+    Returns:
+        ``I + n`` titles and rows; the first ``I`` as they are.
+    """
+    kept = len(codec.item_tokens)
+    more = encode(codec.tokenizer, [before + title for title in titles[kept:]])
+    rows = [*(codec.item_tokens[item].tolist() for item in range(kept)), *more]
+    return _written(list(titles), rows, item_ids, kept, codec.tokenizer, before, most)
+
+
+def blank_before(codec: Codec, titles: Sequence[str]) -> str:
+    """What stands before each title where the codec writes it: of two ways the one that gives more of its tokens."""
+    own = [codec.item_tokens[item].tolist() for item in range(min(TRIED, len(titles)))]
+    ways = {way: encode(codec.tokenizer, [way + title for title in titles[:TRIED]]) for way in ("", BLANK)}
+    return max(ways, key=lambda way: sum(map(operator.eq, ways[way], own)))
+
+
+def _written(
+    titles: list[str],
+    rows: list[list[int]],
+    item_ids: Sequence[str],
+    first: int,
+    tokenizer: PreTrainedTokenizerBase,
+    before: str,
+    most: int | None,
+) -> Written:
+    """The titles' tokens ``rows``, cut, and different; those before ``first`` are so already, and stay."""
     remarks = []
-    if most is not None and (long := [item for item, row in enumerate(rows) if len(row) > most]):
+    if most is not None and (long := [item for item in range(first, len(rows)) if len(rows[item]) > most]):
+        whole = list(titles)
         for item in long:
             # half of a letter at the cut is shown as U+FFFD
             titles[item] = tokenizer.decode(rows[item][:most]).strip().rstrip("\ufffd").rstrip() or titles[item]
         remarks.append(
             f"{len(long)} titles are cut to {most} tokens (data.max_title_tokens), as that of item "
-            f"{catalog.item_ids[long[0]]!r}, which has {len(rows[long[0]])}"
+            f"{item_ids[long[0]]!r}, which has {len(rows[long[0]])}"
         )
-        titles = unique_titles(titles, list(catalog.item_ids))
-        _encode_again(
-            rows, tokenizer, titles, [n for n, title in enumerate(titles) if title != catalog.titles[n]], before
-        )
+        titles = unique_titles(titles, item_ids)
+        _encode_again(rows, tokenizer, titles, [n for n, title in enumerate(titles) if title != whole[n]], before)
     alike = _equal(rows)
     if alike:
-        first, item = alike[0]
+        other, item = alike[0]
         remarks.append(
             f"{len(alike)} titles are written with the same tokens as another one and have a number now, as "
-            f"{titles[item]!a} (item {catalog.item_ids[item]!r}) beside {titles[first]!a} "
-            f"({catalog.item_ids[first]!r})"
+            f"{titles[item]!a} (item {item_ids[item]!r}) beside {titles[other]!a} "
+            f"({item_ids[other]!r})"
         )
     _number(titles, rows, tokenizer, before)
     return Written(tokenizer, titles, Ragged.of(rows), remarks)

@@ -11,6 +11,7 @@ from typing import Any
 import ray
 
 from blade_dist.cluster.placement import NODE_LABEL
+from blade_dist.cluster.signals import kept_handlers
 from blade_dist.errors import UserError
 from blade_dist.nodes.survey import check_nodes
 from blade_dist.settings import Config
@@ -20,6 +21,13 @@ SMALL_ACTORS_CPUS = 2
 
 OBJECT_STORE_BYTES = 10**9
 """Object store of a local cluster."""
+
+STARTS, SLOW = 3, "timed out during startup"
+"""How often a local cluster is started, and what Ray says where it is given up for its slowness alone."""
+
+
+TOO_LONG = "AF_UNIX path length"
+"""What Ray says of a socket that the system can't name."""
 
 
 @contextmanager
@@ -35,21 +43,7 @@ def ray_runtime(config: Config) -> Iterator[None]:
         yield
         return
     address = config.ray.address or os.environ.get("RAY_ADDRESS")
-    try:
-        if address:
-            ray.init(address=address, log_to_driver=False, logging_level=logging.WARNING)
-        else:
-            ray.init(
-                address="local",
-                num_cpus=max(os.cpu_count() or 1, wanted_cpus(config)),
-                # saves seconds; Ray Train's placement-group cleaner needs it, but here all groups end with this process
-                include_dashboard=False,
-                object_store_memory=OBJECT_STORE_BYTES,
-                log_to_driver=False,
-                logging_level=logging.WARNING,
-            )
-    except (ConnectionError, RuntimeError) as error:
-        raise UserError(f"ray.address: cannot join {address or 'a local cluster'}: {error}") from None
+    join_ray(address, max(os.cpu_count() or 1, wanted_cpus(config)), "ray.address")
     try:
         check_nodes(config.run.dir)
         yield
@@ -64,9 +58,76 @@ def ray_runtime(config: Config) -> Iterator[None]:
         ray.shutdown()
 
 
-def beside_driver() -> dict[str, Any]:
+def join_ray(address: str | None, cpus: int, setting: str) -> None:
+    """Connects to a cluster, or starts a local one that counts so many cores.
+
+    Raises:
+        UserError: it does not answer, or does not start; ``setting``: what names the address.
+    """
+    try:
+        with kept_handlers():
+            if address:
+                ray.init(address=address, log_to_driver=_heard(), logging_level=logging.WARNING)
+            else:
+                _start_local(cpus)
+    except (ConnectionError, RuntimeError) as error:
+        raise UserError(f"{setting}: cannot join {address or 'a local cluster'}: {error}") from None
+    except OSError as error:
+        if TOO_LONG not in str(error):
+            raise
+        raise UserError(
+            f"{_temporary()}: too long a path for Ray's sockets, which may have 107 characters and add some 65; set "
+            "RAY_TMPDIR to a short folder of this machine, as in RAY_TMPDIR=/tmp"
+        ) from None
+
+
+def _start_local(cpus: int) -> None:
+    """A cluster on this machine alone.
+
+    Raises:
+        UserError: it did not start; Ray gives its processes half a minute, which a busy machine may not be enough for.
+    """
+    for _ in range(STARTS):
+        try:
+            ray.init(
+                address="local",
+                num_cpus=cpus,
+                # saves seconds; Ray Train's placement-group cleaner needs it, but here all groups end with this process
+                include_dashboard=False,
+                object_store_memory=OBJECT_STORE_BYTES,
+                log_to_driver=_heard(),
+                logging_level=logging.WARNING,
+            )
+        except Exception as error:
+            if SLOW not in str(error):
+                raise
+            ray.shutdown()
+        else:
+            return
+    raise UserError(
+        f"Ray did not start within 30 s, {STARTS} times: is the machine busy? Its logs: /tmp/ray/session_latest"
+    )
+
+
+def _temporary() -> str:
+    """The setting of Ray's folder, with its value."""
+    name = next((name for name in ("RAY_TMPDIR", "TMPDIR") if os.environ.get(name)), "RAY_TMPDIR")
+    return f"{name}: {os.environ.get(name, '')}"
+
+
+def _heard() -> bool:
+    """Whether this process prints what the workers print: where that goes to a log, or is asked for."""
+    return os.environ.get("RAY_LOG_TO_DRIVER") == "1"
+
+
+RESTARTS = 3
+"""Deaths of its process after which a small actor is started again, without its memory."""
+
+
+def beside_driver(restarts: int = RESTARTS) -> dict[str, Any]:
     """Options of a small actor: it runs on the driver's node, so that no other node's loss takes it along."""
-    return {"num_cpus": 0, "label_selector": {NODE_LABEL: ray.get_runtime_context().get_node_id()}}
+    place = {NODE_LABEL: ray.get_runtime_context().get_node_id()}
+    return {"num_cpus": 0, "label_selector": place, "max_restarts": restarts}
 
 
 def _lost_nodes() -> list[str]:

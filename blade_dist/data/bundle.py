@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,6 +16,8 @@ from blade_dist.data.prompts import PromptTable
 from blade_dist.data.sequence_table import SequenceTable
 from blade_dist.errors import UserError
 from blade_dist.settings import Config
+from blade_dist.store.changes import changes, made_otherwise
+from blade_dist.store.context import context_setting
 from blade_dist.store.files import read_json
 
 SEQUENCES = "sequences.arrow"
@@ -25,6 +25,9 @@ SEQUENCES = "sequences.arrow"
 
 FREE = {"data.path", "data.items", "data.splits", "data.partition_rows", "model.path", "run.seed"}
 """Settings of the data stage that a later stage may be run with others of."""
+
+ELSEWHERE = "or choose another run.dir, where data and what follows are made anew"
+"""What there is to do for data of other settings."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -68,16 +71,8 @@ def load_matching_data(config: Config) -> DataBundle:
     data = load_data(config.run.dir)
     changed = [text for name, text in other_settings(config, data.card).items() if name not in FREE]
     if changed:
-        raise made_otherwise(config.run.dir / "data", changed)
+        raise made_otherwise(config.run.dir / "data", changed, ELSEWHERE)
     return data
-
-
-def made_otherwise(folder: Path, changed: list[str]) -> UserError:
-    """The error of data made with other settings."""
-    return UserError(
-        f"{folder} was made with other settings: {'; '.join(changed)[:140]}; it stays as it is: set them back, or "
-        "choose another run.dir, where data and what follows are made anew"
-    )
 
 
 def read_card(folder: Path) -> dict[str, Any] | None:
@@ -87,20 +82,7 @@ def read_card(folder: Path) -> dict[str, Any] | None:
 
 def other_settings(config: Config, card: dict[str, Any]) -> dict[str, str]:
     """Settings that the data were made with and that are others now: name -> ``name: 8 there, 7 now``."""
-    there, now = dict(_flat(card["settings"])), dict(_flat(settings_of(config)))
-    return {
-        name: f"{name}: {there.get(name)} there, {now.get(name)} now"
-        for name in sorted(there.keys() | now.keys())
-        if there.get(name) != now.get(name)
-    }
-
-
-def _flat(tree: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
-    for name, value in tree.items():
-        if isinstance(value, dict):
-            yield from _flat(value, f"{prefix}{name}.")
-        else:
-            yield prefix + name, value
+    return changes(card["settings"], settings_of(config))
 
 
 def check_items(config: Config, items: int) -> None:
@@ -179,13 +161,7 @@ def _context(config: Config) -> tuple[int | None, str]:
     if config.model.path is None:
         return config.model.build.context, "model.build.context"
     path = config.model.path / "config.json"
-    try:
-        described = json.loads(path.read_text())
-    except (OSError, ValueError) as error:
-        raise UserError(f"model.path: {path} can't be read: {error}") from None
-    inner = described.get("text_config") or {}
-    for part in (described, inner if isinstance(inner, dict) else {}):
-        for name in ("max_position_embeddings", "n_positions", "n_ctx", "max_seq_len", "seq_length"):
-            if isinstance(part.get(name), int):
-                return part[name], f"{name} of {path}"
-    return None, ""
+    if not path.is_file():
+        raise UserError(f"model.path: {path} can't be read: there is no such file")
+    found = context_setting(config.model.path)
+    return (None, "") if found is None else (found[1], f"{found[0]} of {path}")

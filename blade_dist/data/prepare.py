@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import shutil
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -22,13 +22,13 @@ from blade_dist.catalog.legality import write_trie
 from blade_dist.catalog.semantic_id import item_features
 from blade_dist.data.assemble import SPLITS, Assembler, HeldOut, SplitName
 from blade_dist.data.bundle import (
+    ELSEWHERE,
     SEQUENCES,
     DataBundle,
     check_context,
     check_items,
     load_data,
     longest_title,
-    made_otherwise,
     other_settings,
     read_card,
 )
@@ -68,6 +68,7 @@ from blade_dist.data.usable import build_catalog, usable_items
 from blade_dist.data.whole_catalog import LeftOut, leave_out
 from blade_dist.errors import UserError
 from blade_dist.settings import Config
+from blade_dist.store.changes import made_otherwise
 from blade_dist.store.files import whole_folder, write_json
 from blade_dist.store.fingerprint import fingerprint
 from blade_dist.store.run import FEATURES
@@ -76,9 +77,21 @@ __all__ = ["DataBundle", "load_data", "prepare_data"]
 
 _LOG = logging.getLogger(__name__)
 
+PHASES = {
+    "reading the log": 4,
+    "filtering": 1,
+    "holding out": 1,
+    "writing prompts": 2,
+    "writing items as tokens": 3,
+    "counting": 1,
+}
+"""What is done in turn, and its share of the time."""
 
-def prepare_data(config: Config) -> None:
+
+def prepare_data(config: Config, doing: Callable[[str], object] = str) -> None:
     """Writes ``{run.dir}/data``, whole or not at all; skips what is there with the same settings.
+
+    ``doing``: is told each of :data:`PHASES` when it begins.
 
     Raises:
         UserError: data of other settings or something else there, a missing or unreadable file (with the line), a
@@ -92,7 +105,7 @@ def prepare_data(config: Config) -> None:
         return
     started = time.monotonic()
     with whole_folder(folder) as scratch:
-        card = _prepare(config, scratch) | {"settings_fingerprint": settings}
+        card = _prepare(config, scratch, doing) | {"settings_fingerprint": settings}
         write_json(scratch / "card.json", card)
     prompts = ", ".join(f"{card['prompts'][name]} {name}" for name in SPLITS)
     seconds = time.monotonic() - started
@@ -106,7 +119,7 @@ def _reuse(config: Config, folder: Path, settings: str) -> None:
             f"{folder} is no prepared data, card.json is missing: choose another run.dir, or move what is there away"
         )
     if card["settings_fingerprint"] != settings:
-        raise made_otherwise(folder, list(other_settings(config, card).values()))
+        raise made_otherwise(folder, other_settings(config, card).values(), ELSEWHERE)
     SequenceTable.load(folder / SEQUENCES)
     codec = Codec.load(folder / "codec")
     check_items(config, len(codec.item_tokens))
@@ -131,16 +144,19 @@ class _Filtered:
     scratch: Path
 
 
-def _prepare(config: Config, folder: Path) -> dict[str, Any]:
+def _prepare(config: Config, folder: Path, doing: Callable[[str], object]) -> dict[str, Any]:
     """Everything but the card, which it returns."""
     parts = folder / "parts"
     parts.mkdir()
-    filtered = _filter(config, folder, parts)
+    doing("reading the log")
+    filtered = _filter(config, folder, parts, doing)
+    doing("holding out")
     split, counts = _split(config, filtered)
     check_items(config, int((counts > 0).sum()))
     assembler = Assembler(config.data, config.lists.exclude_history, split, counts)
     catalog = build_catalog(filtered.items.take(pa.array(assembler.kept_items)), assembler.popularity())
     write_items_without_group(catalog, folder)
+    doing("writing prompts")
     for name in SPLITS:
         if not write_prompts(folder / f"{name}.arrow", assembler.prompts(name)):
             raise UserError(
@@ -149,6 +165,7 @@ def _prepare(config: Config, folder: Path) -> dict[str, Any]:
     write_sequences(folder / SEQUENCES, assembler.sequences())
     tables = {name: PromptTable.load(folder / f"{name}.arrow") for name in SPLITS}
     sequences = SequenceTable.load(folder / SEQUENCES)
+    doing("writing items as tokens")
     choice = CodecChoice.of(config.codec, config.model.path is not None, len(catalog))
     tokenizer, most = config.codec.tokenizer or config.model.path, config.data.max_title_tokens
     built = build_codec(catalog, config.codec, choice, tokenizer, config.run.seed, most)
@@ -161,6 +178,7 @@ def _prepare(config: Config, folder: Path) -> dict[str, Any]:
     if choice.one_token:
         features = item_features(catalog, config.codec.embedder, config.run.seed)
         np.save(folder / FEATURES, features, allow_pickle=False)
+    doing("counting")
     longest = max(table.longest(codec) for table in tables.values())
     check_context(config, longest, codec.max_list_tokens(config.lists.k), longest_title(catalog, codec))
     card = _counts(config, filtered, split, catalog, tables, sequences) | {
@@ -251,12 +269,13 @@ def _split(config: Config, filtered: _Filtered) -> tuple[HeldOut, NDArray[np.int
     return SplitByRows(held, filtered.store, data.repeats, data.max_history, file.train_rows), counts
 
 
-def _filter(config: Config, folder: Path, parts: Path) -> _Filtered:
+def _filter(config: Config, folder: Path, parts: Path, doing: Callable[[str], object]) -> _Filtered:
     data = config.data
     log = FORMATS[data.source](data, config.run.seed, folder)
     items, repeated = usable_items(log.items, log.remarks)
     read_from = replace(log, items=items)
     raw, read = read_sequences(read_from, data.min_rating, data.repeats, data.partition_rows, parts)
+    doing("filtering")
     say_units(log.remarks)
     store = raw.copied(parts / "filtered")
     counts = k_core(store, data.core, len(items))

@@ -108,13 +108,13 @@ def _listed(column: pa.ChunkedArray, separator: str) -> pa.Array:
     return as_lists(text) if looks_listed(text) else pc.split_pattern(text, separator)
 
 
-def read_items(settings: DataSettings, remarks: Remarks) -> pa.Table:
-    """The items of ``data.items``, see :class:`blade_dist.data.rawlog.RawLog`."""
+def read_items(settings: DataSettings, remarks: Remarks, setting: str = "data.items") -> pa.Table:
+    """The items of ``data.items``, see :class:`blade_dist.data.rawlog.RawLog`; ``setting``: what gave the path."""
     assert settings.items is not None
     given = settings.columns
     roles = ("item", "title", "groups", "embedding")
     parts = []
-    for table in open_tables(settings.items, "data.items", settings, every_name(given), remarks, (".item",)):
+    for table in open_tables(settings.items, setting, settings, every_name(given), remarks, (".item",)):
         found = resolve(given, table.names, roles, table.file, remarks)
         part = whole(table, list(dict.fromkeys(found.values())))
         named = {"item": _item_ids(part, found["item"], table, remarks), "title": _texts(part, found["title"], table)}

@@ -48,13 +48,13 @@ def build_catalog(items: pa.Table, popularity: NDArray[np.int64]) -> Catalog:
     return Catalog.build(
         item_ids=items.column("item").to_pylist(),
         titles=items.column("title").to_pylist(),
-        groups=[_names(row) for row in items.column("groups").to_pylist()],
+        groups=[group_names(row) for row in items.column("groups").to_pylist()],
         popularity=popularity,
         embeddings=_embeddings(items) if "embedding" in items.column_names else None,
     )
 
 
-def _names(row: list[str | None] | None) -> list[str]:
+def group_names(row: list[str | None] | None) -> list[str]:
     """Of groups, without white space around them (" Crime" of "Drama, Crime" is the group of "Crime") and HTML; a word
     for nothing is none."""
     plain = (" ".join(plain_html(name or "").split()) for name in row or [])

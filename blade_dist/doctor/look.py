@@ -19,7 +19,8 @@ import torch
 import torch.distributed as dist
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-from blade_dist.nodes.survey import node_facts, versions
+from blade_dist.nodes.survey import node_facts
+from blade_dist.nodes.versions import versions
 from blade_dist.weights.rendezvous import join_store, open_store
 
 Answer = TypeVar("Answer")

@@ -18,8 +18,8 @@ from blade_dist.doctor import findings, look
 from blade_dist.doctor.findings import Finding, Level
 from blade_dist.doctor.memory import Need, Shape, need, parameters
 from blade_dist.errors import UserError
-from blade_dist.learners.policy import load_model
-from blade_dist.nodes.survey import versions
+from blade_dist.learners.policy import load_model, model_without_weights
+from blade_dist.nodes.versions import versions
 from blade_dist.settings import Config
 from blade_dist.stages.opened import check_lists, check_metrics
 from blade_dist.store.run import RunPaths
@@ -60,8 +60,13 @@ def examine(config: Config) -> Iterator[Finding]:
         result = f"{config.model.path}: no Hugging Face checkpoint there (config.json is missing)"
         yield Finding(Level.FAIL, "model", result, "set model.path to a folder that has one, then look again")
         return
-    needed = estimate(config)
-    kept = config.train.keep_checkpoints + 1
+    try:
+        needed = estimate(config)
+    except UserError as error:
+        yield Finding(Level.FAIL, "model", str(error), "set model.path to a causal LM that Transformers knows")
+        return
+    # with validation the last one is kept beside the best ones; a new one is whole before an old one goes
+    kept = config.train.keep_checkpoints + (config.train.validation_prompts > 0) + 1
     fix = "make room, or lower train.keep_checkpoints"
     yield findings.space("disk", look.free_disk(config.run.dir), kept * needed.checkpoint, fix)
     yield from _artifacts(config)
@@ -69,7 +74,11 @@ def examine(config: Config) -> Iterator[Finding]:
 
 
 def estimate(config: Config) -> Need:
-    """Bytes of an engine, a learner and a checkpoint of these settings."""
+    """Bytes of an engine, a learner and a checkpoint of these settings.
+
+    Raises:
+        UserError: ``model.path`` is of an architecture that is not known.
+    """
     return _need(config, _shape(config))
 
 
@@ -91,13 +100,11 @@ def _need(config: Config, shape: Shape) -> Need:
 
 def _shape(config: Config) -> Shape:
     if config.model.path is not None:
-        from transformers import AutoConfig
-
-        checkpoint = AutoConfig.from_pretrained(config.model.path, trust_remote_code=config.model.trust_remote_code)
-        sizes = (checkpoint.hidden_size, checkpoint.num_hidden_layers, checkpoint.num_attention_heads)
-        kv_heads = getattr(checkpoint, "num_key_value_heads", checkpoint.num_attention_heads)
-        rest = (kv_heads, checkpoint.intermediate_size, checkpoint.vocab_size, bool(checkpoint.tie_word_embeddings))
-        return Shape(parameters(*sizes, *rest), sizes[0], sizes[1], checkpoint.vocab_size)
+        # counted, as every architecture has names of its own for its sizes
+        model = model_without_weights(config.model.path, config.model)
+        vocab, hidden = model.get_input_embeddings().weight.shape
+        layers = getattr(model.config.get_text_config(), "num_hidden_layers", 1)
+        return Shape(sum(part.numel() for part in model.parameters()), hidden, layers, vocab)
     build, vocab = config.model.build, config.codec.vocab_size
     count = parameters(build.hidden_size, build.layers, build.heads, build.kv_heads, build.ffn_size, vocab, build.tied)
     return Shape(count, build.hidden_size, build.layers, vocab)

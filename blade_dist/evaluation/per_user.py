@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -13,6 +14,7 @@ from blade_dist.batches import Prompts
 from blade_dist.evaluation.bootstrap import Interval, mean_interval, paired_bootstrap
 from blade_dist.evaluation.corpus import corpus_metrics
 from blade_dist.rewards.composite import Composite
+from blade_dist.rewards.direction import arrow
 from blade_dist.rewards.lists import Lists
 
 KEYS = ("user", "prompt", "policy", "decode", "items")
@@ -73,39 +75,43 @@ def intervals(rows: pa.Table, decode: str, resamples: int, seed: int) -> dict[st
     }
 
 
-def render(rows: pa.Table, decode: str, resamples: int, seed: int) -> Table:
-    """A column per policy, a row per metric: mean over prompts and 95 % interval over users."""
+def render(rows: pa.Table, decode: str, resamples: int, seed: int, weights: Mapping[str, float]) -> Table:
+    """A column per policy, a row per metric: mean over prompts and 95 % interval over users.
+
+    ``weights``: of the reward; by their sign an arrow shows which way a metric is better.
+    """
     table = Table(title=f"{decode}: mean over prompts, 95 % interval over users", show_lines=True)
     by_policy = intervals(rows, decode, resamples, seed)
-    table.add_column("", no_wrap=True, min_width=max(len(name) for name in metric_names(rows)))
+    names = {name: arrow(name, weights) for name in metric_names(rows)}
+    table.add_column("", no_wrap=True, min_width=max(map(len, names.values())))
     for policy in by_policy:
         table.add_column(policy, justify="right", no_wrap=True)
     for name in metric_names(rows):
         cells = [of[name] for of in by_policy.values()]
-        table.add_row(name, *(f"{cell.mean:.4f}\n{_range(cell)}" for cell in cells))
+        table.add_row(names[name], *(f"{cell.mean:.4f}\n{_range(cell)}" for cell in cells))
     return table
 
 
-def render_means(rows: pa.Table, decode: str, policies: list[str]) -> Table:
+def render_means(rows: pa.Table, decode: str, policies: list[str], weights: Mapping[str, float]) -> Table:
     """A row for each of the policies, a column per metric: how one thing is traded for another."""
     table = Table(title=f"{decode}, re-ranked: mean over prompts")
     table.add_column("", no_wrap=True)
     for name in metric_names(rows):
-        table.add_column(name, justify="right")
+        table.add_column(arrow(name, weights), justify="right")
     by_policy = _by_policy(rows, decode)
     for policy in policies:
         table.add_row(policy, *(f"{np.mean(by_policy[policy][name]):.4f}" for name in metric_names(rows)))
     return table
 
 
-def render_differences(title: str, intervals: dict[str, dict[str, float]]) -> Table:
+def render_differences(title: str, intervals: dict[str, dict[str, float]], weights: Mapping[str, float]) -> Table:
     """One row per metric: mean of the paired differences and its 95 % interval."""
     table = Table(title=title)
     table.add_column("", no_wrap=True)
     table.add_column("mean difference", justify="right")
     table.add_column("95 % interval", justify="right")
     for name, interval in intervals.items():
-        table.add_row(name, f"{interval['mean']:+.4f}", _range(Interval(**interval)))
+        table.add_row(arrow(name, weights), f"{interval['mean']:+.4f}", _range(Interval(**interval)))
     return table
 
 

@@ -62,7 +62,8 @@ class PromptLists:
     owner: NDArray[np.int64]
     """``[n]`` each list's prompt, ascending."""
     legal: LegalTokens | None = None
-    """None: every token of the vocabulary is legal."""
+    """The same for all that may follow one beginning of a prompt's lists. None: every token of the vocabulary is
+    legal."""
     given: NDArray[np.bool_] | None = None
     """``[T]`` whether the token is a prompt's text within the list, which nobody writes; None: none is."""
     labels: NDArray[np.int32] | None = None
@@ -148,18 +149,16 @@ class MicroBatch:
     """``[rows, width]`` number of the block, or :data:`PADDING`."""
     member: Tensor
     """``[rows, width]`` 0 in a prompt, else the number of the list in its block, from 1."""
-    row: Tensor
-    """``[D]`` row of the position that predicts each decision."""
-    column: Tensor
-    """``[D]`` column of that position."""
     wanted: Tensor
     """``[W]`` the positions that predict any decision, each once: ``row * width + column``, ascending."""
+    place: Tensor
+    """``[D]`` which of ``wanted`` predicts each decision."""
     label: Tensor
     """``[D]`` the token that was written, or is to be; with soft labels ``[D, 1 + S]``, it and what else might be."""
     flat: Tensor
     """``[D]`` position of the token in ``PromptLists.tokens.flat``."""
     head: HeadPlan | None
-    """The legal tokens of each decision; None: the whole vocabulary."""
+    """The legal tokens after each of ``wanted``; None: the whole vocabulary."""
     share: Tensor | None
     """``[D, 1 + S]`` what each label counts; None: there is one for each decision."""
     packed: bool
@@ -279,11 +278,12 @@ def collate(sequences: PromptLists, cut: Cut, pad: int) -> MicroBatch:
     of_list = np.repeat(np.arange(len(lists)), sequences.tokens.lengths[lists])
     decision = sequences.decision[flat]
     flat, of_list = flat[decision], of_list[decision]
-    place = flat - sequences.tokens.offsets[lists][of_list]
+    within = flat - sequences.tokens.offsets[lists][of_list]
     # A token is predicted one column to its left; a list's first token by the prompt's last one, which all lists share.
     last_of_prompt = (cut.column + prompt.lengths - 1)[block]
     row = cut.row[block][of_list]
-    column = np.where(place == 0, last_of_prompt[of_list], start[of_list] + place - 1)
+    column = np.where(within == 0, last_of_prompt[of_list], start[of_list] + within - 1)
+    wanted, first, place = np.unique(row * cut.shape[1] + column, return_index=True, return_inverse=True)
     legal, soft = sequences.legal, sequences.soft
     label, share = sequences.predicted[flat].astype(np.int64), None
     if soft is not None:
@@ -293,12 +293,11 @@ def collate(sequences: PromptLists, cut: Cut, pad: int) -> MicroBatch:
         position=positions,
         segment=segments,
         member=members,
-        row=torch.from_numpy(row),
-        column=torch.from_numpy(column),
-        wanted=torch.from_numpy(np.unique(row * cut.shape[1] + column)),
+        wanted=torch.from_numpy(wanted),
+        place=torch.from_numpy(place),
         label=torch.from_numpy(label),
         flat=torch.from_numpy(flat),
-        head=None if legal is None else head_plan(legal.sets.take(flat), legal.trie),
+        head=None if legal is None else head_plan(legal.sets.take(flat[first]), legal.trie),
         share=None if share is None else torch.from_numpy(share),
         packed=len(lists) > cut.shape[0],
     )
@@ -309,9 +308,7 @@ def idle_microbatch(pad: int) -> MicroBatch:
     zero = torch.zeros(1, dtype=torch.int64)
     ids = torch.full((1, 2), pad, dtype=torch.int64)
     nothing = torch.zeros_like(ids)
-    return MicroBatch(
-        ids, torch.arange(2)[None], nothing, nothing, zero, zero, zero, zero + pad, zero[:0], None, None, False
-    )
+    return MicroBatch(ids, torch.arange(2)[None], nothing, nothing, zero, zero, zero + pad, zero[:0], None, None, False)
 
 
 def in_step(cuts: list[Cut], sequences: PromptLists, pad: int, count: int) -> Iterator[MicroBatch]:

@@ -74,7 +74,7 @@ class Policy(nn.Module):
         else:
             mask = (batch.segment != PADDING).long()
             hidden = decoder(input_ids=batch.input_ids, attention_mask=mask, use_cache=False)[0]
-        return head(hidden[batch.row, batch.column], batch.label, batch.head, batch.share)
+        return head(hidden.flatten(0, 1)[batch.wanted], batch.label, batch.head, batch.share, place=batch.place)
 
     def _wanted_only(self, mlp: Callable[[Tensor], Tensor], hidden: Tensor) -> Tensor:
         """``mlp`` of the wanted positions of ``hidden`` ``[rows, width, H]``; 0 elsewhere."""
@@ -91,6 +91,7 @@ def _head_logprobs(
     plan: HeadPlan | None,
     share: Tensor | None = None,
     imitated: Tensor | None = None,
+    place: Tensor | None = None,
 ) -> Tensor:
     bias = getattr(head, "bias", None)
     if imitated is not None:
@@ -98,8 +99,8 @@ def _head_logprobs(
     if label is None:
         return nn.functional.linear(hidden, head.weight, bias).float() / temperature
     if plan is None:
-        return dense_logprobs(hidden, head.weight, bias, label, temperature, share)
-    return legal_logprobs(hidden, head.weight, bias, plan, label, temperature)
+        return dense_logprobs(hidden[place], head.weight, bias, label, temperature, share)
+    return legal_logprobs(hidden, head.weight, bias, plan, label, place, temperature)
 
 
 def sequence_logprobs(policy: Policy, sequences: PromptLists, pad: int, budget: int, shared: bool) -> Tensor:
@@ -194,9 +195,17 @@ def load_model(path: Path, settings: ModelSettings) -> Any:
 
 
 def model_without_weights(path: Path, settings: ModelSettings) -> Any:
-    """The modules of a Hugging Face folder's causal LM on torch's meta device: no weights are read, none are made."""
+    """The modules of a Hugging Face folder's causal LM on torch's meta device: no weights are read, none are made.
+
+    Raises:
+        UserError: an architecture that Transformers doesn't know, or that is no causal LM.
+    """
     from transformers import AutoConfig, AutoModelForCausalLM
 
-    config = AutoConfig.from_pretrained(path, trust_remote_code=settings.trust_remote_code)
-    with torch.device("meta"):
-        return AutoModelForCausalLM.from_config(config, trust_remote_code=settings.trust_remote_code)
+    try:
+        config = AutoConfig.from_pretrained(path, trust_remote_code=settings.trust_remote_code)
+        with torch.device("meta"):
+            return AutoModelForCausalLM.from_config(config, trust_remote_code=settings.trust_remote_code)
+    except (OSError, ValueError) as error:
+        sentence = " ".join(str(error).split()).partition(". ")[0]
+        raise UserError(f"model.path: {path}: {sentence}") from None

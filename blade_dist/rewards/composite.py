@@ -5,6 +5,8 @@ from __future__ import annotations
 import importlib
 import math
 from collections.abc import Callable, Mapping
+from copy import copy
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,7 +16,6 @@ from blade_dist.catalog.catalog import Catalog
 from blade_dist.errors import UserError
 from blade_dist.rewards.lists import Lists
 from blade_dist.rewards.named import NamedMetrics, Weights
-from blade_dist.store.fingerprint import fingerprint
 
 Scores = NDArray[np.float64]
 
@@ -75,9 +76,11 @@ class Composite:
         known = Ragged.of([[0], [len(self._catalog) - 1]])
         self.score(Lists(items, targets=known, history=known, catalog=self._catalog, users=np.array(["a user"] * 2)))
 
-    def rescale(self, scales: Mapping[str, float]) -> None:
-        """From now on each metric is divided by its scale, see :func:`spreads`, before it is weighted."""
-        self._scales = scales
+    def rescaled(self, scales: Mapping[str, float]) -> Composite:
+        """The same, which divides each metric by its scale, see :func:`spreads`, before it is weighted."""
+        other = copy(self)
+        other._scales = scales
+        return other
 
     def score(self, lists: Lists) -> tuple[Scores, dict[str, Scores]]:
         """(total ``[n]``, each part ``[n]`` unweighted).
@@ -93,10 +96,14 @@ class Composite:
         total = np.sum(weighted, axis=0) if weighted else np.zeros(len(lists))
         return _settled(total, np.abs(weighted).sum(axis=0) if weighted else total), parts
 
-    def fingerprint(self) -> str:
-        """Equal names, weights and definitions of the metrics, equal fingerprint. A user's code is not looked at."""
-        weights = dict(sorted(self._weights.items()))
-        return fingerprint(weights, self._k, DEFINITIONS, *self._named.used(weights))
+    def depends_on(self) -> dict[str, Any]:
+        """What rewards depend on, as plain values: weights, and of the other settings of ``reward`` those that are
+        read. A user's code is not looked at."""
+        return {
+            "weights": dict(self._weights),
+            "definitions of metrics": DEFINITIONS,
+            **self._named.used(self._weights),
+        }
 
 
 def spreads(parts: Mapping[str, Scores]) -> dict[str, float]:

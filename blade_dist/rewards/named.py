@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from typing import Any
 
 from blade_dist.catalog.catalog import Catalog
 from blade_dist.errors import UserError, nearest
@@ -65,18 +64,18 @@ class NamedMetrics:
         metric(f"{base}@1", k, setting)  # refuses an unknown base before its argument is judged
         return self._against(name, base, argument, setting), cut_off(name, f"{base}/{argument}", cut, k, setting)
 
-    def used(self, names: Iterable[str]) -> list[dict[str, Any]]:
-        """The settings that metrics of these names depend on; nothing for those that depend on none."""
+    def used(self, names: Iterable[str]) -> dict[str, dict[str, dict[str, float]]]:
+        """The settings that metrics of these names depend on, by kind; nothing for those that depend on none."""
         bases = {"distributions": AGAINST, "boosts": (BOOST,)}
-        used = [
-            {
+        used = {
+            kind: {
                 name: dict(weights)
                 for name, weights in given.items()
                 if any(metric.startswith(tuple(f"{base}/{name}@" for base in bases[kind])) for metric in names)
             }
             for kind, given in self._given.items()
-        ]
-        return [settings for settings in used if settings]
+        }
+        return {kind: settings for kind, settings in used.items() if settings}
 
     def _boost(self, name: str, boost: str, setting: str) -> Metric:
         if boost in self._boosts:

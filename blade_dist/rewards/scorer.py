@@ -14,7 +14,7 @@ from blade_dist.rewards.lists import Lists
 
 
 class Scorer:
-    """Stateless but for the metrics' scales, which are set once, before the first step."""
+    """Without a state: one that starts in another's place answers the same."""
 
     def __init__(self, catalog: Catalog, prompts: Callable[[NDArray[np.int64]], Prompts], composite: Composite) -> None:
         """``prompts`` gives those with the indices ``[B]`` by which rollouts name them."""
@@ -22,12 +22,10 @@ class Scorer:
         self._prompts = prompts
         self._composite = composite
 
-    def rescale(self, scales: Mapping[str, float]) -> None:
-        """See :meth:`~blade_dist.rewards.composite.Composite.rescale`."""
-        self._composite.rescale(scales)
-
-    def score(self, *parts: Rollouts) -> Rewards:
+    def score(self, scales: Mapping[str, float], *parts: Rollouts) -> Rewards:
         """Rewards of all lists of all parts, in order, ``[B, G]``.
+
+        ``scales``: of metrics, see :meth:`~blade_dist.rewards.composite.Composite.rescaled`.
 
         Raises:
             UserError: a user's function fails, see :meth:`~blade_dist.rewards.composite.Composite.score`.
@@ -43,6 +41,6 @@ class Scorer:
             catalog=self._catalog,
             users=prompts.user[per_list],
         )
-        total, by_name = self._composite.score(lists)
+        total, by_name = self._composite.rescaled(scales).score(lists)
         by_group = {name: values.reshape(shape[:2]) for name, values in by_name.items()}
         return Rewards(rollouts.prompt, total.reshape(shape[:2]), by_group, rollouts.digests())

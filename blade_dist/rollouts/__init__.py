@@ -2,11 +2,12 @@
 
 **The transition that must not exist:** an engine goes from *started* to *serving a training step* without having passed
 *holds the current weights* and *has passed the probe* in between. Its lists would be those of another policy; nothing
-would crash, and the importance weights would hide it. Four places rule it out today:
+would crash, and the importance weights would hide it. Five places rule it out today:
 
-- :class:`~blade_dist.rollouts.pool.RunningPool` starts engines with ``max_restarts=0``. A restarted actor would serve
-  the weights that it was started from. So a dead engine stays dead, every call to it raises, and the run ends; the same
-  command starts new engines and resumes from the last checkpoint.
+- :class:`~blade_dist.rollouts.health.Health` knows of every process whether it may serve: once there was a push, none
+  does but those that took part in the newest one from its beginning and were proved. The pool asks no other.
+- Engines are started with ``max_restarts=0``: Ray restarts none behind :class:`~blade_dist.rollouts.fleet.Fleet`'s
+  back. What takes a lost engine's place is another process, of another life.
 - :class:`~blade_dist.rollouts.engine.Engine` writes the version of its weights, ``(attempt, step)``, into every list.
   It is ``(0, 0)`` at the start, and ``NO_VERSION`` from the first piece of a push (or from falling asleep) until the
   whole push has arrived and the prefix cache is empty.

@@ -63,7 +63,10 @@ class ConstrainedLists:
         self._of = np.full(slots, self._own, dtype=object)
         """Of each slot, the key of its writers."""
         self._read = np.zeros(slots, dtype=np.int64)
-        self._mask = LegalMask(_legality(book, lists), device)
+        legality = _legality(book, lists)
+        self._mask = LegalMask(legality, device)
+        self.width = 1 + max(int(legality.trie.token.max()), legality.end)
+        """One more than the largest token of any list."""
 
     @classmethod
     def of(cls, vllm_config: Any, device: torch.device | str) -> ConstrainedLists:

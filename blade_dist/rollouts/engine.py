@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import faulthandler
+import os
+import signal
 import time
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -40,6 +44,7 @@ class Engine:
         import torch
         from vllm import LLM
 
+        faulthandler.register(signal.SIGUSR1)  # one that hangs is asked for its stacks, where nobody else can read them
         self._spec = spec
         self._codec = Codec.load(spec.codec)
         self._book = TermBook(self._codec, spec.trie, spec.catalog)
@@ -204,9 +209,20 @@ class Engine:
             self._asleep.remove(part)
 
     def describe(self) -> dict[str, Any]:
-        """``node_ip``, ``gpus`` (a UUID per worker, or ``cpu``) and ``world_size`` (workers): how to reach it."""
+        """How to reach it, and its process.
+
+        ``node_ip``, ``gpus`` (a UUID per worker, or ``cpu``), ``world_size`` (workers); ``node_id``, ``pid`` and
+        ``log``, the file to which the process writes its errors.
+        """
         workers = self._llm.collective_rpc("blade_describe")
-        return {"node_ip": ray.util.get_node_ip_address(), "gpus": workers, "world_size": len(workers)}
+        return {
+            "node_ip": ray.util.get_node_ip_address(),
+            "gpus": workers,
+            "world_size": len(workers),
+            "node_id": ray.get_runtime_context().get_node_id(),
+            "pid": os.getpid(),
+            "log": str(Path("/proc/self/fd/2").readlink()),
+        }
 
     def connect(self, transport: str, info: dict[str, Any]) -> None:
         """Joins the learner's transfer group (blocks until the learner joins too)."""

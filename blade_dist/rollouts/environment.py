@@ -13,21 +13,19 @@ V2_PROCESSORS = "v1/worker/gpu/sample/logits_processor"
 """Where, inside vLLM, the interface of model runner V2's logits processors lives; absent before it existed."""
 
 
-def environment(threads: int, kv_cache_gb: int, gpu: bool, constrained: bool) -> dict[str, str]:
+def environment(threads: int, gpu: bool, constrained: bool) -> dict[str, str]:
     """Environment of an engine's process, complete.
 
     It is set before torch or vLLM is imported: the pool hands it to Ray, which sets it before Python starts.
 
     Args:
         threads: of torch.
-        kv_cache_gb: size of the KV cache on a CPU.
         gpu: whether it runs on one.
         constrained: whether its lists are held to the catalog.
     """
     return {
         # the engine stays in the actor's process and dies with it; vLLM's default is a child process
         "VLLM_ENABLE_V1_MULTIPROCESSING": "0",
-        "VLLM_CPU_KVCACHE_SPACE": str(kv_cache_gb),
         # vLLM's binding counts the ranks of one engine only: two engines on a node would be pinned to the same cores
         "VLLM_CPU_OMP_THREADS_BIND": "nobind",
         "OMP_NUM_THREADS": str(threads),
@@ -42,11 +40,11 @@ def environment(threads: int, kv_cache_gb: int, gpu: bool, constrained: bool) ->
     }
 
 
-def make_ready(threads: int | None, kv_cache_gb: int) -> None:
+def make_ready(threads: int | None) -> None:
     """Makes this process one that an engine can start in, without Ray; ``threads``: None takes all cores."""
     os.environ["HF_HUB_OFFLINE"] = "1"  # a name that is not a folder must not become a download
     gpu = Path("/proc/driver/nvidia/version").exists()
-    os.environ |= environment(threads or len(os.sched_getaffinity(0)), kv_cache_gb, gpu, constrained=True)
+    os.environ |= environment(threads or len(os.sched_getaffinity(0)), gpu, constrained=True)
     # what is printed is the answer alone; vLLM warns of many things that nobody can do anything about
     os.environ |= {"VLLM_LOGGING_STREAM": "ext://sys.stderr", "VLLM_LOGGING_LEVEL": "ERROR"}
 

@@ -51,7 +51,7 @@ class CatalogProcessor(LogitsProcessor):
                 self._written[source] = replaced
 
     def apply(self, logits: torch.Tensor) -> torch.Tensor:
-        """Reads what was written since the last time, then masks.
+        """Reads what was written since the last time, then masks; drops tokens that no list of the batch may hold.
 
         Not in :meth:`update_state`: with asynchronous scheduling that runs before the last token is known, and shows a
         placeholder in its place.
@@ -60,6 +60,9 @@ class CatalogProcessor(LogitsProcessor):
             return logits
         slots = np.array(sorted(self._written), dtype=np.int64)
         self._lists.catch_up(slots, [self._news(slot) for slot in slots.tolist()])
+        if len(slots) == len(logits):
+            # drawing a token takes as long as its logits are wide, and tokens of histories alone stand behind these
+            logits = logits[:, : self._lists.width].contiguous()
         return self._lists.apply(logits, slots, slots)
 
     def _news(self, slot: int) -> list[int]:

@@ -9,6 +9,7 @@ from typing import Any
 from blade_dist.rollouts.constrain import OPTION, constraint_options
 from blade_dist.rollouts.environment import environment, model_runner
 from blade_dist.settings import Config, ListSettings, LoraSettings
+from blade_dist.store.files import read_json
 from blade_dist.store.run import RunPaths
 
 CPU_BLOCK = 32
@@ -16,6 +17,9 @@ CPU_BLOCK = 32
 
 BATCHED_TOKENS = 8192
 """Prompt tokens that vLLM takes in one pass."""
+
+BYTES = {"float32": 4, "bfloat16": 2}
+"""Of a number, by dtype."""
 
 
 @dataclass(frozen=True)
@@ -38,6 +42,8 @@ class EngineSpec:
     tensor_parallel: int
     max_num_seqs: int
     gpu_memory_utilization: float
+    kv_cache_gb: int
+    """The KV cache on a CPU, at most."""
     trust_remote_code: bool
     sleeps: bool
     """Whether it gives its GPU memory back while a learner on the same GPU learns."""
@@ -68,6 +74,7 @@ class EngineSpec:
             tensor_parallel=rollout.tensor_parallel,
             max_num_seqs=rollout.max_num_seqs,
             gpu_memory_utilization=rollout.gpu_memory_utilization,
+            kv_cache_gb=rollout.kv_cache_gb,
             trust_remote_code=config.model.trust_remote_code,
             sleeps=sleeps,
             lora=lora,
@@ -77,7 +84,7 @@ class EngineSpec:
 def engine_environment(config: Config, gpu: bool) -> dict[str, str]:
     """As :func:`~blade_dist.rollouts.environment.environment`, of the settings."""
     rollout = config.rollout
-    return environment(rollout.cpus_per_engine, rollout.kv_cache_gb, gpu, config.lists.constrain == "catalog")
+    return environment(rollout.cpus_per_engine, gpu, config.lists.constrain == "catalog")
 
 
 def engine_arguments(spec: EngineSpec, gpu: bool) -> dict[str, Any]:
@@ -96,7 +103,7 @@ def engine_arguments(spec: EngineSpec, gpu: bool) -> dict[str, Any]:
         "enforce_eager": not gpu,
         "enable_sleep_mode": spec.sleeps,
         "enable_prefix_caching": True,  # the G lists of a prompt share its keys and values
-        **({} if gpu else {"block_size": CPU_BLOCK, "compilation_config": {"custom_ops": ["all"]}}),
+        **({} if gpu else _on_cpu(spec)),
         "enable_chunked_prefill": False,  # a seeded request cut in two fails on vLLM's CPU backend
         "max_num_batched_tokens": max(BATCHED_TOKENS, spec.context),  # a prompt that is not cut must fit into one pass
         # the checkpoint's generation_config.json would change top-p or the temperature without a word
@@ -109,6 +116,30 @@ def engine_arguments(spec: EngineSpec, gpu: bool) -> dict[str, Any]:
         "worker_extension_cls": "blade_dist.weights.receiver.WeightReceiver",
         "disable_log_stats": True,
     }
+
+
+def _on_cpu(spec: EngineSpec) -> dict[str, Any]:
+    return {
+        "block_size": CPU_BLOCK,
+        "kv_cache_memory_bytes": cache_bytes(spec),
+        "compilation_config": {"custom_ops": ["all"]},
+    }
+
+
+def cache_bytes(spec: EngineSpec) -> int:
+    """Of the KV cache on a CPU: twice what ``max_num_seqs`` sequences fill, so that prompts stay for their next lists.
+
+    At most ``kv_cache_gb``, which is also what a model of unknown shape gets. vLLM fills all of it with zeros when it
+    starts, which for a whole GiB takes seconds.
+    """
+    most = spec.kv_cache_gb * 2**30
+    config = read_json(spec.model / "config.json") or {}
+    layers, heads, width = (config.get(name) for name in ("num_hidden_layers", "num_attention_heads", "hidden_size"))
+    if not (layers and heads and width):
+        return most
+    of_heads = config.get("num_key_value_heads", heads) * (config.get("head_dim") or width // heads)
+    tokens = spec.max_num_seqs * -(-spec.context // CPU_BLOCK) * CPU_BLOCK
+    return min(most, 2 * tokens * 2 * layers * of_heads * BYTES[spec.dtype])  # keys and values
 
 
 def _constraint(spec: EngineSpec, gpu: bool) -> dict[str, Any]:

@@ -8,16 +8,20 @@ from pathlib import Path
 from typing import Any
 
 from blade_dist import __version__
+from blade_dist.batches import Ragged
 from blade_dist.catalog.catalog import Catalog
 from blade_dist.catalog.codec import Codec
 from blade_dist.catalog.legality import load_trie, save_trie
 from blade_dist.catalog.rules import make_rules
+from blade_dist.catalog.tokenizer import load_tokenizer
 from blade_dist.errors import UserError
 from blade_dist.serving.manifest import CARD, MANIFEST, WEIGHTS, Manifest, checksums
-from blade_dist.settings import Config
+from blade_dist.serving.text import item_text, show_separator
+from blade_dist.settings import Config, Decode
 from blade_dist.settings.reports import BEAMS
+from blade_dist.store.context import context_length
 from blade_dist.store.files import whole_folder, write_json, write_text
-from blade_dist.store.policy import PolicyStamp, context_length
+from blade_dist.store.policy import PolicyStamp
 
 CATALOG, CODEC, TRIE = "catalog", "codec", "trie"
 """Folders of an export."""
@@ -47,6 +51,7 @@ def write_export(
     trie: Path,
     card: str,
     licences: list[Path],
+    histories: Ragged,
 ) -> None:
     """Writes the folder, whole or not at all; it takes the place of an export that is there.
 
@@ -60,6 +65,7 @@ def write_export(
         trie: folder of the codec's trie.
         card: text of the model card.
         licences: files of the base model's licence.
+        histories: what prompts show, to find out how they are written as text.
 
     Raises:
         UserError: the trie was built for other tokens.
@@ -69,7 +75,11 @@ def write_export(
         for path in sorted(checkpoint.iterdir()):
             if path.is_file() and path.suffix in KEPT:
                 shutil.copyfile(path, folder / path.name)
-        write_json(folder / "generation_config.json", _generation(config, codec))
+        decode, beams = config.evaluate.decode, config.evaluate.beams or BEAMS
+        write_generation(folder, codec, decode, beams, config.lists.k)
+        if codec.separator is not None:
+            show_separator(folder, codec.tokenizer.convert_ids_to_tokens(codec.separator))
+        text = item_text(load_tokenizer(folder), codec, catalog, config.codec.prompt, histories)
         items.save(folder / CATALOG)
         codec.save(folder / CODEC)
         save_trie(legal, codec, folder / TRIE)
@@ -85,44 +95,39 @@ def write_export(
             dtype=config.model.dtype,
             context=context_length(checkpoint),
             seed=config.run.seed,
-            decode=config.evaluate.decode,
-            beams=config.evaluate.beams or BEAMS,
+            decode=decode,
+            beams=beams,
             lists=config.lists,
             max_history=config.data.max_history,
             # rows of a ready split are prompts as they stand
             repeats="all" if config.data.splits is not None else config.data.repeats,
             prompt=config.codec.prompt,
+            text=text,
             separator_token_id=codec.separator,
             end_token_id=codec.end,
+            max_title_tokens=config.data.max_title_tokens,
             files=checksums(folder),
         )
         write_json(folder / MANIFEST, manifest.model_dump(mode="json"))
         write_text(folder / CARD, card)
 
 
-def _generation(config: Config, codec: Codec) -> dict[str, Any]:
+def write_generation(folder: Path, codec: Codec, decode: Decode, beams: int, k: int) -> None:
     """How transformers and vLLM are to generate: greedily, or by a beam search for the K best items.
 
     vLLM reads no ``do_sample``: its greedy decoding is a temperature of 0.
     """
-    return {
-        "eos_token_id": codec.end,
-        "pad_token_id": codec.pad,
-        "do_sample": False,
-        "temperature": 0.0,
-        **_decoding(config, codec),
-    }
+    plain = {"eos_token_id": codec.end, "pad_token_id": codec.pad, "do_sample": False, "temperature": 0.0}
+    write_json(folder / "generation_config.json", plain | _decoding(codec, decode, beams, k))
 
 
-def _decoding(config: Config, codec: Codec) -> dict[str, Any]:
+def _decoding(codec: Codec, decode: Decode, beams: int, k: int) -> dict[str, Any]:
     """Token by token, or by transformers' beam search.
 
     The K best items are the K best beams over one item; where a separator ends it, the search ends there, too.
     """
-    k = config.lists.k
-    if config.evaluate.decode == "rank":
+    if decode == "rank":
         ends = [codec.end] if codec.separator is None else [codec.end, codec.separator]
         longest = int(codec.item_blocks.lengths.max())
         return {"max_new_tokens": longest, "num_beams": k, "num_return_sequences": k, "eos_token_id": ends}
-    beams = config.evaluate.beams if config.evaluate.decode == "beam" else 1
-    return {"max_new_tokens": codec.max_list_tokens(k), "num_beams": beams}
+    return {"max_new_tokens": codec.max_list_tokens(k), "num_beams": beams if decode == "beam" else 1}

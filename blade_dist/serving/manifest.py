@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
-import hashlib
 from pathlib import Path
 from typing import Annotated, Final, Literal
 
 from pydantic import Field, ValidationError
 
 from blade_dist.errors import UserError
+from blade_dist.serving.text import ItemText
 from blade_dist.settings import Decode, ListSettings
 from blade_dist.settings.section import NonNegative, Positive, Section
-from blade_dist.store.files import read_json
+from blade_dist.store.files import check_folder, read_json
+from blade_dist.store.whole import damage, files_below, sums
 
-SCHEMA: Final = 1
-"""Version of the manifest, and of all that it describes."""
+SCHEMA: Final = 2
+"""Version of the manifest, and of all that it describes. Version 1 knew no items that are withdrawn, so that what reads
+it would recommend them."""
+READ: Final = (1, 2)
+"""Versions that are read; what 1 does not have has a default."""
 MANIFEST = "recommender.json"
 CARD = "README.md"
 """The model card: for people, who may edit it, so that it has no checksum."""
@@ -28,8 +32,30 @@ class FileSum(Section):
     """Of the file's content."""
 
 
+class Trained(Section):
+    weights: str
+    """Digest of the weight files that were trained."""
+    codec: str
+    """Fingerprint of the codec that they were trained with."""
+    catalog: str
+    """Fingerprint of the items that they were trained with."""
+    items: Positive
+    """How many these are: the first rows of the catalog."""
+
+
+class Day(Section):
+    on_sale: Positive
+    """Items that a list may hold."""
+    new: NonNegative
+    """Those of them that the policy was not trained with."""
+    changed: NonNegative
+    """Those of them with another title or other groups than in the export that this one was made from."""
+    withdrawn: NonNegative
+    """Items that a history may name and no list may hold."""
+
+
 class Manifest(Section):
-    schema_version: Literal[1] = SCHEMA
+    schema_version: Literal[1, 2] = SCHEMA
     """Of the export's layout."""
     blade_dist: str
     """Version that wrote it."""
@@ -61,19 +87,26 @@ class Manifest(Section):
     """Which of a user's interactions with the same item a prompt shows."""
     prompt: str
     """``codec.prompt``, for other servers."""
+    text: ItemText | None = None
+    """How other servers are sent items and answer with them as text; None where they must be sent tokens."""
     separator_token_id: int | None
     """Token after every item of a list; None where items need none."""
     end_token_id: int
     """Token after a list."""
+    max_title_tokens: Positive | None = None
+    """Tokens to which titles are cut where they are written; None: not at all, or not known (version 1)."""
+    trained: Trained | None = None
+    """What the policy is, where the catalog is of another day than the training's; None where that is this export."""
+    day: Day | None = None
+    """What became of the catalog since."""
     files: dict[str, FileSum]
     """Every file of the export but the manifest and the model card, by its path inside."""
 
 
 def checksums(folder: Path) -> dict[str, FileSum]:
     """Of all files in a folder, by path, ascending."""
-    paths = sorted(path for path in folder.rglob("*") if path.is_file())
-    names = {path.relative_to(folder).as_posix(): path for path in paths}
-    return {name: _sum(path) for name, path in names.items() if name not in (MANIFEST, CARD)}
+    names = [name for name in files_below(folder) if name not in (MANIFEST, CARD)]
+    return {name: FileSum.model_validate(of) for name, of in sums(folder, names).items()}
 
 
 def read_manifest(folder: Path) -> Manifest:
@@ -86,10 +119,11 @@ def read_manifest(folder: Path) -> Manifest:
     if content is None:
         raise UserError(f"{folder}: no export there ({MANIFEST} is missing); write one with `blade-dist export`")
     version = content.get("schema_version") if isinstance(content, dict) else None
-    if version != SCHEMA:
+    if version not in READ:
         found = "an earlier version's, without a number" if version is None else repr(version)
         raise UserError(
-            f"{folder / MANIFEST}: schema_version: {found}; this version of blade_dist reads {SCHEMA}: "
+            f"{folder / MANIFEST}: schema_version: {found}; this version of blade_dist reads "
+            f"{' and '.join(map(str, READ))}: "
             "write the export again with it"
         )
     try:
@@ -100,6 +134,13 @@ def read_manifest(folder: Path) -> Manifest:
         raise UserError(f"{folder / MANIFEST}: damaged: {name}: {first['msg']}; write the export again") from None
 
 
+def check_out(out: Path) -> None:
+    """Raises UserError where ``--out`` is there and is not an export, or can't be."""
+    if out.exists() and not (out / MANIFEST).is_file():
+        raise UserError(f"--out {out}: exists and is not an export; choose another one")
+    check_folder(out, "--out")
+
+
 def check_files(folder: Path, manifest: Manifest) -> None:
     """Compares every file with its checksum; reads all of them once.
 
@@ -107,17 +148,8 @@ def check_files(folder: Path, manifest: Manifest) -> None:
         UserError: a file that is missing or damaged, or weights that the manifest does not know (an engine would load
             them).
     """
-    for name, known in manifest.files.items():
-        path = folder / name
-        if not path.is_file():
-            raise UserError(f"{path}: missing; copy the export again, as a whole")
-        if path.stat().st_size != known.bytes or _sum(path) != known:
-            raise UserError(f"{path}: damaged: its checksum is not the one in {MANIFEST}; copy the export again")
+    if what := damage(folder, {name: of.model_dump() for name, of in manifest.files.items()}):
+        raise UserError(f"{folder}/{what}; copy the export again, as a whole")
     for path in folder.glob(f"*{WEIGHTS}"):
         if path.name not in manifest.files:
             raise UserError(f"{path}: not a file of this export, and would be loaded; remove it")
-
-
-def _sum(path: Path) -> FileSum:
-    with path.open("rb") as file:
-        return FileSum(bytes=path.stat().st_size, sha256=hashlib.file_digest(file, "sha256").hexdigest())

@@ -28,6 +28,8 @@ class EngineOptions:
     """Lists that it writes at once."""
     gpu_memory_utilization: float = 0.85
     """Share of a GPU that it may take."""
+    kv_cache_gb: int = 1
+    """KV cache on a CPU, GiB at most."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -70,6 +72,7 @@ class OpenedExport:
             tensor_parallel=options.tensor_parallel,
             max_num_seqs=options.max_num_seqs,
             gpu_memory_utilization=options.gpu_memory_utilization,
+            kv_cache_gb=options.kv_cache_gb,
             trust_remote_code=False,
             sleeps=False,
             lora=None,

@@ -6,11 +6,11 @@ import unicodedata
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import Field, ValidationError
+from pydantic import BeforeValidator, Field, ValidationError
 
 from blade_dist.batches import Ragged
 from blade_dist.catalog.names import GROUP, named_items
@@ -22,6 +22,10 @@ from blade_dist.settings.section import Name, NonNegative, Positive, Section
 
 SHOWN = 5
 """Ids that a message names."""
+ALSO = {"greedy": "list", "sample": "sampled"}
+"""Other words for ways of decoding."""
+Asked = Annotated[Way, BeforeValidator(lambda given: ALSO.get(given, given) if isinstance(given, str) else given)]
+Seed = Annotated[int, Field(ge=0, lt=2**63)]
 
 
 class ListRequest(Section):
@@ -35,9 +39,9 @@ class ListRequest(Section):
     """Items that this list may not hold: ids, and ``group:NAME``."""
     at_most: dict[Name, NonNegative] = Field(default_factory=dict)
     """How many items of a group it may hold, beside the export's own rules."""
-    decode: Way | None = None
-    """``list``, ``rank``, ``beam`` or ``sampled``; the export's where it is left out."""
-    seed: NonNegative = 0
+    decode: Asked | None = None
+    """``list`` (or ``greedy``), ``rank``, ``beam``, or ``sampled`` (or ``sample``); else the export's."""
+    seed: Seed = 0
     """Of ``sampled``."""
 
 
@@ -75,9 +79,7 @@ class Resolver:
             return ListRequest.model_validate({**(given or {}), **content})
         except ValidationError as error:
             first = error.errors()[0]
-            # of a union pydantic names the member, too
-            name = ".".join(str(part) for part in first["loc"] if "[" not in str(part)) or "request"
-            raise UserError(f"{where}{name}: {first['msg']}") from None
+            raise UserError(f"{where}{field_name(first['loc']) or 'request'}: {first['msg']}") from None
 
     def resolve(self, requests: Sequence[ListRequest], where: Sequence[str]) -> list[Resolved]:
         """Every request, in order; ``where``: what a message about each begins with.
@@ -97,7 +99,7 @@ class Resolver:
         known = np.array([index[item] for item in request.history if item in index], dtype=np.int32)
         if not len(known):
             what = f"none of its {len(skipped)} ids is an item ({_few(skipped)})" if skipped else "is empty"
-            raise UserError(f"{where}history: {what}; give at least one item of {self.opened.folder / 'catalog'}")
+            raise UserError(f"{where}history: {what}; give at least one item of the catalog")
         decode = request.decode or manifest.decode
         lists = self._lists(request, where)
         ordered = _once(known, manifest.repeats)
@@ -112,8 +114,8 @@ class Resolver:
         if request.k in (None, own.k) and not request.at_most:
             return own
         lists = tightened(own, request.k, request.at_most)
-        if request.k is not None and request.k > len(self.opened.catalog):
-            raise UserError(f"{where}k: {request.k} items, and there are {len(self.opened.catalog)}; ask for fewer")
+        if request.k is not None and request.k > (there := self.opened.catalog.on_sale):
+            raise UserError(f"{where}k: {request.k} items, and there are {there}; ask for fewer")
         try:
             self.opened.book.terms(lists)
         except UserError as error:
@@ -150,7 +152,7 @@ class Resolver:
 
     def _check_room(self, resolved: Sequence[Resolved], where: Sequence[str]) -> None:
         """Raises UserError where a list can't have as many items as are asked for."""
-        items = len(self.opened.catalog)
+        items = self.opened.catalog.on_sale
         # requests that change nothing share one object, so that most batches are one group
         groups: dict[int, list[int]] = {}
         for row, one in enumerate(resolved):
@@ -174,6 +176,21 @@ def answer(opened: OpenedExport, one: Resolved, items: Sequence[int], logprobs: 
     return {"items": rows, "skipped": one.skipped, "cut": one.cut}
 
 
+def field_name(parts: Sequence[int | str]) -> str:
+    """A place in a request, as pydantic tells it.
+
+    >>> field_name((2, "history", 0))
+    '[2].history[0]'
+    """
+    name = ""
+    for part in parts:
+        if isinstance(part, int):
+            name += f"[{part}]"
+        elif "[" not in part:  # of a union pydantic names the member, too
+            name += f".{part}" if name else part
+    return name
+
+
 def _once(items: NDArray[np.int32], repeats: str) -> NDArray[np.int32]:
     """The history as training saw it: of several times the first, the last, or all."""
     if repeats == "all":
@@ -185,7 +202,7 @@ def _once(items: NDArray[np.int32], repeats: str) -> NDArray[np.int32]:
 
 def _check_readable(ids: Sequence[str], where: str) -> None:
     for item in ids:
-        if any(unicodedata.category(character) == "Cc" for character in item):
+        if any(unicodedata.category(character) in ("Cc", "Cs") for character in item):  # Cs: half of a character
             raise UserError(f"{where}: {item!r} has a control character, and no item is called so")
 
 

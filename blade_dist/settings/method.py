@@ -40,11 +40,21 @@ class RewardSettings(Section):
     multiplier_lr: Rate = 0.5
     """How fast the weights of missed floors and ceilings rise, per step and unit that is missed. Raise it where a limit
     is still missed at the end, lower it where its metric swings around the limit."""
+    timeout_s: Rate = 600.0
+    """How long the lists of a step may take to score before the process that does it is ended and another one tries. A
+    function of yours that waits for something slow may need more."""
 
     @property
     def constrained(self) -> list[str]:
         """Metrics with a floor or a ceiling."""
         return [*self.at_least, *self.at_most]
+
+    @property
+    def directed(self) -> dict[str, float]:
+        """Metrics of which the settings say which way is better, by the sign: ``weights``, floors and ceilings."""
+        return {**dict.fromkeys(self.at_most, -1.0), **dict.fromkeys(self.at_least, 1.0)} | {
+            name: weight for name, weight in self.weights.items() if weight
+        }
 
     @property
     def scored(self) -> dict[str, float]:

@@ -33,15 +33,24 @@ class RolloutSettings(Section):
     """GPU only: share of the device that vLLM may take. About 0.85 where an engine has the GPU to itself; below one
     half where it shares it with a learner."""
     kv_cache_gb: Positive = 1
-    """CPU only: size of the KV cache in GiB. Raise it where vLLM says that the longest sequence does not fit."""
+    """CPU only: size of the KV cache in GiB at most; a small model takes what its sequences fill. Raise it where vLLM
+    says that the longest sequence does not fit."""
     cpus_per_engine: Positive = 1
     """CPU cores reserved (and threads used) by an engine. On CPU it sets the speed; on GPUs a few are enough."""
     start_timeout_s: Rate = 60.0
     """How long, in seconds, the engines may wait for a place in the cluster. Raise it where nodes join late or the
     cluster scales up first."""
+    ready_timeout_s: Rate = 1800.0
+    """How long, in seconds, an engine that has its place may load the model before it answers. Raise it where weights
+    come over a slow network."""
     request_timeout_s: Rate = 600.0
-    """How long, in seconds, one request for lists may take; then the step fails, and with it the learners
-    (``train.max_failures``). Set it well above what an engine's share of a step takes."""
+    """How long, in seconds, an engine may be silent while it owes an answer to a request for lists; then it is killed,
+    others take its prompts, and the engine is replaced. Set it well above what an engine's share of a step takes."""
+    push_timeout_s: Rate = 600.0
+    """The same for one piece of new weights, and for what an engine does before the first and after the last. Set it
+    well above what a whole push takes (``seconds/push``)."""
+    sleep_timeout_s: Rate = 300.0
+    """The same for an engine that gives GPU memory back or takes it again (``colocate``)."""
 
 
 class LoraSettings(Section):
@@ -158,3 +167,6 @@ class RaySettings(Section):
     address: str | None = None
     """Address of a running Ray cluster that the command joins; ``auto`` is the one on this machine. None:
     ``RAY_ADDRESS`` where it is set, or else the command starts Ray here and stops it at its end."""
+    silence_s: Rate = 120.0
+    """How long rewards, estimator, pipeline and step log may each give no sign of life before the process is ended and
+    another one takes its place. Raise it on a machine where everything stalls for minutes."""

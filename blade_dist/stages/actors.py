@@ -3,21 +3,25 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
 import ray
+from rich.console import Console
 
+from blade_dist.catalog.codec import Codec
 from blade_dist.cluster.placement import Role
-from blade_dist.cluster.runtime import beside_driver
-from blade_dist.rewards.actor import RewardActor
+from blade_dist.cluster.runtime import RESTARTS, beside_driver
+from blade_dist.rewards.actor import RewardActor, RewardHandle
 from blade_dist.rollouts.pool import EnginePool, RunningPool
 from blade_dist.rollouts.spec import EngineSpec
 from blade_dist.settings import Config, LoraSettings
-from blade_dist.store.policy import context_length
+from blade_dist.stages.watch import Watch
+from blade_dist.store.context import context_length
 from blade_dist.store.run import RunPaths
 from blade_dist.tracking.actor import TrackerActor
+from blade_dist.tracking.bar import waiting
 
 
 @contextmanager
@@ -28,30 +32,47 @@ def engines(
     roles: list[Role],
     sleep: bool = False,
     lora: LoraSettings | None = None,
+    console: Console | None = None,
 ) -> Iterator[EnginePool]:
-    """Running engines that serve ``checkpoint``, one per role; ``sleep``: they can (on a GPU); ``lora``: of pushes."""
-    spec = EngineSpec.of(config, checkpoint, paths, context_length(checkpoint), sleep, lora)
-    with RunningPool(config, spec, roles) as pool:
+    """Running engines that serve ``checkpoint``, one per role; ``sleep``: they can (on a GPU); ``lora``: of pushes.
+
+    ``console``: says meanwhile that they start; None where a bar does.
+    """
+    spec = EngineSpec.of(config, checkpoint, paths, _context(config, Codec.load(paths.codec), checkpoint), sleep, lora)
+    with ExitStack() as stack:
+        with nullcontext() if console is None else waiting(console, f"starting {len(roles)} engine(s)"):
+            pool = stack.enter_context(RunningPool(config, spec, roles))
         yield pool
 
 
+def _context(config: Config, codec: Codec, checkpoint: Path) -> int:
+    """What the longest prompt and the longest list need: all that the model has room for may be more than memory."""
+    needed = codec.max_prompt_tokens(config.data.max_history) + codec.max_list_tokens(config.lists.k)
+    return min(needed, context_length(checkpoint))
+
+
 @contextmanager
-def scorer(config: Config, data: Path, split: str) -> Iterator[Any]:
+def scorer(config: Config, data: Path, split: str) -> Iterator[RewardHandle]:
     """A running reward actor for one split of ``data``, the data stage's folder."""
-    actor = RewardActor.options(**beside_driver()).remote(data.absolute(), split, config.reward, config.lists.k)
+    # what it is asked when it dies is asked again; a user's function that ends the process every time ends the run
+    options = beside_driver() | {"max_task_retries": RESTARTS}
+    actor = RewardActor.options(**options).remote(data.absolute(), split, config.reward, config.lists.k)
     try:
-        yield actor
+        with Watch(f"the reward actor of {split}", actor, config, config.reward.timeout_s):
+            yield RewardHandle(actor)
     finally:
         ray.kill(actor)
 
 
 @contextmanager
-def tracker(folder: Path, tensorboard: bool) -> Iterator[Any]:
+def tracker(folder: Path, config: Config) -> Iterator[Any]:
     """A running step log below ``folder``; what it holds is written at the end."""
-    events = (folder / "tensorboard").absolute() if tensorboard else None
-    actor = TrackerActor.options(**beside_driver()).remote((folder / "metrics.parquet").absolute(), events)
+    events = (folder / "tensorboard").absolute() if config.tracking.tensorboard else None
+    options = beside_driver() | {"max_task_retries": RESTARTS}
+    actor = TrackerActor.options(**options).remote((folder / "metrics.parquet").absolute(), events)
     try:
-        yield actor
+        with Watch("the step log", actor, config):
+            yield actor
     finally:
         ray.get(actor.close.remote())
         ray.kill(actor)

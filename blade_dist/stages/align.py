@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from contextlib import nullcontext
+from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -14,27 +16,37 @@ from rich.console import Console
 
 from blade_dist.cluster.placement import Placement, cluster_nodes, place_here, placement_table
 from blade_dist.cluster.runtime import beside_driver, ray_runtime
+from blade_dist.errors import DivergedError, UserError
+from blade_dist.learners.objective import learning_rate
 from blade_dist.posterior.actor import EstimatorActor
 from blade_dist.posterior.prior import Prior
+from blade_dist.rewards.actor import RewardHandle
 from blade_dist.rollouts.pool import EnginePool
-from blade_dist.settings import TrainSettings
+from blade_dist.settings import Config, TrainSettings
 from blade_dist.settings.load import dump_config
 from blade_dist.stages.actors import engines, scorer, tracker
 from blade_dist.stages.constraints import check_limits, show_limits
-from blade_dist.stages.fit import check_ranks, fit, publish
+from blade_dist.stages.fit import fit, publish
 from blade_dist.stages.opened import OpenedRun
 from blade_dist.stages.prior import build_prior, open_prior, show_prior
+from blade_dist.stages.resume import find_start
+from blade_dist.stages.watch import watched
+from blade_dist.store.checkpoints import LEARNERS, saved_step
 from blade_dist.store.files import write_text
-from blade_dist.store.fingerprint import fingerprint
-from blade_dist.store.run import is_done, mark
+from blade_dist.store.lock import held
+from blade_dist.store.stage import begin, is_done, mark, noted
 from blade_dist.tracking.listener import StepListener, StepPrinter
-from blade_dist.tracking.say import say
+from blade_dist.tracking.say import say, say_end
+from blade_dist.tracking.step_log import drop_rows_from
 from blade_dist.training.loop import AlignJob, align
-from blade_dist.training.pipeline import VALIDATION, HeldOut, Pipeline
+from blade_dist.training.pipeline import VALIDATION, HeldOut, Pipeline, Roles
 from blade_dist.weights.transports import choose_transport
 
 PIPELINE_CALLS = 64
 """Calls that the pipeline serves at once: every rank waits in one."""
+
+ENDS = 10
+"""Steps at the beginning and at the end whose rewards are compared."""
 
 
 def align_stage(
@@ -53,16 +65,30 @@ def align_stage(
             such a run has no policy and goes on when it is started again. None: steps are printed.
 
     Raises:
-        UserError: bad input, before anything starts; a floor or a ceiling that is out of reach, as soon as there is a
-            prior. The folder is not yet bound to the settings then.
+        UserError: bad input or another process that works in the folder, before anything starts; a floor or a ceiling
+            that is out of reach, as soon as there is a prior. The folder is not yet bound to the settings then.
     """
     config = run.config.in_training
-    paths = run.paths
-    folder, stamp = paths.target(config.target), align_stamp(run)
-    if is_done(folder, stamp, "the aligned model"):
-        say(console, f"train: {folder / 'policy'} is already there")
+    folder = run.paths.target(config.target)
+    if is_aligned(run, folder, "the aligned model"):
+        say_end(console, "train", f"{folder / 'policy'} is already there", _progress(folder))
         return
-    check_ranks(config.learner.workers, folder)
+    with held(folder, f"blade-dist train, target {config.target}", "run.dir"):
+        _align(run, console, placement, listen)
+
+
+def _align(
+    run: OpenedRun,
+    console: Console,
+    placement: Placement | None,
+    listen: Callable[[Callable[[], None]], StepListener] | None,
+) -> None:
+    config, paths = run.config.in_training, run.paths
+    folder, stamp = paths.target(config.target), align_stamp(run)
+    kept = _kept(config.train)
+    start = find_start(folder, config.learner.workers, kept)
+    for line in start.lines:
+        say(console, f"train: {line}")
     if (prior := open_prior(run)) is not None:
         _check_prior(run, prior, console)
     with ray_runtime(config):
@@ -72,27 +98,46 @@ def align_stage(
         offload = placement.colocated and config.rollout.max_staleness == 0
         validates = config.train.validation_prompts > 0
         with (
-            engines(config, paths, paths.reference, placement.engines, offload, config.learner.lora) as pool,
+            engines(config, paths, paths.reference, placement.engines, offload, config.learner.lora, console) as pool,
             scorer(config, paths.data, "train") as reward,
             scorer(config, paths.data, "validation") if validates else nullcontext() as validator,
         ):
             if prior is None:
                 prior = build_prior(run, pool, reward, console)
                 _check_prior(run, prior, console)
-            mark(folder, stamp, done=False)  # from here on the folder belongs to these settings
+            steps_there = noted(folder).get("train", {}).get("steps")
+            anew = begin(folder, stamp, _growing(config, folder))  # from here on the folder belongs to these settings
+            for line in filter(None, (anew, _going_on(config, folder, steps_there))):
+                say(console, f"train: {line}")
+            drop_rows_from(folder / "metrics.parquet", saved_step(folder / LEARNERS))
             write_text(folder / "config.yaml", dump_config(run.config))
-            ray.get([actor.rescale.remote(prior.scales) for actor in (reward, validator) if actor is not None])
-            if (folder / "learners").exists():
-                say(console, f"train: going on from the last checkpoint in {folder / 'learners'}")
-            listen = listen or (lambda _: StepPrinter(config.train.steps, console))
-            kept = _kept(config.train)
-            result = _fit(run, placement, pool, (reward, validator), offload, kept, listen)
+            scorers = reward.rescaled(prior.scales), None if validator is None else validator.rescaled(prior.scales)
+            listen = listen or (lambda _: StepPrinter(config.train.steps, console, "train"))
+            try:
+                result = _fit(run, placement, pool, scorers, offload, kept, listen)
+            except DivergedError:
+                mark(folder, stamp, done=False, diverged=True)
+                raise
     if result is None:
         return
     publish(result, kept, folder / "policy")
     mark(folder, stamp, done=True)
     if config.reward.constrained:
         show_limits(config.reward, pq.read_table(folder / "metrics.parquet").to_pylist(), console)
+    say_end(console, "train", f"{folder / 'policy'} holds the model aligned to {config.target}", _progress(folder))
+
+
+def _progress(folder: Path) -> str:
+    """How the reward rose."""
+    file = folder / "metrics.parquet"
+    rows = pq.read_table(file).to_pylist() if file.is_file() else []
+    if not rows:
+        return f"how its reward rose, is not known: {file} is missing"
+    few = max(1, min(ENDS, len(rows) // 2))
+    first, last = (np.mean([row["reward"] for row in part]) for part in (rows[:few], rows[-few:]))
+    line = f"reward {last:.4f} on average in the last {few} of {len(rows)} steps, {first:.4f} in the first {few}"
+    validated = [row[VALIDATION] for row in rows if row.get(VALIDATION) is not None]
+    return line + (f"; {max(validated):.4f} on validation prompts at its best, which is kept" if validated else "")
 
 
 def _check_prior(run: OpenedRun, prior: Prior, console: Console) -> None:
@@ -105,34 +150,43 @@ def _fit(
     run: OpenedRun,
     placement: Placement,
     pool: EnginePool,
-    scorers: tuple[Any, Any | None],
+    scorers: tuple[RewardHandle, RewardHandle | None],
     offload: bool,
     kept: CheckpointConfig,
     listen: Callable[[Callable[[], None]], StepListener],
 ) -> Result | None:
     """What the learners left at their end; None where the run was stopped before it.
 
-    ``scorers``: handles of the reward actors for training prompts and, or None, for validation prompts.
+    ``scorers``: of training prompts and, or None, of validation prompts.
+
+    Raises:
+        UserError: an engine was lost too often.
     """
     config = run.config.in_training
     root, folder = run.paths.root.absolute(), run.paths.target(config.target)
     estimator = EstimatorActor.options(**beside_driver()).remote(run.paths.prior.absolute(), run.prior_stamp, config)
-    pipeline = Pipeline.options(**beside_driver(), max_concurrency=PIPELINE_CALLS).remote(
-        config, run.rows, pool, scorers[0], estimator, root, _held_out(run, scorers[1])
-    )
+    roles = Roles(replace(pool, user="the pipeline"), scorers[0], estimator, _held_out(run, scorers[1]))
+    pipeline = Pipeline.options(**beside_driver(), max_concurrency=PIPELINE_CALLS).remote(config, run.rows, root)
     transport = choose_transport(config.weights.transport, placement.on_gpus, placement.colocated)
     try:
-        with tracker(folder, config.tracking.tensorboard) as log:
-            job = AlignJob(config, root, run.rows, pool.engines, transport, offload, pipeline, estimator, log)
+        with tracker(folder, config) as log, watched(config, the_estimator=estimator, the_pipeline=pipeline):
+            learning = replace(pool, user="the learners")
+            job = AlignJob(config, root, run.rows, learning, transport, offload, pipeline, roles, log)
             listener = listen(pipeline.stop.remote)
-            result = fit(align, job, config, folder / "learners", placement.learners, kept, listener)
+            end = pipeline.stop.remote
+            result = fit(align, job, config, folder / LEARNERS, placement.learners, kept, listener, end)
         return None if ray.get(pipeline.stopped.remote()) else result
+    except Exception as error:
+        if (lost := pool.given_up() or scorers[0].died()) is None:
+            raise
+        step = saved_step(folder / LEARNERS)
+        raise UserError(f"{lost}; run the same command again: it goes on from step {step}") from error
     finally:
         for actor in (pipeline, estimator):
             ray.kill(actor)
 
 
-def _held_out(run: OpenedRun, scorer: Any | None) -> HeldOut | None:
+def _held_out(run: OpenedRun, scorer: RewardHandle | None) -> HeldOut | None:
     """The validation prompts; none without somebody who scores them."""
     if scorer is None:
         return None
@@ -147,29 +201,58 @@ def _kept(train: TrainSettings) -> CheckpointConfig:
     return CheckpointConfig(train.keep_checkpoints, checkpoint_score_attribute=VALIDATION, checkpoint_score_order="max")
 
 
-def align_stamp(run: OpenedRun) -> str:
-    """All that the aligned weights depend on; not where and how fast they are made."""
+def is_aligned(run: OpenedRun, folder: Path, what: str) -> bool:
+    """Whether ``folder`` holds ``what``, an alignment of this run, whole.
+
+    Raises:
+        UserError: it holds one of other settings. Another ``train.steps`` is no such one where a checkpoint is there,
+            of no later step: it goes on from that.
+    """
+    instead = "choose another run.dir, or move that folder away, and train makes it anew"
+    return is_done(folder, align_stamp(run), what, instead, _growing(run.config, folder))
+
+
+def _growing(config: Config, folder: Path) -> list[str]:
+    return ["train.steps"] if 0 < saved_step(folder / LEARNERS) <= config.train.steps else []
+
+
+def _going_on(config: Config, folder: Path, steps_there: int | None) -> str | None:
+    """From which step the training in ``folder`` goes on, and with which learning rate where its steps changed.
+
+    ``steps_there``: ``train.steps`` of the earlier sitting.
+    """
+    if not (step := saved_step(folder / LEARNERS)):
+        return None
+    line = f"goes on from step {step}, saved in {folder / 'learners'}"
+    steps, learner = config.train.steps, config.learner
+    if steps == steps_there:
+        return line
+    rate = learning_rate(step, peak=learner.lr, total=steps, warmup=learner.warmup_steps, schedule=learner.schedule)
+    return (
+        f"{line}, to step {steps} (train.steps: {steps_there} there, {steps} now); the learning rate is that of "
+        f"{steps} steps from here on, {rate:.2g} at first (learner.schedule: {learner.schedule})"
+    )
+
+
+def align_stamp(run: OpenedRun) -> dict[str, Any]:
+    """All that the aligned weights depend on, by setting; not where and how fast they are made."""
     config = run.config
     how_fast = {"workers", "cpus_per_worker", "tokens_per_microbatch", "shared_prefix"}
     limits = {"at_least", "at_most", "multiplier_lr"} if config.reward.constrained else set()
     late = {"max_staleness"} if config.rollout.max_staleness else set()
     chooses = {"validation_prompts", "patience", "checkpoint_every"} if config.train.validation_prompts else set()
     method = {
-        "reward": config.reward.model_dump(include=limits),
-        "rollout": config.rollout.model_dump(include={"group_size", "temperature"} | late),
-        "learner": config.learner.model_dump(exclude=how_fast),
-        "train": config.train.model_dump(include={"steps", "prompts", "prompts_per_step"} | chooses),
+        "target": config.target,
+        "run.seed": config.run.seed,
+        "model.dtype": config.model.dtype,
+        "posterior": config.posterior.model_dump(mode="json"),
+        "advantage": config.advantage.model_dump(mode="json"),
+        "limits of reward": config.reward.model_dump(mode="json", include=limits),
+        "rollout": config.rollout.model_dump(mode="json", include={"group_size"} | late),
+        "learner": config.learner.model_dump(mode="json", exclude=how_fast),
+        "train": config.train.model_dump(mode="json", include={"steps", "prompts", "prompts_per_step"} | chooses),
+        "prior.refresh_every": config.refresh_every,
     }
     if config.target == "bond":
-        method["bond"] = config.bond.model_dump()
-    if config.refresh_every is not None:
-        method["prior"] = {"refresh_every": config.refresh_every}
-    return fingerprint(
-        config.target,
-        config.run.seed,
-        config.model.dtype,
-        method,
-        config.posterior,
-        config.advantage,
-        run.prior_stamp,
-    )
+        method["bond"] = config.bond.model_dump(mode="json")
+    return run.prior_stamp | method

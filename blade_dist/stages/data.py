@@ -1,19 +1,21 @@
-"""``blade-dist data``: raw log and items to Arrow, and a table of what came of it.
-
-What takes seconds to import is imported after the first line is on the terminal.
-"""
+"""``blade-dist data``: raw log and items to Arrow, and a table of what came of it."""
 
 from __future__ import annotations
 
+from itertools import takewhile
 from pathlib import Path
 from typing import Any
 
 from rich.console import Console
 
+from blade_dist.data.card import WITHOUT_GROUP
+from blade_dist.data.prepare import PHASES, prepare_data
 from blade_dist.settings import Config
+from blade_dist.stages.data_table import WIDTH, log_lines, log_table
 from blade_dist.store.files import read_json
 from blade_dist.store.lock import held
-from blade_dist.tracking.say import say, show_table
+from blade_dist.tracking.bar import Bar
+from blade_dist.tracking.say import say, say_end, show_table
 
 
 def data_stage(config: Config, console: Console) -> None:
@@ -23,15 +25,10 @@ def data_stage(config: Config, console: Console) -> None:
         UserError: a raw file that can't be read; data there of other settings; settings that leave nothing; another
             command that is preparing data in the same folder.
     """
-    given, folder = config.data, config.run.dir / "data"
-    read = " and ".join(str(path) for path in (given.path, given.items, given.splits) if path is not None)
-    say(console, f"data: reads {read or 'a generated log'}, writes {folder}: catalog, prompts, card.json")
-
-    from blade_dist.data.prepare import prepare_data
-    from blade_dist.stages.data_table import WIDTH, log_lines, log_table
-
-    with held(folder, "blade-dist data", "run.dir"), console.status("preparing the data"):
-        prepare_data(config)
+    folder = config.run.dir / "data"
+    with held(folder, "blade-dist data", "run.dir"), Bar("data", sum(PHASES.values()), "parts", console) as bar:
+        prepare_data(config, lambda phase: bar.at(_before(phase), phase))
+        bar.at(sum(PHASES.values()))
     card = read_json(folder / "card.json") or {}
     show_table(console, log_table(card), WIDTH)
     for line in log_lines(card):
@@ -42,22 +39,24 @@ def data_stage(config: Config, console: Console) -> None:
     _say_result(card, folder, console)
 
 
+def _before(phase: str) -> int:
+    """The share of the phases that come first."""
+    return sum(share for _, share in takewhile(lambda part: part[0] != phase, PHASES.items()))
+
+
 def _say_result(card: dict[str, Any], folder: Path, console: Console) -> None:
     """What was made and where, and how much of the log teaches."""
     log, users, targets = card["log"], card["users"], card["test_targets"]
-    say(
+    say_end(
         console,
-        f"data: of {users['read']} users {users['with_training_sequence']} have a training sequence and "
+        "data",
+        f"{folder} holds {log['left']} of {log['read']} interactions read; {log['users']} users, "
+        f"{card['catalog']['items']} items in {card['catalog']['groups']} groups; prompts: "
+        + ", ".join(f"{count} {split}" for split, count in card["prompts"].items()),
+        f"of {users['read']} users {users['with_training_sequence']} have a training sequence and "
         f"{users['with_training_prompt']} a training prompt, {users['validated']} are validated, {users['tested']} "
         f"tested; {targets['cold']} of {targets['all']} test items are never trained on",
     )
-    say(
-        console,
-        f"data: {log['read']} interactions read, {log['left']} left after filters; {log['users']} users, "
-        f"{card['catalog']['items']} items in {card['catalog']['groups']} groups; prompts: "
-        + ", ".join(f"{count} {split}" for split, count in card["prompts"].items()),
-    )
-    say(console, f"data: {folder} is ready; next: blade-dist sft, with the same settings")
 
 
 def _say_early_rows(split: dict[str, Any], tested: int, console: Console) -> None:
@@ -87,8 +86,6 @@ def _say_codec(codec: dict[str, Any], console: Console) -> None:
 
 def _name_items_without_group(catalog: dict[str, Any], folder: Path, console: Console) -> None:
     """Says which items no metric of groups knows, where some have a group and some have none."""
-    from blade_dist.data.card import WITHOUT_GROUP
-
     ids = folder / WITHOUT_GROUP
     bare, named = catalog["items_without_group"], catalog.get("first_without_group")
     if named and catalog["groups"]:

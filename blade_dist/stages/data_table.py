@@ -52,15 +52,12 @@ def _number(count: int) -> str:
 
 
 def log_lines(card: dict[str, Any]) -> Iterator[str]:
-    """What stands below the table: groups and times, prompts, what was repaired, what looks wrong."""
-    catalog, times, tokens, prompts = card["catalog"], card["times"], card["tokens"], card["prompts"]
+    """What stands below the table: times, the longest prompt, what was repaired, what looks wrong."""
+    times, tokens = card["times"], card["tokens"]
     span = f"times from {times['first']} to {times['last']}"
     if times["sessions"] is not None:
         span += f", {times['sessions']:,} sessions (30 minutes apart)"
-    yield f"{catalog['groups']} groups; {span}"
-    made = ", ".join(f"{count:,} {split}" for split, count in prompts.items())
-    longest = f"{tokens['longest_prompt']} tokens, the longest list {tokens['longest_list']}"
-    yield f"prompts: {made}; the longest has {longest}"
+    yield f"{span}; the longest prompt has {tokens['longest_prompt']} tokens, the longest list {tokens['longest_list']}"
     for what, seen in card["remarks"]["repaired"].items():
         yield f"repaired: {seen['count']:,} {what}: {seen['example']}"
     for line in card["remarks"]["hints"]:

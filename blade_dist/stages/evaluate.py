@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import pyarrow as pa
@@ -20,22 +22,26 @@ from blade_dist.cluster.placement import place_here
 from blade_dist.cluster.runtime import ray_runtime
 from blade_dist.errors import UserError
 from blade_dist.evaluation.baselines import baseline_lists
+from blade_dist.evaluation.bootstrap import Interval
 from blade_dist.evaluation.corpus import illegal_rates
 from blade_dist.evaluation.decoding import RANK, Cost, decodes, render_costs, trained_for
 from blade_dist.evaluation.ease import MOST_ITEMS
 from blade_dist.evaluation.per_user import (
     differences,
+    intervals,
     per_user_rows,
     render,
     render_differences,
     render_means,
     summarise,
 )
+from blade_dist.evaluation.sentences import comparison
 from blade_dist.learners.packing import PromptLists
 from blade_dist.learners.policy import Policy, load_model, sequence_logprobs
 from blade_dist.rewards.composite import Composite
+from blade_dist.rewards.direction import direction
 from blade_dist.rewards.lists import Lists
-from blade_dist.rollouts.pool import EnginePool
+from blade_dist.rollouts.pool import EnginePool, NobodyServesError
 from blade_dist.settings import Config
 from blade_dist.stages.actors import engines
 from blade_dist.stages.opened import OpenedRun, make_composite, written_lists
@@ -43,11 +49,14 @@ from blade_dist.stages.prior import open_prior
 from blade_dist.stages.searches import ListWriter, pool_size, searched
 from blade_dist.store.files import whole_file, write_json
 from blade_dist.store.policy import PolicyStamp, read_policy
-from blade_dist.tracking.say import say, show_table
+from blade_dist.tracking.bar import Bar, waiting
+from blade_dist.tracking.say import say, say_end, show_table
 from blade_dist.training.probe import probe_request
 from blade_dist.training.prompter import Prompter
 from blade_dist.training.publish import Publisher, ServedModel
 from blade_dist.weights.gather import source
+
+T = TypeVar("T")
 
 TABLE_WIDTH = 160
 """Characters of a line where no terminal says how many it has."""
@@ -71,28 +80,34 @@ def evaluate_stage(run: OpenedRun, checkpoint: Path, against: list[Path], consol
     def as_lists(items: NDArray[np.int32]) -> Lists:
         return Lists(items, prompts.targets, prompts.history, data.catalog, prompts.user)
 
-    ways, simple = decodes(config), _baselines(run, prompts, console)
+    with waiting(console, "recommenders without a model"):
+        ways, simple = decodes(config), _baselines(run, prompts, console)
+    size = pool_size(run, console)
+    calls = len(ways) * len(names) + bool(config.evaluate.best_of) + bool(size)
     lists: dict[tuple[str, str], Lists] = {
         (name, way): as_lists(items) for name, items in simple.items() for way in ways
     }
     illegal: dict[tuple[str, str], dict[str, float]] = {}
     costs: dict[tuple[str, str], Cost] = {}
-    size = pool_size(run, console)
     with (
+        Bar("evaluate", len(prompts) * calls, "lists", console, "starting the engines") as bar,
         ray_runtime(config),
         engines(config, run.paths, checkpoint, place_here(config, learners=False).engines) as pool,
         _publisher(run, pool) as publisher,
     ):
-        writer = ListWriter(run, pool, _prompter(run))
+        writer = ListWriter(run, pool, _prompter(run), bar)
         for number, (name, path) in enumerate(zip(names, paths, strict=True), start=1):
-            publisher.publish((0, number), _served_model(run, path))
+            serve = partial(_serve, run, path, publisher, number)
+            serve()
             for decode in ways:
-                written, costs[name, decode] = writer.write(prompts.index, decode)
+                bar.at(writer.finished, f"{name} by {decode}")
+                written, costs[name, decode] = _by(serve, partial(writer.write, prompts.index, decode))
                 lists[name, decode] = as_lists(written.items[:, 0])
                 illegal[name, decode] = illegal_rates(written.invalid, written.duplicate, config.lists.k)
             # the reference's: the first of ``against``, or the checkpoint where it stands alone
             if name == names[:2][-1]:
-                for (search, way), items in searched(run, reward, prompts, writer, size).items():
+                found = _by(serve, partial(searched, run, reward, prompts, writer, size))
+                for (search, way), items in found.items():
                     lists[f"{name} {search}", way] = as_lists(items)
             say(console, f"evaluate: {name}, {len(prompts)} prompts")
     rows = pa.concat_tables(
@@ -109,6 +124,8 @@ def evaluate_stage(run: OpenedRun, checkpoint: Path, against: list[Path], consol
     others = [name for name, way in lists if way == RANK and name not in {*simple, *names}]
     _show(config, rows, summary, names, others, console)
     show_table(console, render_costs(costs, trained), TABLE_WIDTH)
+    made = f"{run.paths.evaluation} holds summary.json, and per_user.parquet with every list"
+    say_end(console, "evaluate", made, *_sentences(config, rows, names, list(simple)))
     return summary
 
 
@@ -122,7 +139,7 @@ def scaled_reward(run: OpenedRun) -> Composite:
     if run.config.reward.normalise:
         if (prior := open_prior(run)) is None:
             raise UserError(f"reward.normalise: {run.paths.prior} has the scales; run `blade-dist prior` to make it")
-        reward.rescale(prior.scales)
+        return reward.rescaled(prior.scales)
     return reward
 
 
@@ -132,7 +149,21 @@ def _publisher(run: OpenedRun, pool: EnginePool) -> Publisher:
     rows = np.arange(min(config.weights.probe_prompts, len(data.test)))
     probe = probe_request(_prompter(run), rows, temperature=1.0)
     legality = Legality.load(config.lists, data.codec, run.paths.trie, run.paths.catalog)
-    return Publisher(pool.engines, "gloo", probe, legality, config.logprob_tolerance)
+    return Publisher(pool, "gloo", probe, legality, config.logprob_tolerance)
+
+
+def _serve(run: OpenedRun, path: Path, publisher: Publisher, number: int) -> None:
+    """Makes the engines serve the checkpoint at ``path``, the evaluation's ``number``-th."""
+    publisher.publish((0, number), _served_model(run, path))
+
+
+def _by(serve: Callable[[], None], write: Callable[[], T]) -> T:
+    """What engines write; where all that served were lost, ``serve`` gives the weights to those in their place."""
+    while True:
+        try:
+            return write()
+        except NobodyServesError:
+            serve()
 
 
 def _served_model(run: OpenedRun, path: Path) -> ServedModel:
@@ -211,15 +242,35 @@ def _show(
     config: Config, rows: pa.Table, summary: dict[str, Any], names: list[str], reranked: list[str], console: Console
 ) -> None:
     """A table for each way of decoding and one for what was re-ranked, which would not fit beside the others."""
+    weights = config.reward.directed
     own = rows.filter(pc.invert(pc.is_in(rows["policy"], pa.array(reranked, pa.string()))))
     for decode in decodes(config):
         key = _difference_key(config, decode)
-        table = render(own, decode, config.evaluate.bootstrap, config.run.seed)
+        table = render(own, decode, config.evaluate.bootstrap, config.run.seed, weights)
         show_table(console, table, TABLE_WIDTH)
         if key in summary:
-            console.print(render_differences(f"{decode}: {names[0]} minus {names[1]}, per user", summary[key]))
+            title = f"{decode}: {names[0]} minus {names[1]}, per user"
+            console.print(render_differences(title, summary[key], weights))
         if decode == RANK and reranked:
-            show_table(console, render_means(rows, RANK, [names[:2][-1], *reranked]), TABLE_WIDTH)
+            show_table(console, render_means(rows, RANK, [names[:2][-1], *reranked], weights), TABLE_WIDTH)
+
+
+def _sentences(config: Config, rows: pa.Table, names: list[str], simple: list[str]) -> Iterator[str]:
+    """The first checkpoint against each other one, or else against the most accurate recommender without a model."""
+    served, resamples, seed = config.evaluate.decode, config.evaluate.bootstrap, config.run.seed
+    metric = next(iter(_reported(config)))
+    sign = direction(metric, config.reward.directed) or 1
+    of = intervals(rows, served, resamples, seed)
+    others = names[1:] or [max(simple, key=lambda name: sign * of[name][metric].mean)]
+    own = of[names[0]][metric]
+    yield (
+        f"{names[0]} has {metric} {own.mean:.4f} [{own.low:.3f}, {own.high:.3f}] by {served}, the way that is served"
+    )
+    for other in others:
+        found = differences(rows, served, names[0], other, resamples, seed)
+        yield comparison(
+            names[0], other, {name: Interval(**one) for name, one in found.items()}, config.reward.directed
+        )
 
 
 def _write(rows: pa.Table, summary: dict[str, Any], folder: Path) -> None:

@@ -7,6 +7,7 @@ import os
 import shutil
 import threading
 from collections.abc import Callable
+from concurrent.futures import Future, wait
 from pathlib import Path
 from typing import Any
 
@@ -15,30 +16,16 @@ from ray.train import CheckpointConfig, FailureConfig, Result, RunConfig, Scalin
 from ray.train.torch import TorchConfig, TorchTrainer
 
 from blade_dist.cluster.placement import Role
-from blade_dist.errors import UserError
+from blade_dist.cluster.signals import Stopped, first_signal_asks
+from blade_dist.errors import DivergedError, FullDiskError, UserError
 from blade_dist.settings import Config
-from blade_dist.store.files import read_json, whole_folder
+from blade_dist.store.checkpoints import saved_step
+from blade_dist.store.files import whole_folder
+from blade_dist.store.whole import damage
 from blade_dist.tracking.listener import StepListener
 
 POLL_S = 1.0
 """Seconds between two reads of the tracker's new rows."""
-
-
-def check_ranks(workers: int, stage: Path) -> None:
-    """Whether ``workers`` learners can go on from the checkpoints, if any, in the stage's folder.
-
-    Optimizer partitions and the states of random numbers are saved rank by rank, so that no other number can.
-
-    Raises:
-        UserError: they are of another number.
-    """
-    for saved in stage.glob("learners/checkpoint_*/progress.json"):
-        there = (read_json(saved) or {}).get("ranks")
-        if there not in (None, workers):
-            raise UserError(
-                f"learner.workers: the checkpoints in {stage} are of {there} learners, and this run has {workers}; set "
-                f"learner.workers={there} to go on from them, or delete {stage} to begin anew"
-            )
 
 
 def fit(
@@ -49,6 +36,7 @@ def fit(
     roles: list[Role],
     checkpoints: CheckpointConfig,
     listener: StepListener,
+    ask_to_end: Callable[[], object],
 ) -> Result:
     """Runs ``loop(job)`` on every rank, resuming from ``folder`` where it holds an unfinished run.
 
@@ -60,8 +48,12 @@ def fit(
         roles: one per rank, of a placement.
         checkpoints: how many, and which, are kept.
         listener: is shown the tracker's rows while the learners run.
+        ask_to_end: makes the learners save and end after the step that they are at; called at a first signal.
 
     Raises:
+        UserError: the disk is full.
+        DivergedError: a number of the training is not finite.
+        Stopped: the learners were asked to end, or a second signal came.
         Exception: what a rank raised, after ``train.max_failures`` restarts.
     """
     folder.parent.mkdir(parents=True, exist_ok=True)
@@ -85,20 +77,25 @@ def fit(
             worker_runtime_env={"env_vars": _environment(config, gpus)},
         ),
     )
-    stop = threading.Event()
-    reader = threading.Thread(target=_pass_on, args=(job.tracker, listener, stop), daemon=True)
-    reader.start()
-    try:
-        return trainer.fit()
-    finally:
-        stop.set()
-        reader.join()
+    running: Future[Result] = Future()
+    # in the main thread Ray Train would take Ctrl-C for itself, also for what comes later, and end with code 0
+    threading.Thread(target=_settle, args=(running, trainer.fit), daemon=True).start()
+    with first_signal_asks(ask_to_end) as heard, listener:
+        _pass_on(job.tracker, listener, running)
+    if given_up := ray.get(job.tracker.gave_up.remote()):
+        reason, diverged = given_up
+        raise (DivergedError if diverged else UserError)(f"{folder.parent}: {reason}") from running.exception()
+    result = running.result()
+    if heard.number is not None:
+        raise Stopped(heard.number, f"{folder.parent} is saved after step {saved_step(folder)}")
+    return result
 
 
 def publish(result: Result, checkpoints: CheckpointConfig, policy: Path) -> None:
     """Copies the policy in the best checkpoint, or in the last one where none is scored, to the folder ``policy``.
 
     Raises:
+        UserError: that checkpoint was damaged meanwhile.
         RuntimeError: the learners left no checkpoint.
     """
     score, order = checkpoints.checkpoint_score_attribute, checkpoints.checkpoint_score_order
@@ -106,12 +103,22 @@ def publish(result: Result, checkpoints: CheckpointConfig, policy: Path) -> None
     if chosen is None:
         raise RuntimeError(f"{policy.parent}: the learners left no checkpoint")
     with chosen.as_directory() as folder, whole_folder(policy) as target:
+        if (what := damage(Path(folder))) is not None:
+            raise UserError(f"{folder}: {what}; run the same command again, and it takes the best of the others")
         shutil.copytree(Path(folder) / "policy", target, dirs_exist_ok=True)
 
 
 def _run_rank(given: dict[str, Any]) -> None:
     loop, job = ray.get(given["work"])
-    loop(job)
+    if ray.get(job.tracker.gave_up.remote()) is not None:
+        return  # Ray Train has started the learners again
+    try:
+        loop(job)
+    except DivergedError as error:  # raised on, Ray Train would start the learners again
+        ray.get(job.tracker.give_up.remote(str(error), diverged=True))
+    except FullDiskError as error:  # raised on, as other ranks may be waiting for this one
+        ray.get(job.tracker.give_up.remote(str(error), diverged=False))
+        raise
 
 
 def _environment(config: Config, gpus: bool) -> dict[str, str]:
@@ -123,14 +130,20 @@ def _environment(config: Config, gpus: bool) -> dict[str, str]:
     return {"OMP_NUM_THREADS": threads, **quiet, **device}
 
 
-def _pass_on(tracker: Any, listener: StepListener, stop: threading.Event) -> None:
-    """Hands the tracker's rows on as they come, those that came up to the ``stop`` included."""
+def _settle(future: Future[Result], call: Callable[[], Result]) -> None:
+    try:
+        future.set_result(call())
+    except BaseException as error:
+        future.set_exception(error)
+
+
+def _pass_on(tracker: Any, listener: StepListener, running: Future[Result]) -> None:
+    """Hands the tracker's rows on as they come, until the learners have ended."""
     shown = -1
-    with listener:
-        while True:
-            last_look = stop.wait(POLL_S)
-            for step, row in ray.get(tracker.rows_after.remote(shown)):
-                listener.update(step, row)
-                shown = step
-            if last_look:
-                return
+    while True:
+        ended = bool(wait([running], timeout=POLL_S).done)
+        for step, row in ray.get(tracker.rows_after.remote(shown)):
+            listener.update(step, row)
+            shown = step
+        if ended:
+            return

@@ -58,23 +58,23 @@ class OpenedRun:
 
     @cached_property
     def prior_stamp(self) -> dict[str, Any]:
-        """What the prior depends on, compared before one is used."""
+        """What the prior depends on, by setting where there is one; compared before one is used."""
         config = self.config
-        cold: dict[str, Any] = {"cold_size": config.prior.cold_size} if config.prior.cold_size else {}
+        cold: dict[str, Any] = {"prior.cold_size": config.prior.cold_size} if config.prior.cold_size else {}
         if len(self.warm) < len(self.rows):
-            cold["choice of warm prompts"] = fingerprint(self.warm.tolist())
+            cold["the choice of warm prompts"] = fingerprint(self.warm.tolist())
         return cold | {
-            "reference": self.reference.weights,
-            "catalog": self.data.catalog.fingerprint(),
-            "split": self.data.train.fingerprint(),
-            "reward": self.composite.fingerprint(),
-            "k": config.in_training.lists.k,
-            "temperature": config.rollout.temperature,
-            "constraint": legal_lists(config.lists),
-            "size": config.prior.size,
-            "prompts": config.prior.prompts,
-            "normalise": config.reward.normalise or None,
-            "constrained": sorted(config.reward.constrained) or None,
+            "reward": self.composite.depends_on(),
+            "reward.normalise": config.reward.normalise,
+            "metrics with a floor or a ceiling": sorted(config.reward.constrained),
+            "rollout.k (or lists.k)": config.in_training.lists.k,
+            "rollout.temperature": config.rollout.temperature,
+            "legal lists (see lists)": legal_lists(config.lists),
+            "prior.size": config.prior.size,
+            "prior.prompts": config.prior.prompts,
+            "the fine-tuned model": self.reference.weights,
+            "the catalog": self.data.catalog.fingerprint(),
+            "the training prompts": self.data.train.fingerprint(),
         }
 
 

@@ -3,26 +3,27 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any
 
 import numpy as np
 import ray
 from numpy.typing import NDArray
 from rich.console import Console
-from rich.progress import Progress, TimeRemainingColumn
 
 from blade_dist.batches import Rewards, ranges
-from blade_dist.cluster.placement import place_here
+from blade_dist.cluster.placement import Role, place_here
 from blade_dist.cluster.runtime import ray_runtime
 from blade_dist.data.seeds import stable_seed
 from blade_dist.errors import UserError
 from blade_dist.posterior.prior import Prior, PriorWriter
 from blade_dist.posterior.ties import ties
+from blade_dist.rewards.actor import RewardHandle
 from blade_dist.rewards.composite import spreads
 from blade_dist.rollouts.pool import EnginePool
+from blade_dist.settings import Config
 from blade_dist.stages.actors import engines, scorer
 from blade_dist.stages.opened import OpenedRun
-from blade_dist.tracking.say import say
+from blade_dist.tracking.bar import Bar
+from blade_dist.tracking.say import last_lines, say
 from blade_dist.training.prompter import Prompter
 
 CHUNK = 256
@@ -40,17 +41,25 @@ def prior_stage(run: OpenedRun, console: Console) -> Prior:
     """
     prior = open_prior(run)
     if prior is not None:
-        say(console, f"prior: {run.paths.prior} is already there")
+        made = "is already there"
     else:
         config, paths = run.config.in_training, run.paths
         with (
             ray_runtime(config),
-            engines(config, paths, paths.reference, place_here(config, learners=False).engines) as pool,
+            engines(
+                config, paths, paths.reference, place_here(config, learners=False).engines, console=console
+            ) as pool,
             scorer(config, paths.data, "train") as reward,
         ):
             prior = build_prior(run, pool, reward, console)
-    show_prior(prior, console)
+        made = f"holds rewards of up to {run.config.prior.size} lists for each of {len(run.rows)} prompts"
+    say(last_lines(console), f"prior: {run.paths.prior} {made}")
+    show_prior(prior, last_lines(console))
     return prior
+
+
+def _engines_here(config: Config) -> list[Role]:
+    return place_here(config, learners=False).engines
 
 
 def open_prior(run: OpenedRun) -> Prior | None:
@@ -81,13 +90,13 @@ def show_prior(prior: Prior, console: Console) -> None:
     say(console, f"prior: {found}")
 
 
-def build_prior(run: OpenedRun, pool: EnginePool, reward: Any, console: Console) -> Prior:
+def build_prior(run: OpenedRun, pool: EnginePool, reward: RewardHandle, console: Console) -> Prior:
     """Samples, scores and saves, a chunk of prompts at a time; returns the whole prior.
 
     Args:
         run: of which the prior is to be.
         pool: engines that serve the reference.
-        reward: handle of the reward actor for training prompts; it divides by the prior's scales from then on.
+        reward: scores training prompts.
         console: for the progress.
 
     Raises:
@@ -98,28 +107,28 @@ def build_prior(run: OpenedRun, pool: EnginePool, reward: Any, console: Console)
     writer = PriorWriter(run.paths.prior, run.prior_stamp)
     prompter = Prompter(train, run.data.codec, config.run.seed, config.lists.exclude_history)
 
-    def scored(rows: NDArray[np.int64], size: int) -> Rewards:
+    def scored(scores: RewardHandle, rows: NDArray[np.int64], size: int) -> Rewards:
         request = prompter.request(rows, size, config.rollout.temperature, "prior")
-        rewards: Rewards = ray.get(reward.score.remote(pool.generate(request)))
+        rewards: Rewards = ray.get(scores.score(pool.generate(request)))
         return rewards
 
     if config.reward.normalise and not writer.scales:
         pilot = pilot_prompts(config.run.seed, run.warm, train.user_numbers(run.warm))
-        parts = scored(pilot, config.prior.size).parts
+        parts = scored(reward, pilot, config.prior.size).parts
         writer.scales = spreads({name: parts[name] for name, weight in config.reward.weights.items() if weight})
-    ray.get(reward.rescale.remote(writer.scales))
+    reward = reward.rescaled(writer.scales)
     cold, constrained = np.setdiff1d(run.rows, run.warm), config.reward.constrained
     if not config.prior.cold_size and len(unknown := np.setdiff1d(cold, writer.done())):
         nothing = np.full((len(unknown), config.prior.size), np.nan)
         writer.add(unknown, nothing, dict.fromkeys(constrained, nothing))  # a row each, so that the prior is whole
     done = writer.done()
     missing = [*_chunks(run.warm, done, config.prior.size), *_chunks(cold, done, config.prior.cold_size)]
-    with Progress(*Progress.get_default_columns()[:-1], TimeRemainingColumn(), console=console) as progress:
-        task = progress.add_task("prior", total=len(run.rows), completed=len(done))
+    with Bar("prior", len(run.rows), "prompts", console) as bar:
+        bar.at(len(done))
         for rows, size in missing:
-            rewards = scored(rows, size)
+            rewards = scored(reward, rows, size)
             writer.add(rewards.prompt, rewards.total, {name: rewards.parts[name] for name in constrained})
-            progress.advance(task, len(rows))
+            bar.more(len(rows))
     writer.finish()
     return Prior.load(run.paths.prior, run.prior_stamp)
 

@@ -17,7 +17,7 @@ from blade_dist.serving.recommend import Recommender
 from blade_dist.serving.request import Resolver, answer, notes
 from blade_dist.serving.start import start_recommender
 from blade_dist.serving.table import HistoryFile, Progress, recommend_file
-from blade_dist.tracking.say import say, show_table
+from blade_dist.tracking.say import last_lines, say, say_whole, show_table
 
 SAY_EVERY = 10.0
 """Seconds between two lines of progress."""
@@ -39,7 +39,7 @@ def recommend_one(
     ((items, logprobs),) = recommender.lists(resolved)
     answered = answer(opened, resolved[0], items.tolist(), logprobs.tolist())
     if as_json:
-        say(console, json.dumps(answered, ensure_ascii=False))
+        say_whole(console, json.dumps(answered, ensure_ascii=False))
         return
     for line in notes(answered):
         say(console, f"recommend: {line}")
@@ -79,7 +79,7 @@ def recommend_many(
 
     skipped = recommend_file(engine, Resolver(opened), file, out, given, show)
     unknown = f"; {skipped:,} ids of histories are no items and were skipped" if skipped else ""
-    say(console, f"recommend: {len(file):,} lists -> {out}{unknown}")
+    say(last_lines(console), f"recommend: {len(file):,} lists -> {out}{unknown}")
 
 
 def limits(given: Sequence[str]) -> dict[str, int]:

@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-import shlex
 import shutil
 from collections.abc import Callable, Sequence
 from typing import Any
 
-import numpy as np
 import pyarrow.parquet as pq
 from rich.console import Console
 
 from blade_dist.cluster.runtime import ray_runtime
 from blade_dist.data.bundle import load_data
 from blade_dist.settings import Config
+from blade_dist.stages import opening
 from blade_dist.stages.align import align_stage
 from blade_dist.stages.cost import StageSeconds, peak_memory
 from blade_dist.stages.data import data_stage
@@ -23,10 +22,7 @@ from blade_dist.stages.opened import check_lists, check_metrics, open_run
 from blade_dist.stages.sft import sft_stage
 from blade_dist.store.files import write_json
 from blade_dist.store.run import RunPaths
-from blade_dist.tracking.say import say
-
-SHOWN = 3
-"""Items of the history in the example at the end."""
+from blade_dist.tracking.say import last_lines, say, say_command
 
 
 def run_stages(config: Config, console: Console) -> None:
@@ -39,30 +35,33 @@ def run_stages(config: Config, console: Console) -> None:
     targets = [*(name for name in config.run.compare if name != config.target), config.target]
     seconds = StageSeconds(paths.root / "seconds.json")
 
-    def timed(name: str, stage: Callable[..., Any], *arguments: Any) -> Any:
+    def timed(name: str, line: str, stage: Callable[..., Any], *arguments: Any) -> Any:
         console.rule(name)
+        say(console, f"{name.partition(' ')[0]}: {line}")
         with seconds.sitting(name):
             return stage(*arguments)
 
     with peak_memory() as peak, ray_runtime(config):
-        timed("data", data_stage, config, console)
+        timed("data", opening.data_line(config), data_stage, config, console)
         data = load_data(config.run.dir)
         check_metrics(config, data)
         check_lists(config, data)
-        timed("sft", sft_stage, config, console)
+        timed("sft", opening.sft_line(config), sft_stage, config, console)
         run = open_run(config)
         for target in targets:
-            timed(f"train {target}", align_stage, run.under(config.model_copy(update={"target": target})), console)
-        others = [paths.reference, *(paths.policy(target) for target in targets[:-1])]
-        evaluated = timed("evaluate", evaluate_stage, run, paths.policy(config.target), others, console)
-        timed("export", export_stage, config, paths.policy(config.target), paths.root / "export", console)
+            of_target = config.model_copy(update={"target": target})
+            timed(f"train {target}", opening.train_line(of_target), align_stage, run.under(of_target), console)
+        best, others = paths.policy(config.target), [paths.reference, *(paths.policy(name) for name in targets[:-1])]
+        line = opening.evaluate_line(config, [best, *others])
+        evaluated = timed("evaluate", line, evaluate_stage, run, best, others, console)
+        out = paths.root / "export"
+        history = timed("export", opening.export_line(best, out), export_stage, config, best, out, console)
     shutil.copyfile(paths.evaluation / "per_user.parquet", paths.root / "per_user.parquet")
     spent = {"seconds": seconds.finished, "peak_rss_bytes": peak[0]}
     write_json(paths.root / "summary.json", {**evaluated, **_training(paths, targets), **spent})
-    say(console, f"summary: {paths.root / 'summary.json'}; model: {paths.root / 'export'}")
-    shown = data.catalog.item_ids[data.test.rows(np.arange(1)).history[0][-SHOWN:]]
-    command = ["blade-dist", "recommend", str(paths.root / "export"), "--history", ",".join(shown)]
-    say(console, f"a list for a history: {shlex.join(command)}")
+    end, command = last_lines(console), ["blade-dist", "recommend", str(out), "--history", ",".join(history)]
+    say(end, f"summary: {paths.root / 'summary.json'}; model: {out}")
+    say_command(end, "a list for a history: ", command)
 
 
 def _training(paths: RunPaths, targets: Sequence[str]) -> dict[str, Any]:

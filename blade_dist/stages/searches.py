@@ -17,38 +17,58 @@ from blade_dist.rewards.composite import Composite
 from blade_dist.rollouts.pool import EnginePool
 from blade_dist.settings import Way
 from blade_dist.stages.opened import OpenedRun, search_choice
+from blade_dist.tracking.bar import Bar
 from blade_dist.tracking.say import say
 from blade_dist.training.prompter import Prompter
 
 POOL = 100
 """Items that re-rankers choose from where one forward pass finds them."""
 
+CHUNK = 1024
+"""Prompts of an engine between two movements of the bar."""
+
 
 class ListWriter:
     """Has lists written for test prompts by the checkpoint that the engines serve."""
 
-    def __init__(self, run: OpenedRun, pool: EnginePool, prompter: Prompter) -> None:
+    def __init__(self, run: OpenedRun, pool: EnginePool, prompter: Prompter, bar: Bar) -> None:
+        """``bar``: is moved by a list of each prompt, for every call."""
         self._config = run.config
         self._pool = pool
         self._prompter = prompter
+        self._bar = bar
+        self.finished = 0
+        """Lists that are written."""
 
     def write(self, rows: NDArray[np.int64], way: Way) -> tuple[Rollouts, Cost]:
         """One list per prompt by one way of decoding, from prompts that no engine has in its cache."""
-        request = self._prompter.request(rows, 1, 1.0, "evaluate")
         self._pool.forget()
         before, began = self._pool.generated(), time.perf_counter()
-        written = self._pool.decode(request, way, self._config.evaluate.beams)
+        at_once, written = CHUNK * self._config.rollout.engines, []
+        for start in range(0, len(rows), at_once):
+            request = self._prompter.request(rows[start : start + at_once], 1, 1.0, "evaluate")
+            written.append(self._pool.decode(request, way, self._config.evaluate.beams))
+            self._bar.at(self.finished + start + len(request))
         seconds = time.perf_counter() - began
-        return written, Cost(len(rows), self._pool.generated() - before, seconds)
+        self.finished += len(rows)
+        return Rollouts.concat(written), Cost(len(rows), self._pool.generated() - before, seconds)
 
     def sample(self, rows: NDArray[np.int64]) -> NDArray[np.int32]:
         """As many lists per prompt as the largest search takes, ``[B, N, K]``."""
         size = max(self._config.evaluate.best_of)
-        return self._pool.generate(self._prompter.request(rows, size, 1.0, "evaluate")).items
+        items = self._pool.generate(self._prompter.request(rows, size, 1.0, "evaluate")).items
+        self._count(len(rows))
+        return items
 
     def candidates(self, rows: NDArray[np.int64], size: int) -> Ranked:
         """The ``size`` best first items of each prompt."""
-        return self._pool.candidates(self._prompter.request(rows, 1, 1.0, "evaluate"), size)
+        found = self._pool.candidates(self._prompter.request(rows, 1, 1.0, "evaluate"), size)
+        self._count(len(rows))
+        return found
+
+    def _count(self, lists: int) -> None:
+        self.finished += lists
+        self._bar.at(self.finished)
 
 
 def searched(

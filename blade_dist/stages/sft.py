@@ -3,29 +3,41 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
+import pyarrow.parquet as pq
 from ray.train import CheckpointConfig
 from rich.console import Console
 
 from blade_dist.cluster.placement import place_here
-from blade_dist.data.bundle import DataBundle, check_context, check_sequences, load_matching_data
+from blade_dist.data.bundle import ELSEWHERE, DataBundle, check_context, check_sequences, load_matching_data
+from blade_dist.errors import DivergedError
 from blade_dist.learners.dropout import check_layers
 from blade_dist.learners.policy import model_without_weights
 from blade_dist.settings import Config
 from blade_dist.settings.load import dump_config
 from blade_dist.stages.actors import tracker
-from blade_dist.stages.fit import check_ranks, fit, publish
+from blade_dist.stages.fit import fit, publish
+from blade_dist.stages.resume import find_start
+from blade_dist.store.checkpoints import LEARNERS
 from blade_dist.store.files import write_text
-from blade_dist.store.fingerprint import fingerprint, fingerprint_file
+from blade_dist.store.fingerprint import fingerprint_file
+from blade_dist.store.lock import held
 from blade_dist.store.policy import check_base
-from blade_dist.store.run import RunPaths, is_done, mark
+from blade_dist.store.run import RunPaths
+from blade_dist.store.stage import begin, is_done, mark
 from blade_dist.tracking.listener import StepPrinter
-from blade_dist.tracking.say import say
+from blade_dist.tracking.say import say, say_end
+from blade_dist.tracking.step_log import drop_rows_from
 from blade_dist.training.sft import SftJob, fine_tune, sft_steps, sft_windows
 
 
 def sft_stage(config: Config, console: Console) -> None:
-    """Fine-tunes until validation stops improving; writes ``sft/policy``. Skipped where that is done."""
+    """Fine-tunes until validation stops improving; writes ``sft/policy``. Skipped where that is done.
+
+    Raises:
+        UserError: bad input, another process that works in the folder, or a training that diverged.
+    """
     paths = RunPaths(config.run.dir)
     data = load_matching_data(config)
     if config.model.path is not None:
@@ -35,23 +47,58 @@ def sft_stage(config: Config, console: Console) -> None:
     check_context(config, data.card["tokens"]["longest_prompt"], data.codec.max_list_tokens(config.lists.k))
     check_sequences(config, data)
     stamp = sft_stamp(config, data)
-    if is_done(paths.sft, stamp, "the fine-tuned model"):
-        say(console, f"sft: {paths.reference} is already there")
+    if is_done(paths.sft, stamp, "the fine-tuned model", ELSEWHERE):
+        say_end(console, "sft", f"{paths.reference} is already there", _quality(config, paths.sft))
         return
-    check_ranks(config.learner.workers, paths.sft)
-    mark(paths.sft, stamp, done=False)
+    with held(paths.sft, "blade-dist sft", "run.dir"):
+        _tune(config, data, stamp, console)
+
+
+def _tune(config: Config, data: DataBundle, stamp: dict[str, Any], console: Console) -> None:
+    paths = RunPaths(config.run.dir)
+    best_and_last = CheckpointConfig(num_to_keep=2, checkpoint_score_attribute="validation_ndcg")
+    if anew := begin(paths.sft, stamp):
+        say(console, f"sft: {anew}")
+    start = find_start(paths.sft, config.learner.workers, best_and_last)
+    for line in start.lines:
+        say(console, f"sft: {line}")
+    drop_rows_from(paths.sft / "metrics.parquet", start.step)
     write_text(paths.sft / "config.yaml", dump_config(config))
     steps = sft_steps(len(sft_windows(data.sequences, config)), config) * config.sft.epochs
-    best_and_last = CheckpointConfig(num_to_keep=2, checkpoint_score_attribute="validation_ndcg")
-    with tracker(paths.sft, config.tracking.tensorboard) as log:
+    with tracker(paths.sft, config) as log:
         roles = place_here(config, engines=False).learners
-        job = SftJob(config, config.run.dir.absolute(), log)
-        result = fit(fine_tune, job, config, paths.sft / "learners", roles, best_and_last, StepPrinter(steps, console))
+        job = SftJob(_with_whole_path(config), config.run.dir.absolute(), log)
+        listener, end = StepPrinter(steps, console, "sft"), log.ask_to_end.remote
+        try:
+            result = fit(fine_tune, job, config, paths.sft / LEARNERS, roles, best_and_last, listener, end)
+        except DivergedError:
+            mark(paths.sft, stamp, done=False, diverged=True)
+            raise
     publish(result, best_and_last, paths.reference)
     mark(paths.sft, stamp, done=True)
+    say_end(console, "sft", f"{paths.reference} holds the fine-tuned model", _quality(config, paths.sft))
 
 
-def sft_stamp(config: Config, data: DataBundle) -> str:
+def _with_whole_path(config: Config) -> Config:
+    """For the ranks, which work in a folder of their own: from there a relative ``model.path`` leads nowhere."""
+    path = None if config.model.path is None else config.model.path.absolute()
+    return config.model_copy(update={"model": config.model.model_copy(update={"path": path})})
+
+
+def _quality(config: Config, folder: Path) -> str:
+    """Of the checkpoint that was kept."""
+    file = folder / "metrics.parquet"
+    rows = pq.read_table(file).to_pylist() if file.is_file() else []
+    if not rows:
+        return f"how good it is, is not known: {file} is missing"
+    best = max(rows, key=lambda row: row["validation_ndcg"])
+    return (
+        f"validation NDCG@{config.lists.k} {best['validation_ndcg']:.4f} by {config.evaluate.decode} after "
+        f"{best['epoch']:.3g} of {rows[-1]['epoch']:.3g} epochs"
+    )
+
+
+def sft_stamp(config: Config, data: DataBundle) -> dict[str, Any]:
     """All that the fine-tuned weights depend on; not where and how fast they are made.
 
     Most of ``learner`` is the alignment's alone: rate and decay are those of ``sft``, see
@@ -59,21 +106,22 @@ def sft_stamp(config: Config, data: DataBundle) -> str:
     kept, and may be raised for the alignment when memory is short.
     """
     features = RunPaths(config.run.dir).features
-    return fingerprint(
-        config.model,
-        config.sft,
-        config.run.seed,
-        config.lists.model_dump(include={"k", "exclude_history"}),  # of the lists that choose the checkpoint
-        [config.evaluate.decode, config.evaluate.beams if config.evaluate.decode == "beam" else None],
-        config.learner.model_dump(include={"betas", "clip_grad"}),
-        config.data.max_history,
-        data.codec.fingerprint(),
-        data.sequences.fingerprint(),
-        data.validation.fingerprint(),
-        fingerprint_file(features)
-        if features.is_file() and (config.sft.item_features or config.sft.distillation)
-        else None,
-    )
+    reads_features = features.is_file() and (config.sft.item_features or config.sft.distillation)
+    return {
+        "model": config.model.model_dump(mode="json"),
+        "sft": config.sft.model_dump(mode="json"),
+        "run.seed": config.run.seed,
+        # of the lists that choose the checkpoint
+        "lists": config.lists.model_dump(mode="json", include={"k", "exclude_history"}),
+        "evaluate.decode": config.evaluate.decode,
+        "evaluate.beam_width": config.evaluate.beams if config.evaluate.decode == "beam" else None,
+        "learner": config.learner.model_dump(mode="json", include={"betas", "clip_grad"}),
+        "data.max_history": config.data.max_history,
+        "the codec": data.codec.fingerprint(),
+        "the training sequences": data.sequences.fingerprint(),
+        "the validation prompts": data.validation.fingerprint(),
+        "the item features": fingerprint_file(features) if reads_features else None,
+    }
 
 
 def _tokenizer_of(config: Config, data: DataBundle) -> Path | None:

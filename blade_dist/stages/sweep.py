@@ -12,17 +12,17 @@ from rich.console import Console
 from blade_dist.cluster.placement import cluster_nodes, demand, place_copies
 from blade_dist.cluster.runtime import ray_runtime
 from blade_dist.errors import UserError
-from blade_dist.stages.align import align_stamp
+from blade_dist.stages.align import is_aligned
 from blade_dist.stages.constraints import check_limits
 from blade_dist.stages.opened import OpenedRun
 from blade_dist.stages.prior import prior_stage
 from blade_dist.stages.trials import Halving, Trial, run_trials
 from blade_dist.store.files import read_json
-from blade_dist.store.run import RunPaths, is_done
+from blade_dist.store.run import RunPaths
 from blade_dist.sweep.comparable import Obstacle, obstacle
 from blade_dist.sweep.results import Criterion, Outcome, ranked, render, write_results
 from blade_dist.sweep.space import SEED, Point, points
-from blade_dist.tracking.say import say, show_table
+from blade_dist.tracking.say import last_lines, say, show_table
 
 TABLE_WIDTH = 200
 """Characters of a line where no terminal says how many it has."""
@@ -51,31 +51,33 @@ def sweep_stage(
     """
     swept = points(run.config, over, samples)
     opened = {point.folder: run.under(point.config) for point in swept}
-    trials = _trials(run, swept, opened, by)
+    trials, whole = _trials(run, swept, opened, by)
     hindered = obstacle(swept, by)
     seeds = {point.config.run.seed for point in swept}
     why_not = hindered.why if hindered else f"{SEED} has several values" if len(seeds) > 1 else None
     if early_stop and why_not:
         say(console, f"sweep: {why_not}, so none is stopped early")
     halving = early_stop and why_not is None
-    todo = [name for name, trial in trials.items() if not _is_over(trial, halving)]
+    todo = [name for name, trial in trials.items() if name not in whole and not (halving and trial.ends_early())]
     say(console, f"sweep: {len(trials)} points, {len(trials) - len(todo)} of them done")
     if todo:
         _run(run, opened, trials, todo, _scheduler(trials, todo, by) if halving else None, console)
     groups = ranked([_outcome(point, trials[point.folder]) for point in swept], by)
     outcomes = [outcome for group in groups for outcome in group]
     write_results(outcomes, by, run.paths.root / "sweep")
-    _show(groups, by, hindered, console)
+    _show(groups, by, hindered, last_lines(console))
     return outcomes
 
 
-def _trials(run: OpenedRun, swept: Sequence[Point], opened: Mapping[str, OpenedRun], by: Criterion) -> dict[str, Trial]:
-    """A trial per point, by the name of its folder.
+def _trials(
+    run: OpenedRun, swept: Sequence[Point], opened: Mapping[str, OpenedRun], by: Criterion
+) -> tuple[dict[str, Trial], set[str]]:
+    """A trial per point, by the name of its folder; and the names of those that are whole.
 
     Raises:
         UserError: what is in a folder was made with other settings; nothing to compare by is measured.
     """
-    trials = {}
+    trials, whole = {}, set()
     for point in swept:
         if by == "validation" and not point.config.train.validation_prompts:
             raise UserError("--by validation: nothing is validated; set train.validation_prompts, or leave it out")
@@ -83,9 +85,10 @@ def _trials(run: OpenedRun, swept: Sequence[Point], opened: Mapping[str, OpenedR
         folder = run.paths.root.absolute() / "sweep" / point.folder
         config = point.config.model_copy(update={"run": point.config.run.model_copy(update={"dir": folder})})
         trial = Trial(config, by, shares_prior=of_point.prior_stamp == run.prior_stamp)
-        is_done(_stage(trial), align_stamp(of_point), f"the alignment with {point.label}")
+        if is_aligned(of_point, _stage(trial), f"the alignment with {point.label}"):
+            whole.add(point.folder)
         trials[point.folder] = trial
-    return trials
+    return trials, whole
 
 
 def _scheduler(trials: Mapping[str, Trial], todo: Sequence[str], by: Criterion) -> Halving:
@@ -143,11 +146,6 @@ def _is_whole(trial: Trial) -> bool:
     return bool((read_json(_stage(trial) / "stage.json") or {}).get("done"))
 
 
-def _is_over(trial: Trial, halving: bool) -> bool:
-    """Whether there is nothing left to run."""
-    return _is_whole(trial) or (halving and trial.ends_early())
-
-
 def _rows(trial: Trial) -> list[dict[str, Any]]:
     file = _stage(trial) / "metrics.parquet"
     return pq.read_table(file).to_pylist() if file.is_file() else []
@@ -155,10 +153,10 @@ def _rows(trial: Trial) -> list[dict[str, Any]]:
 
 def _outcome(point: Point, trial: Trial) -> Outcome:
     rows = _rows(trial)
-    if _is_whole(trial):
-        return Outcome(point, "whole", rows)
     if (failed := read_json(trial.failure_note)) is not None:
         return Outcome(point, "failed", rows, failed["error"])
+    if _is_whole(trial):
+        return Outcome(point, "whole", rows)
     if trial.ends_early():
         return Outcome(point, "stopped", rows)
     return Outcome(point, "failed", rows, "its process died")

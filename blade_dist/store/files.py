@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import errno
 import json
+import os
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 from blade_dist.errors import UserError
+
+FULL = (errno.ENOSPC, errno.EDQUOT)
+"""Numbers of an OSError that mean: no room."""
 
 
 def read_json(path: Path) -> dict | None:
@@ -34,19 +39,50 @@ def check_folder(path: Path, setting: str) -> None:
         raise UserError(f"{setting}: {path} can't be a folder: {there} is a file; choose another one")
 
 
+def sync(path: Path) -> None:
+    """Returns when the file's bytes, or the folder's list of names, are on disk.
+
+    Raises:
+        OSError: the disk is full, or fails.
+    """
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    except OSError as error:
+        if error.errno != errno.EINVAL or not path.is_dir():  # some shared file systems can't for a folder
+            raise
+    finally:
+        os.close(descriptor)
+
+
+def sync_tree(folder: Path) -> None:
+    """Returns when all files and folders below ``folder``, and itself, are on disk; nobody may write there meanwhile.
+
+    Raises:
+        OSError: the disk is full, or fails.
+    """
+    for path in folder.rglob("*"):
+        if not path.is_symlink():
+            sync(path)
+    sync(folder)
+
+
 @contextmanager
 def whole_file(path: Path) -> Iterator[Path]:
     """A temporary path; the file that the block writes there takes the name ``path`` when the block has ended well.
 
-    Whoever reads ``path`` sees the old file or the new one, also after a process has died: a rename within a folder
-    is atomic. Missing folders are made. One writer at a time: the temporary name is always the same, so that a writer
-    that was killed leaves one file at most, which the next one replaces.
+    Whoever reads ``path`` sees the old file or the new one, also after a process or the machine has died: the new one
+    is on disk before it is renamed, and a rename within a folder is atomic. Missing folders are made. One writer at a
+    time: the temporary name is always the same, so that a writer that was killed leaves one file at most, which the
+    next one replaces.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(path.name + ".tmp")
     try:
         yield temporary
+        sync(temporary)
         temporary.replace(path)
+        sync(path.parent)
     finally:
         temporary.unlink(missing_ok=True)
 
@@ -69,7 +105,7 @@ def whole_folder(path: Path) -> Iterator[Path]:
     A folder that isn't empty can't be replaced in one rename, so the old one steps aside first, as
     ``.<name>.replaced``: not as ``<name>.old``, which may be a copy that the user keeps. Where a process died between
     the two renames, ``path`` is missing; the next call puts the old folder back before it begins, so that the old
-    content is lost only once new content stands in its place.
+    content is lost only once new content, which is on disk, stands in its place.
     """
     temporary, replaced = path.with_name(path.name + ".tmp"), path.with_name(f".{path.name}.replaced")
     if replaced.exists() and not path.exists():
@@ -78,10 +114,12 @@ def whole_folder(path: Path) -> Iterator[Path]:
     temporary.mkdir(parents=True)
     try:
         yield temporary
+        sync_tree(temporary)
         shutil.rmtree(replaced, ignore_errors=True)
         if path.exists():
             path.replace(replaced)
         temporary.replace(path)
+        sync(path.parent)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
     shutil.rmtree(replaced, ignore_errors=True)

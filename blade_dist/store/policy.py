@@ -120,12 +120,6 @@ def _stamp(directory: Path, content: dict[str, Any]) -> PolicyStamp:
         raise UserError(f"{directory / STAMP}: damaged: it must hold {names}; save the checkpoint again") from None
 
 
-def context_length(directory: Path) -> int:
-    """Longest sequence of a Hugging Face checkpoint, tokens; 2048 where its config names none."""
-    config = read_json(directory / "config.json") or {}
-    return int(config.get("max_position_embeddings", 2048))
-
-
 def weights_digest(directory: Path) -> str:
     """SHA-256 over the safetensors files, 16 hex digits."""
     total = hashlib.sha256()

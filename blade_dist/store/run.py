@@ -1,12 +1,9 @@
-"""Where a run keeps what it made, and how a stage knows that its work is already done."""
+"""Where a run keeps what it made."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-
-from blade_dist.errors import UserError
-from blade_dist.store.files import read_json, write_json
 
 FEATURES = "item_features.npy"
 """File in the data folder, see :attr:`RunPaths.features`."""
@@ -71,25 +68,3 @@ class RunPaths:
 
     def policy(self, target: str) -> Path:
         return self.target(target) / "policy"
-
-
-def is_done(folder: Path, stamp: str, what: str) -> bool:
-    """Whether ``folder`` holds this stage's finished work.
-
-    Raises:
-        UserError: it holds work that was made with other settings or inputs.
-    """
-    state = read_json(folder / "stage.json")
-    if state is None:
-        return False
-    if state["stamp"] != stamp:
-        raise UserError(
-            f"{folder}: {what} there was made with other settings or inputs: "
-            "delete the folder, or choose another run.dir"
-        )
-    return bool(state["done"])
-
-
-def mark(folder: Path, stamp: str, done: bool) -> None:
-    """Notes which settings the folder's work belongs to, and whether it is whole."""
-    write_json(folder / "stage.json", {"stamp": stamp, "done": done})

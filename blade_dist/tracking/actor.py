@@ -8,4 +8,5 @@ import ray
 
 from blade_dist.tracking.step_log import StepLog
 
-TrackerActor: Any = ray.remote(StepLog)
+TrackerActor: Any = ray.remote(concurrency_groups={"life": 1})(StepLog)
+"""One that is started again knows what the file holds."""

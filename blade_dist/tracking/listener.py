@@ -3,24 +3,25 @@
 from __future__ import annotations
 
 import time
+from itertools import accumulate
 from typing import Protocol
 
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
+from blade_dist.tracking.bar import Bar
 from blade_dist.tracking.say import say
 
-SHOWN = (
-    "reward",
-    "informative_groups",
-    "kl",
-    "logprob_gap",
-    "lists_per_second",
-    "loss",
-    "validation_ndcg",
-    "validation",
-)
-"""Numbers of a row that are shown, where it has them."""
+SHOWN = {
+    "reward": "up is good",
+    "informative_groups": "is the share of prompts that teach something",
+    "kl": "is the distance from the fine-tuned model",
+    "logprob_gap": "near 0 is good",
+    "lists_per_second": "",
+    "loss": "down is good",
+    "validation_ndcg": "up is good",
+    "validation": "up is good",
+}
+"""Numbers of a row that are shown, where it has them, and what a reader has to know of each."""
 
 LINE_EVERY_S = 2.0
 """Shortest time between two plain lines: a log of thousands of fast steps stays readable."""
@@ -38,39 +39,61 @@ class StepListener(Protocol):
 
 
 class StepPrinter:
-    """Prints the steps."""
+    """Shows the steps, and before the first of them says which way its numbers are good."""
 
-    def __init__(self, total: int, console: Console) -> None:
-        """``total``: steps of the whole run."""
+    def __init__(self, total: int, console: Console, stage: str) -> None:
+        """``total``: steps of the whole run; ``stage``: what they are steps of."""
         self._total = total
         self._console = console
+        self._stage = stage
+        self._explained = False
         self._printed = 0.0
         self._pending: str | None = None
-        columns = (BarColumn(), MofNCompleteColumn(), TimeRemainingColumn(), TextColumn("{task.description}"))
-        self._bar = Progress(*columns, console=console) if console.is_terminal else None
-        self._task = self._bar.add_task("", total=total) if self._bar else None
+        self._bar = Bar(stage, total, "steps", console) if console.is_terminal else None
 
     def __enter__(self) -> StepPrinter:
         if self._bar:
-            self._bar.start()
+            self._bar.__enter__()
         return self
 
     def __exit__(self, *_: object) -> None:
         if self._bar:
-            self._bar.stop()
+            self._bar.__exit__()
         elif self._pending:
             say(self._console, self._pending)  # the last step is always shown, however soon it came
 
     def update(self, step: int, row: dict[str, float]) -> None:
         """Shows the row of ``step``, counted from 0."""
-        text = describe(row)
-        if self._bar and self._task is not None:
-            self._bar.update(self._task, completed=step + 1, description=text)
+        if not self._explained and (words := explain(row)):
+            say(self._console, f"{self._stage}: {words}")
+        self._explained = True
+        if self._bar:
+            self._bar.at(step + 1, fitting(row, self._bar.room))
             return
-        self._pending = f"step {step + 1}/{self._total}: {text}"
+        self._pending = f"step {step + 1}/{self._total}: {describe(row)}"
         if time.monotonic() - self._printed >= LINE_EVERY_S:
             say(self._console, self._pending)
             self._printed, self._pending = time.monotonic(), None
+
+
+def explain(row: dict[str, float]) -> str:
+    """What a reader has to know of the shown numbers.
+
+    >>> explain({"loss": 5.7, "validation_ndcg": 0.1})
+    'loss down is good; validation_ndcg up is good'
+    """
+    return "; ".join(f"{name} {words}" for name, words in SHOWN.items() if words and row.get(name) is not None)
+
+
+def fitting(row: dict[str, float], room: int) -> str:
+    """The first of the shown numbers, as many as ``room`` characters hold.
+
+    >>> fitting({"reward": 0.25, "informative_groups": 1.0}, room=20)
+    'reward 0.25'
+    """
+    numbers = [f"{name} {row[name]:.3g}" for name in SHOWN if row.get(name) is not None]
+    ends = accumulate(len(number) + 2 for number in numbers)
+    return ", ".join(number for number, end in zip(numbers, ends, strict=True) if end - 2 <= room)
 
 
 def describe(row: dict[str, float]) -> str:

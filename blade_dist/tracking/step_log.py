@@ -7,12 +7,26 @@ from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from blade_dist.store.files import whole_file
 
 FLUSH_S = 10.0
 """Longest time that rows wait to be written."""
+
+
+def drop_rows_from(path: Path, step: int) -> None:
+    """Takes ``step`` and later steps out of the file, where there is one: a run that goes on there makes them again."""
+    if not path.is_file():
+        return
+    rows = pq.read_table(path)
+    kept = rows.filter(pc.less(rows["step"], step))
+    if not len(kept):
+        path.unlink()
+    elif len(kept) < len(rows):
+        with whole_file(path) as temporary:
+            pq.write_table(kept, temporary)
 
 
 class StepLog:
@@ -30,6 +44,8 @@ class StepLog:
         self._tensorboard = tensorboard
         self._writer: Any = None
         self._flushed = time.monotonic()
+        self._ends = False
+        self._given_up: tuple[str, bool] | None = None
 
     def record(self, step: int, row: dict[str, float]) -> None:
         """Adds the row of ``step``; rows of that step and later ones, of a lost attempt, are dropped."""
@@ -43,8 +59,31 @@ class StepLog:
         """Rows of later steps."""
         return [(int(row["step"]), row) for row in self._rows if row["step"] > step]
 
-    def flush(self) -> None:
-        """Writes all rows."""
+    def ask_to_end(self) -> None:
+        """Whoever reads the steps wants no more of them."""
+        self._ends = True
+
+    def asked_to_end(self) -> bool:
+        """Whether :meth:`ask_to_end` was called; those who record the steps look."""
+        return self._ends
+
+    def give_up(self, reason: str, diverged: bool) -> None:
+        """Whoever records the steps cannot go on, and a restart would not help; ``diverged``: nor would it ever."""
+        self._given_up = reason, diverged
+
+    def gave_up(self) -> tuple[str, bool] | None:
+        """What :meth:`give_up` was called with; None where it was not."""
+        return self._given_up
+
+    def flush(self, steps: int = 0) -> None:
+        """Writes all rows.
+
+        Raises:
+            RuntimeError: there are not as many as ``steps``, as the log has died and was started again: those who
+                record the steps must record them again.
+        """
+        if len(self._rows) < steps:
+            raise RuntimeError(f"{self._path}: of {steps} steps {len(self._rows)} are known: the log was started again")
         self._flushed = time.monotonic()
         if not self._rows:
             return

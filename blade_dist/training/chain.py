@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from blade_dist.batches import Estimates, LearnBatch, Rewards, Rollouts
 from blade_dist.posterior.belief import miscalibration
+from blade_dist.rollouts.asked import Asked
 from blade_dist.rollouts.request import RolloutRequest
 
 PIT = "posterior/pit"
@@ -25,19 +26,19 @@ class AnchorLists:
     """Reference to their :class:`Rewards`."""
 
 
-@dataclass(frozen=True)
+@dataclass
 class Chain:
     """A step that is under way: whoever waits for one of the references waits for all that comes before it."""
 
     request: RolloutRequest
-    rollouts: list[Any]
+    rollouts: Asked
     """References to :class:`Rollouts`, an engine's share each, in the request's order."""
     rewards: Any
     """Reference to :class:`Rewards`."""
-    estimates: Any
-    """Reference to :class:`Estimates`."""
     anchor: AnchorLists | None
     """None without an anchor."""
+    estimates: Any = None
+    """Reference to :class:`Estimates`; None until all lists are there: until then an engine may be lost."""
 
 
 def learn_batch(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import tempfile
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -12,13 +11,16 @@ import ray
 import ray.train
 import torch
 
+from blade_dist.cluster.runtime import RESTARTS
 from blade_dist.learners.adapter import save_adapter
+from blade_dist.store.checkpoints import LEARNERS, PROGRESS
 from blade_dist.store.files import read_json, write_json
 from blade_dist.store.policy import save_policy
 from blade_dist.training.collective import from_first
 from blade_dist.training.patience import Patience
-from blade_dist.training.pipeline import VALIDATION
+from blade_dist.training.pipeline import VALIDATION, Roles
 from blade_dist.training.rank import Rank
+from blade_dist.training.saving import new_checkpoint
 from blade_dist.weights.gather import full_state, trained_state
 
 ANCHOR = "anchor.safetensors"
@@ -43,14 +45,14 @@ class RankCheckpoint:
     A checkpoint holds ``deepspeed/`` (parameters and optimizer, a shard per rank), ``rng-<rank>.npy``, ``policy/`` (the
     whole weights, which are the stage's result), ``anchor.safetensors`` where there is an anchor, ``estimator.arrow``
     and ``progress.json``. Estimator and learner are saved together, because a replay of steps with a newer estimator
-    would count their evidence twice.
+    would count their evidence twice. What makes the folder whole is :func:`new_checkpoint`'s.
     """
 
-    def __init__(self, rank: Rank, pipeline: Any, estimator: Any, tracker: Any) -> None:
-        """Of ``rank``; the others are handles of actors."""
+    def __init__(self, rank: Rank, pipeline: Any, roles: Roles, tracker: Any) -> None:
+        """Of ``rank``; ``roles`` work for ``pipeline``, which is an actor's handle, as ``tracker`` is."""
         self._rank = rank
         self._pipeline = pipeline
-        self._estimator = estimator
+        self._roles = roles
         self._tracker = tracker
 
     def restore(self) -> AlignState:
@@ -64,11 +66,14 @@ class RankCheckpoint:
         return state
 
     def save(self, state: AlignState, validation: dict[str, float]) -> None:
-        """Hands a new checkpoint to Ray Train; the step log is on disk before it is.
+        """Saves a new checkpoint, see :func:`new_checkpoint`; the step log is on disk before it is one.
 
         Args:
             state: after the step.
             validation: numbers of the held-out prompts; empty where nothing is validated.
+
+        Raises:
+            FullDiskError: there is no room.
         """
         rank = self._rank
         bucket_bytes, first = rank.config.weights.bucket_mb * 2**20, rank.learner.rank == 0
@@ -76,22 +81,20 @@ class RankCheckpoint:
         weights = full_state(rank.learner.model, bucket_bytes, keep=first)
         lora = rank.config.learner.lora
         adapter = {} if lora is None else trained_state(rank.learner.model, bucket_bytes, keep=first)
-        with tempfile.TemporaryDirectory() as name:
-            folder = Path(name)
+        scored = {name: validation[name] for name in validation if name == VALIDATION}
+        with new_checkpoint(rank.paths.target(rank.config.target) / LEARNERS, state.step, scored) as folder:
             rank.learner.save_state(folder / "deepspeed")
             np.save(folder / f"rng-{rank.learner.rank}.npy", torch.get_rng_state().numpy())
             if first:
                 self._write_shared(folder, state, weights)
                 if lora is not None:
                     save_adapter(folder / "policy" / "adapter", adapter, lora, rank.paths.reference)
-                ray.get(self._tracker.flush.remote())
-            numbers = {"step": state.step} | {name: validation[name] for name in validation if name == VALIDATION}
-            ray.train.report(numbers, checkpoint=ray.train.Checkpoint.from_directory(folder))
+                ray.get(self._tracker.flush.remote(state.step))
 
     def _read(self, folder: Path, ranks: int) -> tuple[AlignState, bytes]:
         """Loads the rank's part; returns the state, and the estimator's."""
         rank = self._rank
-        saved = read_json(folder / "progress.json") or {}
+        saved = read_json(folder / PROGRESS) or {}
         rank.learner.load_state(folder / "deepspeed")
         if rank.anchor is not None:
             rank.anchor.load(folder / ANCHOR)
@@ -102,8 +105,8 @@ class RankCheckpoint:
     def _begin(self, saved_attempt: int, estimates: bytes | None) -> int:
         """Rank 0: a new attempt for the pipeline and the estimator; its number."""
         # the number first: by it the estimator refuses chains of older attempts that are still under way
-        attempt = ray.get(self._pipeline.begin.remote(saved_attempt))
-        ray.get(self._estimator.restore.remote(estimates, attempt))
+        attempt = ray.get(self._pipeline.begin.options(max_task_retries=RESTARTS).remote(saved_attempt, self._roles))
+        ray.get(self._roles.estimator.restore.options(max_task_retries=RESTARTS).remote(estimates, attempt))
         return int(attempt)
 
     def _write_shared(self, folder: Path, state: AlignState, weights: dict[str, torch.Tensor]) -> None:
@@ -120,5 +123,5 @@ class RankCheckpoint:
         )
         if rank.anchor is not None:
             rank.anchor.save(folder / ANCHOR)
-        (folder / "estimator.arrow").write_bytes(ray.get(self._estimator.state.remote(state.step)))
-        write_json(folder / "progress.json", asdict(state))
+        (folder / "estimator.arrow").write_bytes(ray.get(self._roles.estimator.state.remote(state.step)))
+        write_json(folder / PROGRESS, asdict(state))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import torch.distributed as dist
 
@@ -19,6 +19,15 @@ def barrier() -> None:
     """Returns when all ranks have come here."""
     if dist.is_initialized():
         dist.barrier()
+
+
+def from_all(value: T) -> list[T]:
+    """Every rank's value, by rank, on every rank (collective); pickled, as by :func:`from_first`."""
+    if not dist.is_initialized():
+        return [value]
+    values: list[Any] = [None] * dist.get_world_size()
+    dist.all_gather_object(values, value)
+    return values
 
 
 def from_first(compute: Callable[[], T]) -> T:

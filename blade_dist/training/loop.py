@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import ray
 import torch
@@ -14,13 +14,15 @@ from numpy.typing import NDArray
 
 from blade_dist.batches import LearnBatch
 from blade_dist.data.prompts import PromptTable
+from blade_dist.errors import check_finite
 from blade_dist.learners.update import StepStats
+from blade_dist.rollouts.pool import EnginePool
 from blade_dist.settings import Config
 from blade_dist.store.files import write_json
 from blade_dist.store.run import RunPaths
 from blade_dist.training.checkpoint import RankCheckpoint
 from blade_dist.training.collective import from_first, own_rank
-from blade_dist.training.pipeline import VALIDATION
+from blade_dist.training.pipeline import PUSH, VALIDATION, Roles
 from blade_dist.training.probe import probe_request
 from blade_dist.training.prompter import Prompter
 from blade_dist.training.publish import Published, Publisher
@@ -36,43 +38,50 @@ class AlignJob:
     """The run's folder."""
     rows: NDArray
     """int64 ``[n]`` training prompts that may be used."""
-    engines: list[Any]
-    """Handles of the engine actors."""
+    pool: EnginePool
+    """The engines."""
     transport: str
     offload: bool
     """Whether the engines free their memory while the learners learn."""
     pipeline: Any
-    estimator: Any
+    roles: Roles
+    """Who works for the pipeline."""
     tracker: Any
 
 
 def align(job: AlignJob) -> None:
     """Runs the alignment from the last checkpoint, or from the reference, to the last step."""
     config, train = job.config, job.config.train
+    job.pool.check()
     torch.manual_seed(config.run.seed)
     torch.set_num_threads(config.learner.cpus_per_worker)
     rank = Rank(config, RunPaths(job.run))
-    checkpoint = RankCheckpoint(rank, job.pipeline, job.estimator, job.tracker)
+    checkpoint = RankCheckpoint(rank, job.pipeline, job.roles, job.tracker)
     state = checkpoint.restore()
     _record_hosts(job)
     with _publisher(job, rank) as publisher:
-        _push(job, rank, publisher, (state.attempt, state.step))
+        _push(job, rank, publisher, (state.attempt, resumed := state.step))
         for step in range(state.step, train.steps):
             if state.patience.over(train.patience):
                 break
             began = time.perf_counter()
-            if (share := _take(job, state.attempt, step)) is None:
+            while (share := _take(job, state.attempt, step)) == PUSH:
+                publisher.publish((state.attempt, step), rank.policy_model)
+            if share is None:
+                if step % train.checkpoint_every and step > resumed:
+                    checkpoint.save(state, {})  # a run that was asked to end loses no step
                 break
             batch, numbers = share
             taken = time.perf_counter()
             publisher.offload()
             stats = rank.learn(batch, step)
+            check_finite({"loss": stats.loss, "gradient": stats.grad_norm}, step, "learner.lr")
             learned = time.perf_counter()
             published = _push(job, rank, publisher, (state.attempt, step + 1))
             seconds = {"take": taken - began, "learn": learned - taken, "step": time.perf_counter() - began}
             state.step = step + 1
             due = state.step % train.checkpoint_every == 0 or state.step == train.steps
-            validation = _validate(job) if due else {}
+            validation = _validate(job, rank, publisher, (state.attempt, state.step)) if due else {}
             if validation:
                 state.patience.see(validation[VALIDATION])
             _report(job, step, numbers | validation, stats, published, seconds, rank.learning_rate(step))
@@ -86,7 +95,7 @@ def _publisher(job: AlignJob, rank: Rank) -> Publisher:
     prompter = Prompter(table, rank.codec, config.run.seed, config.lists.exclude_history)
     # at the sampling temperature, because the learner's log-probs are those of that temperature too
     probe = probe_request(prompter, job.rows[: config.weights.probe_prompts], config.rollout.temperature)
-    return Publisher(job.engines, job.transport, probe, rank.legality, config.logprob_tolerance, job.offload)
+    return Publisher(job.pool, job.transport, probe, rank.legality, config.logprob_tolerance, job.offload)
 
 
 def _push(job: AlignJob, rank: Rank, publisher: Publisher, version: tuple[int, int]) -> Published:
@@ -96,20 +105,24 @@ def _push(job: AlignJob, rank: Rank, publisher: Publisher, version: tuple[int, i
         WeightPushError: see :meth:`~blade_dist.training.publish.Publisher.publish`.
     """
     if (anchor := rank.anchor_model) is not None and version[1] < job.config.train.steps:
-        publisher.publish(version, anchor)
-        from_first(lambda: ray.get(job.pipeline.write_anchor.remote(*version)))
+        written = False
+        while not written:
+            publisher.publish(version, anchor)
+            written = from_first(lambda: ray.get(job.pipeline.write_anchor.remote(*version)))
     return publisher.publish(version, rank.policy_model)
 
 
-def _take(job: AlignJob, attempt: int, step: int) -> tuple[LearnBatch, dict[str, float]] | None:
-    """This rank's share of the step, and the numbers of the whole; None where the run was stopped.
+def _take(job: AlignJob, attempt: int, step: int) -> tuple[LearnBatch, dict[str, float]] | Literal["push"] | None:
+    """This rank's share of the step, and the numbers of the whole; None where the run was stopped; PUSH where no engine
+    holds the weights.
 
     Raises:
         RuntimeError: lists came that were written by older weights than ``rollout.max_staleness`` allows, or by
             another step's anchor.
     """
-    if (taken := ray.get(job.pipeline.take.remote(attempt, step, own_rank()))) is None:
-        return None
+    taken = ray.get(job.pipeline.take.remote(attempt, step, own_rank()))
+    if taken is None or taken == PUSH:
+        return taken
     share, numbers = taken
     batch: LearnBatch = ray.get(share)
     if batch.imitated is not None and (batch.imitated.version != (attempt, step)).any():
@@ -123,9 +136,11 @@ def _take(job: AlignJob, attempt: int, step: int) -> tuple[LearnBatch, dict[str,
     return batch, {**numbers, "staleness": float(staleness.mean()) if len(staleness) else 0.0}
 
 
-def _validate(job: AlignJob) -> dict[str, float]:
+def _validate(job: AlignJob, rank: Rank, publisher: Publisher, version: tuple[int, int]) -> dict[str, float]:
     """What the weights that were pushed last are worth on held-out prompts; empty where nothing is validated."""
-    return from_first(lambda: ray.get(job.pipeline.validate.remote()))
+    while (numbers := from_first(lambda: ray.get(job.pipeline.validate.remote()))) == PUSH:
+        publisher.publish(version, rank.policy_model)
+    return numbers
 
 
 def _report(
@@ -158,6 +173,5 @@ def _record_hosts(job: AlignJob) -> None:
     learners: list[Any] = [None] * dist.get_world_size()
     dist.all_gather_object(learners, ray.util.get_node_ip_address())
     if own_rank() == 0:
-        engines = [place["node_ip"] for place in ray.get([engine.describe.remote() for engine in job.engines])]
         folder = RunPaths(job.run).target(job.config.target)
-        write_json(folder / "hosts.json", {"engines": engines, "learners": learners})
+        write_json(folder / "hosts.json", {"engines": job.pool.addresses(), "learners": learners})

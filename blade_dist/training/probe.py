@@ -4,10 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
-from typing import Any
 
 import numpy as np
-import ray
 from numpy.typing import NDArray
 from torch import Tensor
 
@@ -32,11 +30,6 @@ def probe_request(prompter: Prompter, rows: NDArray[np.int64], temperature: floa
     return replace(request, tokens=ends, max_tokens=PROBE_TOKENS)
 
 
-def ask_engines(engines: list[Any], request: RolloutRequest) -> list[Rollouts]:
-    """Every engine answers the whole request with the weights that it serves."""
-    return ray.get([engine.generate.remote(request) for engine in engines])
-
-
 def probe_gap(
     answers: list[Rollouts],
     request: RolloutRequest,
@@ -46,7 +39,7 @@ def probe_gap(
     """Largest difference (nats) between any engine's log-probs and the learner's for the same tokens.
 
     Args:
-        answers: of :func:`ask_engines`.
+        answers: every engine's, to the whole request.
         request: with ``group_size`` 1.
         logprobs: the learner's, ``[T]`` for the tokens of some sequences; collective where the learner is.
         legality: of constrained lists.

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import tempfile
 import time
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -18,6 +17,7 @@ from blade_dist.batches import Ragged
 from blade_dist.catalog.codec import Codec
 from blade_dist.data.seeds import prompts_of_step, stable_seed
 from blade_dist.data.sequence_table import SequenceTable
+from blade_dist.errors import check_finite
 from blade_dist.learners.dropout import add_dropout
 from blade_dist.learners.imitation import Continued
 from blade_dist.learners.item_vectors import add_item_vectors
@@ -26,10 +26,13 @@ from blade_dist.learners.packing import MicroBatch, PromptLists
 from blade_dist.learners.policy import Policy, build_model, load_model
 from blade_dist.learners.zero import DeepSpeedLearner
 from blade_dist.settings import Config, LearnerSettings
+from blade_dist.store.checkpoints import LEARNERS, PROGRESS
 from blade_dist.store.files import read_json, write_json
 from blade_dist.store.policy import save_policy
 from blade_dist.store.run import RunPaths
+from blade_dist.training.ending import Ending
 from blade_dist.training.patience import Patience
+from blade_dist.training.saving import new_checkpoint
 from blade_dist.training.teacher import Teacher
 from blade_dist.training.validation import Validation
 from blade_dist.training.windows import Windows, continued_lists, training_rows
@@ -63,11 +66,13 @@ class SftState:
     ranks: int = 1
     patience: Patience = field(default_factory=Patience)
     """Is shown the validation NDCG."""
+    losses: list[float] = field(default_factory=list)
+    """Of the steps since the last validation."""
 
     @classmethod
     def of(cls, saved: dict[str, Any], ranks: int) -> SftState:
         """That of a ``progress.json``, for so many ranks."""
-        return cls(saved["step"], saved["seconds"], ranks, Patience(**saved["patience"]))
+        return cls(saved["step"], saved["seconds"], ranks, Patience(**saved["patience"]), saved.get("losses", []))
 
 
 def fine_tune(job: SftJob) -> None:
@@ -80,29 +85,34 @@ def fine_tune(job: SftJob) -> None:
     examples = _Examples(SequenceTable.load(paths.sequences), codec, config, paths.features)
     validation = Validation.load(config, paths, codec)
     learner = _start(config, paths, codec)
-    state = _restore(learner)
+    state, ending = _restore(learner), Ending(job.tracker)
     per_epoch = sft_steps(len(examples), config)
     total = per_epoch * config.sft.epochs
     interval = max(1, per_epoch // config.sft.validations_per_epoch)
     while state.step < total and not _finished(state, config):
         began = time.perf_counter()
-        losses = []
-        for step in range(state.step, min(state.step + interval, total)):
+        for step in range(state.step, min((state.step // interval + 1) * interval, total)):
+            if ending.asked():
+                if state.losses:
+                    state.seconds = learner.max_over_ranks(state.seconds + time.perf_counter() - began)
+                    _save(learner, codec, state, None, config, paths.sft / LEARNERS)
+                return
             lr = learning_rate(
                 step, peak=config.sft.lr, total=total, warmup=int(config.sft.warmup * total), schedule="cosine"
             )
             # dropout draws from here, so that a resumed run drops what the uninterrupted one did
             torch.manual_seed(stable_seed(config.run.seed, step, learner.rank))
-            losses.append(_step(learner, examples, step, lr))
+            state.losses.append(_step(learner, examples, step, lr))
             state.step = step + 1
         ndcg = validation.ndcg(learner)
         state.patience.see(ndcg)
         state.seconds = learner.max_over_ranks(state.seconds + time.perf_counter() - began)
         if learner.rank == 0:
-            row = {"loss": float(np.mean(losses)), "validation_ndcg": ndcg, "epoch": state.step / per_epoch}
+            row = {"loss": float(np.mean(state.losses)), "validation_ndcg": ndcg, "epoch": state.step / per_epoch}
             job.tracker.record.remote(state.step - 1, row)  # of the last step done
             ray.get(job.tracker.flush.remote())
-        _save(learner, codec, state, ndcg, config)
+        state.losses.clear()
+        _save(learner, codec, state, ndcg, config, paths.sft / LEARNERS)
 
 
 def _start(config: Config, paths: RunPaths, codec: Codec) -> DeepSpeedLearner:
@@ -196,8 +206,10 @@ def _step(learner: DeepSpeedLearner, examples: _Examples, step: int, lr: float) 
     if lists is not None:
         places = float(learner.sum_over_ranks(torch.tensor(float(lists.places.numel()))))
         imitated = lists, IMITATION / places
-    learner.update(share, loss, lr, imitated)
-    return float(learner.sum_over_ranks(total)) / tokens
+    norm = learner.update(share, loss, lr, imitated)
+    mean = float(learner.sum_over_ranks(total)) / tokens
+    check_finite({"loss": mean, "gradient": norm}, step, "sft.lr")
+    return mean
 
 
 def _finished(state: SftState, config: Config) -> bool:
@@ -212,13 +224,16 @@ def _restore(learner: DeepSpeedLearner) -> SftState:
         return SftState(ranks=learner.world_size)
     with checkpoint.as_directory() as folder:
         learner.load_state(Path(folder) / "deepspeed")
-        return SftState.of(read_json(Path(folder) / "progress.json") or {}, learner.world_size)
+        return SftState.of(read_json(Path(folder) / PROGRESS) or {}, learner.world_size)
 
 
-def _save(learner: DeepSpeedLearner, codec: Codec, state: SftState, ndcg: float, config: Config) -> None:
+def _save(
+    learner: DeepSpeedLearner, codec: Codec, state: SftState, ndcg: float | None, config: Config, parent: Path
+) -> None:
+    """``ndcg``: None where nothing was validated at this step; such a checkpoint is never the best one."""
     weights = full_state(learner.model, config.weights.bucket_mb * 2**20, keep=learner.rank == 0)
-    with tempfile.TemporaryDirectory() as name:
-        folder = Path(name)
+    scored = {} if ndcg is None else {"validation_ndcg": ndcg}
+    with new_checkpoint(parent, state.step, scored) as folder:
         learner.save_state(folder / "deepspeed")
         if learner.rank == 0:
             save_policy(
@@ -230,6 +245,4 @@ def _save(learner: DeepSpeedLearner, codec: Codec, state: SftState, ndcg: float,
                 policy="sft",
                 step=state.step,
             )
-            write_json(folder / "progress.json", asdict(state))
-        metrics = {"validation_ndcg": ndcg, "step": state.step}
-        ray.train.report(metrics, checkpoint=ray.train.Checkpoint.from_directory(folder))
+            write_json(folder / PROGRESS, asdict(state))

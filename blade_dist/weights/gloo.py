@@ -6,14 +6,16 @@ Groups are apart, so that an engine that dies takes no other with it; and a grou
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from datetime import timedelta
+from functools import partial
 from typing import Any
 
 import ray
 import torch
 from torch.distributed import ProcessGroupGloo, TCPStore
 
+from blade_dist.weights.answers import Lost, answers, sorted_answers
 from blade_dist.weights.gather import Bucket
 from blade_dist.weights.rendezvous import CONNECT_TIMEOUT_S, join_store, open_store
 from blade_dist.weights.stream import END, Announcement, Descriptions, StreamSender
@@ -32,15 +34,16 @@ def reachable_address(engine_ip: str) -> str:
     return "127.0.0.1" if engine_ip == here else here
 
 
-def join_group(store: TCPStore, rank: int, world_size: int, address: str) -> ProcessGroupGloo:
+def join_group(store: TCPStore, rank: int, world_size: int, address: str, timeout_s: float) -> ProcessGroupGloo:
     """A raw gloo group.
 
     Not by ``init_process_group``: learners and vLLM have a default group each, and a process can have no second one.
-    ``address`` is this process's side; without it gloo listens on whatever the host's name resolves to.
+    ``address`` is this process's side; without it gloo listens on whatever the host's name resolves to. ``timeout_s``:
+    of every transfer.
     """
     options = ProcessGroupGloo._Options()
     options._devices = [ProcessGroupGloo.create_device(hostname=address)]
-    options._timeout = timedelta(seconds=CONNECT_TIMEOUT_S)
+    options._timeout = timedelta(seconds=timeout_s)
     return ProcessGroupGloo(store, rank, world_size, options)
 
 
@@ -49,8 +52,8 @@ class _Buffer:
 
     def __init__(self) -> None:
         self._bytes = self.taken = torch.empty(0, dtype=torch.uint8)
-        self.works: list[Any] = []
-        """Transfers that still read or write ``taken``."""
+        self.works: list[Callable[[], object]] = []
+        """Each waits for a transfer that still reads or writes ``taken``."""
 
     def take(self, size: int) -> torch.Tensor:
         """``size`` bytes, once the transfers before are over."""
@@ -62,8 +65,8 @@ class _Buffer:
 
     def wait(self) -> None:
         """Until its transfers are over."""
-        for work in self.works:
-            work.wait()
+        for wait in self.works:
+            wait()
         self.works = []
 
 
@@ -72,21 +75,35 @@ class GlooSender(StreamSender):
 
     piece_bytes = PIECE_BYTES
 
-    def __init__(self, engines: list[Any]) -> None:
-        super().__init__(engines)
-        self._groups: list[tuple[TCPStore, ProcessGroupGloo]] = []
+    def __init__(self, engines: list[Any], timeout_s: float) -> None:
+        super().__init__(engines, timeout_s)
+        self._groups: dict[int, tuple[TCPStore, ProcessGroupGloo]] = {}
         self._buffers = [_Buffer(), _Buffer()]
-        for engine in engines:
-            place = ray.get(engine.describe.remote())
-            address = reachable_address(place["node_ip"])
-            size = 1 + place["world_size"]
-            store, port = open_store(address, size)
-            bind = _listening_address(place["node_ip"], address)
-            info = {"address": address, "port": port, "size": size, "bind": bind}
-            # not awaited yet: both sides join the group together
-            joined = engine.connect.remote("gloo", info)
-            self._groups.append((store, join_group(store, 0, size, address)))
-            ray.get(joined)
+        calls = {number: engine.describe.remote() for number, engine in self._living.items()}
+        places, lost = sorted_answers(calls, timeout_s)
+        for number, how in lost.items():
+            self._lose(number, how)
+        for number, place in places.items():
+            self._connect(number, place)
+
+    def _connect(self, number: int, place: dict[str, Any]) -> None:
+        address = reachable_address(place["node_ip"])
+        size = 1 + place["world_size"]
+        store, port = open_store(address, size, self._timeout_s)
+        bind = _listening_address(place["node_ip"], address)
+        # an engine waits for the next piece while another one, that hangs, is waited for
+        patience = 2 * self._timeout_s + CONNECT_TIMEOUT_S
+        info = {"address": address, "port": port, "size": size, "bind": bind, "timeout_s": patience}
+        # not awaited yet: both sides join the group together
+        joined = self._living[number].connect.remote("gloo", info)
+
+        def join() -> None:
+            self._groups[number] = (store, join_group(store, 0, size, address, self._timeout_s))
+
+        self._guarded(number, joined, join)
+        (answer,) = answers([joined], self._timeout_s)
+        if number in self._living and isinstance(answer, Lost):
+            self._lose(number, answer)
 
     def hold(self, piece: Bucket) -> None:
         """Packs while the piece before travels."""
@@ -105,10 +122,17 @@ class GlooSender(StreamSender):
         buffer = self._buffers[0]
         buffer.taken[-TAIL_BYTES:].view(torch.int64)[:2] = torch.tensor([number, len(text)])
         tensors = [buffer.taken, *([torch.frombuffer(bytearray(text), dtype=torch.uint8)] if text else [])]
-        buffer.works = [group.broadcast(tensor, 0) for tensor in tensors for _, group in self._groups]
+        buffer.works = []
+        for tensor in tensors:
+            for engine in list(self._living):
+                self._guarded(engine, self._updates[engine], partial(self._send_to, engine, tensor, buffer))
         if number == END:  # the caller's tensors, and this object, may go away now
             for each in self._buffers:
                 each.wait()
+
+    def _send_to(self, number: int, tensor: torch.Tensor, buffer: _Buffer) -> None:
+        work = self._groups[number][1].broadcast(tensor, 0)
+        buffer.works.append(partial(self._guarded, number, self._updates[number], work.wait))
 
     def close(self) -> None:
         self._groups.clear()
@@ -120,7 +144,7 @@ class GlooReceiver:
 
     def __init__(self, info: dict[str, Any], worker_rank: int) -> None:
         self._store = join_store(info["address"], info["port"], info["size"])
-        self._group = join_group(self._store, 1 + worker_rank, info["size"], info["bind"])
+        self._group = join_group(self._store, 1 + worker_rank, info["size"], info["bind"], info["timeout_s"])
         self._descriptions = Descriptions()
         self._buffers = [_Buffer(), _Buffer()]
 
@@ -142,7 +166,7 @@ class GlooReceiver:
         description = self._descriptions.look_up(piece)
         self._buffers.reverse()
         buffer = self._buffers[0]
-        buffer.works = [self._group.broadcast(buffer.take(bucket_bytes(description) + TAIL_BYTES), 0)]
+        buffer.works = [self._group.broadcast(buffer.take(bucket_bytes(description) + TAIL_BYTES), 0).wait]
         return buffer, description
 
     def _receive_description(self, size: int) -> Description:

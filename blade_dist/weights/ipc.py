@@ -8,9 +8,9 @@ from __future__ import annotations
 
 from typing import Any
 
-import ray
 import torch
 
+from blade_dist.weights.answers import Lost, sorted_answers
 from blade_dist.weights.gather import Bucket
 from blade_dist.weights.wire import describe_bucket, pack, unpack
 
@@ -18,19 +18,22 @@ from blade_dist.weights.wire import describe_bucket, pack, unpack
 class IpcSender:
     """This rank's end: serves the engines whose first worker is on this rank's GPU."""
 
-    def __init__(self, engines: list[Any], rank: int) -> None:
+    def __init__(self, engines: list[Any], rank: int, timeout_s: float) -> None:
+        self._timeout_s = timeout_s
+        self.lost: dict[int, Lost] = {}
+        self._all = dict(enumerate(engines))
+        self._own: dict[int, Any] = {}
         uuid = str(torch.cuda.get_device_properties(torch.cuda.current_device()).uuid)
-        places = [ray.get(engine.describe.remote()) for engine in engines]
-        strangers = [place["gpus"] for place in places if len(place["gpus"]) != 1]
+        places = self._call(self._all, "describe")
+        strangers = [place["gpus"] for place in places.values() if len(place["gpus"]) != 1]
         if strangers:
             raise RuntimeError(f"weights.transport ipc serves engines of one GPU each; got one on {strangers[0]}")
-        self._all = engines
-        self._engines = [engine for engine, place in zip(engines, places, strict=True) if place["gpus"] == [uuid]]
-        ray.get([engine.connect.remote("ipc", {"rank": rank}) for engine in self._engines])
+        self._own = {number: engines[number] for number, place in places.items() if place["gpus"] == [uuid]}
+        self._call(self._own, "connect", "ipc", {"rank": rank})
 
     def begin(self, version: tuple[int, int]) -> None:  # noqa: ARG002 - engines learn it at the end
         """This rank's engines make ready."""
-        ray.get([engine.start_update.remote() for engine in self._engines])
+        self._call(self._own, "start_update")
 
     def send(self, bucket: Bucket) -> None:
         """Returns when this rank's engines have loaded the bucket."""
@@ -39,14 +42,24 @@ class IpcSender:
         buffer = pack(bucket)
         torch.cuda.current_stream().synchronize()  # another process reads it, and knows nothing of this stream
         _, handle = reduce_tensor(buffer)
-        ray.get([engine.receive.remote({**describe_bucket(bucket), "handle": handle}) for engine in self._engines])
+        self._call(self._own, "receive", {**describe_bucket(bucket), "handle": handle})
 
     def finish(self, version: tuple[int, int]) -> list[dict[str, float]]:
         """Seconds of each part of every engine, other ranks' included (called on rank 0, when all ranks have sent)."""
-        return ray.get([engine.finish_update.remote(version) for engine in self._all])
+        return list(self._call(self._all, "finish_update", version).values())
 
     def close(self) -> None:
-        self._engines = []
+        self._own.clear()
+
+    def _call(self, engines: dict[int, Any], verb: str, *arguments: Any) -> dict[int, Any]:
+        """The answers of those that are not lost; one that is lost is left out from then on."""
+        calls = {number: getattr(engine, verb).remote(*arguments) for number, engine in engines.items()}
+        given, lost = sorted_answers(calls, self._timeout_s)
+        self.lost |= lost
+        for number in lost:
+            self._all.pop(number, None)
+            self._own.pop(number, None)
+        return given
 
 
 class IpcReceiver:

@@ -6,6 +6,7 @@ from torch.distributed's groups. Not yet proved on two GPUs (NCCL refuses two ra
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator
 from dataclasses import fields
 from typing import Any
@@ -14,6 +15,7 @@ import ray
 import torch
 from torch.distributed import TCPStore
 
+from blade_dist.weights.answers import Lost, answers
 from blade_dist.weights.gather import Bucket
 from blade_dist.weights.rendezvous import join_store, open_store
 from blade_dist.weights.stream import END, Announcement, Descriptions, StreamSender
@@ -53,17 +55,21 @@ class NcclSender(StreamSender):
 
     piece_bytes = PIECE_BYTES
 
-    def __init__(self, engines: list[Any]) -> None:
-        super().__init__(engines)
+    def __init__(self, engines: list[Any], timeout_s: float) -> None:
+        super().__init__(engines, timeout_s)
         self._device = torch.device("cuda", torch.cuda.current_device())
-        self._groups = []
+        self._groups: list[Any] = []
         address = ray.util.get_node_ip_address()
-        for engine in engines:
-            size = 1 + ray.get(engine.describe.remote())["world_size"]
+        places = answers([engine.describe.remote() for engine in engines], timeout_s)
+        for number, (engine, place) in enumerate(zip(engines, places, strict=True)):
+            if isinstance(place, Lost):
+                self._lose(number, place)
+                continue
+            size = 1 + place["world_size"]
             store, port = open_store(address, size, STORE_TIMEOUT_S)
             joined = engine.connect.remote("nccl", {"address": address, "port": port, "size": size})
             self._groups.append(_communicator(store, 0, size, self._device))
-            ray.get(joined)
+            ray.get(joined, timeout=timeout_s)
 
     def hold(self, piece: Bucket) -> None:
         """Packs on the GPU."""
@@ -73,16 +79,20 @@ class NcclSender(StreamSender):
         """Sends it to all engines, and waits until it is there or an engine has failed.
 
         A collective whose other end is gone never ends, and blocks the whole process where it is waited for by
-        ``synchronize``: so the event is polled.
+        ``synchronize``: so the event is polled. Nor does anything else on its stream: so the push fails, the learners
+        are restarted, and the engine that is lost is found as they connect anew.
         """
+        until = time.monotonic() + self._timeout_s
         for group in self._groups:
             group.group.broadcast_obj(following, src=0)
             group.broadcast(self._held, src=0, stream=torch.cuda.current_stream())
         sent = torch.cuda.Event()
         sent.record()
         while not sent.query():
-            if ray.wait(self._updates, timeout=POLL_S)[0]:
+            if ray.wait(list(self._updates.values()), timeout=POLL_S)[0]:
                 raise RuntimeError("an engine stopped before the end of a weight push")
+            if time.monotonic() > until:
+                raise RuntimeError(f"an engine took no piece of the weights for {self._timeout_s:.0f} s")
 
     def close(self) -> None:
         self._groups.clear()

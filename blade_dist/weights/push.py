@@ -9,8 +9,8 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
-import ray
 
+from blade_dist.weights.answers import Lost, answers
 from blade_dist.weights.digest import digests, first_difference
 from blade_dist.weights.gather import Bucket
 from blade_dist.weights.transports import sending_end
@@ -47,6 +47,7 @@ class WeightPusher:
         buckets: Callable[[], Iterator[Bucket]],
         rank: int,
         barrier: Callable[[], object],
+        timeout_s: float = 600.0,
     ) -> None:
         """Connects.
 
@@ -56,12 +57,19 @@ class WeightPusher:
             buckets: starts a fresh pass over the parameters.
             rank: this learner's rank; rank 0 conducts.
             barrier: waits for all ranks.
+            timeout_s: how long an engine may be silent before it is lost.
         """
         self._engines = engines
         self._buckets = buckets
         self._rank = rank
         self._barrier = barrier
-        self._end = sending_end(transport, engines, rank)
+        self._timeout_s = timeout_s
+        self._end = sending_end(transport, engines, rank, timeout_s)
+
+    @property
+    def lost(self) -> dict[int, Lost]:
+        """Engines that this rank found dead or silent, by position; the others were served without them."""
+        return {} if self._end is None else self._end.lost
 
     def push(self, version: tuple[int, int]) -> PushReport:
         """Sends every parameter to every engine, which then serves ``version``, (attempt, step).
@@ -103,8 +111,9 @@ class WeightPusher:
         """Why the log-probs differ: the first parameter that did not arrive as the learner holds it."""
         held = {name: value for bucket in self._buckets() for name, value in digests(bucket).items()}
         head = f"after the push an engine's log-probs differ from the learner's by {gap:.2g} (at most {tolerance:.2g})"
-        for number, arrived in enumerate(ray.get([engine.digests.remote() for engine in self._engines])):
-            if (name := first_difference(held, arrived)) is not None:
+        calls = [engine.digests.remote() for engine in self._engines]
+        for number, arrived in enumerate(answers(calls, self._timeout_s)):
+            if not isinstance(arrived, Lost) and (name := first_difference(held, arrived)) is not None:
                 how = "arrived changed" if name in arrived else "did not arrive"
                 return WeightPushError(f"{head}: parameter {name} {how} at engine {number}")
         return WeightPushError(

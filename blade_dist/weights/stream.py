@@ -7,37 +7,44 @@ pieces travels. What a piece looks like is sent once; later pushes only give its
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
-import ray
-
+from blade_dist.weights.answers import Lost, answers, sorted_answers
 from blade_dist.weights.gather import Bucket
 from blade_dist.weights.wire import Description, describe_bucket, pieces
 
 Announcement = tuple[int, Description | None]
 """Number of a piece, and its description where it is new."""
 
+FAREWELL_S = 10.0
+"""How long an engine, to which a transfer has failed, may take to say why."""
+
 END = -1
 """Number that ends a stream."""
 
 
 class StreamSender(ABC):
-    """What the sending ends of streaming transports share. After a failure nothing is reused: connect again."""
+    """What the sending ends of streaming transports share. After a failure nothing is reused: connect again.
+
+    An engine that is lost is left out from then on.
+    """
 
     piece_bytes: int
     """How finely buckets are cut: an engine loads one piece while the next arrives."""
 
-    def __init__(self, engines: list[Any]) -> None:
-        self._engines = engines
+    def __init__(self, engines: list[Any], timeout_s: float) -> None:
+        self._living = dict(enumerate(engines))
+        self._timeout_s = timeout_s
+        self.lost: dict[int, Lost] = {}
         self._known: dict[tuple[Any, ...], int] = {}
-        self._updates: list[Any] = []
+        self._updates: dict[int, Any] = {}
         self._version = (0, 0)
 
     def begin(self, version: tuple[int, int]) -> None:
         """The engines start to wait with the first piece."""
-        self._version, self._updates = version, []
+        self._version, self._updates = version, {}
 
     def send(self, bucket: Bucket) -> None:
         """Sends a bucket, its last piece with the next call; its tensors may change once this returns.
@@ -57,7 +64,10 @@ class StreamSender(ABC):
         """Ends the stream; seconds of each part, of every engine, once it serves the weights."""
         with self._explained():
             self._announce((END, None))
-        return ray.get(self._updates)
+        seconds, lost = sorted_answers(self._updates, self._timeout_s)
+        for number, how in lost.items():
+            self._lose(number, how)
+        return list(seconds.values())
 
     @abstractmethod
     def hold(self, piece: Bucket) -> None:
@@ -75,7 +85,36 @@ class StreamSender(ABC):
         if self._updates:
             self.release(piece)
         else:  # the first announcement travels as an argument of the call in which the engine will wait
-            self._updates = [engine.update.remote(self._version, piece) for engine in self._engines]
+            self._updates = {
+                number: engine.update.remote(self._version, piece) for number, engine in self._living.items()
+            }
+
+    def _guarded(self, number: int, call: Any, transfer: Callable[[], object]) -> None:
+        """Where a transfer to an engine fails, and the engine died or is silent, the others go on without it.
+
+        Args:
+            number: of the engine.
+            call: reference to what it is asked for meanwhile.
+            transfer: what may fail.
+
+        Raises:
+            Exception: what the engine raised, or why a transfer failed to an engine that waits for it.
+        """
+        if number not in self._living:
+            return
+        try:
+            transfer()
+        except Exception:
+            (answer,) = answers([call], FAREWELL_S)
+            if not isinstance(answer, Lost):
+                raise
+            self._lose(number, answer)
+
+    def _lose(self, number: int, how: Lost) -> None:
+        """The rest of the push is for the others."""
+        self.lost[number] = how
+        self._living.pop(number, None)
+        self._updates.pop(number, None)
 
     @contextmanager
     def _explained(self) -> Iterator[None]:
@@ -84,7 +123,7 @@ class StreamSender(ABC):
             yield
         except Exception:
             self.close()
-            ray.get(self._updates)
+            answers(list(self._updates.values()), self._timeout_s)
             raise
 
 

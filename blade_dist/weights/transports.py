@@ -10,12 +10,16 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any, Protocol
 
+from blade_dist.weights.answers import Lost
 from blade_dist.weights.gather import Bucket
 from blade_dist.weights.stream import Announcement
 
 
 class SendingEnd(Protocol):
-    """The learner's end."""
+    """The learner's end. An engine that is lost on the way is left out, and the others get the whole push."""
+
+    lost: dict[int, Lost]
+    """By the engine's position among those that it was connected to."""
 
     def begin(self, version: tuple[int, int]) -> None:
         """The engines make ready for a push."""
@@ -24,7 +28,7 @@ class SendingEnd(Protocol):
         """Delivers a bucket to every engine; the bucket's tensors may change once this returns."""
 
     def finish(self, version: tuple[int, int]) -> list[dict[str, float]]:
-        """Rank 0, when all ranks have sent: seconds of each part, of every engine, once it serves."""
+        """Rank 0, when all ranks have sent: seconds of each part, of every engine that is left, once it serves."""
 
     def close(self) -> None:
         """Lets go of groups and stores."""
@@ -53,21 +57,24 @@ def choose_transport(wanted: str, engines_have_gpus: bool, share_gpus: bool) -> 
     return "ipc" if share_gpus else "nccl"
 
 
-def sending_end(transport: str, engines: list[Any], rank: int) -> SendingEnd | None:
-    """The learner's end on this rank, connected to every engine; None where this rank sends nothing."""
+def sending_end(transport: str, engines: list[Any], rank: int, timeout_s: float) -> SendingEnd | None:
+    """The learner's end on this rank, connected to every engine; None where this rank sends nothing.
+
+    ``timeout_s``: how long an engine may be silent.
+    """
     if transport == "ipc":
         from blade_dist.weights.ipc import IpcSender
 
-        return IpcSender(engines, rank)
+        return IpcSender(engines, rank, timeout_s)
     if rank != 0:
         return None
     if transport == "nccl":
         from blade_dist.weights.nccl import NcclSender
 
-        return NcclSender(engines)
+        return NcclSender(engines, timeout_s)
     from blade_dist.weights.gloo import GlooSender
 
-    return GlooSender(engines)
+    return GlooSender(engines, timeout_s)
 
 
 def receiving_end(transport: str, info: dict[str, Any], worker: Any) -> StreamReceiver | BucketReceiver:

@@ -49,9 +49,10 @@ STACK = {"ray", "vllm", "deepspeed"}
 
 ON_THE_STACK = [
     *("*/actor.py", "stages/*", "cluster/*", "nodes/*", "weights/*", "cli.py", "__main__.py", "doctor/*"),
-    *("rollouts/engine*.py", "rollouts/pool.py", "rollouts/processor_v*.py", "learners/zero.py", "learners/update.py"),
-    *(f"training/{name}.py" for name in ("loop", "rank", "checkpoint", "pipeline", "probe", "publish")),
-    *("training/sft.py", "training/validation.py", "serving/start.py"),
+    *("rollouts/engine*.py", "rollouts/pool.py", "rollouts/fleet.py", "rollouts/processor_v*.py"),
+    *("learners/zero.py", "learners/update.py"),
+    *(f"training/{name}.py" for name in ("loop", "rank", "checkpoint", "pipeline", "probe", "publish", "saving")),
+    *("training/sft.py", "training/ending.py", "training/validation.py", "serving/start.py", "serving/deployment.py"),
 ]
 """Files that may import Ray, vLLM or DeepSpeed, be it through another file of ours. Every other file is pure."""
 

@@ -60,7 +60,8 @@ def helps() -> dict[str, str]:
 
 
 SPEED = ["throughput", "learner", "trie", "posterior", "rewards", "push", "gpu", "peer_trl"]
-COMMANDS = [*SPEED, "record", "tables", "quality", "quality.recommenders", "quality.ranking", "separators"]
+QUALITY = ["quality", "quality.recommenders", "quality.ranking"]
+COMMANDS = [*SPEED, "record", "tables", "serving", "resume", "chaos", "separators", *QUALITY]
 SAY_HELP = """
 import contextlib, io, json, runpy, sys
 said = {}

@@ -15,6 +15,7 @@ from rich.console import Console
 
 from blade_dist.data.bundle import DataBundle, load_data
 from blade_dist.errors import UserError
+from blade_dist.settings import Config
 from blade_dist.settings.load import load_config
 from blade_dist.stages.data import data_stage
 
@@ -85,8 +86,8 @@ class Wild:
         )
         self._runs = 0
 
-    def data(self, *settings: str) -> Outcome:
-        """The data stage with a run folder of its own."""
+    def config(self, *settings: str) -> Config:
+        """Settings of a new run folder."""
         self._runs += 1
         run = self.folder / "runs" / str(self._runs)
         given = [
@@ -97,9 +98,13 @@ class Wild:
             *("data.columns.groups=genre", "data.k_core=2", "data.targets=3", "lists.k=3", "codec.vocab_size=512"),
             *settings,
         ]
-        said = io.StringIO()
-        data_stage(load_config(None, given), Console(width=80, file=said))
-        return Outcome(load_data(run), said.getvalue())
+        return load_config(None, given)
+
+    def data(self, *settings: str) -> Outcome:
+        """The data stage with a run folder of its own."""
+        config, said = self.config(*settings), io.StringIO()
+        data_stage(config, Console(width=80, file=said))
+        return Outcome(load_data(config.run.dir), said.getvalue())
 
     def refused(self, *settings: str) -> str:
         """The error: one line that fits three lines of a terminal, and nothing left behind."""

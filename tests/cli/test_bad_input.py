@@ -60,7 +60,7 @@ def test_an_error_of_an_actor_is_one_line_too(program: Program, monkeypatch: pyt
     def refuse() -> None:
         raise UserError("the log:\nis wrong")
 
-    monkeypatch.setattr("blade_dist.data.prepare.prepare_data", lambda config: ray.get(ray.remote(refuse).remote()))
+    monkeypatch.setattr("blade_dist.stages.data.prepare_data", lambda *_: ray.get(ray.remote(refuse).remote()))
     assert program.fails("data") == "error: the log: is wrong"
 
 

@@ -19,8 +19,11 @@ from blade_dist.settings import Config
 from blade_dist.settings.load import load_config
 from blade_dist.stages.align import align_stamp
 from blade_dist.stages.opened import legal_lists, open_run
+from blade_dist.stages.sft import sft_stamp
+from blade_dist.store.lock import held
 from blade_dist.store.policy import STAMP, check_base
 from blade_dist.store.run import RunPaths
+from blade_dist.store.stage import mark
 from tests.helpers.program import Program
 
 
@@ -42,12 +45,21 @@ def test_a_context_that_became_too_short(ready: Program) -> None:
     assert "model.build.context is 24" in said
 
 
-def test_stages_in_the_wrong_order(program: Program, tiny_config: Config) -> None:
+def test_stages_in_the_wrong_order(program: Program, tiny_config: Config, tiny_data: DataBundle) -> None:
     for command in ("sft", "prior", "train", "evaluate", "export"):
         assert "no prepared data" in program.fails(command, *program.needs(command))
     shutil.copytree(RunPaths(tiny_config.run.dir).data, program.paths.data)
     for command in ("prior", "train", "evaluate"):
         assert "run `blade-dist sft` first" in program.fails(command, *program.needs(command))
+
+
+def test_a_folder_that_another_command_works_in(program: Program, tiny_config: Config, tiny_reference: Path) -> None:
+    shutil.copytree(RunPaths(tiny_config.run.dir).data, program.paths.data)
+    with held(program.paths.sft, "blade-dist sft", "run.dir"):
+        assert "is in use by blade-dist sft (process" in program.fails("sft")
+    shutil.copytree(tiny_reference, program.paths.reference)
+    with held(program.paths.target("blade"), "blade-dist train, target blade", "run.dir"):
+        assert "is in use by blade-dist train, target blade (process" in program.fails("train")
 
 
 @pytest.mark.parametrize("command", ["prior", "train", "evaluate"])
@@ -104,7 +116,7 @@ def test_a_run_under_other_settings_shares_what_is_on_disk_and_is_checked_again(
 
 
 def test_stamps_know_what_lists_depend_on(ready: Program) -> None:
-    def stamps(*settings: str) -> tuple[str, dict[str, object]]:
+    def stamps(*settings: str) -> tuple[dict[str, object], dict[str, object]]:
         config = load_config(ready.folder / "config.yaml", settings)
         run = open_run(config)
         return align_stamp(run), run.prior_stamp
@@ -116,7 +128,7 @@ def test_stamps_know_what_lists_depend_on(ready: Program) -> None:
 
 
 def test_the_stamp_of_a_prior_knows_the_rules(ready: Program) -> None:
-    assert open_run(ready.config).prior_stamp["constraint"] == legal_lists(ready.config.lists)
+    assert open_run(ready.config).prior_stamp["legal lists (see lists)"] == legal_lists(ready.config.lists)
 
     def constraint(**rules: object) -> str:
         return legal_lists(ready.config.lists.model_copy(update=rules))
@@ -144,13 +156,13 @@ def test_a_faulty_reward(ready: Program, name: str, message: str) -> None:
 
 def test_a_prior_of_another_reference(ready: Program) -> None:
     run = open_run(ready.config)
-    stamp = run.prior_stamp | {"reference": "another", "catalog": "elsewhere"}
+    stamp = run.prior_stamp | {"the fine-tuned model": "another", "prior.size": 7}
     writer = PriorWriter(ready.paths.prior, stamp)
     writer.add(run.rows, np.zeros((len(run.rows), 4)))
     writer.finish()
     said = ready.fails("train")
-    assert "the prior was made from another catalog elsewhere" in said
-    assert "reference another" in said
+    assert "the prior was made with other settings: prior.size: 7 there, 4 now; the fine-tuned model: another " in said
+    assert "delete" not in said
 
 
 def test_an_evaluation_by_scales_that_no_prior_has_yet(ready: Program) -> None:
@@ -246,14 +258,31 @@ def test_a_prior_without_a_stamp(ready: Program) -> None:
 
 
 def test_a_fine_tuned_model_of_other_settings(ready: Program) -> None:
+    mark(ready.paths.sft, sft_stamp(ready.config, load_matching_data(ready.config)), done=True)
+    said = ready.fails("sft", "--set", "sft.lr=1e-4")
+    assert f"{ready.paths.sft}: the fine-tuned model there was made with other settings: sft.lr: 0.005 there, " in said
+    assert said.endswith("set them back, or choose another run.dir, where data and what follows are made anew")
     (ready.paths.sft / "stage.json").write_text('{"stamp": "other", "done": true}')
-    assert "made with other settings or inputs" in ready.fails("sft")
+    assert "the fine-tuned model there is of an earlier version, which noted no settings" in ready.fails("sft")
 
 
-def test_an_aligned_model_of_other_settings(ready: Program) -> None:
-    (ready.paths.target("blade")).mkdir()
-    (ready.paths.target("blade") / "stage.json").write_text('{"stamp": "other", "done": true}')
-    assert "made with other settings or inputs" in ready.fails("train")
+@pytest.mark.parametrize(
+    ("setting", "named"),
+    [
+        ("posterior.tau=0.2", "posterior.tau: 0.3 there, 0.2 now"),
+        ("reward.weights={ndcg@3: 1.0, ild@3: 0.5}", "reward.weights.ild@3: 0.3 there, 0.5 now"),
+        (
+            "lists.exclude_history=false",
+            "legal lists (see lists): catalog, nothing seen there, catalog, anything seen ",
+        ),
+        ("train.steps=50", "train.steps: 100 there, 50 now"),  # no checkpoint is left to go on from
+    ],
+)
+def test_an_aligned_model_of_other_settings(ready: Program, setting: str, named: str) -> None:
+    mark(ready.paths.target("blade"), align_stamp(open_run(ready.config)), done=True)
+    said = ready.fails("train", "--set", setting)
+    assert f"{ready.paths.target('blade')}: the aligned model there was made with other settings: {named}" in said
+    assert "delete" not in said
 
 
 def test_dropout_for_a_base_checkpoint_of_other_layers(ready: Program, tmp_path: Path) -> None:

@@ -24,12 +24,15 @@ import blade_dist.cli
 from blade_dist.catalog.catalog import Catalog
 from blade_dist.catalog.rules import make_rules
 from blade_dist.data.bundle import load_data
+from blade_dist.evaluation.bootstrap import Interval
 from blade_dist.evaluation.per_user import render_differences
+from blade_dist.evaluation.sentences import comparison
 from blade_dist.rewards.composite import Composite
 from blade_dist.settings import Config
 from blade_dist.settings.load import dump_config, load_config
 from blade_dist.stages.sft import sft_stamp
-from blade_dist.store.run import RunPaths, mark
+from blade_dist.store.run import RunPaths
+from blade_dist.store.stage import mark
 from tests.docs.naming import check_line, check_name
 from tests.docs.pages import PAGES, Block, anchors, blocks, links, names
 from tests.helpers.paths import ROOT
@@ -46,6 +49,9 @@ SMALL = [
 """What lets a page's settings run on a small log without a pretrained model."""
 TRAINS = ("sft", "train", "evaluate", "export", "run")
 """Commands that run in the folder of a tiny run, where all but the evaluation and the export is done."""
+FOLLOWED = {"data": "sft", "sft": "train", "prior": "train", "train": "evaluate", "evaluate": "export"}
+FOLLOWED |= {"export": "recommend"}
+"""What each command says that comes next."""
 
 
 def shown(block: Block) -> str:
@@ -152,6 +158,10 @@ def test_the_commands_run(
             assert said.strip(), line
             if words[1] in ("sft", "train"):
                 assert "already there" in said
+            if words[1] in FOLLOWED:  # the first line says what is done, the last one what comes next
+                first, *_, last = said.strip().splitlines()
+                assert first.startswith(f"{words[1]}: ")
+                assert last.startswith(f"next: blade-dist {FOLLOWED[words[1]]} "), last
 
 
 def runs(words: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
@@ -195,14 +205,17 @@ class TestReadme:
         )
         section = README.read_text().partition("## Results\n")[2].partition("\n## ")[0]
         results = [line.split("|")[3].strip() for line in section.splitlines() if line.startswith("| ")][2:]
-        assert len(results) == 4
+        assert len(results) == 5
         for result in results:
             assert f"| {result} |" in tables, result
 
     def test_the_quickstart_s_table_is_the_recorded_one(self) -> None:
         recorded = json.loads((ROOT / "benchmarks/results/cpu/quickstart.json").read_text())["summary"]["difference"]
         printed = io.StringIO()
-        Console(file=printed, width=80).print(render_differences("", recorded))
+        Console(file=printed, width=80).print(render_differences("", recorded, {}))
         rows = [line for line in README.read_text().splitlines() if line.startswith("│")]
         assert len(rows) >= 3
         assert set(rows) <= set(printed.getvalue().splitlines())
+        said = comparison("blade", "sft", {name: Interval(**of) for name, of in recorded.items()}, {})
+        (shown,) = [line for line in README.read_text().splitlines() if line.startswith("evaluate: blade's lists")]
+        assert said.startswith(shown.removeprefix("evaluate: ").removesuffix("..."))

@@ -87,4 +87,4 @@ def test_the_table_is_recomputed_from_its_rows() -> None:
     difference = differences(rows, "list", "a", "b", 300, seed=0)["hr@2"]
     np.testing.assert_allclose(difference["mean"], 1 / 3)
     assert difference["low"] <= difference["mean"] <= difference["high"]
-    assert render(rows, "list", 100, 0).row_count == 3
+    assert render(rows, "list", 100, 0, {}).row_count == 3

@@ -94,7 +94,7 @@ def test_a_submitted_job_is_stopped_and_resumes(
 
     again = cluster.submit("--id", "second", "train", str(tmp_path / "job.yaml"))
     assert again.returncode == 0, again.stdout[-3000:] + again.stderr[-3000:]
-    assert "going on from the last checkpoint" in again.stdout
+    assert "goes on from step" in again.stdout
     assert (paths.target("blade") / "policy" / "model.safetensors").is_file()
     steps = pq.read_table(paths.target("blade") / "metrics.parquet").column("step").to_pylist()
     assert steps == list(range(STEPS))

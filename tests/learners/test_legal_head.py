@@ -111,13 +111,18 @@ def learner_values(policy: Policy, batch: PromptLists, budget: int, shared: bool
     return result
 
 
-@pytest.mark.parametrize("wide", [2, 10**9], ids=["all wide", "all narrow"])
+@pytest.mark.parametrize(
+    ("wide", "block"),
+    [(2, 2**19), (2, 100), (2, 1), (10**9, 2**19)],
+    ids=["all wide", "all wide, few rows a block", "all wide, a row a block", "all narrow"],
+)
 @pytest.mark.parametrize("family", ["llama, tied", "llama, untied", "granite, tied"])
 @pytest.mark.parametrize("seed", range(3))
 def test_the_legal_head_is_the_dense_masked_one(
-    monkeypatch: pytest.MonkeyPatch, wide: int, family: str, seed: int
+    monkeypatch: pytest.MonkeyPatch, wide: int, block: int, family: str, seed: int
 ) -> None:
     monkeypatch.setattr(legal_head, "WIDE", wide)
+    monkeypatch.setattr(legal_head, "BLOCK", {"cpu": block})
     batch, legality, histories = random_batch(seed)
     kind, tied = family.split(", ")
     scaled = SCALED if kind == "granite" else {}
@@ -143,11 +148,13 @@ def test_the_head_alone_for_random_tries(seed: int) -> None:
     weight = torch.randn((VOCAB, 8), generator=generator)
     (cut,) = microbatches(batch, 10_000, shared=True)
     micro = collate(batch, cut, pad=0)
-    hidden = torch.randn((len(micro.flat), 8), generator=generator)
+    hidden = torch.randn((len(micro.wanted), 8), generator=generator)
     assert micro.head is not None
-    computed = legal_head.legal_logprobs(hidden, weight, None, micro.head, micro.label, TEMPERATURE)
+    bias = torch.randn(VOCAB, generator=generator) if seed % 2 else None
+    computed = legal_head.legal_logprobs(hidden, weight, bias, micro.head, micro.label, micro.place, TEMPERATURE)
     sets = legality.sets(batch.tokens, histories).take(micro.flat.numpy())
-    logits = (hidden @ weight.T / TEMPERATURE).masked_fill(~LegalMask(legality, "cpu").allowed(sets, VOCAB), -torch.inf)
+    logits = torch.nn.functional.linear(hidden[micro.place], weight, bias) / TEMPERATURE
+    logits = logits.masked_fill(~LegalMask(legality, "cpu").allowed(sets, VOCAB), -torch.inf)
     expected = torch.log_softmax(logits, dim=1).gather(1, micro.label[:, None])[:, 0]
     torch.testing.assert_close(computed, expected, rtol=0, atol=1e-5)
 

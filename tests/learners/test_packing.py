@@ -47,11 +47,12 @@ def test_every_token_is_predicted_once_from_its_own_sequence(batch: PromptLists,
     seen = np.zeros(len(batch.tokens.flat), dtype=int)
     for cut in microbatches(batch, budget, shared):
         micro = collate(batch, cut, pad=0)
-        for row, column, label, flat in zip(micro.row, micro.column, micro.label, micro.flat, strict=True):
+        for place, label, flat in zip(micro.place, micro.label, micro.flat, strict=True):
+            row, column = divmod(int(micro.wanted[place]), cut.shape[1])
             number = int(np.searchsorted(batch.tokens.offsets, int(flat), side="right")) - 1
             before = batch.tokens.flat[batch.tokens.offsets[number] : int(flat)]
             expected = [*batch.prompt[batch.owner[number]].tolist(), *before.tolist()]
-            assert sequence_of(micro, int(row), int(column)) == expected
+            assert sequence_of(micro, row, column) == expected
             assert int(label) == batch.tokens.flat[int(flat)]
             seen[int(flat)] += 1
         assert micro.packed == (len(cut.first) > cut.shape[0] or bool((cut.stop - cut.first > 1).any()))

@@ -10,10 +10,11 @@ case ${1:-} in
 Usage: tests/multi_node/run.sh [--json FILE] [--quick]
 
 Makes two hosts out of network namespaces (each with an address and a raylet), runs launch/multi_node.sh on both, with learners
-on one and rollouts on the other, and compares with the same job on one host. Then the same with a wrong token, with the
-link down for 20 s, and with one host lost (--quick leaves these two out). Jobs are started by hand, by a stub of srun
-and by a stub of ssh, which run real processes on the hosts. The bridge between them is in a namespace, too:
-nothing leaves this machine. Where namespaces are not permitted it says so, and the JSON has "skipped": true.
+on one and rollouts on the other, and compares with the same job on one host. Then the same with a wrong token; and, which
+--quick leaves out, with a node of other software or without the run, with doctor, with the link down for 20 s, and with
+one host lost. Jobs are started by hand, by a stub of srun and by a stub of ssh, which run real processes on the hosts.
+The bridge between them is in a namespace, too: nothing leaves this machine. Where namespaces are not permitted it says
+so, and the JSON has "skipped": true.
 
 Example: bash tests/multi_node/run.sh --json out.json
 EOF

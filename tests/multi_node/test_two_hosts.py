@@ -1,4 +1,4 @@
-"""Two real hosts, as network namespaces: see ``tests/multi_node/run.sh``, which also breaks the link and a host."""
+"""Two real hosts, as network namespaces: see ``tests/multi_node/run.sh``, which tries more without ``--quick``."""
 
 from __future__ import annotations
 

@@ -11,7 +11,8 @@ from blade_dist.errors import UserError
 from blade_dist.nodes.membership import Membership, membership, read_hosts, slurm_hosts
 from blade_dist.nodes.raycluster import RayOptions, start_command
 from blade_dist.nodes.ssh import remote_command
-from blade_dist.nodes.survey import compare, node_facts, versions
+from blade_dist.nodes.survey import compare, node_facts
+from blade_dist.nodes.versions import versions
 
 
 def test_alone_without_any_variable() -> None:

@@ -21,7 +21,9 @@ def test_prior_round_trip(prior: Prior, tmp_path: Path) -> None:
 
 
 def test_a_foreign_prior_is_refused_by_name(prior: Prior, tmp_path: Path) -> None:
-    with pytest.raises(UserError, match=r"another catalog c1 instead of c2; k 5 instead of 10: delete it"):
+    with pytest.raises(
+        UserError, match=r"the prior was made with other settings: catalog: c1 there, c2 now; k: 5 there, 10"
+    ):
         Prior.load(tmp_path / "prior.arrow", {**PRIOR_STAMP, "catalog": "c2", "k": 10})
 
 
@@ -34,7 +36,7 @@ def test_an_interrupted_build_keeps_its_parts(tmp_path: Path) -> None:
     PriorWriter(tmp_path / "p.arrow", PRIOR_STAMP).add(np.array([1, 3]), np.ones((2, 2)))
     again = PriorWriter(tmp_path / "p.arrow", PRIOR_STAMP)
     assert again.done().tolist() == [1, 3]
-    with pytest.raises(UserError, match="reference r1 instead of r2"):
+    with pytest.raises(UserError, match="reference: r1 there, r2 now"):
         PriorWriter(tmp_path / "p.arrow", {**PRIOR_STAMP, "reference": "r2"})
     assert not (tmp_path / "p.arrow").exists()
 

@@ -111,14 +111,14 @@ def test_small_differences_are_kept_at_every_scale(scale: float, monkeypatch: py
 
 
 def test_fingerprints_follow_the_weights() -> None:
-    a, b, c = (Composite(w, make_catalog(), 3).fingerprint() for w in ({"hr@3": 1.0}, {"hr@3": 1.0}, {"hr@3": 2.0}))
+    a, b, c = (Composite(w, make_catalog(), 3).depends_on() for w in ({"hr@3": 1.0}, {"hr@3": 1.0}, {"hr@3": 2.0}))
     assert a == b != c
 
 
 def test_fingerprints_follow_the_definitions(monkeypatch: pytest.MonkeyPatch) -> None:
-    before = Composite({"hr@3": 1.0}, make_catalog(), 3).fingerprint()
+    before = Composite({"hr@3": 1.0}, make_catalog(), 3).depends_on()
     monkeypatch.setattr("blade_dist.rewards.composite.DEFINITIONS", 10**6)
-    assert Composite({"hr@3": 1.0}, make_catalog(), 3).fingerprint() != before
+    assert Composite({"hr@3": 1.0}, make_catalog(), 3).depends_on() != before
 
 
 def prompts_of(index: np.ndarray) -> Prompts:
@@ -142,7 +142,7 @@ def test_rollouts_are_scored_against_their_own_prompt() -> None:
         seconds=np.ones(1),
     )
     scorer = Scorer(make_catalog(), prompts_of, Composite({"mrr@2": 1.0}, make_catalog(), 2))
-    np.testing.assert_allclose(scorer.score(rollouts).total, [[1, 0.5], [0, 1]])
+    np.testing.assert_allclose(scorer.score({}, rollouts).total, [[1, 0.5], [0, 1]])
 
 
 def test_normalised_weights_are_an_equal_say() -> None:
@@ -158,7 +158,7 @@ def test_normalised_weights_are_an_equal_say() -> None:
 def test_scales_divide_before_the_weights() -> None:
     lists = Lists(np.array([[0, 1, 2]], np.int32), Ragged.of([[0, 5]]), Ragged.of([[3]]), make_catalog())
     composite = Composite({"ndcg@3": 2.0, "mgu@3": -0.5}, make_catalog(), 3)
-    composite.rescale({"ndcg@3": 0.1, "mgu@3": 0.2})
+    composite = composite.rescaled({"ndcg@3": 0.1, "mgu@3": 0.2})
     total, parts = composite.score(lists)
     np.testing.assert_allclose(total, 2 / 0.1 * parts["ndcg@3"] - 0.5 / 0.2 * parts["mgu@3"])
 

@@ -94,11 +94,11 @@ def test_the_fingerprint_knows_the_distributions_that_are_used() -> None:
 
     def print_of(weights: dict[str, float], share: float) -> str:
         wanted = {"tail": {"head": share, "tail": 1 - share}}
-        return Composite(weights, items, 2, distributions=wanted).fingerprint()
+        return Composite(weights, items, 2, distributions=wanted).depends_on()
 
     assert print_of({"mgu/tail@2": -1.0}, 0.4) != print_of({"mgu/tail@2": -1.0}, 0.5)
     assert (
-        print_of({"hr@2": 1.0}, 0.4) == print_of({"hr@2": 1.0}, 0.5) == Composite({"hr@2": 1.0}, items, 2).fingerprint()
+        print_of({"hr@2": 1.0}, 0.4) == print_of({"hr@2": 1.0}, 0.5) == Composite({"hr@2": 1.0}, items, 2).depends_on()
     )
 
 

@@ -75,10 +75,10 @@ def test_soft_rules_in_one_composite() -> None:
 
 def test_the_fingerprint_knows_the_boosts_that_are_used() -> None:
     def print_of(weights: dict[str, float], weight: float) -> str:
-        return Composite(weights, catalog(), 2, boosts={"own": {"i0": weight}}).fingerprint()
+        return Composite(weights, catalog(), 2, boosts={"own": {"i0": weight}}).depends_on()
 
     assert print_of({"boost/own@2": 1.0}, 1.0) != print_of({"boost/own@2": 1.0}, 2.0)
-    plain = Composite({"hr@2": 1.0}, catalog(), 2).fingerprint()
+    plain = Composite({"hr@2": 1.0}, catalog(), 2).depends_on()
     assert print_of({"hr@2": 1.0}, 1.0) == print_of({"hr@2": 1.0}, 2.0) == plain
 
 

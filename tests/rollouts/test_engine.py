@@ -22,7 +22,7 @@ from blade_dist.rollouts.pool import RunningPool
 from blade_dist.rollouts.request import RolloutRequest
 from blade_dist.rollouts.spec import CPU_BLOCK, EngineSpec, engine_environment
 from blade_dist.settings import Config
-from blade_dist.store.policy import context_length
+from blade_dist.store.context import context_length
 from blade_dist.store.run import RunPaths
 from tests.helpers.engines import Setup
 from tests.helpers.runs import random_policy

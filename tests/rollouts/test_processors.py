@@ -91,6 +91,7 @@ def test_v1_follows_additions_removals_moves_and_preemption(
 
     def step() -> None:
         logits = processor.apply(torch.zeros(len(batch), vocab))
+        assert logits.shape == (len(batch), tiny_data.codec.item_tokens.flat.max() + 1)  # not the tokens of histories
         for index in sorted(batch):
             write_one(rng, legality, batch[index], logits[index])
 

@@ -13,7 +13,7 @@ from blade_dist.data.bundle import DataBundle
 from blade_dist.rollouts.pool import RunningPool
 from blade_dist.rollouts.spec import EngineSpec
 from blade_dist.settings import Config
-from blade_dist.store.policy import context_length
+from blade_dist.store.context import context_length
 from blade_dist.store.run import RunPaths
 from tests.helpers.engines import Setup
 from tests.helpers.runs import random_policy

@@ -12,6 +12,7 @@ from blade_dist.rollouts import spec as specs
 from blade_dist.rollouts.spec import EngineSpec, engine_arguments, engine_environment
 from blade_dist.settings import Config
 from blade_dist.settings.load import load_config
+from blade_dist.store.files import write_json
 from blade_dist.store.run import RunPaths
 
 RUNNER = "VLLM_USE_V2_MODEL_RUNNER"
@@ -28,6 +29,18 @@ def test_arguments_leave_the_process_as_it_is(gpu: bool, constrain: str) -> None
     before = dict(os.environ)
     engine_arguments(spec(config), gpu)
     assert dict(os.environ) == before
+
+
+def test_a_small_model_has_a_small_cache(tmp_path: Path) -> None:
+    config = load_config(None, ["rollout.max_num_seqs=512"])
+    of = EngineSpec.of(config, tmp_path, RunPaths(config.run.dir), context=60)
+    assert engine_arguments(of, gpu=False)["kv_cache_memory_bytes"] == 2**30  # nothing is known of the model
+    shape = {"num_hidden_layers": 2, "num_attention_heads": 4, "num_key_value_heads": 1, "hidden_size": 64}
+    write_json(tmp_path / "config.json", shape)
+    assert engine_arguments(of, gpu=False)["kv_cache_memory_bytes"] == 2 * 512 * 64 * 2 * (2 * 16 * 4)
+    write_json(tmp_path / "config.json", {**shape, "head_dim": 4096})
+    assert engine_arguments(of, gpu=False)["kv_cache_memory_bytes"] == 2**30
+    assert "kv_cache_memory_bytes" not in engine_arguments(of, gpu=True)
 
 
 @pytest.mark.parametrize(("gpu", "runner"), [(False, 1), (True, 1), (True, 2)])

@@ -1,14 +1,21 @@
-"""``recommend`` refuses in one line, with exit code 2, before an engine starts and without a file of its own."""
+"""``recommend`` and ``serve`` refuse in one line, with exit code 2, before an engine starts and without a file."""
 
 from __future__ import annotations
 
 import shutil
+import socket
 from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+import blade_dist.cli
+from blade_dist.cluster.placement import Node
+from blade_dist.errors import UserError
+from blade_dist.serving.deployment import Replicas
+from blade_dist.serving.opened import EngineOptions
+from blade_dist.stages.serve import check_room, shared_threads
 from tests.helpers.program import Program
 
 
@@ -49,10 +56,10 @@ def test_what_is_no_whole_export(program: Program, served: Path) -> None:
         assert message in program.fails("recommend", "--history", "i1", file=served)
 
     (served / "trie" / "rank.npy").write_bytes(b"")
-    says("trie/rank.npy: damaged: its checksum is not the one in recommender.json")
+    says("trie/rank.npy has 0 bytes instead of ")
     manifest = (served / "recommender.json").read_text()
-    (served / "recommender.json").write_text(manifest.replace('"schema_version": 1', '"schema_version": 9'))
-    says("schema_version: 9; this version of blade_dist reads 1")
+    (served / "recommender.json").write_text(manifest.replace('"schema_version": 2', '"schema_version": 9'))
+    says("schema_version: 9; this version of blade_dist reads 1 and 2")
     (served / "recommender.json").write_text(manifest[:-9])
     says("recommender.json: damaged, not valid JSON")
     (served / "recommender.json").unlink()
@@ -66,3 +73,65 @@ def test_a_file_of_which_a_row_is_wrong_leaves_nothing(program: Program, served:
         "recommend", "--histories", str(path), "--out", str(program.folder / "out.parquet"), file=served
     )
     assert "in.parquet, row 2: history: none of its 1 ids is an item ('nobody')" in said
+
+
+@pytest.fixture
+def no_ray(monkeypatch: pytest.MonkeyPatch) -> None:
+    def started(*_: object) -> None:
+        raise AssertionError("Ray was started")
+
+    monkeypatch.setattr("blade_dist.stages.serve.join_ray", started)
+    monkeypatch.delenv("BLADE_SERVE_TOKEN", raising=False)
+
+
+def test_a_server_that_could_not_serve_starts_nothing(
+    program: Program, served: Path, no_ray: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def says(message: str, *arguments: str) -> None:
+        assert message in program.fails("serve", *arguments, file=served)
+
+    says("--host 0.0.0.0: others can reach it, and BLADE_SERVE_TOKEN is not set", "--host", "0.0.0.0")
+    says("--max-replicas 1: fewer than --replicas 2", "--replicas", "2", "--max-replicas", "1")
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        port = str(taken.getsockname()[1])
+        says(f"--host 127.0.0.1, --port {port}: cannot listen there: Address already in use", "--port", port)
+    monkeypatch.setenv("BLADE_SERVE_TOKEN", "not-long-enough")
+    said = program.fails("serve", "--port", port, file=served)
+    assert "BLADE_SERVE_TOKEN: must be 16 or more printable ASCII characters" in said
+    assert "not-long-enough" not in said
+    monkeypatch.delenv("BLADE_SERVE_TOKEN")
+    (served / "recommender.json").unlink()
+    says("no export there (recommender.json is missing)", "--port", port)
+
+
+def test_an_interrupt_ends_it_with_one_line(
+    served: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def interrupted(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("blade_dist.stages.serve.serve_stage", interrupted)
+    monkeypatch.setattr("sys.argv", ["blade-dist", "serve", str(served)])
+    with pytest.raises(SystemExit) as stop:
+        blade_dist.cli.main()
+    assert stop.value.code == 130
+    assert capsys.readouterr() == ("serve: stopped\n", "")
+
+
+def test_engines_share_the_cores_out_and_must_fit() -> None:
+    here, gpus = Node("a", "a", 8.0), Node("b", "b", 16.0, 4)
+    assert [shared_threads([here], engines) for engines in (1, 2, 3, 9)] == [8, 4, 2, 1]
+    assert shared_threads([here, gpus], 3) == 4
+    check_room([here], Replicas(EngineOptions(), most=2, threads=4))
+    with pytest.raises(
+        UserError, match=r"--max-replicas 3: each engine takes 4 core\(s\), and there is room for 2 on 1"
+    ):
+        check_room([here], Replicas(EngineOptions(), most=3, threads=4))
+    two = EngineOptions(tensor_parallel=2)
+    check_room([here, gpus], Replicas(two, least=2, most=2, gpu=True))
+    with pytest.raises(UserError, match=r"--replicas 3: each engine takes 1 core\(s\) and 2 GPU\(s\), .* room for 2"):
+        check_room([here, gpus], Replicas(two, least=3, most=3, gpu=True))
+    with pytest.raises(UserError, match="--tensor-parallel 2: there is no GPU"):
+        check_room([here], Replicas(two))

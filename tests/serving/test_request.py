@@ -105,7 +105,7 @@ def test_a_history_is_cut_to_what_the_context_holds(opened: OpenedExport) -> Non
     [
         ({}, "request: history: Field required"),
         ({"history": "i1"}, "request: history: Input should be a valid list"),
-        ({"history": [None]}, "request: history.0: Input should be a valid string"),
+        ({"history": [None]}, "request: history[0]: Input should be a valid string"),
         ({"history": []}, "request: history: is empty; give at least one item"),
         ({"history": ["gone", "off"]}, "request: history: none of its 2 ids is an item ('gone', 'off')"),
         ({"history": ["a\x1b[31m"]}, "request: history: 'a\\x1b[31m' has a control character"),
@@ -116,7 +116,7 @@ def test_a_history_is_cut_to_what_the_context_holds(opened: OpenedExport) -> Non
         ({"history": ["1"], "at_most": {"*": 0}}, "request: k: 3 items, and 0 of 40 may stand in this list"),
         ({"history": ["1"], "at_most": {"x": 1}}, "request: at_most: there is no group 'x'; did you mean"),
         ({"history": ["1"], "exclude": ["group:x"]}, "request: exclude: there is no group 'x'; did you mean"),
-        ({"history": ["1"], "decode": "greedy"}, "request: decode: Input should be 'list', 'rank' or 'beam'"),
+        ({"history": ["1"], "decode": "guess"}, "request: decode: Input should be 'list', 'rank' or 'beam'"),
         ({"history": ["1"], "K": 3}, "request: K: Extra inputs are not permitted"),
         ({"history": ["1"], "seed": -1}, "request: seed: Input should be greater than or equal to 0"),
     ],

@@ -115,7 +115,9 @@ class Run:
     def _learn(self, run: OpenedRun, *_: Any) -> object:
         constrained = run.config.reward.constrained
         row = {f"reward/{name}": 0.3 for name in constrained}
-        rows = [{"step": at, **row, **{f"multiplier/{name}": 0.25 for name in constrained}} for at in (0, 1)]
+        rows = [
+            {"step": at, "reward": 0.5, **row, **{f"multiplier/{name}": 0.25 for name in constrained}} for at in (0, 1)
+        ]
         pq.write_table(pa.Table.from_pylist(rows), self.paths.target("blade") / "metrics.parquet")
         return object()
 

@@ -47,13 +47,6 @@ def test_users_have_prompts_as_equally_as_can_be(users: list[int], size: int) ->
     assert not more_to_take.any() or taken[more_to_take].min() >= taken.max() - 1
 
 
-class Remote:
-    """A method of an actor that is here."""
-
-    def __init__(self, function: Any) -> None:
-        self.remote = function
-
-
 class Reward:
     """Scores rows: each metric is a function of row and list number."""
 
@@ -61,12 +54,12 @@ class Reward:
         self.scored: list[np.ndarray] = []
         self.scales: dict[str, float] = {}
         self._metrics = metrics
-        self.score, self.rescale = Remote(self._score), Remote(self._rescale)
 
-    def _rescale(self, scales: dict[str, float]) -> None:
+    def rescaled(self, scales: dict[str, float]) -> Reward:
         self.scales = dict(scales)
+        return self
 
-    def _score(self, rows: np.ndarray) -> Rewards:
+    def score(self, rows: np.ndarray) -> Rewards:
         self.scored.append(rows)
         parts = {name: metric(rows[:, None], np.arange(4)) for name, metric in self._metrics.items()}
         return Rewards(rows, parts["ndcg@3"], parts, np.zeros(len(rows), np.uint64))
@@ -91,7 +84,7 @@ def build(small: DataBundle, monkeypatch: pytest.MonkeyPatch) -> Any:
 
     def run(config: Config, reward: Reward) -> Prior:
         paths = RunPaths(config.run.dir)
-        known: Any = SimpleNamespace(weights="w", fingerprint=lambda: "f")
+        known: Any = SimpleNamespace(weights="w", fingerprint=lambda: "f", depends_on=dict)
         opened = OpenedRun(config, small, paths, known, known, np.arange(len(small.train)))
         pool: Any = SimpleNamespace(generate=lambda rows: rows)
         return build_prior(opened, pool, reward, Console(quiet=True))

@@ -93,7 +93,7 @@ class Swept:
         self.config = load_config(None, [f"run.dir={folder}", "train.steps=2", *fixed])
         self.halved: list[bool] = []
         self.ran: list[str] = []
-        monkeypatch.setattr("blade_dist.stages.sweep.align_stamp", lambda *_: "stamp")
+        monkeypatch.setattr("blade_dist.stages.align.align_stamp", lambda *_: {})
         monkeypatch.setattr("blade_dist.stages.sweep._run", self._run)
 
     def __call__(self, *over: str, by: Criterion = "reward") -> str:
@@ -110,7 +110,7 @@ class Swept:
         for name in todo:
             config = trials[name].config
             stage = RunPaths(config.run.dir).target(config.target)
-            write_json(stage / "stage.json", {"stamp": "stamp", "done": True})
+            write_json(stage / "stage.json", {"settings": {}, "done": True, "diverged": False})
             rows = [{"step": step, "reward": config.posterior.tau, "validation": 0.0} for step in range(2)]
             pq.write_table(pa.Table.from_pylist(rows), stage / "metrics.parquet")
 

@@ -8,7 +8,7 @@ import pyarrow.parquet as pq
 from rich.console import Console
 
 from blade_dist.tracking.listener import StepPrinter, describe
-from blade_dist.tracking.step_log import StepLog
+from blade_dist.tracking.step_log import StepLog, drop_rows_from
 
 
 def test_every_step_is_a_row(tmp_path: Path) -> None:
@@ -36,11 +36,24 @@ def test_a_resumed_run_has_no_double_rows(tmp_path: Path) -> None:
     assert [step for step, _ in again.rows_after(1)] == [2, 3]
 
 
+def test_steps_that_will_be_made_again_are_not_shown_before(tmp_path: Path) -> None:
+    file = tmp_path / "metrics.parquet"
+    drop_rows_from(file, 3)
+    log = StepLog(file, None)
+    for step in range(5):
+        log.record(step, {"reward": 1.0})
+    log.close()
+    drop_rows_from(file, 3)
+    assert [step for step, _ in StepLog(file, None).rows_after(-1)] == [0, 1, 2]
+    drop_rows_from(file, 0)
+    assert not file.exists()
+
+
 def test_lines_say_what_matters() -> None:
     row = {"reward": 0.25, "informative_groups": 1.0, "seconds/learn": 2.0, "seconds/push": 0.5, "lr": 1e-3}
     assert describe(row) == "reward 0.25, informative_groups 1, learn 2.00 push 0.50 s"
     console = Console(record=True, width=200, force_terminal=False)
-    with StepPrinter(10, console) as progress:
+    with StepPrinter(10, console, "train") as progress:
         progress.update(0, row)
         progress.update(9, row)
     text = console.export_text()

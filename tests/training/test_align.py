@@ -152,7 +152,9 @@ def test_lists_are_as_long_in_training_as_the_reward_looks(
     assert max(row["logprob_gap"], row["rollout_gap"]) < 1e-4
     assert load_config(paths.target("blade") / "config.yaml").lists.k == 3
     shutil.copyfile(trained[1].prior, paths.prior)
-    with pytest.raises(UserError, match="another k 3 instead of 2"):
+    with pytest.raises(
+        UserError, match=r"reward\.weights\.ild@2: None there, 0\.3 now; reward\.weights\.ild@3: 0\.3 there"
+    ):
         prior_stage(open_run(config), Console(quiet=True))
 
 
@@ -255,5 +257,5 @@ def test_a_floor_needs_a_prior_that_knows_its_metric(
 ) -> None:
     config = with_settings(tiny_config, tmp_path / "run", reward={"at_least": {"ndcg@3": 0.01}}, train={"prompts": 16})
     (tmp_path / "run" / "prior.arrow").write_bytes(trained[1].prior.read_bytes())
-    with pytest.raises(UserError, match=r"another constrained None instead of \['ndcg@3'\]: delete it"):
+    with pytest.raises(UserError, match=r"a floor or a ceiling: \[\] there, \['ndcg@3'\] now; it stays"):
         align_stage(open_run(config), Console(quiet=True))

@@ -20,11 +20,11 @@ from blade_dist.data.seeds import prompts_of_step
 from blade_dist.posterior.renewed import Renewals
 from blade_dist.settings import Config
 from blade_dist.stages.actors import engines, scorer
-from blade_dist.stages.align import align_stage, align_stamp
+from blade_dist.stages.align import align_stage
 from blade_dist.stages.opened import open_run
 from blade_dist.stages.prior import open_prior
 from blade_dist.store.files import read_json
-from blade_dist.store.run import RunPaths, mark
+from blade_dist.store.run import RunPaths
 from blade_dist.training.prompter import Prompter
 from tests.helpers.runs import TRAIN_PROMPTS, with_settings
 
@@ -46,7 +46,6 @@ def anchored(tiny_config: Config, trained: dict[int, RunPaths], tmp_path_factory
     shutil.copyfile(trained[1].prior, paths.prior)
     align_stage(open_run(config), Console(quiet=True))
     longer = config.model_copy(update={"train": config.train.model_copy(update={"steps": STEPS})})
-    mark(paths.target("bond"), align_stamp(open_run(longer)), done=False)
     align_stage(open_run(longer), Console(quiet=True))
     return paths
 
@@ -119,7 +118,7 @@ def test_a_refreshed_prior_is_what_the_policy_writes(
         engines(refreshed, paths, saved[2] / "policy", roles) as pool,
         scorer(refreshed, paths.data, "train") as reward,
     ):
-        expected = ray.get(reward.score.remote(pool.generate(request))).total
+        expected = ray.get(reward.score(pool.generate(request))).total
     prior = open_prior(open_run(refreshed))
     assert prior is not None
     renewals = Renewals(4)

@@ -6,6 +6,7 @@ import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from functools import partial
 from types import SimpleNamespace
 from typing import Any, cast
 
@@ -15,10 +16,13 @@ import ray
 
 from blade_dist.batches import Estimates, LearnBatch, Ragged, Rewards, Rollouts
 from blade_dist.data.bundle import DataBundle
-from blade_dist.rollouts.pool import EnginePool
+from blade_dist.rewards.actor import RewardHandle
+from blade_dist.rollouts.asked import Asked, Part
+from blade_dist.rollouts.health import Life
+from blade_dist.rollouts.pool import EnginePool, NobodyServesError
 from blade_dist.rollouts.request import RolloutRequest
-from blade_dist.settings import Config
-from blade_dist.training.pipeline import StepPipeline
+from blade_dist.settings import Config, RolloutSettings
+from blade_dist.training.pipeline import PUSH, Roles, StepPipeline
 
 PROMPTS, GROUP, K, PARTS = 10, 4, 3, 3
 WAIT_S = 20
@@ -51,15 +55,16 @@ class Engines(EnginePool):
     """Writes a request in several parts; one for a refresh waits until it may."""
 
     def __init__(self) -> None:
-        super().__init__([], WAIT_S)
+        super().__init__(None, RolloutSettings(request_timeout_s=WAIT_S))
         self.refreshing, self.may_refresh = threading.Event(), threading.Event()
         self.may_refresh.set()
         self.requests: list[RolloutRequest] = []
 
-    def submit(self, request: RolloutRequest) -> list[Any]:
+    def submit(self, request: RolloutRequest) -> Asked:
         self.requests.append(request)
         rows = np.array_split(np.arange(len(request)), PARTS)
-        return [ray.put(written(request.take(own))) for own in rows]
+        parts = [Part(own, Life(0, 1), ray.put(written(request.take(own)))) for own in rows]
+        return Asked(request, "generate", (), parts)
 
     def generate(self, request: RolloutRequest) -> Rollouts:
         self.refreshing.set()
@@ -76,7 +81,7 @@ def remote(function: Callable[..., Any]) -> SimpleNamespace:
     return SimpleNamespace(remote=call)
 
 
-def score(*lists: Rollouts) -> Rewards:
+def score(_: object, *lists: Rollouts) -> Rewards:
     return judged(Rollouts.concat(lists))
 
 
@@ -97,8 +102,12 @@ def make(tiny_config: Config, tiny_data: DataBundle, engines: Engines) -> Callab
         train = tiny_config.train.model_copy(update={"prompts_per_step": PROMPTS, "steps": 4})
         learner = tiny_config.learner.model_copy(update={"workers": workers})
         config = tiny_config.model_copy(update={"train": train, "learner": learner, **changed})
-        actors = SimpleNamespace(score=remote(score)), SimpleNamespace(estimate=remote(estimate), refresh=remote(print))
-        return StepPipeline(config, np.arange(20), engines, *actors, config.run.dir, None)
+        scorer = RewardHandle(SimpleNamespace(score=remote(score)))
+        estimator = SimpleNamespace(estimate=remote(estimate), refresh=remote(print))
+        roles = Roles(engines, scorer, estimator, None)
+        made = StepPipeline(config, np.arange(20), config.run.dir)
+        made.begin = partial(made.begin, roles=roles)  # type: ignore[method-assign]
+        return made
 
     return pipeline
 
@@ -122,8 +131,7 @@ def taken(pipeline: StepPipeline, attempt: int, step: int, ranks: int) -> list[L
     """All ranks take the step at once."""
     with ThreadPoolExecutor(ranks) as pool:
         answers = list(pool.map(lambda rank: pipeline.take(attempt, step, rank), range(ranks)))
-    assert all(answer is not None for answer in answers)
-    return [ray.get(answer[0]) for answer in answers if answer is not None]
+    return [ray.get(answer[0]) for answer in answers if isinstance(answer, tuple)]
 
 
 @pytest.mark.parametrize("ranks", [1, 32])
@@ -135,6 +143,14 @@ def test_a_step_is_joined_once_however_many_ranks_take_it(
     with counted(monkeypatch) as joins:
         taken(pipeline, attempt, 0, ranks)
     assert joins == [PARTS, PARTS]  # by the double of the scorer, and by the pipeline
+
+
+def test_one_that_was_started_again_answers_no_earlier_attempt(tiny_config: Config, tiny_data: DataBundle) -> None:
+    again = StepPipeline(tiny_config, np.arange(20), tiny_config.run.dir)
+    with pytest.raises(RuntimeError, match="attempt 1 takes step 3, but attempt 0 is running"):
+        again.take(1, 3, 0)
+    with pytest.raises(RuntimeError, match="the pipeline was started again"):
+        again.validate()
 
 
 @pytest.mark.parametrize("target", ["blade", "bond"])
@@ -201,10 +217,31 @@ def test_what_fails_fails_for_every_rank(make: Callable[..., StepPipeline], monk
     pipeline = make(workers=2)
     attempt = pipeline.begin(0)
 
-    def broken(_: RolloutRequest) -> list[Any]:
+    def broken(*_: Any) -> Asked:
         raise RuntimeError("no engine is left")
 
-    monkeypatch.setattr(pipeline._pool, "submit", broken)
+    monkeypatch.setattr(Engines, "submit", broken)
     for rank in range(2):
         with pytest.raises(RuntimeError, match="no engine is left"):
             pipeline.take(attempt, 0, rank)
+
+
+@pytest.mark.parametrize("where", ["submit", "settled"])
+def test_where_nobody_serves_every_rank_is_asked_for_a_push_and_the_step_is_made_again(
+    make: Callable[..., StepPipeline], monkeypatch: pytest.MonkeyPatch, where: str
+) -> None:
+    plain = make(workers=2)
+    want = taken(plain, plain.begin(0), 0, 2)
+    pipeline = make(workers=2)
+    attempt = pipeline.begin(0)
+
+    def nobody(*_: Any) -> Asked:
+        raise NobodyServesError
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Engines, where, nobody)
+        assert [pipeline.take(attempt, 0, rank) for rank in (0, 1)] == [PUSH, PUSH]
+    shares = taken(pipeline, attempt, 0, 2)
+    for share, wanted in zip(shares, want, strict=True):
+        assert share.rollouts.digests().tolist() == wanted.rollouts.digests().tolist()
+        np.testing.assert_array_equal(share.estimates.advantage, wanted.estimates.advantage)

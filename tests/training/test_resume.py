@@ -1,18 +1,22 @@
-"""A training job that is killed goes on from its last checkpoint, through the real program, as if it never had been."""
+"""A training job that is killed goes on from its last whole checkpoint, in the real program, as if never killed."""
 
 from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 
+import psutil
 import pyarrow.parquet as pq
 import pytest
 import torch
+from ray.train import CheckpointConfig
 from rich.console import Console
 from safetensors.torch import load_file
 
@@ -20,13 +24,15 @@ from blade_dist.errors import UserError
 from blade_dist.settings import Config
 from blade_dist.settings.load import dump_config, load_config
 from blade_dist.stages.align import align_stage
-from blade_dist.stages.fit import check_ranks
 from blade_dist.stages.opened import open_run
+from blade_dist.stages.resume import SNAPSHOT, find_start
+from blade_dist.store.checkpoints import LEARNERS, PROGRESS, checkpoint_folder, saved_step, unfinished_folder
 from blade_dist.store.files import write_text
 from blade_dist.store.run import RunPaths
 from tests.helpers.runs import TRAIN_PROMPTS, with_settings
 
-STEPS, EVERY = 8, 2
+STEPS, EVERY = 32, 4
+"""On a fast machine some ten steps are done until the first one is shown, and stopped at."""
 PATIENCE_S = 240
 
 
@@ -58,31 +64,72 @@ def drop(row: dict, names: list[str]) -> dict:
     return {name: value for name, value in row.items() if name not in names}
 
 
-def test_a_killed_job_goes_on_from_its_checkpoint(job: Path) -> None:
-    paths = RunPaths(job / "run")
-    first = start(job)
+def wait_for(condition: Callable[[], object], job: Path, program: subprocess.Popen[bytes]) -> None:
     deadline = time.monotonic() + PATIENCE_S
-    saved = paths.target("blade") / "learners"
-    while not list(saved.glob("checkpoint_manager_snapshot.json")) or not list(
-        saved.glob("checkpoint_*/progress.json")
-    ):
-        assert first.poll() is None, (job / "log").read_text()[-3000:]
+    while not condition():
+        assert program.poll() is None, (job / "log").read_text()[-3000:]
         assert time.monotonic() < deadline
         time.sleep(0.2)
+
+
+def kill_actor(program: subprocess.Popen[bytes], name: str) -> None:
+    """The program's actor of the class ``name`` (one, where it has several)."""
+    below = psutil.Process(program.pid).children(recursive=True)
+    next(process for process in below if process.cmdline()[:1] and name in process.cmdline()[0]).kill()
+
+
+def damage(folder: Path) -> None:
+    """Turns a bit of the checkpoint's optimizer, and leaves half of another one and of Ray Train's list."""
+    file = min((folder / "deepspeed" / "state").glob("*optim_states.pt"))
+    content = bytearray(file.read_bytes())
+    content[len(content) // 2] ^= 1
+    file.write_bytes(content)
+    (folder.parent / SNAPSHOT).write_text('{"ray_version": "2.')
+    unfinished_folder(folder.parent, STEPS).mkdir(exist_ok=True)
+
+
+def progress(folder: Path) -> dict:
+    return json.loads((folder / PROGRESS).read_text())
+
+
+def test_a_stopped_and_then_killed_job_goes_on_as_if_it_never_had_been(job: Path) -> None:
+    """From the second-newest checkpoint, as the newest one is damaged; and with actors that die on the way."""
+    paths = RunPaths(job / "run")
+    saved = paths.target("blade") / LEARNERS
+    asked = start(job)
+    wait_for(lambda: "step 1/" in (job / "log").read_text(), job, asked)
+    asked.send_signal(signal.SIGTERM)  # the step is finished and saved
+    assert asked.wait(PATIENCE_S) == 128 + signal.SIGTERM, (job / "log").read_text()[-3000:]
+    (step,) = re.findall(r"stopped by SIGTERM: .* is saved after step (\d+); ", (job / "log").read_text())
+    assert saved_step(saved) == int(step) < STEPS
+
+    first = start(job)
+    wait_for(lambda: saved_step(saved) > int(step), job, first)
     os.killpg(first.pid, signal.SIGKILL)
     first.wait()
     assert not paths.policy("blade").exists()
+    older, damaged = sorted(path.parent for path in saved.glob("checkpoint_*/manifest.json"))[-2:]
+    damage(damaged)
+    began = progress(older)
 
     second = start(job)
+    wait_for(lambda: not damaged.exists(), job, second)  # until it is moved aside it counts as saved
+    for number, actor in enumerate(("_StoredScorer", "_StoredEstimator", "StepPipeline"), start=1):
+        wait_for(lambda: saved_step(saved) >= began["step"] + number * EVERY, job, second)  # noqa: B023
+        kill_actor(second, actor)
     assert second.wait(PATIENCE_S) == 0, (job / "log").read_text()[-3000:]
     rows = pq.read_table(paths.target("blade") / "metrics.parquet").to_pylist()
     assert [row["step"] for row in rows] == list(range(STEPS))
-    states = [json.loads(path.read_text()) for path in saved.glob("checkpoint_*/progress.json")]
-    assert (2, STEPS) in [(state["attempt"], state["step"]) for state in states]
+    log = (job / "log").read_text()
+    assert f"{damaged} is skipped: deepspeed/state/" in log
+    assert f"train: goes on from step {began['step']}, saved in {saved}" in log
+    ended = progress(checkpoint_folder(saved, STEPS))
+    # the learners began anew where an actor with a memory had died, and where it is the scorer they noticed nothing
+    assert (ended["attempt"], ended["step"]) == (began["attempt"] + 3, STEPS)
     with pytest.raises(
         UserError, match=r"learner\.workers: the checkpoints in .* are of 2 learners, and this run has 1"
     ):
-        check_ranks(1, paths.target("blade"))
+        find_start(paths.target("blade"), 1, CheckpointConfig())
 
     whole = RunPaths(job / "whole")
     for part in ("data", "sft", "prior.arrow"):

@@ -22,9 +22,9 @@ from blade_dist.rollouts.pool import EnginePool, RunningPool
 from blade_dist.rollouts.request import RolloutRequest
 from blade_dist.rollouts.spec import EngineSpec
 from blade_dist.settings import Config, LoraSettings
-from blade_dist.store.policy import context_length
+from blade_dist.store.context import context_length
 from blade_dist.store.run import RunPaths
-from blade_dist.training.probe import ask_engines, probe_gap
+from blade_dist.training.probe import probe_gap
 from blade_dist.training.prompter import Prompter
 from blade_dist.weights.gather import Bucket, parameter_buckets
 from blade_dist.weights.push import WeightPusher
@@ -46,7 +46,8 @@ class Setup:
         return sequence_logprobs(self.policy, sequences, self.pad, 10_000, shared=False)
 
     def gap(self) -> float:
-        return probe_gap(ask_engines(self.pool.engines, self.probe), self.probe, self.logprobs, self.legality)
+        answers = ray.get([engine.generate.remote(self.probe) for engine in self.pool.engines])
+        return probe_gap(answers, self.probe, self.logprobs, self.legality)
 
     def buckets(self) -> Iterator[Bucket]:
         return parameter_buckets(self.policy.model, SMALL_BUCKET)

@@ -57,5 +57,5 @@ def test_nccl_gives_engines_a_port_that_is_held(ray_session: None, monkeypatch: 
     stores: list[Any] = []
     monkeypatch.setattr(torch.cuda, "current_device", lambda: 0)
     monkeypatch.setattr(nccl, "_communicator", lambda store, *_: stores.append(store))
-    nccl.NcclSender([Engine.remote(), Engine.remote()])
+    nccl.NcclSender([Engine.remote(), Engine.remote()], 60.0)
     assert [store.get("joined") for store in stores] == [b"yes", b"yes"]

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import signal
 import time
 from collections.abc import Iterator
 
@@ -9,6 +11,7 @@ import pytest
 import ray
 import torch
 
+from blade_dist.weights.answers import Lost
 from blade_dist.weights.digest import digests, first_difference
 from blade_dist.weights.gather import Bucket
 from blade_dist.weights.gloo import GlooReceiver
@@ -20,6 +23,8 @@ from blade_dist.weights.wire import bucket_bytes, describe_bucket, pack, pieces,
 @ray.remote(num_cpus=0)
 class Receiver:
     """Takes pushes and keeps what arrived; fails at a parameter of the name ``bad``."""
+
+    _signal: int | None = None
 
     def describe(self) -> dict:
         return {"node_ip": ray.util.get_node_ip_address(), "world_size": 1}
@@ -33,6 +38,8 @@ class Receiver:
         try:
             for piece in self._end.stream(first):
                 load(piece)
+                if self._signal is not None:
+                    os.kill(os.getpid(), self._signal)
                 self._digests.update(digests(piece))
         except BaseException:
             self._end = None
@@ -41,6 +48,10 @@ class Receiver:
 
     def digests(self) -> dict:
         return self._digests
+
+    def signal_in_update(self, number: int) -> None:
+        """Does this to itself at the first piece of the next push."""
+        self._signal = number
 
 
 def load(piece: Bucket) -> None:
@@ -56,9 +67,10 @@ def tensors(number: int, size: int = 1000) -> Bucket:
 class Learner:
     """What a pusher sends."""
 
-    def __init__(self, buckets: list[Bucket], engines: int = 2) -> None:
+    def __init__(self, buckets: list[Bucket], engines: int = 2, timeout_s: float = 60.0) -> None:
         self.buckets, self.engines = buckets, [Receiver.remote() for _ in range(engines)]
-        self.pusher = WeightPusher(self.engines, "gloo", self.iterate, rank=0, barrier=lambda: None)
+        ray.get([engine.describe.remote() for engine in self.engines])
+        self.pusher = WeightPusher(self.engines, "gloo", self.iterate, 0, lambda: None, timeout_s)
         self.pusher._end.piece_bytes = 20_000
 
     def iterate(self) -> Iterator[Bucket]:
@@ -73,6 +85,7 @@ class Learner:
 def test_all_arrives_and_later_pushes_may_differ(ray_session: None) -> None:
     learner = Learner([tensors(7)])
     report = learner.pusher.push((0, 1))
+    assert not any(buffer.works for buffer in learner.pusher._end._buffers)  # nothing travels any more
     assert report.bytes == sum(t.numel() * t.element_size() for _, t in learner.buckets[0])
     assert {"gather", "send", "finish", "engine receive"} <= set(report.parts)
     learner.check()
@@ -90,6 +103,21 @@ def test_an_engine_that_fails_says_why_at_once(ray_session: None) -> None:
     assert time.monotonic() - started < 60  # the group's deadline is 120 s
 
 
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGSTOP])
+def test_an_engine_that_is_lost_in_a_push_is_left_out(ray_session: None, number: int) -> None:
+    learner = Learner([tensors(20, 50_000), tensors(5)], engines=3, timeout_s=10.0)
+    lost, *left = learner.engines
+    ray.get(lost.signal_in_update.remote(number))
+    report = learner.pusher.push((0, 1))
+    assert learner.pusher.lost == {0: Lost(silent=number == signal.SIGSTOP)}
+    assert report.bytes == sum(t.numel() * t.element_size() for bucket in learner.buckets for _, t in bucket)
+    learner.engines = left
+    learner.check()
+    learner.pusher.push((0, 2))
+    learner.check()
+    ray.kill(lost)
+
+
 def test_a_learner_that_fails_sets_the_engines_free(ray_session: None) -> None:
     learner = Learner([tensors(9)])
 
@@ -101,7 +129,7 @@ def test_a_learner_that_fails_sets_the_engines_free(ray_session: None) -> None:
     with pytest.raises(OSError, match="gone"):
         learner.pusher.push((0, 1))
     with pytest.raises(RuntimeError):
-        ray.get(learner.pusher._end._updates, timeout=60)
+        ray.get(list(learner.pusher._end._updates.values()), timeout=60)
 
 
 def test_pieces_keep_order_and_size() -> None:

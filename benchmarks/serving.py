@@ -1,0 +1,142 @@
+"""What a list costs at the door: the real server over loopback, beside what papers serve with.
+
+The same checkpoint answers one list a request in several ways. The peer is a beam search of Transformers over the trie
+of items, in a process of its own and without HTTP in between.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from benchmarks.report import show, write_result
+from benchmarks.serving_clients import Body, Load, closed_loop, server
+from benchmarks.serving_export import HeldOut, held_out, make_export
+from benchmarks.serving_peer import beam_by_transformers
+
+CLIENTS = (1, 8, 64)
+"""Requests under way at once."""
+SAMPLES = 16
+"""Lists of a search: best-of-16, by their own log-probs."""
+SEARCH, PEER, KILLED = "best of 16", "Transformers' beam", "an engine is killed"
+WARM = 64
+"""Requests before anything is measured."""
+KILL_S = 2.0
+"""Seconds of requests until the engine is killed."""
+GREEDY = {"decode": "greedy"}
+WAYS: dict[str, dict[str, Any]] = {
+    "greedy": GREEDY,
+    "rank": {"decode": "rank"},
+    "sample": {"decode": "sample"},
+}
+"""Of a request: one list item by item; the best single items, a beam over items of several tokens; a drawn list."""
+GOALS = {"ratio_vs_hf_beam": 10, "ratio_vs_best_of_16": 12, "p99_over_p50": 3, "lost": 0, "illegal": 0}
+
+
+def main(
+    items: Annotated[int, typer.Option(min=100, help="Items of the generated catalog.")] = 10_000,
+    levels: Annotated[int, typer.Option(min=1, help="Tokens of an item.")] = 1,
+    epochs: Annotated[float, typer.Option(min=0, help="Of the fine-tuning; 0: random weights.")] = 3,
+    requests: Annotated[int, typer.Option(min=1, help="Of each way and number of clients.")] = 1000,
+    killed: Annotated[int, typer.Option(min=0, help="Requests while one of two engines is killed.")] = 10_000,
+    peer: Annotated[bool, typer.Option(help="Whether the peer is measured.")] = True,
+    json: Annotated[Path | None, typer.Option(help="Where the result is written.")] = None,
+) -> None:
+    """Makes an export, serves it, asks, and prints lists per second, latencies and accuracy of each way.
+
+    Examples:
+
+      python -m benchmarks.serving --json serving.json
+
+      python -m benchmarks.serving --items 1000000 --levels 2 --epochs 0 --json serving-1m.json
+    """
+    with tempfile.TemporaryDirectory() as name:
+        export = make_export(Path(name), items, levels, epochs)
+        users = held_out(Path(name))
+        found = asyncio.run(_ways(export, users, requests))
+        if killed:
+            found[KILLED] = asyncio.run(_killed(export, users, killed))
+        if peer:
+            found[PEER] = beam_by_transformers(export, requests)
+    for title, numbers in found.items():
+        show(title, numbers)
+    results = _ratios(found)
+    show("serving", {name: results[name] for name in GOALS if name in results}, GOALS)
+    settings = {"items": items, "levels": levels, "epochs": epochs, "requests": requests, "killed": killed}
+    write_result(json, "serving", settings, results | {"by_way": found})
+
+
+async def _ways(export: Path, users: HeldOut, requests: int) -> dict[str, Any]:
+    """By way: accuracy, and by number of clients speed and latencies."""
+    found: dict[str, Any] = {}
+    async with server(export, engines=1) as running:
+        await closed_loop(running.url, users.bodies(WARM, GREEDY), max(CLIENTS))
+        for name, how in WAYS.items():
+            bodies = users.bodies(requests, how)
+            loads = {clients: await _load(name, running.url, bodies, clients) for clients in CLIENTS}
+            found[name] = _numbers(loads, users) | {"memory_mb": running.memory_mb()}
+        searches = users.searches(max(CLIENTS[1], requests // SAMPLES), SAMPLES)
+        loads = {clients: await _load(SEARCH, running.url, searches, clients) for clients in CLIENTS[:2]}
+        found[SEARCH] = _numbers(loads, users)
+    return found
+
+
+async def _load(name: str, url: str, bodies: Sequence[Body], clients: int) -> Load:
+    load = await closed_loop(url, bodies, clients)
+    print(f"{name}, {clients} client(s): {load.per_second:.1f} answers/s", flush=True)
+    return load
+
+
+def _numbers(loads: dict[int, Load], users: HeldOut) -> dict[str, Any]:
+    latencies = {
+        f"p{share}_ms": {str(clients): load.percentile_ms(share) for clients, load in loads.items()}
+        for share in (50, 95, 99)
+    }
+    return {
+        "answers_per_second": {str(clients): load.per_second for clients, load in loads.items()},
+        **latencies,
+        "lost": sum(load.lost for load in loads.values()),
+        "illegal": sum(users.illegal(load.answers) for load in loads.values()),
+        **users.accuracy(loads[max(loads)].answers),
+    }
+
+
+async def _killed(export: Path, users: HeldOut, requests: int) -> dict[str, Any]:
+    """What becomes of requests when one of two engines is killed among them."""
+    async with server(export, engines=2) as running:
+        kill = asyncio.create_task(running.kill_engine(after_s=KILL_S))
+        load = await closed_loop(running.url, users.bodies(requests, GREEDY), CLIENTS[1])
+        if not kill.done():
+            raise RuntimeError("all requests were answered before the engine was killed; ask for more with --killed")
+    return {
+        "requests": requests,
+        "lost": load.lost,
+        "illegal": users.illegal(load.answers),
+        "answers_per_second": load.per_second,
+        "slowest_ms": load.percentile_ms(100),
+    }
+
+
+def _ratios(found: dict[str, Any]) -> dict[str, Any]:
+    """What the goals are about."""
+    greedy = found["greedy"]
+    speed = max(greedy["answers_per_second"].values())
+    ratios = {
+        "lists_per_second": speed,
+        "p99_ms": greedy["p99_ms"]["8"],
+        "p99_over_p50": greedy["p99_ms"]["8"] / greedy["p50_ms"]["8"],
+        "ratio_vs_best_of_16": speed / max(found[SEARCH]["answers_per_second"].values()),
+        **{what: sum(numbers.get(what, 0) for numbers in found.values()) for what in ("lost", "illegal")},
+    }
+    if PEER in found:
+        ratios["ratio_vs_hf_beam"] = speed / max(found[PEER]["answers_per_second"].values())
+    return ratios
+
+
+if __name__ == "__main__":
+    typer.run(main)

@@ -1,0 +1,174 @@
+"""The server on Ray Serve: engines, and one front before them. Thin shells around pure classes."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import ray
+from ray import serve
+from ray.serve.exceptions import BackPressureError, DeploymentUnavailableError
+from ray.serve.handle import DeploymentHandle
+
+from blade_dist.rollouts.environment import environment
+from blade_dist.serving.api import Busy, NoEngine, make_app
+from blade_dist.serving.batches import Batches
+from blade_dist.serving.door import Door, Limits, Metrics
+from blade_dist.serving.opened import EngineOptions, OpenedExport, open_export
+from blade_dist.serving.recommend import List, Recommender
+from blade_dist.serving.request import ListRequest, Resolved, Resolver
+from blade_dist.serving.start import start_recommender
+
+APP, ENGINE, FRONT = "blade-dist", "engine", "front"
+TRIES = 3
+"""Engines that a request may be given to: one that kills its engine must not kill all of them."""
+STALLED = 10
+"""Deadlines after which an engine that still writes the same batch is replaced."""
+HEALTH_S = 2.0
+"""Seconds between two looks at whether a replica lives."""
+
+
+@dataclass(frozen=True)
+class Replicas:
+    """How many engines there are, and what each gets."""
+
+    engine: EngineOptions
+    least: int = 1
+    most: int = 1
+    """More than ``least``: Serve starts engines under load, and stops them after it."""
+    threads: int = 1
+    gpu: bool = False
+    max_ongoing: int = 64
+    """Requests that an engine has at once, written or waiting beside it."""
+    max_queued: int = 256
+    """Requests that wait for an engine; further ones are refused."""
+
+
+class EngineReplica:
+    """One engine, which writes batch after batch on a thread of its own."""
+
+    def __init__(self, folder: Path, options: EngineOptions, deadline_s: float) -> None:
+        opened = open_export(folder)
+        thread = ThreadPoolExecutor(1)
+        # started on the thread that it will write on: torch keeps some of its state by thread
+        self._recommender = thread.submit(_warm, opened, options).result()
+        self._batches = Batches(self._written, thread, options.max_num_seqs)
+        self._stalled_s = STALLED * deadline_s
+
+    async def write(self, requests: Sequence[Resolved]) -> list[List]:
+        """A list for each."""
+        return await self._batches.write(requests)
+
+    def check_health(self) -> None:
+        """Serve replaces a replica where this raises."""
+        if self._batches.busy_s() > self._stalled_s:
+            raise RuntimeError(f"the engine has written the same batch for {self._batches.busy_s():.0f} s")
+
+    def _written(self, requests: Sequence[Resolved]) -> list[List]:
+        try:
+            return self._recommender.lists(requests)
+        except Exception:
+            logging.getLogger("ray.serve").exception("the engine failed; another one takes its place")
+            # it holds halves of requests, which would become the answers of others
+            os._exit(1)
+
+
+def _warm(opened: OpenedExport, options: EngineOptions) -> Recommender:
+    """An engine that has written a list: the first takes seconds, which no deadline of a request allows for."""
+    recommender = start_recommender(opened, options)
+    recommender.lists(_first(Resolver(opened)))
+    return recommender
+
+
+def _first(resolver: Resolver) -> list[Resolved]:
+    """A request, resolved with all that a resolver looks up once."""
+    return resolver.resolve([ListRequest(history=[resolver.opened.catalog.item_ids[0]])], ["the first list: "])
+
+
+class EngineHandle:
+    """The engines as the front sees them: what a lost one had is given to another.
+
+    To write a request twice does no harm: lists are the best ones, or follow from the request's seed.
+    """
+
+    def __init__(self, handle: DeploymentHandle, metrics: Metrics) -> None:
+        self._handle, self._metrics = handle, metrics
+
+    async def write(self, requests: Sequence[Resolved]) -> list[List]:
+        """See :class:`blade_dist.serving.api.Engines`."""
+        for _ in range(TRIES):
+            response = self._handle.write.remote(requests)
+            try:
+                lists: list[List] = await response
+            except asyncio.CancelledError:  # the deadline, or a client that is gone
+                response.cancel()
+                raise
+            except BackPressureError:
+                raise Busy from None
+            except DeploymentUnavailableError:
+                break
+            except ray.exceptions.RayActorError:
+                self._metrics.retries.inc()
+            else:
+                return lists
+        raise NoEngine
+
+    async def running(self) -> int:
+        """See :class:`blade_dist.serving.api.Engines`."""
+        return await asyncio.to_thread(running_engines)
+
+
+class Front:
+    """HTTP: one process, so that what it counts is all there is."""
+
+    def __init__(self, folder: Path, limits: Limits, token: bytes | None, engines: DeploymentHandle) -> None:
+        metrics, resolver = Metrics(), Resolver(open_export(folder))
+        _first(resolver)
+        self._app = make_app(resolver, EngineHandle(engines, metrics), limits, token, metrics)
+
+    def __serve_build_asgi_app__(self) -> Door:
+        return self._app
+
+
+def running_engines() -> int:
+    """Engines that answer, of the app on the connected cluster."""
+    app = serve.status().applications.get(APP)
+    states: Any = app.deployments[ENGINE].replica_states if app and ENGINE in app.deployments else {}
+    return int(states.get("RUNNING", 0))
+
+
+def application(folder: Path, replicas: Replicas, limits: Limits, token: bytes | None) -> serve.Application:
+    """What ``serve.run`` starts."""
+    common: dict[str, Any] = {"health_check_period_s": HEALTH_S, "graceful_shutdown_wait_loop_s": 0.5}
+    scaling = {
+        "min_replicas": replicas.least,
+        "initial_replicas": replicas.least,
+        "max_replicas": replicas.most,
+        "target_ongoing_requests": max(1, replicas.max_ongoing // 2),
+    }
+    count = {"autoscaling_config": scaling} if replicas.most > replicas.least else {"num_replicas": replicas.least}
+    variables = environment(replicas.threads, replicas.gpu, constrained=True)
+    engines = serve.deployment(EngineReplica, name=ENGINE).options(
+        **common,
+        **count,
+        max_ongoing_requests=replicas.max_ongoing,
+        max_queued_requests=replicas.max_queued,
+        ray_actor_options={
+            "num_cpus": replicas.threads,
+            "num_gpus": replicas.engine.tensor_parallel if replicas.gpu else 0,
+            "runtime_env": {"env_vars": {**variables, "HF_HUB_OFFLINE": "1"}},
+        },
+    )
+    front = serve.deployment(serve.ingress()(Front), name=FRONT).options(
+        **common,
+        # it answers what is too much itself, with 429: nothing may wait before it
+        max_ongoing_requests=2 * (replicas.most * replicas.max_ongoing + replicas.max_queued),
+        ray_actor_options={"num_cpus": 0},
+    )
+    return front.bind(folder, limits, token, engines.bind(folder, replicas.engine, limits.deadline_s))

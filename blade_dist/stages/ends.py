@@ -1,0 +1,126 @@
+"""The last lines of a command that failed: three at most, with what to do; the traceback is in the run's log."""
+
+from __future__ import annotations
+
+import re
+import traceback
+from contextlib import suppress
+from pathlib import Path
+
+from blade_dist.errors import UserError, origin
+from blade_dist.store.files import FULL
+
+USERS, OURS = 2, 1
+"""Exit codes: of what its user can change, and of what is to be fixed here."""
+
+LONGEST = 160
+"""Characters that are shown of an error that is not a UserError."""
+
+OUT_OF_MEMORY = ("low on memory", "OutOfMemoryError", "CUDA out of memory", "Cannot allocate memory")
+"""What Ray, PyTorch and the system say."""
+
+DIED = ("ActorDiedError", "RayActorError", "WorkerCrashedError")
+"""Ray's errors where a process is gone."""
+
+ROLES = {
+    "RayTrainWorker": ("a learner", "learner.tokens_per_microbatch"),
+    "Engine": ("an engine", "rollout.max_num_seqs"),
+    "_StoredScorer": ("the process that scores lists", "train.prompts_per_step"),
+    "_StoredEstimator": ("the estimator", "train.prompts_per_step"),
+    "StepPipeline": ("the pipeline", "train.prompts_per_step"),
+    "StepLog": ("the step log", "train.prompts_per_step"),
+    "Fleet": ("what watches the engines", "rollout.engines"),
+}
+"""By the class of an actor, as Ray names it: what it is called here, and what to lower where memory is short."""
+
+
+def ending(error: Exception, log: Path | None, noise: bool, verbose: bool) -> tuple[list[str], int]:
+    """What to print, and the exit code. The traceback of what is no UserError is appended to the log.
+
+    Args:
+        error: why the command ended.
+        log: the run's; None where the command has none.
+        noise: whether others wrote to it since the command began.
+        verbose: whether the traceback is printed too.
+    """
+    cause = origin(error)
+    told = cause if isinstance(cause, UserError) else foreseen(cause)
+    if told is not None:
+        lines = [f"error: {_flat(str(told))}"]
+    else:
+        lines = [
+            f"error: {type(cause).__name__}{_place(cause)}: {_flat(str(cause))[:LONGEST]}",
+            "it is a fault of blade-dist, or of what it stands on: please report it, with the traceback",
+        ]
+    if told is not cause and not verbose:
+        _append(log, error)
+        if log is not None:
+            lines.append(f"traceback: at the end of {log}")
+        elif told is None:
+            lines.append("traceback: add --verbose to the command")
+    elif noise:
+        lines.append(f"log: {log}")
+    if verbose:
+        lines = ["".join(traceback.format_exception(error)).rstrip(), *lines]
+    return lines, OURS if told is None else USERS
+
+
+def foreseen(cause: BaseException) -> UserError | None:
+    """What a user can do about an error of Ray's or of the system's; None where it is none of those."""
+    if isinstance(cause, OSError) and cause.errno in FULL:
+        return UserError(f"the disk is full: {cause}; make room, then run the same command again")
+    kind, text = type(cause).__name__, str(cause)
+    if isinstance(cause, MemoryError) or any(words in text or words in kind for words in OUT_OF_MEMORY):
+        return _out_of_memory(text)
+    if kind in DIED:
+        who, _ = _role(text)
+        return UserError(
+            f"{who} died{_process(text)}: it was ended from outside, or memory was short; run the same command again, "
+            "it goes on from what is saved"
+        )
+    if isinstance(cause, FileNotFoundError | PermissionError):
+        return UserError(f"{_flat(text)}; was it moved, or is it another's? put it back, or choose another run.dir")
+    return None
+
+
+def _out_of_memory(text: str) -> UserError:
+    who, setting = _role(text)
+    used = _found(r"memory used=([0-9.]+ ?Gi?B)", text)
+    return UserError(
+        f"out of memory: {who}{_process(text)} was ended{f' at {used}' if used else ''}; lower {setting}, or run "
+        "fewer engines and learners on the machine; the same command goes on from what is saved"
+    )
+
+
+def _role(text: str) -> tuple[str, str]:
+    """Whose process Ray's text is about, and the setting that its memory follows."""
+    unknown = ("a process", "learner.tokens_per_microbatch or rollout.max_num_seqs")
+    return ROLES.get(_found(r"class_name: (\w+)", text) or "", unknown)
+
+
+def _process(text: str) -> str:
+    """`` (process 12, 10.0.0.1)`` as far as Ray's text says it."""
+    pid, address = _found(r"pid[:=] ?([0-9]+)", text), _found(r"\bip: ([0-9a-f.:]+)", text)
+    known = ", ".join([*([f"process {pid}"] if pid else []), *([address] if address else [])])
+    return f" ({known})" if known else ""
+
+
+def _found(pattern: str, text: str) -> str | None:
+    match = re.search(pattern, text)
+    return match[1] if match else None
+
+
+def _place(cause: BaseException) -> str:
+    """`` in loop.py:88``: where it was raised; nothing where it came from another process."""
+    frames = traceback.extract_tb(cause.__traceback__)
+    return f" in {Path(frames[-1].filename).name}:{frames[-1].lineno}" if frames else ""
+
+
+def _flat(text: str) -> str:
+    return " ".join(text.split())
+
+
+def _append(log: Path | None, error: Exception) -> None:
+    if log is not None:
+        with suppress(OSError), log.open("a", encoding="utf-8") as file:
+            traceback.print_exception(error, file=file)

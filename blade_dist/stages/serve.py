@@ -1,0 +1,150 @@
+"""``blade-dist serve``: an export's lists over HTTP, by Ray Serve, until it is stopped."""
+
+from __future__ import annotations
+
+import logging
+import math
+import os
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import ray
+from ray import serve
+from rich.console import Console
+
+from blade_dist.cluster.placement import Node, cluster_nodes
+from blade_dist.cluster.runtime import join_ray
+from blade_dist.errors import UserError
+from blade_dist.serving.access import TOKEN, check_free, expected_digest
+from blade_dist.serving.deployment import APP, ENGINE, Replicas, application, running_engines
+from blade_dist.serving.door import DOCS, Limits
+from blade_dist.serving.opened import open_export
+from blade_dist.tracking.say import say
+
+LOOK_S = 2.0
+"""Seconds between two looks at how many engines run."""
+
+
+@dataclass(frozen=True)
+class Address:
+    """Where it listens, on every node that has an engine."""
+
+    host: str
+    port: int
+
+
+def serve_stage(
+    served: Path, address: Address, replicas: Replicas, threads: int | None, limits: Limits, console: Console
+) -> None:
+    """Serves until it is interrupted.
+
+    Args:
+        served: the export.
+        address: where to listen.
+        replicas: how many engines, but for their threads.
+        threads: of an engine; None shares the cores out.
+        limits: of a request.
+        console: for messages.
+
+    Raises:
+        UserError: no whole export there; an address that is taken, or open without a token; no place for the engines;
+            a Serve that is there already; engines that do not start.
+    """
+    token = expected_digest(address.host, os.environ)
+    check_free(address.host, address.port)
+    open_export(served)
+    with _runtime(replicas, threads) as planned:
+        say(console, f"serve: starting {planned.least} engine(s) of {served}")
+        with running_server(served.absolute(), address, planned, limits, token):
+            guarded = f"with the token of {TOKEN}" if token else "without a token"
+            url = f"http://{f'[{address.host}]' if ':' in address.host else address.host}:{address.port}"
+            say(console, f"serve: listening on {url} {guarded}; its requests: {url}{DOCS}; Ctrl-C ends it")
+            _watch(console)
+
+
+@contextmanager
+def _runtime(replicas: Replicas, threads: int | None) -> Iterator[Replicas]:
+    """Ray, and the engines as they fit there."""
+    address = os.environ.get("RAY_ADDRESS")
+    here = Node("", "this machine", float(os.cpu_count() or 1))
+    cores = replicas.most * (threads or shared_threads([here], replicas.most))
+    join_ray(address, max(int(here.cpus), cores), "RAY_ADDRESS")
+    try:
+        nodes = cluster_nodes()
+        threads = threads or shared_threads(nodes, replicas.most)
+        planned = replace(replicas, threads=threads, gpu=any(node.gpus for node in nodes))
+        check_room(nodes, planned)
+        yield planned
+    finally:
+        ray.shutdown()
+
+
+def shared_threads(nodes: Sequence[Node], engines: int) -> int:
+    """Cores of an engine, where the engines share the nodes out."""
+    return max(1, int(min(node.cpus for node in nodes)) // math.ceil(engines / len(nodes)))
+
+
+def check_room(nodes: Sequence[Node], replicas: Replicas) -> None:
+    """
+    Raises:
+        UserError: not all engines fit onto the nodes, be they free.
+    """
+    gpus, threads = replicas.engine.tensor_parallel, replicas.threads
+    if gpus > 1 and not replicas.gpu:
+        raise UserError(f"--tensor-parallel {gpus}: there is no GPU; leave it out")
+    fits = [min(node.cpus // threads, node.gpus // gpus if replicas.gpu else math.inf) for node in nodes]
+    if sum(fits) < replicas.most:
+        name = "--max-replicas" if replicas.most > replicas.least else "--replicas"
+        each = f"{threads} core(s)" + (f" and {gpus} GPU(s)" if replicas.gpu else "")
+        raise UserError(
+            f"{name} {replicas.most}: each engine takes {each}, and there is room for {int(sum(fits))} on "
+            f"{len(nodes)} node(s); ask for fewer, or lower --threads"
+        )
+
+
+@contextmanager
+def running_server(
+    served: Path, address: Address, replicas: Replicas, limits: Limits, token: bytes | None
+) -> Iterator[None]:
+    """The server on the connected cluster; on a cluster that stays, all of it is gone at the end.
+
+    Raises:
+        UserError: a Serve that is there already; engines that do not start.
+    """
+    logging.getLogger("ray.serve").setLevel(logging.WARNING)
+    if serve.status().proxies:
+        raise UserError("Ray Serve runs on this cluster already; end it with `serve shutdown`, or take another cluster")
+    try:
+        serve.start(http_options={"host": address.host, "port": address.port}, logging_config={"log_level": "WARNING"})
+        try:
+            serve.run(application(served, replicas, limits, token), name=APP, route_prefix="/")
+        except RuntimeError as error:
+            raise UserError(f"the server did not start: {_reason() or error}") from error
+        yield
+    finally:
+        # a local Ray ends as a whole, at once; Serve's own end takes seconds and prints what it did to its actors
+        if os.environ.get("RAY_ADDRESS"):
+            serve.shutdown()
+
+
+def _reason() -> str:
+    """What the deployment that failed says last; of a traceback that is the error."""
+    app = serve.status().applications.get(APP)
+    found = app.deployments.values() if app else []
+    failed = [one.message for one in found if "FAIL" in one.status or "UNHEALTHY" in one.status]
+    lines = [line.strip() for message in failed for line in message.splitlines() if line.strip()]
+    return lines[-1] if lines else ""
+
+
+def _watch(console: Console) -> None:
+    """Says when the number of engines changes; never returns."""
+    known = 0
+    while True:
+        running = running_engines()
+        if running != known:
+            say(console, f"serve: {running} {ENGINE}(s) answer")
+            known = running
+        time.sleep(LOOK_S)

@@ -1,0 +1,88 @@
+"""Settings that change between two sittings of one command, in the same folder."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from contextlib import nullcontext
+from pathlib import Path
+from types import SimpleNamespace
+
+import pyarrow.parquet as pq
+import pytest
+from rich.console import Console
+
+from blade_dist.data.bundle import DataBundle
+from blade_dist.data.prepare import prepare_data
+from blade_dist.errors import DivergedError, UserError
+from blade_dist.settings import Config
+from blade_dist.settings.load import load_config
+from blade_dist.stages import sft
+from blade_dist.stages.align import align_stage
+from blade_dist.stages.opened import open_run
+from blade_dist.store.files import read_json, write_json
+from blade_dist.store.policy import read_policy
+from blade_dist.store.run import RunPaths
+from tests.cases.wild import Wild
+
+
+class Fits:
+    """Stands for the learners: diverges above a learning rate, and leaves a checkpoint either way."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        log = SimpleNamespace(ask_to_end=SimpleNamespace(remote=None))
+        monkeypatch.setattr(sft, "tracker", lambda *_: nullcontext(log))
+        monkeypatch.setattr(sft, "place_here", lambda *_, **__: SimpleNamespace(learners=[]))
+        monkeypatch.setattr(sft, "fit", self)
+        monkeypatch.setattr(sft, "publish", lambda _, __, policy: policy.mkdir())
+
+    def __call__(self, _: object, __: object, config: Config, folder: Path, *___: object) -> None:
+        write_json(folder / "checkpoint_1" / "lr.json", config.sft.lr)
+        if config.sft.lr > 1:
+            raise DivergedError("the loss is nan at step 3: lower sft.lr and run the same command again")
+
+
+def test_a_fine_tuning_that_diverged_begins_anew_with_a_lower_rate(wild: Wild, monkeypatch: pytest.MonkeyPatch) -> None:
+    Fits(monkeypatch)
+    config = wild.config("sft.lr=9", "reward.weights={ndcg@3: 1.0}", "evaluate.metrics=[ndcg@3]")
+    prepare_data(config)
+    folder, console = RunPaths(config.run.dir).sft, Console(record=True, width=400)
+    with pytest.raises(DivergedError):
+        sft.sft_stage(config, console)
+    assert [(read_json(folder / "stage.json") or {})[name] for name in ("done", "diverged")] == [False, True]
+    lower = config.model_copy(update={"sft": config.sft.model_copy(update={"lr": 0.01})})
+    sft.sft_stage(lower, console)
+    assert f"sft: begins anew (sft.lr: 9.0 there, 0.01 now); what diverged is kept in {folder}.diverged" in (
+        console.export_text()
+    )
+    kept = [
+        json.loads((path / "learners/checkpoint_1/lr.json").read_text())
+        for path in (folder, Path(f"{folder}.diverged"))
+    ]
+    assert kept == [0.01, 9.0]
+    assert (read_json(folder / "stage.json") or {})["done"]
+    with pytest.raises(
+        UserError, match=r"sft: the fine-tuned model there was made with other settings: sft\.lr: 0\.01 "
+    ):
+        sft.sft_stage(config, console)  # what is finished is not given up
+
+
+def test_a_finished_training_goes_on_to_more_steps(
+    trained: dict[int, RunPaths], tiny_data: DataBundle, tmp_path: Path
+) -> None:
+    paths = RunPaths(shutil.copytree(trained[1].root, tmp_path / "run"))
+    folder, console = paths.target("blade"), Console(record=True, width=400)
+    file = folder / "config.yaml"
+    (before,) = pq.read_table(folder / "metrics.parquet").to_pylist()
+
+    def align(*settings: str) -> None:
+        align_stage(open_run(load_config(file, [f"run.dir={paths.root}", *settings])), console)
+
+    align("train.steps=2")
+    assert "train: goes on from step 1, saved in " in (said := console.export_text())
+    assert "to step 2 (train.steps: 1 there, 2 now); the learning rate is that of 2 steps from here on, 0.0005 " in said
+    first, second = pq.read_table(folder / "metrics.parquet").to_pylist()
+    assert (first, second["step"], second["lr"]) == (before, 1, pytest.approx(5e-4))
+    assert read_policy(folder / "policy", tiny_data.codec.fingerprint()).step == 2
+    with pytest.raises(UserError, match=r"made with other settings: train\.steps: 2 there, 1 now; it stays as it is"):
+        align("train.steps=1")

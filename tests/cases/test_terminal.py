@@ -1,0 +1,181 @@
+"""What a command says first and last: what it will do, what it made, the number that matters, what comes next."""
+
+from __future__ import annotations
+
+import signal
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import yaml
+from rich.console import Console
+
+import blade_dist.cli
+from blade_dist.cluster.signals import Stopped
+from blade_dist.data.bundle import load_data
+from blade_dist.errors import UserError
+from blade_dist.settings import Config
+from blade_dist.settings.load import dump_config, load_config
+from blade_dist.stages import opening
+from blade_dist.stages.data import data_stage
+from blade_dist.stages.ends import ending
+from tests.cases.wild import ROWS, Wild
+
+HEAVY = ("torch", "ray", "vllm", "deepspeed", "transformers", "pyarrow", "scipy")
+"""Packages that take seconds to import."""
+
+
+@pytest.mark.slow
+def test_the_first_line_needs_nothing_that_takes_long() -> None:
+    known = f"import sys, blade_dist.cli; print([name for name in {HEAVY!r} if name in sys.modules])"
+    found = subprocess.run([sys.executable, "-c", known], capture_output=True, text=True, check=True)
+    assert found.stdout.strip() == "[]"
+
+
+def test_data_says_what_it_does_what_it_made_and_what_comes_next(
+    wild: Wild, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(wild.folder)
+    values = {
+        "run": {"dir": "runs/mine"},
+        "data": {"source": "table", "path": "log.csv", "items": "items.csv", "columns": {"groups": "genre"}},
+        "lists": {"k": 3},
+        "reward": {"weights": {"ndcg@3": 1.0}},
+        "evaluate": {"metrics": ["ndcg@3"]},
+    }
+    Path("my own.yaml").write_text(yaml.safe_dump(values))
+    typed = ["--set", "data.k_core=2", "--set", "data.targets=3"]
+    monkeypatch.setattr("sys.argv", ["blade-dist", "data", "my own.yaml", *typed])
+    with pytest.raises(SystemExit) as ended:
+        blade_dist.cli.main()
+    first, *_, made, number, following = capsys.readouterr().out.splitlines()
+    assert not ended.value.code
+    assert first == "data: reads log.csv and items.csv, writes runs/mine/data: catalog, prompts, card.json"
+    assert made.startswith(f"data: runs/mine/data holds {ROWS} of {ROWS} interactions read; 30 users, ")
+    assert number.startswith("data: of 30 users 30 have a training sequence")
+    assert following == "next: blade-dist sft 'my own.yaml' --set data.k_core=2 --set data.targets=3"
+    assert opening.sft_line(load_config("my own.yaml")) == (
+        "fine-tunes a new model (2 layers of 128) on 30 training sequences, 20 times at most, writes runs/mine/sft"
+    )
+
+
+@pytest.fixture
+def prepares(wild: Wild, monkeypatch: pytest.MonkeyPatch) -> Callable[..., int]:
+    """Runs ``data`` with some options, and the stage as it is or in its place; its exit code."""
+
+    def prepared(*options: str, stage: Callable[..., None] | None = None) -> int:
+        monkeypatch.chdir(wild.folder)
+        Path("my.yaml").write_text(dump_config(wild.config()))
+        if stage is not None:
+            monkeypatch.setattr("blade_dist.stages.data.data_stage", stage)
+        monkeypatch.setattr("sys.argv", ["blade-dist", "data", "my.yaml", "--set", "run.dir=mine", *options])
+        with pytest.raises(SystemExit) as ended:
+            blade_dist.cli.main()
+        return int(ended.value.code or 0)
+
+    return prepared
+
+
+def fault(config: Config, console: Console) -> None:
+    print("Ray says something")  # noqa: T201
+    {}["missing"]
+
+
+def raising(error: BaseException) -> Callable[..., None]:
+    def stage(config: Config, console: Console) -> None:
+        raise error
+
+    return stage
+
+
+def test_a_quiet_command_says_three_lines_and_leaves_no_log(
+    prepares: Callable[..., int], capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert prepares("--quiet") == 0
+    said = capsys.readouterr()
+    assert [line.split()[:2] for line in said.out.splitlines()] == [
+        ["data:", "mine/data"],
+        ["data:", "of"],
+        ["next:", "blade-dist"],
+    ]
+    assert not said.err
+    assert not Path("mine/log.txt").exists()
+
+
+def test_a_fault_of_ours_ends_with_three_lines_and_its_traceback_in_the_log(
+    prepares: Callable[..., int], capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert prepares(stage=fault) == 1
+    said = capsys.readouterr()
+    assert "Ray says" not in said.out + said.err
+    first, second, third = said.err.splitlines()
+    assert first.startswith("error: KeyError in test_terminal.py:")
+    assert "please report it" in second
+    assert third == "traceback: at the end of mine/log.txt"
+    log = Path("mine/log.txt").read_text()
+    assert "Ray says something" in log
+    assert log.endswith("KeyError: 'missing'\n")
+
+
+def test_a_verbose_command_shows_noise_and_traceback(
+    prepares: Callable[..., int], capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert prepares("--verbose", stage=fault) == 1
+    said = capsys.readouterr()
+    assert "Ray says something" in said.out
+    assert said.err.startswith("Traceback")
+    assert not Path("mine/log.txt").exists()
+
+
+@pytest.mark.parametrize(
+    ("error", "code", "line"),
+    [
+        (UserError("lists.k: too long"), 2, "error: lists.k: too long"),
+        (FileNotFoundError(2, "No such file", "mine/a.arrow"), 2, "error: [Errno 2] No such file: 'mine/a.arrow'; was"),
+        (Stopped(signal.SIGINT, "a step is kept"), 130, "stopped by SIGINT: a step is kept"),
+        (Stopped(signal.SIGTERM, "a step is kept"), 143, "stopped by SIGTERM: a step is kept"),
+    ],
+)
+def test_exit_codes(
+    prepares: Callable[..., int], capsys: pytest.CaptureFixture[str], error: BaseException, code: int, line: str
+) -> None:
+    assert prepares(stage=raising(error)) == code
+    assert capsys.readouterr().err.startswith(line)
+
+
+def test_a_file_that_was_lost_between_two_stages(wild: Wild) -> None:
+    config = wild.config()
+    wild_data = config.run.dir / "data"
+    data_stage(config, Console(quiet=True))
+    (wild_data / "train.arrow").unlink()
+    with pytest.raises(Exception, match=r"train\.arrow") as lost:
+        load_data(config.run.dir)
+    lines, code = ending(lost.value, None, noise=False, verbose=False)
+    assert code == 2
+    assert str(wild_data / "train.arrow") in lines[0]
+
+
+def test_the_versions_of_the_stack(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.setattr("sys.argv", ["blade-dist", "--version"])
+    with pytest.raises(SystemExit) as ended:
+        blade_dist.cli.main()
+    assert not ended.value.code
+    first, *others = capsys.readouterr().out.splitlines()
+    assert first == f"blade-dist {blade_dist.__version__}"
+    assert {"ray", "torch", "deepspeed", "transformers"} <= {line.split()[0] for line in others}
+
+
+def test_how_much_is_said_before_anything_is_there() -> None:
+    config = load_config(None, ["run.dir=nothing/there", "train.prompts=40", "evaluate.max_prompts=9"])
+    assert opening.sft_line(config).startswith(
+        "fine-tunes a new model (2 layers of 128) on the training sequences, 20 "
+    )
+    assert "writes 32 lists for each of 40 training prompts; their rewards go to nothing/" in opening.prior_line(config)
+    assert "100 steps of 64 prompts, 16 lists for each, writes nothing/there/blade" in opening.train_line(config)
+    assert opening.evaluate_line(config, [Path("a"), Path("b")]).startswith("lists for 9 test prompts by a, b and ")
+    assert "the training prompts" in opening.prior_line(Config())
+    assert opening.run_line(load_config(None, ["run.compare=[static]"])).startswith(
+        "data, sft, train (static and blade)"
+    )

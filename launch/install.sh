@@ -71,7 +71,7 @@ step() { # step "what" command...: one progress line, its output to the log
   echo "$((SECONDS - start)) s"
 }
 
-pip() { DS_BUILD_OPS=0 "$python" -m pip "$@"; } # DS_BUILD_OPS=0: deepspeed compiles its operators when first used
+pip() { DS_BUILD_OPS=0 "$python" -m pip "$@"; } # DS_BUILD_OPS=0: deepspeed compiles nothing, as nothing that is used needs it
 
 # .venv/owner names the folder and the Python it was made with, .venv/unfinished is there while a step runs.
 make_venv() {

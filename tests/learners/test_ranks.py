@@ -29,9 +29,21 @@ pytestmark = pytest.mark.slow
 
 
 @pytest.fixture(scope="module")
-def steps(tmp_path_factory: pytest.TempPathFactory) -> dict[str, dict[str, torch.Tensor]]:
+def extensions(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Where PyTorch keeps what it compiles for the ranks."""
+    return tmp_path_factory.mktemp("extensions")
+
+
+@pytest.fixture(scope="module")
+def steps(extensions: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, dict[str, torch.Tensor]]:
     out: Path = tmp_path_factory.mktemp("ranks")
-    return {**run_ranks(1, ONE, out, free_port()), **run_ranks(2, TWO, out, free_port())}
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("TORCH_EXTENSIONS_DIR", str(extensions))
+        return {**run_ranks(1, ONE, out, free_port()), **run_ranks(2, TWO, out, free_port())}
+
+
+def test_no_learner_needs_a_compiler(steps: dict, extensions: Path) -> None:
+    assert not list(extensions.iterdir())
 
 
 @pytest.mark.parametrize(

@@ -196,8 +196,8 @@ def test_the_python_runs_and_prints_what_is_shown(block: Block, desk: Path, monk
 class TestReadme:
     def test_it_fits_a_screen_or_two(self) -> None:
         text = README.read_text()
-        assert len(text.splitlines()) <= 150
-        assert len(text.split()) <= 1500
+        assert len(text.splitlines()) <= 115
+        assert len(text.split()) <= 1000
 
     def test_its_results_are_those_of_the_tables(self) -> None:
         tables = "\n".join(

@@ -26,6 +26,10 @@ class CatalogProcessor(LogitsProcessor):
         """Never: the mask changes the likeliest token. (With True vLLM would leave it out of greedy sampling.)"""
         return False
 
+    def arguments(self, params: Any) -> dict[str, Any]:
+        """What a request says of its list; without :data:`EXCLUDED` it is free text."""
+        return params.extra_args or {}
+
     def update_state(self, batch_update: BatchUpdate | None) -> None:
         """Requests that left, came (anew, or back after preemption with part of their output) and moved."""
         if batch_update is None:
@@ -34,7 +38,7 @@ class CatalogProcessor(LogitsProcessor):
         for index in batch_update.removed:
             self._written.pop(index, None)
         for index, params, prompt, output in batch_update.added:
-            arguments = params.extra_args or {}
+            arguments = self.arguments(params)
             if EXCLUDED not in arguments:
                 self._written.pop(index, None)  # an added request replaces another without its removal
                 continue

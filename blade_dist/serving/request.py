@@ -92,6 +92,15 @@ class Resolver:
         self._check_room(resolved, where)
         return resolved
 
+    def seen(self, history: Sequence[str]) -> NDArray[np.int32]:
+        """Catalog indices that a list may not hold after the history, by the export's rule; unknown ids are skipped."""
+        known = np.array([self.opened.index[item] for item in history if item in self.opened.index], dtype=np.int32)
+        manifest = self.opened.manifest
+        return np.unique(self._seen(known, _once(known, manifest.repeats)[-manifest.max_history :]))
+
+    def _seen(self, known: NDArray[np.int32], shown: NDArray[np.int32]) -> NDArray[np.int32]:
+        return {True: known, "shown": shown, False: known[:0]}[self.opened.manifest.lists.exclude_history]
+
     def _one(self, request: ListRequest, where: str) -> Resolved:
         manifest, index = self.opened.manifest, self.opened.index
         skipped = [item for item in request.history if item not in index]
@@ -105,8 +114,8 @@ class Resolver:
         ordered = _once(known, manifest.repeats)
         shown = ordered[-manifest.max_history :]
         shown = shown[len(shown) - self._fitting(shown, 1 if decode == "rank" else lists.k, where) :]
-        seen = {True: known, "shown": shown, False: known[:0]}[manifest.lists.exclude_history]
-        excluded = np.unique(np.concatenate([seen, *self._excluded(request, where)])).astype(np.int32)
+        excluded = np.concatenate([self._seen(known, shown), *self._excluded(request, where)])
+        excluded = np.unique(excluded).astype(np.int32)
         return Resolved(shown, excluded, lists, decode, request.seed, skipped, len(ordered) - len(shown))
 
     def _lists(self, request: ListRequest, where: str) -> ListSettings:

@@ -52,7 +52,8 @@ ON_THE_STACK = [
     *("rollouts/engine*.py", "rollouts/pool.py", "rollouts/fleet.py", "rollouts/processor_v*.py"),
     *("learners/zero.py", "learners/update.py"),
     *(f"training/{name}.py" for name in ("loop", "rank", "checkpoint", "pipeline", "probe", "publish", "saving")),
-    *("training/sft.py", "training/ending.py", "training/validation.py", "serving/start.py", "serving/deployment.py"),
+    *("training/sft.py", "training/ending.py", "training/validation.py"),
+    *("serving/start.py", "serving/deployment.py", "serving/processor.py"),
 ]
 """Files that may import Ray, vLLM or DeepSpeed, be it through another file of ours. Every other file is pure."""
 

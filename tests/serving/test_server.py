@@ -3,10 +3,7 @@
 from __future__ import annotations
 
 import json
-import os
 import socket
-import subprocess
-import sys
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -15,8 +12,6 @@ from typing import Any
 from urllib.error import HTTPError
 from urllib.request import Request, urlopen
 
-import pyarrow as pa
-import pyarrow.parquet as pq
 import pytest
 import ray
 from ray import serve
@@ -26,27 +21,8 @@ from blade_dist.serving.deployment import APP, ENGINE, Replicas
 from blade_dist.serving.door import Limits
 from blade_dist.serving.opened import EngineOptions, OpenedExport
 from blade_dist.stages.serve import Address, running_server
-from tests.helpers.paths import ROOT
 
 TOKEN = "a-secret-of-sixteen"
-REQUESTS = 50
-
-
-@pytest.fixture(scope="module")
-def histories(opened: OpenedExport) -> list[list[str]]:
-    ids = opened.catalog.item_ids.tolist()
-    return [[ids[(3 * row + place * (1 + row % 5)) % 40] for place in range(1 + row % 12)] for row in range(REQUESTS)]
-
-
-@pytest.fixture(scope="module")
-def wanted(made: Path, histories: list[list[str]], tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, Any]]:
-    """What ``recommend`` writes."""
-    folder = tmp_path_factory.mktemp("wanted")
-    pq.write_table(pa.table({"history": histories}), folder / "in.parquet")
-    command = [sys.executable, "-m", "blade_dist", "recommend", str(made), "--histories", str(folder / "in.parquet")]
-    command += ["--out", str(folder / "out.parquet"), "--threads", "1"]
-    subprocess.run(command, check=True, env={**os.environ, "PYTHONPATH": str(ROOT)}, capture_output=True)
-    return pq.read_table(folder / "out.parquet").to_pylist()
 
 
 @pytest.fixture(scope="module")
@@ -115,7 +91,7 @@ def test_no_accepted_request_is_lost_with_an_engine(
         answers[4].result()
         ray.kill(ray.get_actor(min(before), namespace="serve"))
         ends = [answer.result() for answer in answers]
-    assert [status for status, _ in ends] == [200] * REQUESTS
+    assert [status for status, _ in ends] == [200] * len(histories)
     assert [ids(answer) for _, answer in ends] == [row["items"] for row in wanted]
     until = time.monotonic() + 120
     while not engines() - before:  # the one that takes its place

@@ -24,11 +24,13 @@ from blade_dist.rewards.actor import RewardHandle
 from blade_dist.rollouts.pool import EnginePool
 from blade_dist.settings import Config, TrainSettings
 from blade_dist.settings.load import dump_config
-from blade_dist.stages.actors import engines, scorer, tracker
+from blade_dist.stages.actors import engines, tracker
+from blade_dist.stages.chosen import validation_rows
 from blade_dist.stages.constraints import check_limits, show_limits
 from blade_dist.stages.fit import fit, publish
 from blade_dist.stages.opened import OpenedRun
 from blade_dist.stages.prior import build_prior, open_prior, show_prior
+from blade_dist.stages.ranked import scorer_of
 from blade_dist.stages.resume import find_start
 from blade_dist.stages.watch import watched
 from blade_dist.store.checkpoints import LEARNERS, saved_step
@@ -96,11 +98,11 @@ def _align(
         console.print(placement_table(placement, cluster_nodes()))
         # engines sleep while the learners on their GPUs learn; not where they write lists meanwhile
         offload = placement.colocated and config.rollout.max_staleness == 0
-        validates = config.train.validation_prompts > 0
+        held_out = validation_rows(config, len(run.data.validation))
         with (
             engines(config, paths, paths.reference, placement.engines, offload, config.learner.lora, console) as pool,
-            scorer(config, paths.data, "train") as reward,
-            scorer(config, paths.data, "validation") if validates else nullcontext() as validator,
+            scorer_of(run, pool, "train", run.rows, console) as reward,
+            scorer_of(run, pool, "validation", held_out, console) if len(held_out) else nullcontext() as validator,
         ):
             if prior is None:
                 prior = build_prior(run, pool, reward, console)
@@ -190,8 +192,7 @@ def _held_out(run: OpenedRun, scorer: RewardHandle | None) -> HeldOut | None:
     """The validation prompts; none without somebody who scores them."""
     if scorer is None:
         return None
-    rows = np.random.default_rng(run.config.run.seed).permutation(len(run.data.validation))
-    return HeldOut(np.sort(rows[: run.config.train.validation_prompts]), scorer)
+    return HeldOut(validation_rows(run.config, len(run.data.validation)), scorer)
 
 
 def _kept(train: TrainSettings) -> CheckpointConfig:

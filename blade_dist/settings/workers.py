@@ -135,9 +135,18 @@ class WeightSettings(Section):
     rounding."""
 
 
+PromptsFrom = Literal["train", "held_out", "all"]
+"""``train.prompts_from``."""
+
+
 class TrainSettings(Section):
     steps: Positive = 100
     """Steps of the alignment. Together with ``prompts_per_step`` it is the budget: so many prompts are visited."""
+    prompts_from: PromptsFrom = "train"
+    """Where the alignment's prompts come from. train: places of what is fine-tuned on, whose next items the model may
+    have learnt by heart. held_out: the last item of each user's training part is kept from fine-tuning, and is what
+    the user's one prompt asks for. all: both. Take held_out where the reward rises on training prompts and not on fresh
+    ones (``validation_prompts``). The data and all that follows depend on it."""
     prompts: Positive | None = None
     """Training prompts that the prior and the alignment use, drawn with ``run.seed``; none is all of them. On a large
     log take about as many as the run visits, ``steps`` x ``prompts_per_step``, so that no reference lists are written

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from contextlib import nullcontext
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -38,7 +39,8 @@ from blade_dist.store.files import write_text
 from blade_dist.store.lock import held
 from blade_dist.store.stage import begin, is_done, mark, noted
 from blade_dist.tracking.listener import StepListener, StepPrinter
-from blade_dist.tracking.say import say, say_end
+from blade_dist.tracking.parting import Parting
+from blade_dist.tracking.say import say, say_end, show_table
 from blade_dist.tracking.step_log import drop_rows_from
 from blade_dist.training.loop import AlignJob, align
 from blade_dist.training.pipeline import VALIDATION, HeldOut, Pipeline, Roles
@@ -46,6 +48,8 @@ from blade_dist.weights.transports import choose_transport
 
 PIPELINE_CALLS = 64
 """Calls that the pipeline serves at once: every rank waits in one."""
+
+TABLE_WIDTH = 80
 
 ENDS = 10
 """Steps at the beginning and at the end whose rewards are compared."""
@@ -114,7 +118,9 @@ def _align(
             drop_rows_from(folder / "metrics.parquet", saved_step(folder / LEARNERS))
             write_text(folder / "config.yaml", dump_config(run.config))
             scorers = reward.rescaled(prior.scales), None if validator is None else validator.rescaled(prior.scales)
-            listen = listen or (lambda _: StepPrinter(config.train.steps, console, "train"))
+            parting = Parting(*_reference_reward(prior))
+            remark = partial(_parted, config.train, parting)
+            listen = listen or (lambda _: StepPrinter(config.train.steps, console, "train", remark))
             try:
                 result = _fit(run, placement, pool, scorers, offload, kept, listen)
             except DivergedError:
@@ -126,7 +132,28 @@ def _align(
     mark(folder, stamp, done=True)
     if config.reward.constrained:
         show_limits(config.reward, pq.read_table(folder / "metrics.parquet").to_pylist(), console)
+    if parting.looks:
+        show_table(console, parting.table(), TABLE_WIDTH)
     say_end(console, "train", f"{folder / 'policy'} holds the model aligned to {config.target}", _progress(folder))
+
+
+def _reference_reward(prior: Prior) -> tuple[float, float]:
+    """Mean reward of the reference's lists for the training prompts, and its standard error over the prompts."""
+    of_prompts = np.nanmean(prior.rewards[~np.isnan(prior.rewards).all(axis=1)], axis=1)
+    return float(of_prompts.mean()), float(of_prompts.std() / np.sqrt(max(1, len(of_prompts) - 1)))
+
+
+def _parted(train: TrainSettings, parting: Parting, row: dict[str, float]) -> str | None:
+    """A warning at the first row by which training prompts have gained and fresh ones have not."""
+    if not parting.see(row):
+        return None
+    seen, fresh = parting.rises(parting.looks[-1])
+    held_out = "train.prompts_from: held_out, " if train.prompts_from == "train" else ""
+    return (
+        f"warning: since the start the reward of sampled lists has risen by {seen:.4f} on training prompts and by "
+        f"{fresh:.4f} on fresh ones: what is learnt is these prompts; {held_out}more train.prompts, fewer train.steps "
+        "or a higher learner.kl_coef may help"
+    )
 
 
 def _progress(folder: Path) -> str:

@@ -158,8 +158,9 @@ class TrainSettings(Section):
     writes."""
     validation_prompts: NonNegative = 0
     """Validation prompts, drawn with ``run.seed``, decoded as ``evaluate.decode`` says and scored at every checkpoint;
-    the one with the best mean reward becomes the policy. 0: the last one does. Some hundreds show a policy that becomes
-    worse."""
+    the one with the best mean reward becomes the policy. Four lists are sampled for each of them too, to see whether
+    fresh prompts gain what training prompts do. 0: the last checkpoint becomes the policy. Some hundreds show a policy
+    that becomes worse."""
     patience: Positive | None = None
     """Checkpoints in a row without a better validation reward after which the training stops; needs
     ``validation_prompts``. Set it where the reward stops rising long before the last step. None: it never stops

@@ -95,7 +95,7 @@ def evaluate_stage(run: OpenedRun, checkpoint: Path, against: list[Path], consol
         _publisher(run, pool) as publisher,
     ):
         writer = ListWriter(run, pool, _prompter(run), bar)
-        ranker = _ranker(run, prompts, partial(_serve, run, run.paths.reference, publisher, 1), writer, console)
+        ranker = _ranker(run, prompts, partial(_serve, run, run.paths.reference, publisher, 1), pool, console)
 
         def as_lists(items: NDArray[np.int32]) -> Lists:
             return Lists(items, prompts.targets, prompts.history, data.catalog, prompts.user, ranker)
@@ -172,7 +172,7 @@ def _by(serve: Callable[[], None], write: Callable[[], T]) -> T:
 
 
 def _ranker(
-    run: OpenedRun, prompts: Prompts, serve: Callable[[], None], writer: ListWriter, console: Console
+    run: OpenedRun, prompts: Prompts, serve: Callable[[], None], pool: EnginePool, console: Console
 ) -> Ranked | None:
     """What the ranker says of the test prompts; None where no metric reads it. ``serve``: the reference."""
     if not reads_ranker(run.config.all_metrics):
@@ -180,7 +180,7 @@ def _ranker(
 
     def candidates(rows: NDArray[np.int64], size: int) -> Ranked:
         serve()
-        return _by(serve, partial(writer.candidates, rows, size))
+        return _by(serve, partial(pool.candidates, _prompter(run).request(rows, 1, 1.0, "ranker"), size))
 
     return RankerTable.load(ranked_by(run, "test", prompts.index, console, candidates)).of(prompts.index)
 

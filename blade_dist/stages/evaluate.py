@@ -101,7 +101,8 @@ def evaluate_stage(run: OpenedRun, checkpoint: Path, against: list[Path], consol
             return Lists(items, prompts.targets, prompts.history, data.catalog, prompts.user, ranker)
 
         lists |= {(name, way): as_lists(items) for name, items in simple.items() for way in ways}
-        for number, (name, path) in enumerate(zip(names, paths, strict=True), start=2):
+        first = 1 if ranker is None else 2  # after the reference
+        for number, (name, path) in enumerate(zip(names, paths, strict=True), start=first):
             serve = partial(_serve, run, path, publisher, number)
             serve()
             for decode in ways:

@@ -10,22 +10,24 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+import ray
 import torch
 from rich.console import Console
 
 from blade_dist.batches import Ranked
+from blade_dist.cluster.placement import place_here
 from blade_dist.data.bundle import DataBundle
 from blade_dist.errors import UserError
 from blade_dist.learners.policy import load_model
-from blade_dist.posterior.prior import Prior
 from blade_dist.rewards.ranker import RankerTable
 from blade_dist.settings import Config
 from blade_dist.settings.load import load_config
-from blade_dist.stages.evaluate import evaluate_stage
+from blade_dist.stages.actors import engines
 from blade_dist.stages.opened import OpenedRun, check_metrics, make_composite, open_run
-from blade_dist.stages.prior import prior_stage
-from blade_dist.stages.ranked import ranked_by
+from blade_dist.stages.prior import build_prior
+from blade_dist.stages.ranked import ranked_by, scorer_of
 from blade_dist.store.run import RunPaths
+from blade_dist.training.prompter import Prompter
 from tests.helpers.runs import random_policy
 
 ROWS = np.arange(0, 40, 2)
@@ -120,16 +122,23 @@ def test_the_policy_s_own_ranking_has_one(semantic_run: tuple[Config, DataBundle
     values = config.model_dump()
     values["run"]["dir"] = tmp_path
     values["reward"].update(weights={"expected_ndcg@3": 1.0}, ranker_top=12)
-    values["evaluate"].update(metrics=["expected_recall@3", "ndcg@3"], max_prompts=8, bootstrap=50, rerank={})
+    values["evaluate"].update(metrics=["ndcg@3"])
     values["train"].update(prompts=12, validation_prompts=0)
     config = Config.model_validate(values)
     paths = RunPaths(tmp_path)
     paths.data.symlink_to(semantic_run[0].run.dir / "data")
     random_policy(config, data, paths.reference, tied=True)
     run, console = open_run(config), Console(record=True, width=200)
+    request = Prompter(data.train, data.codec, 0, True).request(run.rows, 1, 1.0, "test")
+    roles = place_here(config, learners=False).engines
 
-    prior_stage(run, console)
-    prior = Prior.load(paths.prior, run.prior_stamp)
+    with (
+        engines(config, paths, paths.reference, roles) as pool,
+        scorer_of(run, pool, "train", run.rows, console) as reward,
+    ):
+        prior = build_prior(run, pool, reward, console)
+        ranking = ray.get(reward.score(pool.rank(request)))
+    assert (ranking.total == 1).all()
     assert ((prior.rewards >= 0) & (prior.rewards <= 1)).all()
     assert len(np.unique(prior.rewards)) > len(run.rows)  # dense: not the few levels of a hit
     table = RankerTable.load(paths.ranker("train"))
@@ -145,8 +154,3 @@ def test_the_policy_s_own_ranking_has_one(semantic_run: tuple[Config, DataBundle
     found = table.of(run.rows[:1])
     np.testing.assert_array_equal(found.items[0], free[best])
     np.testing.assert_allclose(found.scores[0], expected[best], atol=1e-4)
-
-    summary = evaluate_stage(run, paths.reference, [], console)
-    assert summary["rank"]["sft"]["reward"] == summary["rank"]["sft"]["expected_recall@3"] == 1.0
-    assert 0 < summary["sft"]["reward"] < 1
-    assert not table.lacks(run.rows)

@@ -27,7 +27,10 @@ def settings_of(config: Config) -> dict[str, Any]:
     """The settings that the data depend on; equal ones make equal data."""
     # Where no held-out item was seen before, what lists may hold changes nothing.
     again = config.data.repeats == "all" or config.data.splits is not None
-    return ({"lists.exclude_history": config.lists.exclude_history} if again else {}) | {
+    prompts_from = config.train.prompts_from
+    # a value that changes nothing is not named: data of versions that did not know the setting are still these
+    changing = {"lists.exclude_history": config.lists.exclude_history} if again else {}
+    return (changing if prompts_from == "train" else changing | {"train.prompts_from": prompts_from}) | {
         "data": config.data.model_dump(mode="json"),
         "codec": config.codec.model_dump(mode="json"),
         "model.path": None if config.model.path is None else str(config.model.path),

@@ -5,10 +5,10 @@ from __future__ import annotations
 import logging
 import shutil
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 import pyarrow as pa
@@ -20,7 +20,7 @@ from blade_dist.catalog.choice import CodecChoice
 from blade_dist.catalog.codec import Codec
 from blade_dist.catalog.legality import write_trie
 from blade_dist.catalog.semantic_id import item_features
-from blade_dist.data.assemble import SPLITS, Assembler, HeldOut, SplitName
+from blade_dist.data.assemble import SPLITS, Assembler, HeldOut, Source, SplitName
 from blade_dist.data.bundle import (
     ELSEWHERE,
     SEQUENCES,
@@ -62,6 +62,7 @@ from blade_dist.data.prompts import PromptTable, write_prompts
 from blade_dist.data.remarks import Remarks
 from blade_dist.data.sequence_table import SequenceTable, write_sequences
 from blade_dist.data.sequences import SequenceStore, k_core
+from blade_dist.data.split import Batch
 from blade_dist.data.split_file import SplitFile
 from blade_dist.data.times import say_units
 from blade_dist.data.usable import build_catalog, usable_items
@@ -153,12 +154,14 @@ def _prepare(config: Config, folder: Path, doing: Callable[[str], object]) -> di
     doing("holding out")
     split, counts = _split(config, filtered)
     check_items(config, int((counts > 0).sum()))
-    assembler = Assembler(config.data, config.lists.exclude_history, split, counts)
+    assembler = Assembler(config.data, config.lists.exclude_history, split, counts, config.train.prompts_from)
     catalog = build_catalog(filtered.items.take(pa.array(assembler.kept_items)), assembler.popularity())
     write_items_without_group(catalog, folder)
     doing("writing prompts")
+    sources = dict.fromkeys(get_args(Source), 0)
+    batches = {"train": _counted(assembler, sources), **{name: assembler.held_out(name) for name in get_args(HeldName)}}
     for name in SPLITS:
-        if not write_prompts(folder / f"{name}.arrow", assembler.prompts(name)):
+        if not write_prompts(folder / f"{name}.arrow", batches[name]):
             raise UserError(
                 f"the {name} split is empty: {why_empty(config.data, filtered.store)}; {_losses(config, filtered)}"
             )
@@ -182,6 +185,7 @@ def _prepare(config: Config, folder: Path, doing: Callable[[str], object]) -> di
     longest = max(table.longest(codec) for table in tables.values())
     check_context(config, longest, codec.max_list_tokens(config.lists.k), longest_title(catalog, codec))
     card = _counts(config, filtered, split, catalog, tables, sequences) | {
+        "training_prompts": sources,
         "codec": choice.describe(codec),
         "tokens": describe_codec(codec, config.lists.k) | {"longest_prompt": longest},
         "settings": settings_of(config),
@@ -191,6 +195,14 @@ def _prepare(config: Config, folder: Path, doing: Callable[[str], object]) -> di
     }
     shutil.rmtree(parts)
     return card
+
+
+def _counted(assembler: Assembler, counts: dict[Source, int]) -> Iterator[Batch]:
+    """The training prompts, source after source; ``counts`` has how many of each when all are read."""
+    for source in assembler.sources:
+        for batch in assembler.training(source):
+            counts[source] += len(batch[0])
+            yield batch
 
 
 def _counts(
@@ -245,11 +257,12 @@ def _hints(
     data, scratch = config.data, filtered.scratch
     parts = [(part.items.lengths, ends) for part, ends in split.parts()]
     lengths, ends = (np.concatenate([pair[number] for pair in parts]) for number in (0, 1))
+    visited = config.train.steps * config.train.prompts_per_step
     return [
         *core_choices(data, filtered.raw, left + filtered.left_out.users, len(filtered.items), scratch),
         *ratings_hints(data, filtered.read),
         *short_windows(data, lengths),
-        *few_prompts(data, ends, prompts, config.train.steps * config.train.prompts_per_step),
+        *(few_prompts(data, ends, prompts, visited) if config.train.prompts_from == "train" else []),
         *tie_hint(times),
     ]
 

@@ -32,6 +32,7 @@ class SequenceTable:
     """The training part of every user who has two items or more there: catalog indices, oldest first.
 
     No item at or after a user's training end is in it; with ``global_time`` the end is the same point in time for all.
+    Nor is the last item of a training part in it where ``train.prompts_from`` keeps it for the alignment.
     """
 
     def __init__(self, path: Path, table: pa.Table) -> None:

@@ -74,8 +74,8 @@ def leave_last(lengths: NDArray[np.int64], targets: int, min_history: int, held_
     validation_at = test_at - size
     validated = spare >= (windows + 1) * size
     train_end = np.where(validated, validation_at, np.where(tested, test_at, lengths))
-    first = _one_each(tested, test_at, size)
-    return Split(train_end, _one_each(validated, validation_at, size), _follow(first, windows[tested]))
+    first = one_each(tested, test_at, size)
+    return Split(train_end, one_each(validated, validation_at, size), _follow(first, windows[tested]))
 
 
 def global_time(items: Ragged, times: NDArray[np.int64], t1: int, t2: int, targets: int, min_history: int) -> Split:
@@ -97,8 +97,8 @@ def global_time(items: Ragged, times: NDArray[np.int64], t1: int, t2: int, targe
     tested = (second >= min_history) & (lengths > second)
     return Split(
         train_end=first,
-        validation=_one_each(validated, first, np.minimum(second - first, targets)),
-        test=_one_each(tested, second, np.minimum(lengths - second, targets)),
+        validation=one_each(validated, first, np.minimum(second - first, targets)),
+        test=one_each(tested, second, np.minimum(lengths - second, targets)),
     )
 
 
@@ -121,6 +121,14 @@ def windows(train_end: NDArray[np.int64], targets: int, min_history: int, latest
     user = np.repeat(np.arange(len(train_end)), count)
     at = (train_end - size - count + 1)[user] + ranges(0, count)
     return Positions(user, at, size[user])
+
+
+def kept_back(train_end: NDArray[np.int64], min_history: int) -> NDArray[np.bool_]:
+    """``[U]`` whether a user's last training item may be kept from fine-tuning, to be asked for in the alignment.
+
+    At least ``max(min_history, 2)`` items stay before it, as :func:`leave_last` leaves: others train on all of theirs.
+    """
+    return train_end > max(min_history, 2)
 
 
 @dataclass(frozen=True, eq=False)
@@ -191,7 +199,8 @@ def slices(flat: NDArray, starts: NDArray[np.int64], lengths: NDArray[np.int64])
     return Ragged(flat[ranges(starts, lengths)], offsets_of(lengths))
 
 
-def _one_each(chosen: NDArray[np.bool_], at: NDArray[np.int64], count: NDArray[np.int64]) -> Positions:
+def one_each(chosen: NDArray[np.bool_], at: NDArray[np.int64], count: NDArray[np.int64]) -> Positions:
+    """A prompt for each of the users that are chosen (``[U]``), from ``at[U]`` on, with ``count[U]`` targets."""
     user = np.flatnonzero(chosen)
     return Positions(user, at[user], count[user])
 

@@ -7,7 +7,7 @@ from dataclasses import replace
 import numpy as np
 from numpy.typing import NDArray
 
-from blade_dist.batches import Prompts, Ragged
+from blade_dist.batches import Prompts, Ragged, Ranked
 from blade_dist.catalog.catalog import Catalog
 from blade_dist.rewards.composite import Composite, Scores
 from blade_dist.rewards.lists import Lists
@@ -25,11 +25,12 @@ def best_of(items: NDArray[np.int32], scores: NDArray[np.float64]) -> NDArray[np
     return best
 
 
-def repeated(prompts: Prompts, items: NDArray[np.int32], catalog: Catalog) -> Lists:
-    """All ``[B, N, K]`` lists of the prompts, a prompt's N one after another."""
+def repeated(prompts: Prompts, items: NDArray[np.int32], catalog: Catalog, ranker: Ranked | None) -> Lists:
+    """All ``[B, N, K]`` lists of the prompts, a prompt's N one after another; ``ranker``: of the ``B`` prompts."""
     owner = np.repeat(np.arange(len(prompts)), items.shape[1])
     targets, history = prompts.targets.take(owner), prompts.history.take(owner)
-    return Lists(items.reshape(-1, items.shape[2]), targets, history, catalog, prompts.user[owner])
+    likely = None if ranker is None else ranker.take(owner)
+    return Lists(items.reshape(-1, items.shape[2]), targets, history, catalog, prompts.user[owner], likely)
 
 
 def is_oracle(select: Composite, lists: Lists) -> bool:

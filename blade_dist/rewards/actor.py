@@ -14,6 +14,7 @@ from blade_dist.batches import Rewards, Rollouts
 from blade_dist.catalog.catalog import Catalog
 from blade_dist.data.prompts import PromptTable
 from blade_dist.rewards.composite import Composite
+from blade_dist.rewards.ranker import RankerTable
 from blade_dist.rewards.scorer import Scorer
 from blade_dist.settings import RewardSettings
 
@@ -21,10 +22,11 @@ from blade_dist.settings import RewardSettings
 class _StoredScorer(Scorer):
     """:class:`Scorer` over one split of prepared data."""
 
-    def __init__(self, data: Path, split: str, settings: RewardSettings, k: int) -> None:
+    def __init__(self, data: Path, split: str, settings: RewardSettings, k: int, ranker: Path | None) -> None:
         catalog = Catalog.load(data / "catalog")
         composite = Composite(settings.scored, catalog, k, distributions=settings.distributions, boosts=settings.boosts)
-        super().__init__(catalog, PromptTable.load(data / f"{split}.arrow").rows, composite)
+        likely = None if ranker is None else RankerTable.load(ranker).of
+        super().__init__(catalog, PromptTable.load(data / f"{split}.arrow").rows, composite, likely)
         self.busy_since: float | None = None
         """In seconds of this process's clock; read by who watches it."""
 

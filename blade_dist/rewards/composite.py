@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from blade_dist.batches import MISS, Ragged
+from blade_dist.batches import MISS, Ragged, Ranked
 from blade_dist.catalog.catalog import Catalog
 from blade_dist.errors import UserError
 from blade_dist.rewards.lists import Lists
@@ -74,7 +74,8 @@ class Composite:
         full = np.arange(self._k, dtype=np.int32) % len(self._catalog)  # a catalog may have fewer than k items
         items = np.stack([full, np.full(self._k, MISS, dtype=np.int32)])
         known = Ragged.of([[0], [len(self._catalog) - 1]])
-        self.score(Lists(items, targets=known, history=known, catalog=self._catalog, users=np.array(["a user"] * 2)))
+        users, ranker = np.array(["a user"] * 2), Ranked(np.stack([full, full]), np.full(items.shape, -1.0))
+        self.score(Lists(items, targets=known, history=known, catalog=self._catalog, users=users, ranker=ranker))
 
     def rescaled(self, scales: Mapping[str, float]) -> Composite:
         """The same, which divides each metric by its scale, see :func:`spreads`, before it is weighted."""

@@ -11,6 +11,9 @@ ACCURATE = ("more accurate", "less accurate")
 FAIR = ("fairer to groups", "less fair to groups")
 SAID: dict[str, Words] = {
     **dict.fromkeys(("ndcg", "recall", "hr", "mrr"), ACCURATE),
+    **dict.fromkeys(
+        ("expected_ndcg", "expected_recall"), ("more accurate by the ranker", "less accurate by the ranker")
+    ),
     **dict.fromkeys(("ild", "ild_embedding"), ("more diverse", "less diverse")),
     "entropy": ("more varied", "less varied"),
     **dict.fromkeys(("mgu", "dgu"), FAIR),

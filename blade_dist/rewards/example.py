@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from blade_dist.batches import Ragged
+from blade_dist.batches import Ragged, Ranked
 from blade_dist.catalog.catalog import Catalog
 from blade_dist.rewards.lists import Lists
 
@@ -18,6 +18,7 @@ def example(
     groups: Sequence[str] = (),
     popularity: Sequence[int] = (),
     embeddings: Sequence[Sequence[float]] | None = None,
+    ranker: Mapping[int, float] | None = None,
 ) -> Lists:
     """A single list over a catalog of items 0, 1, 2, ...
 
@@ -31,8 +32,9 @@ def example(
         groups: one-letter names of the groups of item 0, of item 1, ...
         popularity: training interactions of item 0, of item 1, ...; 1 each by default.
         embeddings: vectors of item 0, of item 1, ...
+        ranker: a ranker's best items, the likeliest first, with their probabilities.
     """
-    size = max(len(groups), len(popularity), 1 + max((*items, *targets, *history)))
+    size = max(len(groups), len(popularity), 1 + max((*items, *targets, *history, *(ranker or ()))))
     names = sorted(set("".join(groups)))
     of_item = [[names.index(name) for name in groups[item]] if item < len(groups) else [] for item in range(size)]
     catalog = Catalog(
@@ -43,4 +45,8 @@ def example(
         popularity=np.array([*popularity, *[1] * (size - len(popularity))], dtype=np.int64),
         embeddings=None if embeddings is None else np.array(embeddings, dtype=np.float32),
     )
-    return Lists(np.array([items], dtype=np.int32), Ragged.of([targets]), Ragged.of([history]), catalog)
+    likely = None
+    if ranker is not None:
+        likely = Ranked(np.array([list(ranker)], dtype=np.int32), np.log([list(ranker.values())]))
+    rows = np.array([items], dtype=np.int32)
+    return Lists(rows, Ragged.of([targets]), Ragged.of([history]), catalog, ranker=likely)

@@ -8,7 +8,7 @@ from functools import cached_property
 import numpy as np
 from numpy.typing import NDArray
 
-from blade_dist.batches import MISS, Ragged
+from blade_dist.batches import MISS, Ragged, Ranked
 from blade_dist.catalog.catalog import Catalog
 from blade_dist.rewards.item_features import group_sums
 
@@ -29,6 +29,9 @@ class Lists:
     catalog: Catalog
     users: NDArray | None = None
     """``[n]`` user ids as in the log, for rewards that know more of a user; None where they are not known."""
+    ranker: Ranked | None = None
+    """The likeliest next items of each list's user by the ranker of ``reward.ranker``, scored by log-prob (nats); None
+    where no metric reads it."""
 
     def __len__(self) -> int:
         return len(self.items)

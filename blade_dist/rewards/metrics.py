@@ -12,6 +12,7 @@ from collections.abc import Callable
 import numpy as np
 from numpy.typing import NDArray
 
+from blade_dist.batches import MISS
 from blade_dist.errors import UserError, nearest
 from blade_dist.rewards.item_features import group_bits, information, tail_items
 from blade_dist.rewards.lists import Lists
@@ -192,9 +193,45 @@ def calibration(lists: Lists, k: int) -> Scores:
     return (p * np.log(ratio)).sum(axis=1) / -np.log(CALIBRATION_MIX)
 
 
+def expected_ndcg(lists: Lists, k: int) -> Scores:
+    """``sum_i p_i / log2(i + 1)`` over the same sum for the ranker's own first k; p_i: its probability of item i.
+
+    The NDCG to expect where the next item is drawn from the ranker, over the highest that a list can have: the ranking
+    is 1. No held-out item is read. An item that stands there again, or that is not among the ranker's best, has p = 0.
+    The second likeliest first: (.25 + .5 * .63) / (.5 + .25 * .63).
+
+    >>> expected_ndcg(example([7, 4], ranker={4: 0.5, 7: 0.25, 2: 0.1}), 2).round(2)
+    array([0.86])
+
+    Raises:
+        UserError: the lists come without a ranker.
+    """
+    return _expected(lists, 1 / np.log2(np.arange(2, k + 2)))
+
+
+def expected_recall(lists: Lists, k: int) -> Scores:
+    """``sum_i p_i`` over the same sum for the ranker's own first k, p_i as in :func:`expected_ndcg`.
+
+    The likeliest and the third likeliest: (.5 + .1) / (.5 + .25).
+
+    >>> expected_recall(example([2, 4], ranker={4: 0.5, 7: 0.25, 2: 0.1}), 2).round(2)
+    array([0.8])
+
+    Raises:
+        UserError: the lists come without a ranker.
+    """
+    return _expected(lists, np.ones(k))
+
+
+BY_RANKER = ("expected_ndcg", "expected_recall")
+"""Metrics that read :attr:`~blade_dist.rewards.lists.Lists.ranker`."""
+
 METRICS: dict[str, Metric] = {
     function.__name__: function
-    for function in (ndcg, recall, hr, mrr, ild, ild_embedding, mgu, dgu, calibration, novelty, long_tail, entropy)
+    for function in (
+        *(ndcg, recall, hr, mrr, ild, ild_embedding, mgu, dgu, calibration, novelty, long_tail, entropy),
+        *(expected_ndcg, expected_recall),
+    )
 }
 """Every metric by name. To add one: a function above, and its name here."""
 
@@ -241,6 +278,25 @@ def _shares(lists: Lists, k: int) -> tuple[Scores, Scores]:
         for part, whole in zip((known, shown), wholes, strict=True)
     )
     return known, shown
+
+
+def _expected(lists: Lists, discount: Scores) -> Scores:
+    """The lists' discounted probability over that of the ranker's first items, as many as ``discount`` has."""
+    if lists.ranker is None:
+        raise UserError("expected_ndcg and expected_recall need a ranker's distribution; these lists come without one")
+    found, best = lists.ranker.items, lists.ranker.items[:, : len(discount)]
+    left = np.where(found == MISS, 0.0, np.exp(np.asarray(lists.ranker.scores, dtype=np.float64)))
+    return _ratio(_gained(lists.items, found, left, discount), _gained(best, found, left, discount))
+
+
+def _gained(items: NDArray, found: NDArray, probability: Scores, discount: Scores) -> Scores:
+    """``sum_i discount_i * probability`` of the first items; one that comes again has nothing left."""
+    left, total = probability.copy(), np.zeros(len(items))
+    for position in range(min(len(discount), items.shape[1])):  # in this order for both, so that the ranking is 1
+        here = (found == items[:, position, None]) & (found != MISS)
+        total += discount[position] * (left * here).sum(axis=1)
+        left[here] = 0.0
+    return total
 
 
 def _ratio(above: NDArray, below: NDArray) -> Scores:

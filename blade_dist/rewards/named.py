@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping
 from blade_dist.catalog.catalog import Catalog
 from blade_dist.errors import UserError, nearest
 from blade_dist.rewards.distribution import make_distribution
-from blade_dist.rewards.metrics import METRICS, Metric, cut_off, metric
+from blade_dist.rewards.metrics import BY_RANKER, METRICS, Metric, cut_off, metric
 from blade_dist.rewards.soft import Excess, make_boost
 
 AGAINST = ("mgu", "dgu")
@@ -26,6 +26,11 @@ def check_groups(names: Iterable[str], catalog: Catalog, setting: str) -> None:
             raise UserError(
                 f"{setting} {name!r}: the catalog has no groups (data.columns.groups), and it is about them"
             )
+
+
+def reads_ranker(names: Iterable[str]) -> bool:
+    """Whether one of the metrics needs a ranker's distribution."""
+    return any(name.partition("@")[0] in BY_RANKER for name in names)
 
 
 class NamedMetrics:

@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 import numpy as np
 from numpy.typing import NDArray
 
-from blade_dist.batches import Prompts, Rewards, Rollouts
+from blade_dist.batches import Prompts, Ranked, Rewards, Rollouts
 from blade_dist.catalog.catalog import Catalog
 from blade_dist.rewards.composite import Composite
 from blade_dist.rewards.lists import Lists
@@ -16,11 +16,19 @@ from blade_dist.rewards.lists import Lists
 class Scorer:
     """Without a state: one that starts in another's place answers the same."""
 
-    def __init__(self, catalog: Catalog, prompts: Callable[[NDArray[np.int64]], Prompts], composite: Composite) -> None:
-        """``prompts`` gives those with the indices ``[B]`` by which rollouts name them."""
+    def __init__(
+        self,
+        catalog: Catalog,
+        prompts: Callable[[NDArray[np.int64]], Prompts],
+        composite: Composite,
+        ranker: Callable[[NDArray[np.int64]], Ranked] | None = None,
+    ) -> None:
+        """``prompts`` gives those with the indices ``[B]`` by which rollouts name them, ``ranker`` their best items
+        where a metric reads them."""
         self._catalog = catalog
         self._prompts = prompts
         self._composite = composite
+        self._ranker = ranker
 
     def score(self, scales: Mapping[str, float], *parts: Rollouts) -> Rewards:
         """Rewards of all lists of all parts, in order, ``[B, G]``.
@@ -40,6 +48,7 @@ class Scorer:
             history=prompts.history.take(per_list),
             catalog=self._catalog,
             users=prompts.user[per_list],
+            ranker=None if self._ranker is None else self._ranker(rollouts.prompt).take(per_list),
         )
         total, by_name = self._composite.rescaled(scales).score(lists)
         by_group = {name: values.reshape(shape[:2]) for name, values in by_name.items()}

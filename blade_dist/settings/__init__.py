@@ -12,7 +12,7 @@ from blade_dist.settings.inputs import (
 from blade_dist.settings.method import RewardSettings
 from blade_dist.settings.reports import Decode, EvaluateSettings, Reranker, Way
 from blade_dist.settings.tree import Config
-from blade_dist.settings.workers import LearnerSettings, LoraSettings, RolloutSettings, TrainSettings
+from blade_dist.settings.workers import LearnerSettings, LoraSettings, PromptsFrom, RolloutSettings, TrainSettings
 
 __all__ = [
     "BuildSettings",
@@ -26,6 +26,7 @@ __all__ = [
     "ListSettings",
     "LoraSettings",
     "ModelSettings",
+    "PromptsFrom",
     "Reranker",
     "RewardSettings",
     "RolloutSettings",

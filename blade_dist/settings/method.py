@@ -4,11 +4,19 @@ from __future__ import annotations
 
 import math
 from contextlib import suppress
+from pathlib import Path
 from typing import Annotated, Literal
 
 from pydantic import BeforeValidator, Field, model_validator
 
-from blade_dist.settings.section import Fraction, Name, NonNegative, Positive, Rate, Section
+from blade_dist.settings.section import Fraction, LocalPath, Name, NonNegative, Positive, Rate, Section
+
+
+def _ranker(given: object) -> object:
+    """One message for both kinds of values."""
+    if isinstance(given, str | Path):
+        return given
+    raise ValueError(f"reward.ranker: write policy, or the path of a Parquet file; got {given!r}")
 
 
 class RewardSettings(Section):
@@ -29,6 +37,16 @@ class RewardSettings(Section):
     boosts: dict[str, dict[Name, float]] = {}
     """Wishes for what is shown, by name: item id, or ``group:NAME``, to weight (negative: rather not). Soft, as opposed
     to ``lists.exclude`` and ``lists.at_most``, which no list breaks."""
+    ranker: Annotated[Literal["policy"] | LocalPath, BeforeValidator(_ranker)] = "policy"
+    """Whose distribution over the next item ``expected_ndcg@5`` and ``expected_recall@5`` read. policy: the fine-tuned
+    model's own after the history, one forward pass for each prompt. Or a Parquet file of yours, of a better ranker say:
+    a row for each ``user`` (or for each ``split`` and ``prompt``, its row number there), with lists of ``items`` (ids)
+    and of their ``probabilities``."""
+    ranker_top: Positive | None = None
+    """The likeliest items of that distribution that are kept for each prompt, ``lists.k`` at least; any other item
+    counts as impossible. None is 100, where the ranker is a file or an item is one token. A policy whose items have
+    several tokens searches for them, which extends as many beginnings at every token: set it to a few times ``lists.k``
+    to have it."""
     at_least: dict[str, float] = {}
     """Floors: metric to the mean that the sampled lists must have; the loop raises its weight until they do. Set one
     where you know which value is enough rather than which weight leads there. Refused where no reference list reaches

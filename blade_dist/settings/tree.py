@@ -90,17 +90,34 @@ class Config(Section):
 
     @model_validator(mode="after")
     def _named(self) -> Config:
-        metrics = [*self.reward.scored, *self.evaluate.metrics, *self.evaluate.select_by]
         for kind, given, bases in (
             ("boosts", self.reward.boosts, ("boost",)),
             ("distributions", self.reward.distributions, ("mgu", "dgu")),
         ):
             for name in given:
-                if not any(metric.startswith(tuple(f"{base}/{name}@" for base in bases)) for metric in metrics):
+                if not any(
+                    metric.startswith(tuple(f"{base}/{name}@" for base in bases)) for metric in self.all_metrics
+                ):
                     raise ValueError(
                         f"reward.{kind}.{name}: no metric uses it; give {bases[0]}/{name}@{self.lists.k} a weight "
                         "in reward.weights, or leave it out"
                     )
+        return self
+
+    @model_validator(mode="after")
+    def _by_ranker(self) -> Config:
+        if self.reward.ranker_top is not None and self.reward.ranker_top < self.lists.k:
+            raise ValueError(
+                f"reward.ranker_top: {self.reward.ranker_top} items; give lists.k = {self.lists.k} at least"
+            )
+        if not any(metric.startswith("expected_") for metric in self.all_metrics):
+            if self.reward.ranker != "policy":
+                raise ValueError(
+                    f"reward.ranker: no metric reads it; give expected_ndcg@{self.lists.k} a weight in reward.weights, "
+                    "or leave it out"
+                )
+        elif self.reward.ranker == "policy" and self.lists.constrain == "none":
+            raise ValueError("reward.ranker: policy needs lists.constrain = catalog; or give the path of a file")
         return self
 
     @model_validator(mode="after")
@@ -185,6 +202,11 @@ class Config(Section):
                 "leave one of the two out"
             )
         return self
+
+    @property
+    def all_metrics(self) -> list[str]:
+        """Names of the reward's metrics, of those that are reported, and of those that searches choose by."""
+        return [*self.reward.scored, *self.evaluate.metrics, *self.evaluate.select_by]
 
     @property
     def in_training(self) -> Config:

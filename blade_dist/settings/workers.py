@@ -135,9 +135,18 @@ class WeightSettings(Section):
     rounding."""
 
 
+PromptsFrom = Literal["train", "held_out", "all"]
+"""``train.prompts_from``."""
+
+
 class TrainSettings(Section):
     steps: Positive = 100
     """Steps of the alignment. Together with ``prompts_per_step`` it is the budget: so many prompts are visited."""
+    prompts_from: PromptsFrom = "train"
+    """Where the alignment's prompts come from. train: places of what is fine-tuned on, whose next items the model may
+    have learnt by heart. held_out: the last item of each user's training part is kept from fine-tuning, and is what
+    the user's one prompt asks for. all: both. Take held_out where the reward rises on training prompts and not on fresh
+    ones (``validation_prompts``). The data and all that follows depend on it."""
     prompts: Positive | None = None
     """Training prompts that the prior and the alignment use, drawn with ``run.seed``; none is all of them. On a large
     log take about as many as the run visits, ``steps`` x ``prompts_per_step``, so that no reference lists are written
@@ -149,8 +158,9 @@ class TrainSettings(Section):
     writes."""
     validation_prompts: NonNegative = 0
     """Validation prompts, drawn with ``run.seed``, decoded as ``evaluate.decode`` says and scored at every checkpoint;
-    the one with the best mean reward becomes the policy. 0: the last one does. Some hundreds show a policy that becomes
-    worse."""
+    the one with the best mean reward becomes the policy. Four lists are sampled for each of them too, to see whether
+    fresh prompts gain what training prompts do. 0: the last checkpoint becomes the policy. Some hundreds show a policy
+    that becomes worse."""
     patience: Positive | None = None
     """Checkpoints in a row without a better validation reward after which the training stops; needs
     ``validation_prompts``. Set it where the reward stops rising long before the last step. None: it never stops

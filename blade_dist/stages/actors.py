@@ -52,11 +52,15 @@ def _context(config: Config, codec: Codec, checkpoint: Path) -> int:
 
 
 @contextmanager
-def scorer(config: Config, data: Path, split: str) -> Iterator[RewardHandle]:
-    """A running reward actor for one split of ``data``, the data stage's folder."""
+def scorer(config: Config, data: Path, split: str, ranker: Path | None = None) -> Iterator[RewardHandle]:
+    """A running reward actor for one split of ``data``, the data stage's folder.
+
+    ``ranker``: the table of these prompts, where a metric reads one.
+    """
     # what it is asked when it dies is asked again; a user's function that ends the process every time ends the run
     options = beside_driver() | {"max_task_retries": RESTARTS}
-    actor = RewardActor.options(**options).remote(data.absolute(), split, config.reward, config.lists.k)
+    table = None if ranker is None else ranker.absolute()
+    actor = RewardActor.options(**options).remote(data.absolute(), split, config.reward, config.lists.k, table)
     try:
         with Watch(f"the reward actor of {split}", actor, config, config.reward.timeout_s):
             yield RewardHandle(actor)

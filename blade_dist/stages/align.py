@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from contextlib import nullcontext
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -24,11 +25,13 @@ from blade_dist.rewards.actor import RewardHandle
 from blade_dist.rollouts.pool import EnginePool
 from blade_dist.settings import Config, TrainSettings
 from blade_dist.settings.load import dump_config
-from blade_dist.stages.actors import engines, scorer, tracker
+from blade_dist.stages.actors import engines, tracker
+from blade_dist.stages.chosen import validation_rows
 from blade_dist.stages.constraints import check_limits, show_limits
 from blade_dist.stages.fit import fit, publish
 from blade_dist.stages.opened import OpenedRun
 from blade_dist.stages.prior import build_prior, open_prior, show_prior
+from blade_dist.stages.ranked import scorer_of
 from blade_dist.stages.resume import find_start
 from blade_dist.stages.watch import watched
 from blade_dist.store.checkpoints import LEARNERS, saved_step
@@ -36,7 +39,8 @@ from blade_dist.store.files import write_text
 from blade_dist.store.lock import held
 from blade_dist.store.stage import begin, is_done, mark, noted
 from blade_dist.tracking.listener import StepListener, StepPrinter
-from blade_dist.tracking.say import say, say_end
+from blade_dist.tracking.parting import Parting
+from blade_dist.tracking.say import say, say_end, show_table
 from blade_dist.tracking.step_log import drop_rows_from
 from blade_dist.training.loop import AlignJob, align
 from blade_dist.training.pipeline import VALIDATION, HeldOut, Pipeline, Roles
@@ -44,6 +48,8 @@ from blade_dist.weights.transports import choose_transport
 
 PIPELINE_CALLS = 64
 """Calls that the pipeline serves at once: every rank waits in one."""
+
+TABLE_WIDTH = 80
 
 ENDS = 10
 """Steps at the beginning and at the end whose rewards are compared."""
@@ -96,11 +102,11 @@ def _align(
         console.print(placement_table(placement, cluster_nodes()))
         # engines sleep while the learners on their GPUs learn; not where they write lists meanwhile
         offload = placement.colocated and config.rollout.max_staleness == 0
-        validates = config.train.validation_prompts > 0
+        held_out = validation_rows(config, len(run.data.validation))
         with (
             engines(config, paths, paths.reference, placement.engines, offload, config.learner.lora, console) as pool,
-            scorer(config, paths.data, "train") as reward,
-            scorer(config, paths.data, "validation") if validates else nullcontext() as validator,
+            scorer_of(run, pool, "train", run.rows, console) as reward,
+            scorer_of(run, pool, "validation", held_out, console) if len(held_out) else nullcontext() as validator,
         ):
             if prior is None:
                 prior = build_prior(run, pool, reward, console)
@@ -112,7 +118,9 @@ def _align(
             drop_rows_from(folder / "metrics.parquet", saved_step(folder / LEARNERS))
             write_text(folder / "config.yaml", dump_config(run.config))
             scorers = reward.rescaled(prior.scales), None if validator is None else validator.rescaled(prior.scales)
-            listen = listen or (lambda _: StepPrinter(config.train.steps, console, "train"))
+            parting = Parting(*_reference_reward(prior))
+            remark = partial(_parted, config.train, parting)
+            listen = listen or (lambda _: StepPrinter(config.train.steps, console, "train", remark))
             try:
                 result = _fit(run, placement, pool, scorers, offload, kept, listen)
             except DivergedError:
@@ -124,7 +132,28 @@ def _align(
     mark(folder, stamp, done=True)
     if config.reward.constrained:
         show_limits(config.reward, pq.read_table(folder / "metrics.parquet").to_pylist(), console)
+    if parting.looks:
+        show_table(console, parting.table(), TABLE_WIDTH)
     say_end(console, "train", f"{folder / 'policy'} holds the model aligned to {config.target}", _progress(folder))
+
+
+def _reference_reward(prior: Prior) -> tuple[float, float]:
+    """Mean reward of the reference's lists for the training prompts, and its standard error over the prompts."""
+    of_prompts = np.nanmean(prior.rewards[~np.isnan(prior.rewards).all(axis=1)], axis=1)
+    return float(of_prompts.mean()), float(of_prompts.std() / np.sqrt(max(1, len(of_prompts) - 1)))
+
+
+def _parted(train: TrainSettings, parting: Parting, row: dict[str, float]) -> str | None:
+    """A warning at the first row by which training prompts have gained and fresh ones have not."""
+    if not parting.see(row):
+        return None
+    seen, fresh = parting.rises(parting.looks[-1])
+    held_out = "train.prompts_from: held_out, " if train.prompts_from == "train" else ""
+    return (
+        f"warning: since the start the reward of sampled lists has risen by {seen:.4f} on training prompts and by "
+        f"{fresh:.4f} on fresh ones: what is learnt is these prompts; {held_out}more train.prompts, fewer train.steps "
+        "or a higher learner.kl_coef may help"
+    )
 
 
 def _progress(folder: Path) -> str:
@@ -190,8 +219,7 @@ def _held_out(run: OpenedRun, scorer: RewardHandle | None) -> HeldOut | None:
     """The validation prompts; none without somebody who scores them."""
     if scorer is None:
         return None
-    rows = np.random.default_rng(run.config.run.seed).permutation(len(run.data.validation))
-    return HeldOut(np.sort(rows[: run.config.train.validation_prompts]), scorer)
+    return HeldOut(validation_rows(run.config, len(run.data.validation)), scorer)
 
 
 def _kept(train: TrainSettings) -> CheckpointConfig:

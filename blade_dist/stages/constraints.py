@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 from rich.console import Console
 
+from blade_dist.batches import Ranked
 from blade_dist.evaluation.search import oracle_parts, repeated
 from blade_dist.posterior.constraint import Constraints
 from blade_dist.posterior.prior import Prior
@@ -35,7 +36,9 @@ def oracles(run: OpenedRun) -> set[str]:
     prompts, catalog = run.data.train.rows(np.arange(min(TRIED, len(run.data.train)))), run.data.catalog
     shape = (len(prompts), 1, run.config.lists.k)
     items = np.random.default_rng(run.config.run.seed).integers(len(catalog), size=shape, dtype=np.int32)
-    return oracle_parts(run.composite, repeated(prompts, items, catalog)) & set(run.config.reward.constrained)
+    # any ranker will do, as it is tried what reads the held-out items
+    ranker = Ranked(items[:, 0], np.full(items[:, 0].shape, -1.0))
+    return oracle_parts(run.composite, repeated(prompts, items, catalog, ranker)) & set(run.config.reward.constrained)
 
 
 def show_limits(reward: RewardSettings, rows: Sequence[Mapping[str, float]], console: Console) -> None:

@@ -34,6 +34,7 @@ def data_stage(config: Config, console: Console) -> None:
     for line in log_lines(card):
         say(console, f"data: {line}")
     _say_early_rows(card["split"], card["prompts"]["test"], console)
+    _say_sources(card, console)
     _say_codec(card["codec"], console)
     _name_items_without_group(card["catalog"], folder, console)
     _say_result(card, folder, console)
@@ -69,6 +70,17 @@ def _say_early_rows(split: dict[str, Any], tested: int, console: Console) -> Non
         )
     if unread := split.get("train_rows_not_read"):
         say(console, f"data: {unread} train rows of data.splits are not read: training prompts come from the log")
+
+
+def _say_sources(card: dict[str, Any], console: Console) -> None:
+    """Says where the training prompts come from, where that was set."""
+    if (chosen := card["settings"].get("train.prompts_from")) is not None:
+        counts = card["training_prompts"]
+        say(
+            console,
+            f"data: of {sum(counts.values())} training prompts {counts['train']} are of what is fine-tuned on, "
+            f"{counts['held_out']} ask for an item that is kept from it (train.prompts_from: {chosen})",
+        )
 
 
 def _say_codec(codec: dict[str, Any], console: Console) -> None:

@@ -15,7 +15,7 @@ import torch
 from numpy.typing import NDArray
 from rich.console import Console
 
-from blade_dist.batches import Prompts
+from blade_dist.batches import Prompts, Ranked
 from blade_dist.catalog.legality import Legality
 from blade_dist.catalog.rules import make_rules
 from blade_dist.cluster.placement import place_here
@@ -41,11 +41,15 @@ from blade_dist.learners.policy import Policy, load_model, sequence_logprobs
 from blade_dist.rewards.composite import Composite
 from blade_dist.rewards.direction import direction
 from blade_dist.rewards.lists import Lists
+from blade_dist.rewards.named import reads_ranker
+from blade_dist.rewards.ranker import RankerTable
 from blade_dist.rollouts.pool import EnginePool, NobodyServesError
 from blade_dist.settings import Config
 from blade_dist.stages.actors import engines
+from blade_dist.stages.chosen import test_rows
 from blade_dist.stages.opened import OpenedRun, make_composite, written_lists
 from blade_dist.stages.prior import open_prior
+from blade_dist.stages.ranked import ranked_by
 from blade_dist.stages.searches import ListWriter, pool_size, searched
 from blade_dist.store.files import whole_file, write_json
 from blade_dist.store.policy import PolicyStamp, read_policy
@@ -74,19 +78,14 @@ def evaluate_stage(run: OpenedRun, checkpoint: Path, against: list[Path], consol
     paths = [checkpoint, *against]
     stamps = [read_policy(path, data.codec.fingerprint()) for path in paths]
     names = _names(stamps)
-    prompts = data.test.rows(_chosen(config, len(data.test)))
+    prompts = data.test.rows(test_rows(config, len(data.test)))
     reported = make_composite(config, data, _reported(config))
-
-    def as_lists(items: NDArray[np.int32]) -> Lists:
-        return Lists(items, prompts.targets, prompts.history, data.catalog, prompts.user)
 
     with waiting(console, "recommenders without a model"):
         ways, simple = decodes(config), _baselines(run, prompts, console)
     size = pool_size(run, console)
     calls = len(ways) * len(names) + bool(config.evaluate.best_of) + bool(size)
-    lists: dict[tuple[str, str], Lists] = {
-        (name, way): as_lists(items) for name, items in simple.items() for way in ways
-    }
+    lists: dict[tuple[str, str], Lists] = {}
     illegal: dict[tuple[str, str], dict[str, float]] = {}
     costs: dict[tuple[str, str], Cost] = {}
     with (
@@ -96,7 +95,14 @@ def evaluate_stage(run: OpenedRun, checkpoint: Path, against: list[Path], consol
         _publisher(run, pool) as publisher,
     ):
         writer = ListWriter(run, pool, _prompter(run), bar)
-        for number, (name, path) in enumerate(zip(names, paths, strict=True), start=1):
+        ranker = _ranker(run, prompts, partial(_serve, run, run.paths.reference, publisher, 1), pool, console)
+
+        def as_lists(items: NDArray[np.int32]) -> Lists:
+            return Lists(items, prompts.targets, prompts.history, data.catalog, prompts.user, ranker)
+
+        lists |= {(name, way): as_lists(items) for name, items in simple.items() for way in ways}
+        first = 1 if ranker is None else 2  # after the reference
+        for number, (name, path) in enumerate(zip(names, paths, strict=True), start=first):
             serve = partial(_serve, run, path, publisher, number)
             serve()
             for decode in ways:
@@ -106,7 +112,7 @@ def evaluate_stage(run: OpenedRun, checkpoint: Path, against: list[Path], consol
                 illegal[name, decode] = illegal_rates(written.invalid, written.duplicate, config.lists.k)
             # the reference's: the first of ``against``, or the checkpoint where it stands alone
             if name == names[:2][-1]:
-                found = _by(serve, partial(searched, run, reward, prompts, writer, size))
+                found = _by(serve, partial(searched, run, reward, prompts, ranker, writer, size))
                 for (search, way), items in found.items():
                     lists[f"{name} {search}", way] = as_lists(items)
             say(console, f"evaluate: {name}, {len(prompts)} prompts")
@@ -166,6 +172,20 @@ def _by(serve: Callable[[], None], write: Callable[[], T]) -> T:
             serve()
 
 
+def _ranker(
+    run: OpenedRun, prompts: Prompts, serve: Callable[[], None], pool: EnginePool, console: Console
+) -> Ranked | None:
+    """What the ranker says of the test prompts; None where no metric reads it. ``serve``: the reference."""
+    if not reads_ranker(run.config.all_metrics):
+        return None
+
+    def candidates(rows: NDArray[np.int64], size: int) -> Ranked:
+        serve()
+        return _by(serve, partial(pool.candidates, _prompter(run).request(rows, 1, 1.0, "ranker"), size))
+
+    return RankerTable.load(ranked_by(run, "test", prompts.index, console, candidates)).of(prompts.index)
+
+
 def _served_model(run: OpenedRun, path: Path) -> ServedModel:
     """The checkpoint, loaded here."""
     config, pad = run.config, run.data.codec.pad
@@ -190,13 +210,6 @@ def _baselines(run: OpenedRun, prompts: Prompts, console: Console) -> dict[str, 
         say(console, f"evaluate: EASE is left out: {len(catalog):,} items, it is fitted to {MOST_ITEMS:,} at most")
     rules = make_rules(lists, catalog)
     return baseline_lists(catalog, sequences, validation, prompts, lists.k, lists.exclude_history, rules)
-
-
-def _chosen(config: Config, size: int) -> NDArray[np.int64]:
-    limit = config.evaluate.max_prompts
-    if limit is None or limit >= size:
-        return np.arange(size)
-    return np.sort(np.random.default_rng(config.run.seed).choice(size, limit, replace=False))
 
 
 def _reported(config: Config) -> dict[str, float]:

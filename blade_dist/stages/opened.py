@@ -16,8 +16,10 @@ from blade_dist.data.seeds import stable_seed
 from blade_dist.errors import UserError
 from blade_dist.learners.adapter import check_modules
 from blade_dist.rewards.composite import Composite
-from blade_dist.rewards.named import check_groups
+from blade_dist.rewards.named import check_groups, reads_ranker
 from blade_dist.settings import Config, ListSettings
+from blade_dist.stages.chosen import training_rows
+from blade_dist.stages.ranker import check_ranker, ranker_stamp
 from blade_dist.store.fingerprint import fingerprint
 from blade_dist.store.policy import PolicyStamp, read_policy
 from blade_dist.store.run import RunPaths
@@ -63,19 +65,25 @@ class OpenedRun:
         cold: dict[str, Any] = {"prior.cold_size": config.prior.cold_size} if config.prior.cold_size else {}
         if len(self.warm) < len(self.rows):
             cold["the choice of warm prompts"] = fingerprint(self.warm.tolist())
-        return cold | {
-            "reward": self.composite.depends_on(),
-            "reward.normalise": config.reward.normalise,
-            "metrics with a floor or a ceiling": sorted(config.reward.constrained),
-            "rollout.k (or lists.k)": config.in_training.lists.k,
-            "rollout.temperature": config.rollout.temperature,
-            "legal lists (see lists)": legal_lists(config.lists),
-            "prior.size": config.prior.size,
-            "prior.prompts": config.prior.prompts,
-            "the fine-tuned model": self.reference.weights,
-            "the catalog": self.data.catalog.fingerprint(),
-            "the training prompts": self.data.train.fingerprint(),
-        }
+        read = reads_ranker(config.reward.scored)
+        ranker = ranker_stamp(config, self.data, self.reference.weights) if read else {}
+        return (
+            cold
+            | ranker
+            | {
+                "reward": self.composite.depends_on(),
+                "reward.normalise": config.reward.normalise,
+                "metrics with a floor or a ceiling": sorted(config.reward.constrained),
+                "rollout.k (or lists.k)": config.in_training.lists.k,
+                "rollout.temperature": config.rollout.temperature,
+                "legal lists (see lists)": legal_lists(config.lists),
+                "prior.size": config.prior.size,
+                "prior.prompts": config.prior.prompts,
+                "the fine-tuned model": self.reference.weights,
+                "the catalog": self.data.catalog.fingerprint(),
+                "the training prompts": self.data.train.fingerprint(),
+            }
+        )
 
 
 def open_run(config: Config) -> OpenedRun:
@@ -101,14 +109,7 @@ def _checked(config: Config, data: DataBundle, paths: RunPaths, reference: Polic
         )
     if config.learner.lora is not None:
         check_modules(paths.reference, config.learner.lora, config.model)
-    return OpenedRun(config, data, paths, reference, composite, _training_prompts(config, len(data.train)))
-
-
-def _training_prompts(config: Config, size: int) -> NDArray[np.int64]:
-    """``train.prompts`` of the ``size`` prompts, or all."""
-    if config.train.prompts is None or config.train.prompts >= size:
-        return np.arange(size)
-    return np.sort(np.random.default_rng(config.run.seed).choice(size, config.train.prompts, replace=False))
+    return OpenedRun(config, data, paths, reference, composite, training_rows(config, len(data.train)))
 
 
 def legal_lists(lists: ListSettings) -> str:
@@ -127,7 +128,8 @@ def check_metrics(config: Config, data: DataBundle) -> Composite:
     """The reward. It is tried on a small batch, and so are all other metrics: evaluation comes last, hours later.
 
     Raises:
-        UserError: an unknown metric, or a function of the user's that fails.
+        UserError: an unknown metric, a function of the user's that fails, or a ranker that a metric reads and that has
+            nothing to say.
     """
     limits = {"reward.at_least": config.reward.at_least, "reward.at_most": config.reward.at_most}
     # the reward scores them too; these exist so that an error names the setting in which the metric stands
@@ -138,6 +140,7 @@ def check_metrics(config: Config, data: DataBundle) -> Composite:
     select = search_choice(config, data)
     for metrics in (*bounds, reward, report, *([select] if select else [])):
         metrics.check()
+    check_ranker(config, data)
     return reward
 
 

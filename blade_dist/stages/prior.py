@@ -20,8 +20,9 @@ from blade_dist.rewards.actor import RewardHandle
 from blade_dist.rewards.composite import spreads
 from blade_dist.rollouts.pool import EnginePool
 from blade_dist.settings import Config
-from blade_dist.stages.actors import engines, scorer
+from blade_dist.stages.actors import engines
 from blade_dist.stages.opened import OpenedRun
+from blade_dist.stages.ranked import scorer_of
 from blade_dist.tracking.bar import Bar
 from blade_dist.tracking.say import last_lines, say
 from blade_dist.training.prompter import Prompter
@@ -49,7 +50,7 @@ def prior_stage(run: OpenedRun, console: Console) -> Prior:
             engines(
                 config, paths, paths.reference, place_here(config, learners=False).engines, console=console
             ) as pool,
-            scorer(config, paths.data, "train") as reward,
+            scorer_of(run, pool, "train", run.rows, console) as reward,
         ):
             prior = build_prior(run, pool, reward, console)
         made = f"holds rewards of up to {run.config.prior.size} lists for each of {len(run.rows)} prompts"

@@ -14,6 +14,7 @@ from blade_dist.evaluation.decoding import RANK, SAMPLED, Cost
 from blade_dist.evaluation.rerank import reranked_lists, usable
 from blade_dist.evaluation.search import best_of, is_oracle, repeated
 from blade_dist.rewards.composite import Composite
+from blade_dist.rewards.lists import Lists
 from blade_dist.rollouts.pool import EnginePool
 from blade_dist.settings import Way
 from blade_dist.stages.opened import OpenedRun, search_choice
@@ -72,15 +73,15 @@ class ListWriter:
 
 
 def searched(
-    run: OpenedRun, reward: Composite, prompts: Prompts, writer: ListWriter, size: int
+    run: OpenedRun, reward: Composite, prompts: Prompts, ranker: Ranked | None, writer: ListWriter, size: int
 ) -> dict[tuple[str, Way], NDArray[np.int32]]:
     """Lists of ``evaluate.best_of`` and of ``evaluate.rerank``, by name and the decode beside which they are shown.
 
-    ``size``: of the pool of candidates, see :func:`pool_size`.
+    ``ranker``: of the prompts, for metrics that read it; ``size``: of the pool of candidates, see :func:`pool_size`.
     """
     lists: dict[tuple[str, Way], NDArray[np.int32]] = {}
     if run.config.evaluate.best_of:
-        best = _best_lists(run, reward, prompts, writer.sample(prompts.index))
+        best = _best_lists(run, reward, repeated(prompts, writer.sample(prompts.index), run.data.catalog, ranker))
         lists |= {(name, SAMPLED): items for name, items in best.items()}
     if size:
         pool = writer.candidates(prompts.index, size)
@@ -112,11 +113,12 @@ def reranked(run: OpenedRun, prompts: Prompts, pool: Ranked) -> dict[str, NDArra
     return {f"{name} {weight:g}": items for (name, weight), items in found.items()}
 
 
-def _best_lists(
-    run: OpenedRun, reward: Composite, prompts: Prompts, sampled: NDArray[np.int32]
-) -> dict[str, NDArray[np.int32]]:
-    """The best of the first N lists of each prompt, for every N and by every choice."""
-    everything = repeated(prompts, sampled, run.data.catalog)
+def _best_lists(run: OpenedRun, reward: Composite, everything: Lists) -> dict[str, NDArray[np.int32]]:
+    """The best of the first N lists of each prompt, for every N and by every choice.
+
+    ``everything``: as many lists for each prompt as the largest search takes, one after another.
+    """
+    sampled = everything.items.reshape(-1, max(run.config.evaluate.best_of), everything.items.shape[1])
     best: dict[str, NDArray[np.int32]] = {}
     for select in filter(None, (search_choice(run.config, run.data), reward)):
         oracle = " (oracle)" if is_oracle(select, everything) else ""

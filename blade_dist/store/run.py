@@ -58,6 +58,10 @@ class RunPaths:
         """The rewards of the reference lists."""
         return self.root / "prior.arrow"
 
+    def ranker(self, split: str) -> Path:
+        """The ranker's best items of a split's prompts; only where a metric reads them."""
+        return self.root / "ranker" / f"{split}.arrow"
+
     @property
     def evaluation(self) -> Path:
         return self.root / "evaluation"

@@ -11,7 +11,10 @@ from blade_dist.settings import Config
 from blade_dist.sweep.results import Criterion
 from blade_dist.sweep.space import Point
 
-WORTH = ("reward.weights", "reward.normalise", "reward.distributions", "reward.boosts")
+WORTH = (
+    *("reward.weights", "reward.normalise", "reward.distributions", "reward.boosts"),
+    *("reward.ranker", "reward.ranker_top"),
+)
 """Settings that say what a list is worth."""
 
 SCALES = ("prior.size", "prior.prompts", "train.prompts", "rollout.temperature")

@@ -35,8 +35,10 @@ PLACES = (
     "rollout.cpus_per_engine",
     "learner.workers",
     "learner.cpus_per_worker",
+    "train.prompts_from",
 )
-"""Settings of :data:`SECTIONS` that may not differ: they change no result, and all places of points are of one size."""
+"""Settings of :data:`SECTIONS` that may not differ: they change no result, and all places of points are of one size; or
+they are of the data and the fine-tuned model, which all points share."""
 
 LONGEST = 100
 """Characters of a folder's name."""

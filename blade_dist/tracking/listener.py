@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from itertools import accumulate
 from typing import Protocol
 
 from rich.console import Console
 
 from blade_dist.tracking.bar import Bar
+from blade_dist.tracking.parting import FRESH
 from blade_dist.tracking.say import say
 
 SHOWN = {
@@ -20,6 +22,7 @@ SHOWN = {
     "loss": "down is good",
     "validation_ndcg": "up is good",
     "validation": "up is good",
+    FRESH: "is that of lists sampled for validation prompts",
 }
 """Numbers of a row that are shown, where it has them, and what a reader has to know of each."""
 
@@ -41,11 +44,15 @@ class StepListener(Protocol):
 class StepPrinter:
     """Shows the steps, and before the first of them says which way its numbers are good."""
 
-    def __init__(self, total: int, console: Console, stage: str) -> None:
-        """``total``: steps of the whole run; ``stage``: what they are steps of."""
+    def __init__(
+        self, total: int, console: Console, stage: str, remark: Callable[[dict[str, float]], str | None] | None = None
+    ) -> None:
+        """``total``: steps of the whole run; ``stage``: what they are steps of; ``remark``: what a row is worth saying
+        beside its numbers."""
         self._total = total
         self._console = console
         self._stage = stage
+        self._remark = remark
         self._explained = False
         self._printed = 0.0
         self._pending: str | None = None
@@ -67,6 +74,8 @@ class StepPrinter:
         if not self._explained and (words := explain(row)):
             say(self._console, f"{self._stage}: {words}")
         self._explained = True
+        if self._remark and (remark := self._remark(row)):
+            say(self._console, f"{self._stage}: {remark}")
         if self._bar:
             self._bar.at(step + 1, fitting(row, self._bar.room))
             return

@@ -20,6 +20,7 @@ from blade_dist.rollouts.pool import EnginePool
 from blade_dist.settings import Config
 from blade_dist.store.files import write_json
 from blade_dist.store.run import RunPaths
+from blade_dist.tracking.parting import START
 from blade_dist.training.checkpoint import RankCheckpoint
 from blade_dist.training.collective import from_first, own_rank
 from blade_dist.training.pipeline import PUSH, VALIDATION, Roles
@@ -61,6 +62,8 @@ def align(job: AlignJob) -> None:
     _record_hosts(job)
     with _publisher(job, rank) as publisher:
         _push(job, rank, publisher, (state.attempt, resumed := state.step))
+        start = {} if resumed else _held_out(rank, publisher, (state.attempt, 0), job.pipeline.sample_fresh)
+        start = {f"{name}{START}": value for name, value in start.items()}
         for step in range(state.step, train.steps):
             if state.patience.over(train.patience):
                 break
@@ -81,10 +84,12 @@ def align(job: AlignJob) -> None:
             seconds = {"take": taken - began, "learn": learned - taken, "step": time.perf_counter() - began}
             state.step = step + 1
             due = state.step % train.checkpoint_every == 0 or state.step == train.steps
-            validation = _validate(job, rank, publisher, (state.attempt, state.step)) if due else {}
+            version = (state.attempt, state.step)
+            validation = _held_out(rank, publisher, version, job.pipeline.validate) if due else {}
             if validation:
                 state.patience.see(validation[VALIDATION])
-            _report(job, step, numbers | validation, stats, published, seconds, rank.learning_rate(step))
+            numbers = numbers | validation | ({} if step else start)
+            _report(job, step, numbers, stats, published, seconds, rank.learning_rate(step))
             if due:
                 checkpoint.save(state, validation)
 
@@ -136,9 +141,10 @@ def _take(job: AlignJob, attempt: int, step: int) -> tuple[LearnBatch, dict[str,
     return batch, {**numbers, "staleness": float(staleness.mean()) if len(staleness) else 0.0}
 
 
-def _validate(job: AlignJob, rank: Rank, publisher: Publisher, version: tuple[int, int]) -> dict[str, float]:
-    """What the weights that were pushed last are worth on held-out prompts; empty where nothing is validated."""
-    while (numbers := from_first(lambda: ray.get(job.pipeline.validate.remote()))) == PUSH:
+def _held_out(rank: Rank, publisher: Publisher, version: tuple[int, int], asked: Any) -> dict[str, float]:
+    """What a method of the pipeline says of the weights that were pushed last, on held-out prompts; empty where nothing
+    is validated."""
+    while (numbers := from_first(lambda: ray.get(asked.remote()))) == PUSH:
         publisher.publish(version, rank.policy_model)
     return numbers
 

@@ -23,6 +23,7 @@ from blade_dist.rollouts.pool import EnginePool, NobodyServesError
 from blade_dist.rollouts.request import RolloutRequest
 from blade_dist.settings import Config
 from blade_dist.store.run import RunPaths
+from blade_dist.tracking.parting import FRESH, FRESH_ERROR
 from blade_dist.training.chain import AnchorLists, Chain, learn_batch, shards, step_numbers
 from blade_dist.training.prompter import Prompter
 
@@ -31,6 +32,9 @@ VALIDATION = "validation"
 
 PUSH: Literal["push"] = "push"
 """Instead of an answer: no engine holds the weights any more, and those that start in their place wait for a push."""
+
+FRESH_LISTS = 4
+"""Lists that are sampled for each held-out prompt: enough to compare means, and few beside those of the steps."""
 
 REFRESHED_AT_ONCE = 256
 """Prompts whose reference lists are written in one request."""
@@ -190,7 +194,8 @@ class StepPipeline:
         return True
 
     def validate(self) -> dict[str, float] | Literal["push"]:
-        """Mean reward, and mean of its parts, of the weights pushed last, decoded as they are served; or nothing.
+        """Mean reward, and mean of its parts, of the weights pushed last, decoded as they are served, with what
+        :meth:`sample_fresh` gives; or nothing.
 
         :data:`PUSH` where no engine holds the weights: push them again, then try again.
         """
@@ -202,10 +207,29 @@ class StepPipeline:
             lists = self._roles.pool.decode(request, evaluate.decode, evaluate.beams)
         except NobodyServesError:
             return PUSH
+        if (fresh := self.sample_fresh()) == PUSH:
+            return PUSH
         rewards: Rewards = ray.get(held_out.scorer.score(lists))
-        return {VALIDATION: float(rewards.total.mean())} | {
-            f"{VALIDATION}/{name}": float(values.mean()) for name, values in rewards.parts.items()
-        }
+        parts = {f"{VALIDATION}/{name}": float(values.mean()) for name, values in rewards.parts.items()}
+        return {VALIDATION: float(rewards.total.mean())} | parts | fresh
+
+    def sample_fresh(self) -> dict[str, float] | Literal["push"]:
+        """Mean reward of lists that the weights pushed last sample for held-out prompts, as for training ones, and its
+        standard error; or nothing.
+
+        :data:`PUSH` as in :meth:`validate`.
+        """
+        if (held_out := self._roles.held_out) is None:
+            return {}
+        request = self._validation.request(held_out.rows, FRESH_LISTS, self._config.rollout.temperature, "fresh")
+        try:
+            lists = self._roles.pool.generate(request)
+        except NobodyServesError:
+            return PUSH
+        rewards: Rewards = ray.get(held_out.scorer.score(lists))
+        of_prompts = rewards.total.mean(axis=1)
+        error = of_prompts.std() / np.sqrt(max(1, len(of_prompts) - 1))
+        return {FRESH: float(of_prompts.mean()), FRESH_ERROR: float(error)}
 
     def _start(self, attempt: int, step: int) -> Chain:
         """generate -> score; only a refresh of the prior, where it is due, is waited for."""

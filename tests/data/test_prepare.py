@@ -20,6 +20,7 @@ from blade_dist.settings import Config
 from blade_dist.settings.load import load_config
 from blade_dist.stages.data import data_stage
 from blade_dist.store.arrow import arrow_to_ragged, read_table
+from blade_dist.store.run import RunPaths
 
 LOGS = os.environ.get("BLADE_LOGS")
 """Folder of real logs, ``ml-latest-small`` among them; they are outside the project."""
@@ -95,6 +96,43 @@ def test_nothing_leaks_and_partitions_change_nothing(tmp_path: Path, split: str)
         results.append((trained, held, popularity.tolist()))
     assert load_data(tmp_path / "many").card["log"]["partitions"] > 1
     assert results[0] == results[1]
+
+
+@pytest.mark.parametrize("prompts_from", ["held_out", "all"])
+def test_an_item_that_the_alignment_asks_for_is_not_fine_tuned_on(tmp_path: Path, prompts_from: str) -> None:
+    """Nobody else's prompt or sequence changes by it, and the card counts the prompts of each kind."""
+    prepare_data(plain := _config(tmp_path / "plain"))
+    prepare_data(kept := _config(tmp_path / "kept", f"train.prompts_from={prompts_from}"))
+    before, after = load_data(plain.run.dir), load_data(kept.run.dir)
+    counts = after.card["training_prompts"]
+    assert before.card["training_prompts"] == {"train": len(before.train), "held_out": 0}
+    assert sum(counts.values()) == len(after.train)
+    assert (counts["train"] > 0) is (prompts_from == "all")
+    prompts = after.train.rows(np.arange(counts["train"], len(after.train)))
+    whole, fitted = (_sequences(config) for config in (plain, kept))
+    asked = {user for user, items in whole.items() if len(items) > kept.data.min_history}
+    assert set(prompts.user) == asked < whole.keys()
+    assert all(fitted[user] == whole[user] for user in whole.keys() - asked)
+    for row, user in enumerate(prompts.user):
+        ids = [after.catalog.item_ids[items[row]].tolist() for items in (prompts.seen, prompts.targets)]
+        assert whole[user] == ids[0] + ids[1]
+        assert fitted[user] == ids[0]
+    assert [before.validation.fingerprint(), before.test.fingerprint()] == [
+        after.validation.fingerprint(),
+        after.test.fingerprint(),
+    ]
+    again = f"train.prompts_from: {prompts_from} there, None now"
+    with pytest.raises(UserError, match=rf"data was made with other settings: {again}; .* choose another run\.dir"):
+        prepare_data(_config(tmp_path / "kept"))
+
+
+def _sequences(config: Config) -> dict[str, list[str]]:
+    """Item ids that are fine-tuned on, by user."""
+    table, ids = read_table(RunPaths(config.run.dir).sequences), load_data(config.run.dir).catalog.item_ids
+    return {
+        user: ids[items].tolist()
+        for user, items in zip(table["user"].to_pylist(), table["items"].to_pylist(), strict=True)
+    }
 
 
 def test_popularity_counts_the_training_part_only(tmp_path: Path) -> None:

@@ -1,7 +1,10 @@
 """What may be trained on: each user's items before the training end, and none at or after it."""
 
+from collections.abc import Iterable
+from itertools import chain
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import get_args
 
 import numpy as np
 import pyarrow as pa
@@ -12,10 +15,12 @@ from hypothesis import strategies as st
 from blade_dist.batches import Ragged
 from blade_dist.data.assemble import Assembler
 from blade_dist.data.by_rule import SplitByRule
+from blade_dist.data.held_rows import HeldName
 from blade_dist.data.sequence_table import SequenceTable, write_sequences
 from blade_dist.data.sequences import SequenceStore, UserSequences
+from blade_dist.data.split import Batch
 from blade_dist.errors import UserError
-from blade_dist.settings import DataSettings
+from blade_dist.settings import DataSettings, PromptsFrom
 from blade_dist.store.arrow import write_table
 
 
@@ -60,11 +65,19 @@ def test_data_of_another_version_are_refused(tmp_path: Path) -> None:
 TIMES = st.lists(st.lists(st.integers(0, 30), min_size=1, max_size=14).map(sorted), min_size=1, max_size=6)
 
 
-@given(TIMES, st.sampled_from(["leave_last", "global_time"]), st.integers(1, 4), st.integers(1, 3), st.integers(1, 3))
-@settings(max_examples=60)
-def test_nothing_at_or_after_a_training_end_is_in_it(
-    rows: list[list[int]], split: str, targets: int, least: int, partitions: int
+@given(
+    TIMES,
+    st.sampled_from(["leave_last", "global_time"]),
+    st.sampled_from(get_args(PromptsFrom)),
+    st.integers(1, 4),
+    st.integers(1, 3),
+    st.integers(1, 3),
+)
+@settings(max_examples=90)
+def test_nothing_that_is_held_out_is_in_it(
+    rows: list[list[int]], split: str, prompts_from: PromptsFrom, targets: int, least: int, partitions: int
 ) -> None:
+    """Nothing at or after a training end; and no item that the alignment is to ask for, where these are kept back."""
     given_ = DataSettings.model_validate(
         {"split": split, "targets": targets, "min_history": least, "validation_fraction": 0.2, "test_fraction": 0.2}
     )
@@ -80,23 +93,38 @@ def test_nothing_at_or_after_a_training_end_is_in_it(
             part = Ragged(items, np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64))
             store.save(partition, UserSequences(pa.array([str(u) for u in users], pa.string()), part, times[items]))
         rule = SplitByRule(given_, True, store)
-        assembler = Assembler(given_, True, rule, np.ones(len(times), np.int64))
+        assembler = Assembler(given_, True, rule, np.ones(len(times), np.int64), prompts_from)
         taught = {
             user: items[row].tolist()
             for users, items in assembler.sequences()
             for row, user in enumerate(users.to_pylist())
         }
-        held: dict[str, set[int]] = {str(user): set() for user in range(len(rows))}
-        for name in ("validation", "test"):
-            for users, _, held_out, _ in assembler.prompts(name):
-                for row, user in enumerate(users.to_pylist()):
-                    held[user].update(held_out[row].tolist())
+        held = by_user(*(assembler.held_out(name) for name in get_args(HeldName)))
+        asked = by_user(*([] if prompts_from == "train" else [assembler.training("held_out")]))
+        learnt = by_user(*([] if prompts_from == "held_out" else [assembler.training("train")]))
+        popularity = assembler.popularity()
     # Where a user's training may end at the latest: before the first held-out item, or before the one point in time.
     for user in range(len(rows)):
         own = np.flatnonzero(owner == user)
         if rule.times is not None:
             free = own[times[own] < rule.times[0]]
         else:
-            free = own[own < min(held[str(user)], default=len(owner))]
+            free = own[own < min(held.get(str(user), []), default=len(owner))]
+        if prompts_from != "train" and len(free) > max(least, 2):
+            assert asked.pop(str(user)) == {free[-1]}
+            free = free[:-1]
         assert taught.get(str(user), []) == (free.tolist() if len(free) >= 2 else [])
+        assert learnt.get(str(user), set()) <= set(free.tolist())
+        assert (popularity[free] == 1).all()
+        assert not popularity[np.setdiff1d(own, free)].any()
+    assert not asked
     assert rule.times is None or (times[list(set().union(*held.values()))] >= rule.times[0]).all()
+
+
+def by_user(*batches: Iterable[Batch]) -> dict[str, set[int]]:
+    """The targets of each user's prompts."""
+    found: dict[str, set[int]] = {}
+    for users, _, targets, _ in chain.from_iterable(batches):
+        for row, user in enumerate(users.to_pylist()):
+            found.setdefault(user, set()).update(targets[row].tolist())
+    return found

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 from hypothesis import strategies as st
 
-from blade_dist.batches import MISS, Prompts, Ragged
+from blade_dist.batches import MISS, Prompts, Ragged, Ranked
 from blade_dist.catalog.catalog import Catalog
 from blade_dist.catalog.codec import Codec
 from blade_dist.rewards.lists import Lists
@@ -52,7 +52,15 @@ def batches(draw: st.DrawFn, misses: bool = True) -> Lists:
         items[rng.random(items.shape) < 0.3] = MISS
     targets = Ragged.of([rng.permutation(ITEMS)[: rng.integers(1, ITEMS + 1)] for _ in range(n)])
     history = Ragged.of([rng.permutation(ITEMS)[: rng.integers(1, 7)] for _ in range(n)])
-    return Lists(items, targets, history, make_catalog())
+    return Lists(items, targets, history, make_catalog(), ranker=made_ranker(rng, n))
+
+
+def made_ranker(rng: np.random.Generator, prompts: int) -> Ranked:
+    """The seven likeliest of the items, some as likely as others; of the last prompt fewer."""
+    items = np.stack([rng.permutation(ITEMS)[:7] for _ in range(prompts)]).astype(np.int32)
+    scores = -np.sort(rng.integers(1, 5, items.shape), axis=1) * 0.7
+    items[-1, 7 - rng.integers(0, 6) :] = MISS
+    return Ranked(items, scores)
 
 
 def made_prompts(

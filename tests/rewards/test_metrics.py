@@ -149,7 +149,7 @@ def test_a_miss_is_never_better_than_the_worst_item(lists: Lists, name: str, dat
         if item not in others:
             filled = lists.items.copy()
             filled[0, position] = item
-            tried.append(score(name, Lists(filled, lists.targets, lists.history, lists.catalog))[0])
+            tried.append(score(name, replace(lists, items=filled))[0])
     if name in BETTER_IF_LESS:
         assert max(tried) <= with_miss + 1e-9
     else:
@@ -234,7 +234,7 @@ def test_a_hit_that_moves_up_never_costs(lists: Lists, position: int) -> None:
     swapped = lists.items.copy()
     up = lists.hits[:, position + 1] & ~lists.hits[:, position]
     swapped[up, position], swapped[up, position + 1] = lists.items[up, position + 1], lists.items[up, position]
-    better = Lists(swapped, lists.targets, lists.history, lists.catalog)
+    better = replace(lists, items=swapped)
     assert (score("ndcg", better)[up] > score("ndcg", lists)[up]).all()
     assert (score("mrr", better) >= score("mrr", lists)).all()
     for name in ("hr", "recall"):
@@ -244,7 +244,7 @@ def test_a_hit_that_moves_up_never_costs(lists: Lists, position: int) -> None:
 @settings(deadline=None)
 @given(batches(), st.sampled_from(["recall", "hr", "ild", "ild_embedding", "mgu", "dgu", "novelty", "entropy"]))
 def test_metrics_of_sets_ignore_the_order(lists: Lists, name: str) -> None:
-    backwards = Lists(lists.items[:, ::-1], lists.targets, lists.history, lists.catalog)
+    backwards = replace(lists, items=lists.items[:, ::-1])
     np.testing.assert_allclose(score(name, backwards), score(name, lists), atol=1e-6)
 
 

@@ -111,6 +111,10 @@ def test_a_small_tau_may_be_written_as_people_do() -> None:
             "reward={at_least: {ndcg@5: 0.5}, at_most: {ndcg@5: 0.3}}",
             "reward.at_least.ndcg@5: the floor 0.5 is above the ceiling reward.at_most.ndcg@5 = 0.3",
         ),
+        ("reward.ranker=5", "reward.ranker: write policy, or the path of a Parquet file; got 5"),
+        ("reward.ranker=scores.parquet", "reward.ranker: no metric reads it; give expected_ndcg@5 a weight"),
+        ("reward.ranker=s3://bucket/scores", "a path of this machine is needed, not a URI"),
+        ("reward.ranker_top=4", "reward.ranker_top: 4 items; give lists.k = 5 at least"),
         ("rollout.k=6", "rollout.k: 6 items in training, and lists.k = 5; at most that many"),
         ("rollout.k=3", "rollout.k: the reward's ndcg@5 looks at more than 3 items; give it at least 5"),
         ("data.source=movielens", "data.path: required where data.source is movielens"),
@@ -127,6 +131,14 @@ def test_what_is_refused_is_named(override: str, message: str) -> None:
         load_config(None, overrides)
     assert message in str(error.value)
     assert "\n" not in str(error.value)
+
+
+def test_the_policy_s_own_ranking_is_one_of_legal_items() -> None:
+    free = ["lists.constrain=none", "evaluate.metrics=[expected_ndcg@5]"]
+    with pytest.raises(UserError, match=r"reward\.ranker: policy needs lists\.constrain = catalog; or give the path"):
+        load_config(None, free)
+    file = load_config(None, [*free, "reward.ranker=~/scores.parquet"]).reward.ranker
+    assert file == Path.home() / "scores.parquet"
 
 
 def test_names_are_what_they_look_like() -> None:

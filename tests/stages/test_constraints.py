@@ -80,7 +80,7 @@ class Run:
         self._has_prior = has_prior
         patch.setattr(stage, "ray", SimpleNamespace(get=lambda answers: answers))
         patch.setattr(stage, "ray_runtime", nothing)
-        patch.setattr(stage, "scorer", nothing)
+        patch.setattr(stage, "scorer_of", nothing)
         patch.setattr(stage, "engines", self._engines)
         patch.setattr(stage, "placement_table", lambda *_: "")
         patch.setattr(stage, "cluster_nodes", list)

@@ -46,6 +46,8 @@ def settings(tiny_config: Config, trained: dict[int, RunPaths]) -> Config:
     values["run"]["dir"] = trained[1].root
     values["evaluate"].update(bootstrap=200, beam_width=2, best_of=[2, 4], select_by={"ild@3": 1.0})
     values["evaluate"].update(rerank={"mmr": [0.1, 0.9], "calibrated": [0.5]}, rerank_pool=12)
+    values["evaluate"]["metrics"].append("expected_ndcg@3")
+    values["reward"].update(ranker_top=12)
     return Config.model_validate(values)
 
 
@@ -72,6 +74,8 @@ def test_checkpoints_are_compared(settings: Config) -> None:
     assert 1 <= tokens["rank"] < min(tokens["list"], tokens["beam"])
     assert settings.lists.k < tokens["list"]
     assert json.loads((paths.evaluation / "summary.json").read_text()) == summary
+    by_ranker = {name: summary["rank"][name]["expected_ndcg@3"] for name in POLICIES}  # of the fine-tuned model
+    assert 0 < by_ranker["popularity"] < by_ranker["sft"] <= 1
     assert "blade minus sft" in console.export_text()
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from io import StringIO
 from pathlib import Path
 
 import numpy as np
@@ -170,7 +171,8 @@ def test_validation_chooses_the_checkpoint_and_stops_the_run(
         learner={"lr": 0.1},
     )
     (tmp_path / "run" / "prior.arrow").write_bytes(trained[1].prior.read_bytes())
-    align_stage(open_run(config), Console(quiet=True))
+    said = StringIO()
+    align_stage(open_run(config), Console(file=said, width=120))
     paths = RunPaths(config.run.dir)
     rows = pq.read_table(paths.target("blade") / "metrics.parquet").to_pylist()
     seen = [row["validation"] for row in rows]
@@ -181,6 +183,13 @@ def test_validation_chooses_the_checkpoint_and_stops_the_run(
     for row in rows:
         weighed = (weight * row[f"validation/{name}"] for name, weight in config.reward.weights.items())
         assert row["validation"] == pytest.approx(sum(weighed))
+    # lists are sampled for the same prompts before the first step, and at every checkpoint
+    assert [row["fresh_reward/start"] is None for row in rows] == [False] + [True] * (len(rows) - 1)
+    assert rows[-1]["fresh_reward"] != rows[0]["fresh_reward/start"]
+    assert all(row["fresh_error"] > 0 for row in rows)
+    table = [line.split() for line in said.getvalue().splitlines() if "±" in line]
+    assert [table[0][1], table[-1][1]] == ["0", str(len(rows))]
+    assert f"{rows[0]['fresh_reward/start']:.4f}" in table[0]
 
 
 @pytest.fixture(scope="module")

@@ -22,7 +22,7 @@ from blade_dist.rollouts.health import Life
 from blade_dist.rollouts.pool import EnginePool, NobodyServesError
 from blade_dist.rollouts.request import RolloutRequest
 from blade_dist.settings import Config, RolloutSettings
-from blade_dist.training.pipeline import PUSH, Roles, StepPipeline
+from blade_dist.training.pipeline import PUSH, HeldOut, Roles, StepPipeline
 
 PROMPTS, GROUP, K, PARTS = 10, 4, 3, 3
 WAIT_S = 20
@@ -151,6 +151,35 @@ def test_one_that_was_started_again_answers_no_earlier_attempt(tiny_config: Conf
         again.take(1, 3, 0)
     with pytest.raises(RuntimeError, match="the pipeline was started again"):
         again.validate()
+
+
+def test_fresh_prompts_are_sampled_as_those_of_a_step(
+    make: Callable[..., StepPipeline], engines: Engines, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pipeline, scorer = make(), RewardHandle(SimpleNamespace(score=remote(score)))
+    asked: list[RolloutRequest] = []
+
+    def generate(request: RolloutRequest) -> Rollouts:
+        asked.append(request)
+        return written(request)
+
+    monkeypatch.setattr(engines, "generate", generate)
+    pipeline.begin(0)
+    assert pipeline.sample_fresh() == {}  # nothing is held out
+    rows = np.arange(1, 9, 2)
+    pipeline.begin(0, roles=Roles(engines, scorer, None, HeldOut(rows, scorer)))
+    found = pipeline.sample_fresh()
+    assert (asked[0].prompt.tolist(), asked[0].temperature) == (rows.tolist(), 1.0)
+    means = judged(written(asked[0])).total.mean(axis=1)
+    assert found == {
+        "fresh_reward": pytest.approx(means.mean()),
+        "fresh_error": pytest.approx(means.std(ddof=1) / np.sqrt(len(rows))),
+    }
+    validated = pipeline.validate()
+    assert asked[1].temperature == 0.0
+    assert validated == found | {
+        name: pytest.approx(judged(written(asked[1])).total.mean()) for name in ("validation", "validation/sum")
+    }
 
 
 @pytest.mark.parametrize("target", ["blade", "bond"])

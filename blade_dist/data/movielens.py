@@ -74,8 +74,8 @@ def _ratings_dialect(file: DataFile) -> Dialect:
     if file.suffixes[-1] == ".csv":
         return _published(file, _RATINGS)
     if file.suffixes[-1] == ".dat":
-        return Dialect("::", _RATINGS, head=0, quoted=False, encoding="latin-1")
-    return Dialect("\t", _RATINGS, head=0, quoted=False, encoding="latin-1")
+        return Dialect("::", _RATINGS, head=0, quote=None, encoding="latin-1")
+    return Dialect("\t", _RATINGS, head=0, quote=None, encoding="latin-1")
 
 
 def _published(file: DataFile, names: tuple[str, ...]) -> Dialect:
@@ -88,10 +88,10 @@ def _read_movies(file: DataFile, remarks: Remarks) -> pa.Table:
     if file.suffixes[-1] == ".csv":
         dialect = _published(file, _MOVIES)
     elif file.suffixes[-1] == ".dat":
-        dialect = Dialect("::", _MOVIES, head=0, quoted=False, encoding=_encoding(file))
+        dialect = Dialect("::", _MOVIES, head=0, quote=None, encoding=_encoding(file))
     else:
         names = ("movieId", "title", "released", "video", "url", *_GENRES_100K)
-        dialect = Dialect("|", names, head=0, quoted=False, encoding=_encoding(file))
+        dialect = Dialect("|", names, head=0, quote=None, encoding=_encoding(file))
     table = whole(Keyed(TextTable(file, dialect)), [name for name in dialect.names if name not in ("video", "url")])
     if "genres" in table.column_names:
         genres = pc.split_pattern(table.column("genres"), "|")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import os
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any
 
 import ray
@@ -31,10 +31,14 @@ TOO_LONG = "AF_UNIX path length"
 
 
 @contextmanager
-def ray_runtime(config: Config) -> Iterator[None]:
+def ray_runtime(config: Config, meanwhile: AbstractContextManager[object] | None = None) -> Iterator[None]:
     """Connects to ``ray.address`` / ``RAY_ADDRESS``, or starts a local cluster and stops it at the end.
 
     A local cluster counts as many cores as the settings require, so that a small machine may be oversubscribed.
+
+    Args:
+        config: the settings.
+        meanwhile: is open until Ray has answered, which takes seconds.
 
     Raises:
         UserError: the cluster does not answer, its nodes do not go together, or one of them was lost.
@@ -43,7 +47,8 @@ def ray_runtime(config: Config) -> Iterator[None]:
         yield
         return
     address = config.ray.address or os.environ.get("RAY_ADDRESS")
-    join_ray(address, max(os.cpu_count() or 1, wanted_cpus(config)), "ray.address")
+    with meanwhile or nullcontext():
+        join_ray(address, max(os.cpu_count() or 1, wanted_cpus(config)), "ray.address")
     try:
         check_nodes(config.run.dir)
         yield

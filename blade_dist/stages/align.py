@@ -35,6 +35,7 @@ from blade_dist.store.checkpoints import LEARNERS, saved_step
 from blade_dist.store.files import write_text
 from blade_dist.store.lock import held
 from blade_dist.store.stage import begin, is_done, mark, noted
+from blade_dist.tracking.bar import RAY, waiting
 from blade_dist.tracking.listener import StepListener, StepPrinter
 from blade_dist.tracking.say import say, say_end
 from blade_dist.tracking.step_log import drop_rows_from
@@ -91,7 +92,7 @@ def _align(
         say(console, f"train: {line}")
     if (prior := open_prior(run)) is not None:
         _check_prior(run, prior, console)
-    with ray_runtime(config):
+    with ray_runtime(config, waiting(console, RAY)):
         placement = placement or place_here(config)
         console.print(placement_table(placement, cluster_nodes()))
         # engines sleep while the learners on their GPUs learn; not where they write lists meanwhile

@@ -11,7 +11,8 @@ from blade_dist.store.files import read_json
 
 def data_line(config: Config) -> str:
     given = config.data
-    read = " and ".join(str(path) for path in (given.path, given.items, given.splits) if path is not None)
+    items = given.items if given.source in ("table", "amazon") else None
+    read = " and ".join(str(path) for path in (given.path, items, given.splits) if path is not None)
     return f"reads {read or 'a generated log'}, writes {config.run.dir / 'data'}: catalog, prompts, card.json"
 
 

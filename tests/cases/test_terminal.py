@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import signal
 import subprocess
 import sys
@@ -18,9 +19,10 @@ from blade_dist.data.bundle import load_data
 from blade_dist.errors import UserError
 from blade_dist.settings import Config
 from blade_dist.settings.load import dump_config, load_config
-from blade_dist.stages import opening
+from blade_dist.stages import loudness, opening
 from blade_dist.stages.data import data_stage
 from blade_dist.stages.ends import ending
+from blade_dist.tracking.bar import PROGRAM
 from tests.cases.wild import ROWS, Wild
 
 HEAVY = ("torch", "ray", "vllm", "deepspeed", "transformers", "pyarrow", "scipy")
@@ -104,6 +106,16 @@ def test_a_quiet_command_says_three_lines_and_leaves_no_log(
     assert not Path("mine/log.txt").exists()
 
 
+def test_a_terminal_shows_a_sign_of_life_from_the_first_second(
+    prepares: Callable[..., int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shown = io.StringIO()
+    monkeypatch.setattr(loudness, "Voice", lambda *_: Console(file=shown, force_terminal=True, width=80))
+    assert prepares() == 0
+    places = [shown.getvalue().index(words) for words in ("data: reads", PROGRAM, "data \x1b", "data: mine/data holds")]
+    assert places == sorted(places)
+
+
 def test_a_fault_of_ours_ends_with_three_lines_and_its_traceback_in_the_log(
     prepares: Callable[..., int], capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -176,6 +188,8 @@ def test_how_much_is_said_before_anything_is_there() -> None:
     assert "100 steps of 64 prompts, 16 lists for each, writes nothing/there/blade" in opening.train_line(config)
     assert opening.evaluate_line(config, [Path("a"), Path("b")]).startswith("lists for 9 test prompts by a, b and ")
     assert "the training prompts" in opening.prior_line(Config())
+    films = ["data.source=movielens", "data.path=ml", "data.items=items.csv"]
+    assert opening.data_line(load_config(None, films)).startswith("reads ml, writes ")
     assert opening.run_line(load_config(None, ["run.compare=[static]"])).startswith(
         "data, sft, train (static and blade)"
     )

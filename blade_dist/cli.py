@@ -144,14 +144,17 @@ def doctor(
 ) -> None:
     """Check whether a run can work here: versions, memory, storage, network, model, placement. Says how to fix each.
 
-    Starts no engine and no learner. Exit status 1 where something would fail.
+    Starts no engine and no learner. Exit status 1 where something would fail. Ends with the next command to type.
 
     Example: blade-dist doctor my.yaml --set rollout.engines=8
     """
     settings, console = _read(path, overrides, logs=False)
     from blade_dist.doctor.report import doctor as examined
 
-    if not examined(settings, console):
+    healthy = examined(settings, console)
+    if path is not None:
+        _next(console, opening.next_stage(settings) if healthy else "doctor", path, overrides)
+    if not healthy:
         raise typer.Exit(1)
 
 

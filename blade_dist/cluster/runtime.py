@@ -80,9 +80,10 @@ def join_ray(address: str | None, cpus: int, setting: str) -> None:
     except OSError as error:
         if TOO_LONG not in str(error):
             raise
+        setting, folder = temporary_folder()
         raise UserError(
-            f"{_temporary()}: too long a path for Ray's sockets, which may have 107 characters and add some 65; set "
-            "RAY_TMPDIR to a short folder of this machine, as in RAY_TMPDIR=/tmp"
+            f"{setting}: {folder} is too long a path for Ray's sockets, which may have 107 characters and add some 65; "
+            "set RAY_TMPDIR to a short folder of this machine, as in RAY_TMPDIR=/tmp"
         ) from None
 
 
@@ -114,10 +115,10 @@ def _start_local(cpus: int) -> None:
     )
 
 
-def _temporary() -> str:
-    """The setting of Ray's folder, with its value."""
+def temporary_folder() -> tuple[str, str]:
+    """The variable that names the folder in which a local cluster makes its own, and that folder."""
     name = next((name for name in ("RAY_TMPDIR", "TMPDIR") if os.environ.get(name)), "RAY_TMPDIR")
-    return f"{name}: {os.environ.get(name, '')}"
+    return name, os.environ.get(name, "/tmp")
 
 
 def _heard() -> bool:

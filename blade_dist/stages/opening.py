@@ -7,6 +7,7 @@ from pathlib import Path
 
 from blade_dist.settings import Config
 from blade_dist.store.files import read_json
+from blade_dist.store.run import RunPaths
 
 
 def data_line(config: Config) -> str:
@@ -69,6 +70,13 @@ def export_line(checkpoint: Path, out: Path) -> str:
 
 def catalog_line(served: Path, items: Path, out: Path) -> str:
     return f"reads the items of the day from {items}, copies {served} with them to {out}; nothing is trained"
+
+
+def next_stage(config: Config) -> str:
+    """The first command whose work is not there yet; of a run that has all of it, the last of these."""
+    paths = RunPaths(config.run.dir)
+    stages = {"data": paths.data, "sft": paths.reference, "train": paths.policy(config.target)}
+    return next((name for name, made in stages.items() if not made.exists()), "train")
 
 
 def _training_prompts(config: Config) -> str:

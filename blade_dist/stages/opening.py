@@ -22,9 +22,10 @@ def sft_line(config: Config) -> str:
     model = f"a new model ({build.layers} layers of {build.hidden_size})"
     sequences = (_card(config) or {}).get("sequences")
     of = "the training sequences" if sequences is None else f"{sequences:,} training sequences"
+    often = config.sft.validations_per_epoch
     return (
         f"fine-tunes {config.model.path or model} on {of}, {config.sft.epochs} times at most, "
-        f"writes {config.run.dir / 'sft'}"
+        f"validated {f'{often} times in' if often > 1 else 'after'} each, writes {config.run.dir / 'sft'}"
     )
 
 
@@ -38,9 +39,11 @@ def prior_line(config: Config) -> str:
 
 def train_line(config: Config) -> str:
     train = config.train
+    validated = f"validated every {train.checkpoint_every} on {train.validation_prompts} prompts"
     return (
         f"aligns the fine-tuned model to {config.target}: {train.steps:,} steps of {train.prompts_per_step} prompts, "
-        f"{config.rollout.group_size} lists for each, writes {config.run.dir / config.target}"
+        f"{config.rollout.group_size} lists for each, {f'{validated}, ' if train.validation_prompts else ''}"
+        f"writes {config.run.dir / config.target}"
     )
 
 

@@ -24,11 +24,12 @@ from blade_dist.errors import UserError
 from blade_dist.evaluation.baselines import baseline_lists
 from blade_dist.evaluation.bootstrap import Interval
 from blade_dist.evaluation.corpus import illegal_rates
-from blade_dist.evaluation.decoding import RANK, Cost, decodes, render_costs, trained_for
+from blade_dist.evaluation.decoding import HOW, RANK, Cost, decodes, render_costs, trained_for
 from blade_dist.evaluation.ease import MOST_ITEMS
 from blade_dist.evaluation.per_user import (
     differences,
     intervals,
+    metric_names,
     per_user_rows,
     render,
     render_differences,
@@ -39,7 +40,7 @@ from blade_dist.evaluation.sentences import comparison
 from blade_dist.learners.packing import PromptLists
 from blade_dist.learners.policy import Policy, load_model, sequence_logprobs
 from blade_dist.rewards.composite import Composite
-from blade_dist.rewards.direction import direction
+from blade_dist.rewards.direction import direction, explain
 from blade_dist.rewards.lists import Lists
 from blade_dist.rollouts.pool import EnginePool, NobodyServesError
 from blade_dist.settings import Config
@@ -256,9 +257,11 @@ def _show(
     """
     weights = config.reward.directed
     apart = pc.is_in(rows["policy"], pa.array([*simple, *reranked], pa.string()))
+    if known := explain(metric_names(rows)):
+        say(console, f"evaluate: what lists are that are better by a metric: {known}")
     for decode in decodes(config):
         key = _difference_key(config, decode)
-        _show_intervals(f"{decode}: {HEAD}", config, rows.filter(pc.invert(apart)), decode, console)
+        _show_intervals(f"{decode} ({HOW[decode]}): {HEAD}", config, rows.filter(pc.invert(apart)), decode, console)
         if key in summary:
             title = f"{decode}: {names[0]} minus {names[1]}, per user"
             console.print(render_differences(title, summary[key], weights))

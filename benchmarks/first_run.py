@@ -36,13 +36,13 @@ run: {{dir: runs/mine}}
 data: {{source: movielens, path: {LOG}}}
 model:
   build: {{hidden_size: 64, layers: 2, heads: 2, kv_heads: 1, ffn_size: 192, context: 64}}
-sft: {{lr: 4.0e-3, epochs: 30}}
+sft: {{lr: 4.0e-3, epochs: 15}}
 reward:
   weights: {{"ndcg@5": 1.0, "ild@5": 0.3}}
 prior: {{size: 16}}
 rollout: {{temperature: 0.5, group_size: 16}}
 learner: {{lr: 1.0e-3, bon_n: 4}}
-train: {{steps: 30, prompts: 512, prompts_per_step: 32}}
+train: {{steps: 20, prompts: 320, prompts_per_step: 32}}
 """
 
 INTRODUCTION = """\

@@ -8,7 +8,8 @@ import select
 import subprocess
 import termios
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -94,7 +95,7 @@ def record(command: Sequence[str], folder: Path, environment: Mapping[str, str])
     )
     os.close(its)
     looked = began
-    with os.fdopen(ours, "rb", buffering=0) as terminal:
+    with os.fdopen(ours, "rb", buffering=0) as terminal, _stopped(process):
         # a daemon that outlives the command may hold its terminal open: then there is no end to read
         while (data := _read(terminal.fileno())) != b"" and not (data is None and process.poll() is not None):
             screen.feed(data or b"")
@@ -103,6 +104,16 @@ def record(command: Sequence[str], folder: Path, environment: Mapping[str, str])
                 if (text := screen.shown) != frames[-1].text:
                     frames.append(Frame(looked - began, text))
     return Recording(frames, screen.whole, process.wait())
+
+
+@contextmanager
+def _stopped(process: subprocess.Popen[bytes]) -> Iterator[None]:
+    """Asks a process that still runs at the end of the block, after Ctrl-C say, to end."""
+    try:
+        yield
+    except BaseException:
+        process.terminate()
+        raise
 
 
 def _read(descriptor: int) -> bytes | None:

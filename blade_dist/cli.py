@@ -15,7 +15,7 @@ from blade_dist.cluster.signals import Stopped, signals_raise
 from blade_dist.errors import UserError
 from blade_dist.nodes.versions import versions
 from blade_dist.settings import Config
-from blade_dist.settings.explain import explain_config
+from blade_dist.settings.explain import explain_config, file_and_names
 from blade_dist.settings.load import dump_config, load_config
 from blade_dist.stages import opening
 from blade_dist.stages.catalog_command import catalog
@@ -25,6 +25,7 @@ from blade_dist.stages.recommend_command import recommend
 from blade_dist.stages.serve_command import serve
 from blade_dist.store.files import check_folder, write_text
 from blade_dist.store.run import RunPaths
+from blade_dist.tracking.bar import PROGRAM, RAY, waiting
 from blade_dist.tracking.say import last_lines, say, say_command
 
 RAY_JOB = "RAY_JOB_CONFIG_JSON_ENV_VAR"
@@ -130,23 +131,9 @@ def config(
 
     Example: blade-dist config my.yaml --explain posterior prior.size
     """
-    path, names = _file_and_names(given or [], explain)
+    path, names = file_and_names(given or [], explain)
     settings, _ = _read(path, overrides, logs=False)
     typer.echo(explain_config(settings, names) if explain else dump_config(settings), nl=False)
-
-
-def _file_and_names(given: list[str], explain: bool) -> tuple[Path | None, list[str]]:
-    """The settings file, where the first argument is or looks like one, and names of settings.
-
-    Raises:
-        UserError: names, without ``--explain``.
-    """
-    first = Path(given[0]) if given else None
-    if explain and first and first.suffix not in (".yaml", ".yml") and first.name == given[0] and not first.is_file():
-        return None, given
-    if given[1:] and not explain:
-        raise UserError(f"{given[1]}: one CONFIG is printed; sections or settings are named after --explain")
-    return first, given[1:]
 
 
 @app.command()
@@ -157,14 +144,17 @@ def doctor(
 ) -> None:
     """Check whether a run can work here: versions, memory, storage, network, model, placement. Says how to fix each.
 
-    Starts no engine and no learner. Exit status 1 where something would fail.
+    Starts no engine and no learner. Exit status 1 where something would fail. Ends with the next command to type.
 
     Example: blade-dist doctor my.yaml --set rollout.engines=8
     """
     settings, console = _read(path, overrides, logs=False)
     from blade_dist.doctor.report import doctor as examined
 
-    if not examined(settings, console):
+    healthy = examined(settings, console)
+    if path is not None:
+        _next(console, opening.next_stage(settings) if healthy else "doctor", path, overrides)
+    if not healthy:
         raise typer.Exit(1)
 
 
@@ -177,7 +167,8 @@ def data(path: ConfigFile, overrides: Overrides = None) -> None:
     """
     settings, console = _read(path, overrides)
     say(console, f"data: {opening.data_line(settings)}")
-    from blade_dist.stages.data import data_stage
+    with waiting(console, PROGRAM):
+        from blade_dist.stages.data import data_stage
 
     data_stage(settings, console)
     _next(console, "sft", path, overrides)
@@ -192,10 +183,11 @@ def sft(path: ConfigFile, overrides: Overrides = None) -> None:
     """
     settings, console = _read(path, overrides)
     say(console, f"sft: {opening.sft_line(settings)}")
-    from blade_dist.cluster.runtime import ray_runtime
-    from blade_dist.stages.sft import sft_stage
+    with waiting(console, PROGRAM):
+        from blade_dist.cluster.runtime import ray_runtime
+        from blade_dist.stages.sft import sft_stage
 
-    with ray_runtime(settings):
+    with ray_runtime(settings, waiting(console, RAY)):
         sft_stage(settings, console)
     _next(console, "train", path, overrides)
 
@@ -209,8 +201,9 @@ def prior(path: ConfigFile, overrides: Overrides = None) -> None:
     """
     settings, console = _read(path, overrides)
     say(console, f"prior: {opening.prior_line(settings)}")
-    from blade_dist.stages.opened import open_run
-    from blade_dist.stages.prior import prior_stage
+    with waiting(console, PROGRAM):
+        from blade_dist.stages.opened import open_run
+        from blade_dist.stages.prior import prior_stage
 
     prior_stage(open_run(settings), console)
     _next(console, "train", path, overrides)
@@ -225,8 +218,9 @@ def train(path: ConfigFile, overrides: Overrides = None) -> None:
     """
     settings, console = _read(path, overrides)
     say(console, f"train: {opening.train_line(settings)}")
-    from blade_dist.stages.align import align_stage
-    from blade_dist.stages.opened import open_run
+    with waiting(console, PROGRAM):
+        from blade_dist.stages.align import align_stage
+        from blade_dist.stages.opened import open_run
 
     align_stage(open_run(settings), console)
     paths = RunPaths(settings.run.dir)
@@ -273,8 +267,9 @@ def sweep(
     """
     settings, console = _read(path, overrides)
     say(console, f"sweep: {opening.sweep_line(settings, over)}")
-    from blade_dist.stages.opened import open_run
-    from blade_dist.stages.sweep import sweep_stage
+    with waiting(console, PROGRAM):
+        from blade_dist.stages.opened import open_run
+        from blade_dist.stages.sweep import sweep_stage
 
     outcomes = sweep_stage(open_run(settings), over, samples, by, early_stop, console)
     if any(outcome.ended == "failed" for outcome in outcomes):
@@ -297,8 +292,9 @@ def evaluate(
     """
     settings, console = _read(path, overrides)
     say(console, f"evaluate: {opening.evaluate_line(settings, [checkpoint, *(against or [])])}")
-    from blade_dist.stages.evaluate import evaluate_stage
-    from blade_dist.stages.opened import open_run
+    with waiting(console, PROGRAM):
+        from blade_dist.stages.evaluate import evaluate_stage
+        from blade_dist.stages.opened import open_run
 
     evaluate_stage(open_run(settings), checkpoint, against or [], console)
     out = RunPaths(settings.run.dir).root / "export"
@@ -319,7 +315,8 @@ def export(
     """
     settings, console = _read(path, overrides)
     say(console, f"export: {opening.export_line(checkpoint, out)}")
-    from blade_dist.stages.export import export_stage
+    with waiting(console, PROGRAM):
+        from blade_dist.stages.export import export_stage
 
     history = export_stage(settings, checkpoint, out, console)
     _next(console, "recommend", out, None, "--history", ",".join(history))
@@ -339,7 +336,8 @@ def run(path: ConfigFile, overrides: Overrides = None) -> None:
     """
     settings, console = _read(path, overrides)
     say(console, f"run: {opening.run_line(settings)}")
-    from blade_dist.stages.run import run_stages
+    with waiting(console, PROGRAM):
+        from blade_dist.stages.run import run_stages
 
     write_text(settings.run.dir / "config.yaml", dump_config(settings))
     run_stages(settings, console)

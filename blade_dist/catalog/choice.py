@@ -52,11 +52,11 @@ class CodecChoice:
             why["codec.kind"] = f"there is {'' if pretrained else 'no '}model.path"
         if levels is None:
             levels = 1 if items < ONE_TOKEN_ITEMS else SEVERAL_LEVELS
-            why["codec.levels"] = f"{levels}, for {items} items"
+            why["codec.levels"] = f"{levels}, for {items:,} items"
         if codes is None:
             # twice as many combinations as items, so that similar ones find room side by side
             codes = max(LEAST_CODES, math.ceil((2 * items) ** (1 / levels)))
-            why["codec.codes"] = f"{codes}, for {items} items"
+            why["codec.codes"] = f"{codes}, for {items:,} items"
         unread = {"codec.levels", "codec.codes"} if kind == "title" else {"codec.codes"} if levels == 1 else set()
         left = {setting: reason for setting, reason in why.items() if setting not in unread}
         return cls(kind, levels, codes, left, pretrained)

@@ -23,6 +23,9 @@ learners beside an engine, wherever Ray puts them within a node."""
 NODE_LABEL = "ray.io/node-id"
 """Ray's label of a node."""
 
+NAMED = 3
+"""Nodes that a message names."""
+
 
 @dataclass(frozen=True)
 class Node:
@@ -240,7 +243,8 @@ def _refuse(nodes: Sequence[Node], wanted: Demand, gpus: bool) -> Placement:
     per_engine = wanted.tensor_parallel if gpus else wanted.cpus_per_engine
     per_worker = 1 if gpus else wanted.cpus_per_worker
     need = wanted.engines * per_engine + wanted.workers * per_worker
-    have = ", ".join(f"{node.address} {getattr(node, name):g}" for node in nodes) or "no node"
+    have = ", ".join(f"{node.address} {getattr(node, name):g}" for node in nodes[:NAMED]) or "no node"
+    have += f" and {len(nodes) - NAMED} nodes more" if len(nodes) > NAMED else ""
     cores = wanted.engines * wanted.cpus_per_engine + wanted.workers * wanted.cpus_per_worker
     also = f" and {cores:g} cores (there are {sum(node.cpus for node in nodes):g})" if gpus else ""
     fix = (

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import os
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any
 
 import ray
@@ -31,10 +31,14 @@ TOO_LONG = "AF_UNIX path length"
 
 
 @contextmanager
-def ray_runtime(config: Config) -> Iterator[None]:
+def ray_runtime(config: Config, meanwhile: AbstractContextManager[object] | None = None) -> Iterator[None]:
     """Connects to ``ray.address`` / ``RAY_ADDRESS``, or starts a local cluster and stops it at the end.
 
     A local cluster counts as many cores as the settings require, so that a small machine may be oversubscribed.
+
+    Args:
+        config: the settings.
+        meanwhile: is open until Ray has answered, which takes seconds.
 
     Raises:
         UserError: the cluster does not answer, its nodes do not go together, or one of them was lost.
@@ -43,7 +47,8 @@ def ray_runtime(config: Config) -> Iterator[None]:
         yield
         return
     address = config.ray.address or os.environ.get("RAY_ADDRESS")
-    join_ray(address, max(os.cpu_count() or 1, wanted_cpus(config)), "ray.address")
+    with meanwhile or nullcontext():
+        join_ray(address, max(os.cpu_count() or 1, wanted_cpus(config)), "ray.address")
     try:
         check_nodes(config.run.dir)
         yield
@@ -75,9 +80,10 @@ def join_ray(address: str | None, cpus: int, setting: str) -> None:
     except OSError as error:
         if TOO_LONG not in str(error):
             raise
+        setting, folder = temporary_folder()
         raise UserError(
-            f"{_temporary()}: too long a path for Ray's sockets, which may have 107 characters and add some 65; set "
-            "RAY_TMPDIR to a short folder of this machine, as in RAY_TMPDIR=/tmp"
+            f"{setting}: {folder} is too long a path for Ray's sockets, which may have 107 characters and add some 65; "
+            "set RAY_TMPDIR to a short folder of this machine, as in RAY_TMPDIR=/tmp"
         ) from None
 
 
@@ -109,10 +115,10 @@ def _start_local(cpus: int) -> None:
     )
 
 
-def _temporary() -> str:
-    """The setting of Ray's folder, with its value."""
+def temporary_folder() -> tuple[str, str]:
+    """The variable that names the folder in which a local cluster makes its own, and that folder."""
     name = next((name for name in ("RAY_TMPDIR", "TMPDIR") if os.environ.get(name)), "RAY_TMPDIR")
-    return f"{name}: {os.environ.get(name, '')}"
+    return name, os.environ.get(name, "/tmp")
 
 
 def _heard() -> bool:

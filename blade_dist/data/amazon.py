@@ -49,8 +49,8 @@ def read_amazon(settings: DataSettings, seed: int, folder: Path) -> RawLog:  # n
     assert settings.path is not None  # checked by Config
     assert settings.items is not None
     remarks, rules = Remarks(), rules_of(settings)
-    log = [_reviews(file, settings, remarks) for file in find(settings.path, "data.path")]
-    items = [_read_meta(file, settings, remarks) for file in find(settings.items, "data.items")]
+    log = [_reviews(file, settings, remarks) for file in find(settings.path, "data.path", remarks)]
+    items = [_read_meta(file, settings, remarks) for file in find(settings.items, "data.items", remarks)]
     return RawLog(
         rows=lambda: stream(log, rules, remarks),
         items=pa.concat_tables(items),
@@ -78,8 +78,14 @@ def _reviews(file: DataFile, settings: DataSettings, remarks: Remarks) -> tuple[
 
 def _ratings_only(file: DataFile) -> tuple[str, ...] | None:
     """Names for a file without a first line of them: 2014 has the user first, 2018 the item, of ten characters."""
-    first = sniff(file, set(), ",", "utf-8").names
-    if len(first) != 4 or not first[2].replace(".", "").isdigit() or not first[3].split(".")[0].isdigit():
+    dialect = sniff(file, set(), ",", "utf-8")
+    first = dialect.names
+    if (
+        dialect.separator != ","
+        or len(first) != 4
+        or not first[2].replace(".", "").isdigit()
+        or not first[3].split(".")[0].isdigit()
+    ):
         return None
     rows = [
         line.split(",") for line in file.head(1 << 16).decode(errors="replace").splitlines()[:-1] or [",".join(first)]

@@ -109,14 +109,14 @@ def check_context(config: Config, longest_prompt: int, longest_list: int, title:
         if title is not None and title.tokens > 4 * title.median:
             most = max(1, context // (config.data.max_history + config.lists.k) - 1)
             raise UserError(
-                f"data.max_title_tokens: the title of item {title.item!r} takes {title.tokens} tokens, where half of "
-                f"all take {title.median} at most: prompt and list need {needed}, and {setting} is {context}; set "
-                f"data.max_title_tokens={most} or so to cut long titles"
+                f"data.max_title_tokens: the title of item {title.item!r} takes {title.tokens} tokens (half of all: "
+                f"{title.median} at most), so that prompt and list need {needed}, and {setting} is {context}; set "
+                f"data.max_title_tokens={most} to cut it"
             )
         raise UserError(
             f"data.max_history: the longest prompt ({longest_prompt} tokens) and the longest list ({longest_list} "
-            f"tokens) need a context of {longest_prompt + longest_list}, and {setting} is {context}; lower "
-            f"data.max_history ({config.data.max_history}) or raise the context"
+            f"tokens) need a context of {longest_prompt + longest_list}, and {setting} is {context}; lower it "
+            f"({config.data.max_history}) or raise the context"
         )
 
 
@@ -150,9 +150,9 @@ def check_sequences(config: Config, data: DataBundle) -> None:
     context, setting = _context(config)
     if context is not None and longest > context:
         raise UserError(
-            f"data.max_history: fine-tuning reads up to data.max_history + lists.k = {items} items of a user at once, "
-            f"which take up to {longest} tokens, and {setting} is {context}; lower data.max_history "
-            f"({config.data.max_history}) or raise the context"
+            f"data.max_history: fine-tuning reads up to data.max_history + lists.k = {items} items at once, which take "
+            f"up to {longest} tokens, and {setting} is {context}; lower it ({config.data.max_history}) or raise the "
+            "context"
         )
 
 

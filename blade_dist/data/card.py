@@ -109,7 +109,9 @@ def filter_losses(data: DataSettings, read: ReadCounts, counts: NDArray[np.int64
         f"data.k_core ({data.core})": read.kept - int(counts.sum()),
     }
     parts = ", ".join(f"{what} {rows}" for what, rows in removed.items() if rows)
-    return f"of {read.read} interactions are removed by {parts}" if parts else f"{read.read} interactions were read"
+    return (
+        f"of {read.read} interactions these are left out: {parts}" if parts else f"{read.read} interactions were read"
+    )
 
 
 def _serving(data: DataSettings) -> tuple[int, int]:

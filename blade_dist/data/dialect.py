@@ -9,11 +9,15 @@ from dataclasses import dataclass
 from blade_dist.data.found import DataFile
 from blade_dist.errors import UserError
 
-SEPARATORS = (",", "\t", ";", "|", "::")
+SEPARATORS = (",", "\t", ";", "|", "::", "^", "~", "\x01", " ")
+"""The last two: Hive's, and blanks where nothing else finds a column."""
 _TABBED = (".tsv", ".tab", ".inter", ".item")
 _UNIT = "\x1f"
 """Stands for a separator of several characters, which Arrow does not know: the ASCII unit separator."""
 _SAMPLE = 1 << 20
+_LINE = re.compile(r"\r\n|\r|\n")
+_EXCEL = re.compile(r'"?sep=(.)"?')
+"""A first line by which Excel is told the separator."""
 _RECBOLE = re.compile(r"(.+):(token|token_seq|float|float_seq)$")
 
 
@@ -24,14 +28,19 @@ class Dialect:
     separator: str
     names: tuple[str, ...]
     head: int = 1
-    """Lines before the first row: blank ones, and that of the names."""
-    quoted: bool = True
-    """Whether a field may stand in double quotes."""
+    """Lines before the first row: blank ones, remarks, and that of the names."""
+    quote: str | None = '"'
+    """In which a field may stand; None: a quote is a character like others."""
     escaped: bool = False
     """Whether a quote in a field is ``\\"``, as Spark and MySQL write it, and not doubled."""
     encoding: str = "utf-8"
     sequences: frozenset[str] = frozenset()
     """Columns whose values are joined by blanks (``:token_seq`` of RecBole)."""
+
+    @property
+    def wide(self) -> bool:
+        """Whether characters are two bytes, so that a line is not found by its bytes."""
+        return self.encoding.startswith("utf-16")
 
     @property
     def delimiter(self) -> str:
@@ -41,6 +50,8 @@ class Dialect:
 
 def sniff(file: DataFile, wanted: set[str], separator: str | None, encoding: str) -> Dialect:
     """How a file is written that has its names in the first line.
+
+    Blank lines, Excel's ``sep=;`` and remarks that begin with ``#`` may stand above it.
 
     Args:
         file: not empty.
@@ -52,31 +63,57 @@ def sniff(file: DataFile, wanted: set[str], separator: str | None, encoding: str
         UserError: no first line.
     """
     sample = file.head(_SAMPLE)
-    if sample.startswith((b"\xff\xfe", b"\xfe\xff")):
-        encoding = "utf-16"
+    encoding = _wide(sample) or encoding
     text = sample.decode("utf-8-sig" if encoding == "utf-8" else encoding, errors="replace")
-    place, first = next(((n, line) for n, line in enumerate(text.split("\n")) if line.strip()), (0, ""))
+    place, first, told = _first_line(text, wanted)
     if not first:
         raise UserError(f"{file}: the file is empty; its first line must name the columns")
-    separator = separator or _separator(first, wanted, file)
-    names = _header(first, separator)
+    given = separator if separator is not None and separator in first else None
+    separator = given or told or _separator(first, wanted, file)
+    quote = "'" if all(re.fullmatch(r"\s*'.*'\s*", name) for name in first.split(separator)) else '"'
+    names = _header(first, separator, quote)
     typed = all(map(_RECBOLE.match, names))
     plain = [_RECBOLE.sub(r"\1", name) for name in names] if typed else names
     sequences = {new for new, old in zip(plain, names, strict=True) if typed and old.endswith("_seq")}
     quoted = len(separator) == 1 and not typed and _is_quoted(text, separator)
     escaped = quoted and _is_escaped(text, separator)
-    return Dialect(separator, _once(plain), place + 1, quoted, escaped, encoding, frozenset(sequences))
+    return Dialect(
+        separator, _once(plain), place + 1, quote if quoted else None, escaped, encoding, frozenset(sequences)
+    )
+
+
+def _wide(sample: bytes) -> str | None:
+    """UTF-16, by its mark, or by the zeros that it has beside every letter of a first line."""
+    if sample.startswith((b"\xff\xfe", b"\xfe\xff")):
+        return "utf-16"
+    first = sample[:32]
+    for name, zeros, letters in (("utf-16-le", first[1::2], first[::2]), ("utf-16-be", first[::2], first[1::2])):
+        if zeros and not any(zeros) and all(letters):
+            return name
+    return None
+
+
+def _first_line(text: str, wanted: set[str]) -> tuple[int, str, str | None]:
+    """Which line names the columns (counted from 0), that line, and the separator of a line of Excel's above it."""
+    told = None
+    for place, line in enumerate(_LINE.split(text)):
+        if excel := _EXCEL.fullmatch(line.strip()):
+            told = excel[1]
+        elif line.strip() and not (line.startswith("#") and wanted.isdisjoint(re.findall(r"\w+", line))):
+            return place, line, told
+    return 0, "", None
 
 
 def _separator(first: str, wanted: set[str], file: DataFile) -> str:
     if "\t" in first and set(file.suffixes).intersection(_TABBED):
         return "\t"
     found = {mark: _header(first, mark) for mark in SEPARATORS}
-    return max(found, key=lambda mark: (len(wanted.intersection(found[mark])), len(found[mark])))
+    return max(found, key=lambda mark: (len(wanted.intersection(found[mark])), mark != " " and len(found[mark])))
 
 
-def _header(line: str, separator: str) -> list[str]:
-    parts = line.split(separator) if len(separator) > 1 else next(csv.reader([line], delimiter=separator), [])
+def _header(line: str, separator: str, quote: str = '"') -> list[str]:
+    reader = csv.reader([line], delimiter=separator[0], quotechar=quote, skipinitialspace=separator != " ")
+    parts = line.split(separator) if len(separator) > 1 else next(reader, [])
     return [name.strip() for name in parts]
 
 

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import lzma
 import zipfile
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 from typing import Any, Literal
@@ -12,6 +14,7 @@ from urllib.parse import unquote
 
 import pyarrow as pa
 
+from blade_dist.data.remarks import Remarks
 from blade_dist.errors import UserError
 
 Kind = Literal["parquet", "text", "json"]
@@ -22,6 +25,8 @@ SUFFIXES: dict[Kind, tuple[str, ...]] = {
     "json": (".jsonl", ".ndjson", ".json"),
 }
 COMPRESSED = (".gz", ".gzip", ".bz2", ".zst", ".zstd", ".lz4", ".xz")
+ARCHIVES = (".tar", ".tgz", ".7z", ".rar", ".zip")
+"""What is to be unpacked first; a single zip is read as a folder."""
 NO_TABLES = (".xlsx", ".xls", ".ods", ".avro", ".orc", ".feather", ".arrow", ".pkl", ".pickle", ".npz", ".npy", ".mat")
 """What nothing here reads."""
 
@@ -82,15 +87,17 @@ class DataFile:
         return not self.head(1)
 
 
-def find(path: Path, setting: str, prefer: tuple[str, ...] = ()) -> list[DataFile]:
+def find(path: Path, setting: str, remarks: Remarks, prefer: tuple[str, ...] = ()) -> list[DataFile]:
     """The files at ``path`` that hold a table, all of one kind, in the order of their names.
 
     A folder is looked through with the folders in it. What programs leave beside their parts is passed over: names
-    that begin with ``.`` or ``_``, empty files, other kinds of files. A zip archive is read as a folder.
+    that begin with ``.`` or ``_``, empty files, other kinds of files, and what the log of a Delta table has removed. A
+    zip archive is read as a folder.
 
     Args:
         path: a file, a folder or an archive.
         setting: that names the path.
+        remarks: says which tables of another kind are passed over.
         prefer: suffixes of which only those are read, where there are some.
 
     Raises:
@@ -99,20 +106,57 @@ def find(path: Path, setting: str, prefer: tuple[str, ...] = ()) -> list[DataFil
     if not path.exists():
         raise UserError(f"{setting}: {path} does not exist")
     single = path.is_file() and not is_zip(path)
-    files = list(inside(path)) if not single else [DataFile(path)]
-    if single and _readable(files[0]):
-        return files
-    for wanted in (*[_ends_with(prefer)] * bool(prefer), *map(_is_kind, SUFFIXES), lambda file: not file.suffixes):
+    if single and _readable(DataFile(path)):
+        return [DataFile(path)]
+    gone = removed_of_delta(path)
+    files = [DataFile(path)] if single else [file for file in inside(path) if file.path not in gone]
+    for wanted in (*[_ends_with(prefer)] * bool(prefer), *map(_is_kind, SUFFIXES), _is_part):
         named = [file for file in files if wanted(file)]
         if chosen := [file for file in named if guarded(file.is_empty, file)]:
+            _say_others(files, chosen, prefer, path, remarks)
             return chosen
         if named:
             raise UserError(f"{setting}: all files at {path} are empty; a first line must name the columns")
     there = ", ".join(sorted({file.suffixes[-1] for file in files if file.suffixes})) or "nothing"
+    if packed := [file for file in files if set(file.suffixes).intersection(ARCHIVES)]:
+        raise UserError(f"{setting}: {packed[0]} is an archive; unpack it, and give the folder that comes out")
     raise UserError(
         f"{setting}: {path} is neither .csv nor .parquet, nor a folder with such files (it has {there}); tables are "
         "CSV, TSV, JSON lines or Parquet: export it as one of these"
     )
+
+
+def removed_of_delta(path: Path) -> set[Path]:
+    """Files of a Delta table that still lie there and are no part of it any more, by the JSON files of its log."""
+    gone: set[Path] = set()
+    for commit in sorted((path / "_delta_log").glob("*.json")):
+        for line in commit.read_text(errors="replace").splitlines():
+            with suppress(ValueError, AttributeError):
+                action = json.loads(line)
+                if added := action.get("add"):
+                    gone.discard(path / unquote(added["path"]))
+                elif removed := action.get("remove"):
+                    gone.add(path / unquote(removed["path"]))
+    return gone
+
+
+def _is_part(file: DataFile) -> bool:
+    """Whether it has no suffix but one of compression, as parts of Hive and Redshift; a manifest lists such parts."""
+    return (
+        not set(file.suffixes).difference(COMPRESSED)
+        and PurePosixPath(file.member or file.path.name).stem != "manifest"
+    )
+
+
+def _say_others(
+    files: list[DataFile], chosen: list[DataFile], prefer: tuple[str, ...], path: Path, remarks: Remarks
+) -> None:
+    """Says which other tables lie beside those that are read; one beside a preferred file is another table."""
+    names = {file.kind for file in chosen}
+    others = [file for file in files if file.kind and file.kind not in names]
+    if others and not _ends_with(prefer)(chosen[0]):
+        beside = f"{path}: {len(others)} table{'s' * (len(others) > 1)} of another kind passed over"
+        remarks.hint(f"{beside}, as {others[0].path.name}; only the {chosen[0].suffixes[-1]} files are read")
 
 
 def guarded(is_empty: Callable[[], bool], file: object) -> bool:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import suppress
+from uuid import UUID
 
 import numpy as np
 import pyarrow as pa
@@ -10,8 +12,12 @@ import pyarrow.compute as pc
 
 from blade_dist.data.remarks import Remarks, shown
 
-_BLANKS = " \t\r\n\v\f\u00a0\u200b\u200e\u200f\u2060\ufeff"
+_BLANKS = "\0 \t\r\n\v\f\u00a0\u200b\u200e\u200f\u2060\ufeff"
 """Stripped from both ends: white space, and what no eye sees."""
+_AROUND = _BLANKS + "\"'`{}[]()<>"
+"""Stripped from both ends of ids that are not found as they are spelt."""
+_EXACT = 2.0**53
+"""From here on a float stands for several whole numbers."""
 
 
 def id_text(column: pa.ChunkedArray | pa.Array, what: str, remarks: Remarks) -> pa.Array:
@@ -46,16 +52,31 @@ def _as_text(column: pa.Array, what: str) -> pa.Array:
     kind = column.type
     if pa.types.is_dictionary(kind):
         return _as_text(column.cast(kind.value_type), what)
+    if pa.types.is_binary(kind) or pa.types.is_large_binary(kind) or pa.types.is_fixed_size_binary(kind):
+        encoded = column.dictionary_encode()
+        return pa.array(map(_of_bytes, encoded.dictionary.to_pylist()), pa.string()).take(encoded.indices)
     if pa.types.is_floating(kind):
+        if (pc.max(pc.abs(column)).as_py() or 0) >= _EXACT:
+            raise ValueError("holds floats above 2**53, where several ids are one; write them as integers or as text")
         whole = pc.equal(pc.round(column), column)
         if pc.all(whole).as_py() is not False:  # also where all are null
             column = pc.if_else(pc.is_finite(column), column, None).cast(pa.int64())
+    if pa.types.is_struct(kind) or pa.types.is_map(kind):
+        raise ValueError(f"holds objects, as {shown(column.drop_null()[:1].to_pylist())}; name a column of plain ids")
     if pa.types.is_nested(kind):
         raise ValueError(f"is a list, and a row must be one interaction ({what})")
     try:
         return column.cast(pa.string())
     except (pa.ArrowInvalid, pa.ArrowNotImplementedError):
         raise ValueError(f"holds no ids, but {kind}") from None
+
+
+def _of_bytes(value: bytes) -> str:
+    """Text where it is some, else a UUID or hexadecimal digits."""
+    with suppress(UnicodeDecodeError):
+        if (text := value.decode()).isprintable():
+            return text
+    return str(UUID(bytes=value)) if len(value) == 16 else value.hex()
 
 
 def is_null_word(ids: pa.Array, words: Sequence[str]) -> pa.Array:
@@ -66,8 +87,9 @@ def is_null_word(ids: pa.Array, words: Sequence[str]) -> pa.Array:
 class ItemIndex:
     """Rows of the items table by id.
 
-    An id that is not there as it is spelt is looked for without leading zeros and in lower case, as ``007`` is ``7`` in
-    a file that has been through a spreadsheet; where two items are alike then, it stays unknown.
+    An id that is not there as it is spelt is looked for without leading zeros, quotes or brackets around it, in lower
+    case and with letters of one kind (Unicode's NFKC), as ``007`` is ``7`` in a file that has been through a
+    spreadsheet; where two items are alike then, it stays unknown.
     """
 
     def __init__(self, ids: pa.Array) -> None:
@@ -89,10 +111,15 @@ class ItemIndex:
             return exact
         first = pc.index(found, True).as_py()
         row = self._rows[place[first].as_py()].as_py()
-        example = f"{shown(ids[first].as_py())} in the log is item {shown(self._ids[row].as_py())}"
-        remarks.repair("item ids joined by other zeros or case", count, example)
+        spelt, found_id = ids[first].as_py(), self._ids[row].as_py()
+        apart = shown if spelt.isascii() else ascii  # letters that look alike are shown by their numbers
+        example = f"{apart(spelt)} in the log is item {apart(found_id)}"
+        remarks.repair("item ids joined by other zeros, case or marks", count, example)
         return pc.if_else(found, self._rows.take(place), exact)
 
 
 def _loose(ids: pa.Array) -> pa.Array:
-    return pc.utf8_lower(pc.replace_substring_regex(ids, r"^0+([0-9a-zA-Z])", r"\1"))
+    plain = pc.utf8_normalize(ids, form="NFKC")
+    plain = pc.utf8_lower(pc.utf8_trim(plain, _AROUND))
+    plain = pc.replace_substring_regex(plain, r"\s+", " ")
+    return pc.replace_substring_regex(plain, r"^0+([0-9a-z])", r"\1")

@@ -45,6 +45,7 @@ class JsonTable:
         first = next(self._lines(), None)
         if first is None:
             raise UserError(f"{file}: the file is empty; it must hold one JSON object a line")
+        self._refuse_one_object(first[1])
         self._is_python = not self._is_array and not _is_json(first[1])
         self._first = list(islice(self._objects(), _LOOKED_AT))
         self.names = tuple(dict.fromkeys(name for _, row in self._first for name in row))
@@ -76,6 +77,19 @@ class JsonTable:
             check(arrow_json.read_json(BytesIO(b"\n".join(lines)), parse_options=_parse(schema)).select(wanted))
 
         return first_bad(self._lines(), checked)
+
+    def _refuse_one_object(self, first: bytes) -> None:
+        """UserError where one object holds all rows: by column, as pandas writes them, or as a list."""
+        try:
+            row = json.loads(first.decode("utf-8-sig"))
+        except ValueError:
+            return
+        nested = isinstance(row, dict) and row and all(isinstance(value, dict | list) for value in row.values())
+        if nested and not self._is_array and next(islice(self._lines(), 1, None), None) is None:
+            raise UserError(
+                f"{self.file}: one JSON object holds all rows; write an object a line, as pandas does with "
+                "to_json(path, orient='records', lines=True)"
+            )
 
     def _schema(self, wanted: list[str]) -> pa.Schema:
         known = self._types or pa.schema([])

@@ -10,7 +10,9 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.compute as pc
 
-_LISTED = r"^\s*(\[.*\]|\{[^:]*\}|\(.*,.*\))\s*$"
+_LISTED = r"^\s*(\[.*\]|\"\[.*\]\"|\{[^:]*\}|\(.*,.*\))\s*$"
+_QUOTED = r"^\s*\[\s*['\"].*['\"]\s*\]\s*$"
+"""What is a list even beside texts that are none."""
 _NAMES = ("name", "title", "label", "value", "id")
 """Where a list has objects, as ``[{'id': 16, 'name': 'Animation'}]``, the first of these fields is the value."""
 
@@ -24,16 +26,29 @@ def looks_listed(texts: pa.ChunkedArray | pa.Array) -> bool:
     return bool(10 * listed >= 9 * len(there))
 
 
-def as_lists(texts: pa.ChunkedArray | pa.Array) -> pa.Array:
-    """Each text as the list that it shows; another text is a list of itself, an empty one an empty list."""
+def listed(texts: pa.ChunkedArray | pa.Array) -> int:
+    """How many texts are lists: all where nearly all look like it, else those of quoted texts."""
+    return len(texts) if looks_listed(texts) else pc.sum(pc.match_substring_regex(texts, _QUOTED)).as_py() or 0
+
+
+def as_lists(texts: pa.ChunkedArray | pa.Array, separator: str | None = None) -> pa.Array:
+    """Each text as the list that it shows; another text is parted by the separator, an empty one an empty list."""
     chunked = texts if isinstance(texts, pa.ChunkedArray) else pa.chunked_array([texts])
     encoded = chunked.combine_chunks().dictionary_encode()
-    lists = pa.array([parsed(text) for text in encoded.dictionary.to_pylist()], pa.list_(pa.string()))
+    lists = pa.array([parsed(text, separator) for text in encoded.dictionary.to_pylist()], pa.list_(pa.string()))
     return lists.take(encoded.indices)
 
 
-def parsed(text: str) -> list[str]:
-    """The values of one text."""
+def values(value: Any) -> list[str]:
+    """The values of a list, a list of lists, an object or a list of objects."""
+    if value is None:
+        return []
+    flat = _flat(value) if isinstance(value, list | tuple | set) else [value]
+    return [plain for one in flat if (plain := _plain(one))]
+
+
+def parsed(text: str, separator: str | None = None) -> list[str]:
+    """The values of one text; ``separator``: of a text that shows no list, None: such a one is one value."""
     text = text.strip()
     for read in (json.loads, ast.literal_eval):
         try:
@@ -42,11 +57,13 @@ def parsed(text: str) -> list[str]:
             continue
         # numpy writes ['a' 'b'], which Python reads as one text: its words are told apart by their quotes below
         if isinstance(value, list | tuple | set) and not re.search(r"['\"]\s+['\"]", text):
-            return [plain for one in _flat(value) if (plain := _plain(one))]
+            return values(value)
         if isinstance(value, dict):
-            return [plain] if (plain := _plain(value)) else []
+            return values(value)
+        if isinstance(value, str) and re.match(_LISTED, value):
+            return parsed(value, separator)  # JSON in JSON
     if not re.match(_LISTED, text):
-        return [text] if text else []
+        return text.split(separator) if text and separator else [text] if text else []
     quoted = re.findall(r"'((?:[^'\\]|\\.)*)'|\"((?:[^\"\\]|\\.)*)\"", text)
     parts = ["".join(pair) for pair in quoted] if quoted else text[1:-1].split(",")
     return [part.strip() for part in parts if part.strip()]

@@ -11,7 +11,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from blade_dist.data.dialect import Dialect, sniff
-from blade_dist.data.found import DataFile, inside, is_zip, readable
+from blade_dist.data.found import COMPRESSED, DataFile, inside, is_zip, readable
 from blade_dist.data.ids import id_text
 from blade_dist.data.rawlog import LogColumns, RawLog, require_columns
 from blade_dist.data.remarks import Remarks
@@ -28,7 +28,13 @@ _GENRES = (
     "Mystery|Romance|Sci-Fi|Thriller|War|Western"
 )
 _GENRES_100K = tuple(_GENRES.split("|"))
-_FORMS = (("ratings.csv", "movies.csv"), ("ratings.dat", "movies.dat"), ("u.data", "u.item"))
+_FORMS = (
+    ("ratings.csv", "movies.csv"),
+    ("ratings.dat", "movies.dat"),
+    ("u.data", "u.item"),
+    ("rating.csv", "movie.csv"),
+)
+"""Of ratings and movies; the last ones are how Kaggle calls those of 20M."""
 
 
 def read_movielens(settings: DataSettings, seed: int, folder: Path) -> RawLog:  # noqa: ARG001
@@ -57,8 +63,9 @@ def _files(path: Path) -> tuple[DataFile, DataFile]:
     at = path.parent if path.is_file() and not is_zip(path) else path
     found: dict[str, DataFile] = {}
     with readable(path):
-        for file in inside(at, depth=2):
-            found.setdefault(PurePosixPath(file.member or file.path.name).name.lower(), file)
+        for file in inside(at, depth=3):
+            name = PurePosixPath(file.member or file.path.name)
+            found.setdefault((name.stem if name.suffix.lower() in COMPRESSED else name.name).lower(), file)
     for names in _FORMS:
         if all(name in found for name in names):
             return found[names[0]], found[names[1]]
@@ -66,16 +73,16 @@ def _files(path: Path) -> tuple[DataFile, DataFile]:
     missing = next(name for name in half if name not in found)
     raise UserError(
         f"data.path: {at / missing} does not exist; a MovieLens folder (or its zip) has "
-        + ", or ".join(" and ".join(names) for names in _FORMS)
+        + ", or ".join(" and ".join(names) for names in _FORMS[:3])
     )
 
 
 def _ratings_dialect(file: DataFile) -> Dialect:
-    if file.suffixes[-1] == ".csv":
+    if ".csv" in file.suffixes:
         return _published(file, _RATINGS)
-    if file.suffixes[-1] == ".dat":
-        return Dialect("::", _RATINGS, head=0, quoted=False, encoding="latin-1")
-    return Dialect("\t", _RATINGS, head=0, quoted=False, encoding="latin-1")
+    if ".dat" in file.suffixes:
+        return Dialect("::", _RATINGS, head=0, quote=None, encoding="latin-1")
+    return Dialect("\t", _RATINGS, head=0, quote=None, encoding="latin-1")
 
 
 def _published(file: DataFile, names: tuple[str, ...]) -> Dialect:
@@ -85,13 +92,13 @@ def _published(file: DataFile, names: tuple[str, ...]) -> Dialect:
 
 
 def _read_movies(file: DataFile, remarks: Remarks) -> pa.Table:
-    if file.suffixes[-1] == ".csv":
+    if ".csv" in file.suffixes:
         dialect = _published(file, _MOVIES)
-    elif file.suffixes[-1] == ".dat":
-        dialect = Dialect("::", _MOVIES, head=0, quoted=False, encoding=_encoding(file))
+    elif ".dat" in file.suffixes:
+        dialect = Dialect("::", _MOVIES, head=0, quote=None, encoding=_encoding(file))
     else:
         names = ("movieId", "title", "released", "video", "url", *_GENRES_100K)
-        dialect = Dialect("|", names, head=0, quoted=False, encoding=_encoding(file))
+        dialect = Dialect("|", names, head=0, quote=None, encoding=_encoding(file))
     table = whole(Keyed(TextTable(file, dialect)), [name for name in dialect.names if name not in ("video", "url")])
     if "genres" in table.column_names:
         genres = pc.split_pattern(table.column("genres"), "|")

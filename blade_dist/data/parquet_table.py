@@ -30,7 +30,7 @@ class ParquetTable:
     def batches(self, wanted: list[str]) -> Iterator[pa.Table]:
         """The columns, block by block."""
         for batch in self._read.iter_batches(batch_size=1 << 18, columns=wanted):
-            yield pa.Table.from_batches([batch]).select(wanted)
+            yield _known_types(pa.Table.from_batches([batch]).select(wanted))
 
     def problem(self, wanted: list[str], check: Callable[[pa.Table], object]) -> str | None:
         """``file: row number: what is wrong`` of the first row that makes ``check`` raise a ValueError."""
@@ -43,3 +43,17 @@ class ParquetTable:
                 for index in range(len(batch)):
                     number += 1
                     yield f"{self.file}: row {number}", batch.slice(index, 1)
+
+
+def _known_types(table: pa.Table) -> pa.Table:
+    """Views, as Polars and newer Arrow write texts and lists, as what they are views of."""
+    fields = [pa.field(field.name, _viewed(field.type)) for field in table.schema]
+    return table.cast(pa.schema(fields))
+
+
+def _viewed(kind: pa.DataType) -> pa.DataType:
+    if pa.types.is_string_view(kind):
+        return pa.string()
+    if pa.types.is_list_view(kind) or pa.types.is_large_list_view(kind):
+        return pa.large_list(_viewed(kind.value_type))
+    return kind

@@ -304,4 +304,8 @@ def _filter(config: Config, folder: Path, parts: Path, doing: Callable[[str], ob
 def _losses(config: Config, filtered: _Filtered) -> str:
     lost = filter_losses(config.data, filtered.read, filtered.counts)
     remedy = core_choices(config.data, filtered.raw, users_left(filtered.store), len(filtered.items), filtered.scratch)
-    return "; ".join([lost, *remedy])
+    spelt = []
+    if 2 * filtered.read.without_title > filtered.read.read:
+        other = filtered.items.column("item")[0].as_py()
+        spelt = [f"the log has {filtered.read.examples['without_title']}, and the items have {other!r}"]
+    return "; ".join([lost, *spelt, *remedy])

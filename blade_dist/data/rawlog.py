@@ -23,6 +23,10 @@ LOG_SCHEMA = pa.schema([("user", pa.string()), ("item", pa.string()), ("time", p
 """A normalised interaction; ``time`` in microseconds, ``rating`` is null where the log has none."""
 
 
+DROPPABLE = "; data.bad_rows=drop leaves such rows out"
+"""Ends the message about a row that may be left out."""
+
+
 @dataclass(frozen=True)
 class LogColumns:
     """Names of the columns in the raw log."""
@@ -90,7 +94,7 @@ def normalise(table: pa.Table, columns: LogColumns, rules: Rules, remarks: Remar
             f"column {name!r} {problem}" if role in ("user", "item") else f"column {name!r}: {shown(value)} {problem}"
         )
         if not rules.drop:
-            raise ValueError(what)
+            raise ValueError(f"{what}{DROPPABLE}")
         left = _without(left, mask, f"no {role}", what, remarks)
     for role, ids in (("user", user), ("item", item)):
         left = _without_null_words(left, ids, role, rules, remarks)
@@ -179,4 +183,6 @@ def require_columns(path: object, present: Iterable[str], wanted: dict[str, str]
     for setting, name in wanted.items():
         if name not in present:
             listed = ", ".join(present[:12]) + ", ..." * (len(present) > 12)
-            raise UserError(f"{path}: no column {name!r} ({setting}); it has {listed}")
+            values = any(part.replace(".", "").isdigit() for part in present)
+            asked = "; does its first line name the columns?" if values else ""
+            raise UserError(f"{path}: no column {name!r} ({setting}); it has {listed}{asked}")

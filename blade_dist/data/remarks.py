@@ -29,7 +29,7 @@ class Remarks:
     """Rows of the log that were left out as they were read, by reason."""
     repaired: dict[str, Seen] = field(default_factory=dict)
     """Values that were changed, by what was wrong with them."""
-    units: NDArray[np.int64] = field(default_factory=lambda: np.zeros(4, np.int64))
+    units: NDArray[np.int64] = field(default_factory=lambda: np.zeros(5, np.int64))
     """How many times were numbers of each unit, see :func:`blade_dist.data.times.microseconds`."""
     unit_examples: dict[str, str] = field(default_factory=dict)
     """By unit."""

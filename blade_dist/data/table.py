@@ -12,14 +12,14 @@ import pyarrow.compute as pc
 
 from blade_dist.data.columns import every_name, resolve
 from blade_dist.data.ids import id_text
-from blade_dist.data.list_text import as_lists, looks_listed, parsed
+from blade_dist.data.list_text import as_lists, listed, looks_listed, parsed, values
 from blade_dist.data.rawlog import LogColumns, RawLog
 from blade_dist.data.remarks import Remarks, shown
 from blade_dist.data.tables import Keyed, bad_row, open_tables, rules_of, stream, whole
 from blade_dist.errors import UserError
 from blade_dist.settings import DataSettings
 
-_OTHER_SEPARATORS = (",", ";", "|", "/", "\t")
+_OTHER_SEPARATORS = (",", ";", "|", "/", ">", "\t")
 
 
 def read_table_log(settings: DataSettings, seed: int, folder: Path) -> RawLog:  # noqa: ARG001
@@ -60,7 +60,7 @@ def one_row(part: pa.Table, of: LogColumns) -> pa.Table:
     """
     for name in (of.item, of.user):
         column = part.column(name)
-        if pa.types.is_nested(column.type) or (pa.types.is_string(column.type) and _bracketed(column.slice(0, 1000))):
+        if is_list(column.type) or (pa.types.is_string(column.type) and _bracketed(column.slice(0, 1000))):
             raise ValueError(
                 f"column {name!r} is a list, and a row must be one interaction: write a row per interaction, or set "
                 "data.per_user=true where a row is a user with lists of items and times"
@@ -138,21 +138,28 @@ def _texts(part: pa.Table, name: str, table: Keyed) -> pa.ChunkedArray:
     column = part.column(name)
     if pa.types.is_nested(column.type):
         raise UserError(f"{table.file}: column {name!r} (data.columns.title) holds no text, but {column.type}")
-    return column.cast(pa.string())
+    try:
+        return column.cast(pa.string())
+    except pa.ArrowInvalid:
+        raise UserError(f"{table.file}: column {name!r} (data.columns.title) holds bytes that are not UTF-8") from None
 
 
 def _groups(part: pa.Table, name: str | None, separator: str, remarks: Remarks) -> pa.Array:
     if name is None:
         return pa.nulls(len(part), pa.list_(pa.string()))
     column = part.column(name)
-    if is_list(column.type):
+    if is_list(column.type) and not pa.types.is_nested(column.type.value_type):
         return column.cast(pa.list_(pa.string())).combine_chunks()
+    if pa.types.is_map(column.type):
+        return pa.array([[name for name, _ in row or []] for row in column.to_pylist()], pa.list_(pa.string()))
+    if pa.types.is_nested(column.type):
+        return pa.array(map(values, column.to_pylist()), pa.list_(pa.string()))
     text = column.cast(pa.string()).combine_chunks()
-    if looks_listed(text):
-        example = next(one for one in text.to_pylist() if one and one.strip())
+    if count := listed(text):
+        example = next(one for one in text.to_pylist() if one and one.strip().startswith(tuple('["{(')))
         groups = ", ".join(parsed(example)[:4])
-        remarks.repair("groups written as lists", len(text), f"{shown(example)} read as {groups}")
-        return as_lists(text)
+        remarks.repair("groups written as lists", count, f"{shown(example)} read as {groups}")
+        return as_lists(text, separator)
     _hint_separator(text, name, separator, remarks)
     return pc.split_pattern(text, separator)
 
@@ -161,6 +168,7 @@ def _hint_separator(text: pa.Array, name: str, separator: str, remarks: Remarks)
     """Says where no text of the groups has the separator and many have another one."""
     if not len(text) or pc.any(pc.match_substring(text, separator)).as_py():
         return
+    text = pc.replace_substring_regex(text, r"&#?\w+;", " ")  # an entity's semicolon parts nothing
     for other in _OTHER_SEPARATORS:
         has = pc.match_substring(text, other).fill_null(False)
         if 5 * (count := pc.sum(has).as_py() or 0) >= len(text):

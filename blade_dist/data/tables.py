@@ -92,7 +92,7 @@ def open_tables(
     Raises:
         UserError: nothing there, a damaged file, a first line that is none.
     """
-    return [Keyed(open_table(file, settings, wanted, remarks)) for file in find(path, setting, prefer)]
+    return [Keyed(open_table(file, settings, wanted, remarks)) for file in find(path, setting, remarks, prefer)]
 
 
 def open_table(file: DataFile, settings: DataSettings, wanted: set[str], remarks: Remarks) -> Table:

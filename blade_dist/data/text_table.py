@@ -12,7 +12,7 @@ import pyarrow.csv as arrow_csv
 
 from blade_dist.data.dialect import Dialect
 from blade_dist.data.found import DataFile
-from blade_dist.data.rawlog import first_bad
+from blade_dist.data.rawlog import DROPPABLE, first_bad
 from blade_dist.data.remarks import Remarks, shown
 
 BLOCK = 1 << 24
@@ -43,9 +43,9 @@ class TextTable:
         )
         parse = arrow_csv.ParseOptions(
             delimiter=given.delimiter,
-            quote_char='"' if given.quoted else False,
+            quote_char=given.quote or False,
             escape_char="\\" if given.escaped else False,
-            newlines_in_values=given.quoted,
+            newlines_in_values=given.quote is not None,
             invalid_row_handler=None if self._skipped is None else self._skip,
         )
         convert = arrow_csv.ConvertOptions(
@@ -62,7 +62,7 @@ class TextTable:
 
     def problem(self, wanted: list[str], check: Callable[[pa.Table], object]) -> str | None:
         """``file:line: what is wrong`` of the first row that can't be read or makes ``check`` raise a ValueError."""
-        if self.dialect.encoding != "utf-16" and (wrong := self._undecodable()):
+        if not self.dialect.wide and (wrong := self._undecodable()):
             return wrong
         where = {name: self.names.index(name) for name in wanted}
         width = len(self.names)
@@ -70,7 +70,7 @@ class TextTable:
         def checked(rows: list[list[str]]) -> None:
             for row in rows:
                 if len(row) != width:
-                    raise ValueError(f"{len(row)} fields where the first line has {width}")
+                    raise ValueError(f"{len(row)} fields where the first line has {width}{DROPPABLE}")
             check(pa.table({name: pa.array([row[i] for row in rows], pa.string()) for name, i in where.items()}))
 
         rows = ((f"{self.file}:{line}", row) for line, row in self._rows())
@@ -118,7 +118,8 @@ class TextTable:
             reader = csv.reader(
                 lines,
                 delimiter=given.delimiter,
-                quoting=csv.QUOTE_MINIMAL if given.quoted else csv.QUOTE_NONE,
+                quotechar=given.quote or '"',
+                quoting=csv.QUOTE_NONE if given.quote is None else csv.QUOTE_MINIMAL,
                 doublequote=not given.escaped,
                 escapechar="\\" if given.escaped else None,
             )

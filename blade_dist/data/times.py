@@ -3,7 +3,8 @@
 Microseconds, as they hold every published log exactly and eight bytes reach 290,000 years. Seconds, milliseconds and
 nanoseconds are told apart by their size: a number below 1e11 is seconds (until the year 5138), below 1e14
 milliseconds (1973 and later), below 1e17 microseconds, above nanoseconds. Numbers that only count up are far below 1e11
-and keep their order as seconds do.
+and keep their order as seconds do. Whole numbers of 8 or 14 digits that are all dates, as 20240131 and 20240131103000,
+are those dates.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ from numpy.typing import NDArray
 
 from blade_dist.data.remarks import Remarks
 
-UNITS = ("seconds", "milliseconds", "microseconds", "nanoseconds")
+UNITS = ("seconds", "milliseconds", "microseconds", "nanoseconds", "dates")
 _LIMITS = (1e11, 1e14, 1e17)
 _ZONE = r"^[0-9-]{8,10}[T ][0-9:.,]+ ?(Z|[+-][0-9]{2}(:?[0-9]{2})?)$"
 _NUMBER = r"^[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]+)?$"
@@ -27,13 +28,13 @@ def microseconds(column: pa.ChunkedArray | pa.Array) -> tuple[pa.Array, NDArray[
     Numbers (whole or not, or as text), date-times with or without a zone (without: UTC), dates.
 
     Returns:
-        The times; int64 ``[4]``: how many of the numbers were of each of :data:`UNITS` (0 is of none).
+        The times; int64 ``[5]``: how many of the numbers were of each of :data:`UNITS` (0 is of none).
     """
     if isinstance(column, pa.ChunkedArray):
         column = column.combine_chunks()
     if pa.types.is_dictionary(column.type):
         column = column.cast(column.type.value_type)
-    kind, none = column.type, np.zeros(4, np.int64)
+    kind, none = column.type, np.zeros(len(UNITS), np.int64)
     if pa.types.is_temporal(kind) and not pa.types.is_time(kind) and not pa.types.is_duration(kind):
         return _typed(column), none
     if pa.types.is_integer(kind) or pa.types.is_floating(kind) or pa.types.is_decimal(kind):
@@ -69,18 +70,41 @@ def _numbers(column: pa.Array) -> tuple[pa.Array, NDArray[np.int64]]:
         except pa.ArrowInvalid:  # unsigned, above 2**63
             whole = column.cast(pa.float64())
         if pa.types.is_int64(whole.type):
-            return _scaled(whole.fill_null(0).to_numpy(zero_copy_only=False), whole.is_null())
+            dates = _as_dates(whole)
+            return (
+                _scaled(whole.fill_null(0).to_numpy(zero_copy_only=False), whole.is_null()) if dates is None else dates
+            )
     numbers = column.cast(pa.float64())
     plain = numbers.fill_null(0).to_numpy(zero_copy_only=False)
     lost = ~np.isfinite(plain) | numbers.is_null().to_numpy(zero_copy_only=False)
     return _scaled(np.where(lost, 0, plain), pa.array(lost))
 
 
+def _as_dates(whole: pa.Array) -> tuple[pa.Array, NDArray[np.int64]] | None:
+    """Whole numbers that are all dates of 1970 to 2099, as people write them; None where one of them is none."""
+    there = whole.drop_null().to_numpy()
+    if not len(there) or there.min() < 1970_01_01:
+        return None
+    date, clock = (there, np.zeros_like(there)) if there.max() < 2100_01_01 else np.divmod(there, 10**6)
+    year, month, day = date // 10_000, date // 100 % 100, date % 100
+    hour, minute, second = clock // 10_000, clock // 100 % 100, clock % 100
+    if year.min() < 1970 or year.max() > 2099 or month.min() < 1 or max(month.max() - 12, hour.max() - 23) > 0:
+        return None
+    months = ((year - 1970) * 12 + month - 1).astype("datetime64[M]")
+    days = months.astype("datetime64[D]") + (day - 1)
+    if day.min() < 1 or (days.astype("datetime64[M]") != months).any() or max(minute.max(), second.max()) > 59:
+        return None
+    times = days.astype("datetime64[us]").astype(np.int64) + ((hour * 60 + minute) * 60 + second) * 10**6
+    whole_times = np.zeros(len(whole), np.int64)
+    whole_times[whole.is_valid().to_numpy(zero_copy_only=False)] = times
+    return pc.if_else(whole.is_null(), None, pa.array(whole_times)), np.array([0, 0, 0, 0, len(there)])
+
+
 def _scaled(numbers: NDArray, null: pa.Array) -> tuple[pa.Array, NDArray[np.int64]]:
     """Seconds times 1e6, and so on; ``numbers``: int64 or float64."""
     size = np.abs(numbers.astype(np.float64))
     unit = np.searchsorted(_LIMITS, size, side="right")
-    of = np.bincount(unit[size > 0], minlength=4)
+    of = np.bincount(unit[size > 0], minlength=len(UNITS))
     if numbers.dtype.kind == "i":
         times = np.select(
             [unit == 0, unit == 1, unit == 2], [numbers * 1_000_000, numbers * 1000, numbers], numbers // 1000
@@ -104,7 +128,15 @@ def _text(column: pa.Array) -> tuple[pa.Array, NDArray[np.int64]]:
 
 
 def _dates(column: pa.Array) -> pa.Array:
-    """ISO dates and date-times, also with ``/``, ``UTC`` or a comma for the point; null where it is none."""
+    """ISO dates and date-times, null where it is none.
+
+    Also without marks, with ``/``, ``UTC`` or a comma for the point, and with one digit for a month or an hour.
+    """
+    column = pc.replace_substring_regex(column, r"^([0-9]{4})([0-9]{2})([0-9]{2})[T ]?", r"\1-\2-\3T")
+    column = pc.replace_substring_regex(column, r"T([0-9]{2})([0-9]{2})([0-9]{2})", r"T\1:\2:\3")
+    for _ in range(2):  # neighbours share a mark
+        column = pc.replace_substring_regex(column, r"([-/T :])([0-9])([-/T :.]|$)", r"\10\2\3")
+    column = pc.replace_substring_regex(column, r"\[[A-Za-z/_]+\]$", "")
     column = pc.replace_substring_regex(column, r"^([0-9]{4})[/.]([0-9]{2})[/.]([0-9]{2})", r"\1-\2-\3")
     column = pc.replace_substring_regex(column, r" ?(UTC|GMT|utc|z)$", "Z")
     column = pc.replace_substring_regex(column, r"([0-9]{2}:[0-9]{2}:[0-9]{2}),([0-9]+)", r"\1.\2")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import html
+import json
 import re
 import unicodedata
 
@@ -15,13 +16,18 @@ from blade_dist.settings.inputs import NULL_WORDS
 
 _INLINE = ["a", "abbr", "b", "big", "em", "font", "i", "mark", "small", "span", "strong", "sub", "sup", "u", "wbr"]
 _TAGS = (
-    "blockquote|body|br|center|cite|code|dd|del|div|dl|dt|h[1-6]|head|hr|html|img|input|ins|label|li|link|meta|nobr|ol|"
+    "blockquote|body|br|button|center|cite|code|dd|del|div|dl|dt|h[1-6]|head|hr|html|img|input|ins|label|li|link|meta|nobr|ol|"
     "option|p|pre|q|s|section|strike|table|tbody|td|th|thead|title|tr|tt|ul|var"
 )
 """Tags that are taken out. Others stay: a title may be ``<sep>`` or ``I <3 you``."""
 _TAG = re.compile(rf"</?(?:{_TAGS}|{'|'.join(_INLINE)})(?:\s[^<>]*)?/?>|<!--.*?-->", re.IGNORECASE | re.DOTALL)
+_CDATA = re.compile(r"<!\[CDATA\[(.*?)\]\]>", re.DOTALL)
 _SCRIPT = re.compile(r"<(script|style)\b.*?(</\1>|$)", re.IGNORECASE | re.DOTALL)
 _ENTITY = re.compile(r"&(?:#[0-9]{1,7}|#[xX][0-9a-fA-F]{1,6}|[A-Za-z][A-Za-z0-9]{1,31});")
+_ESCAPED = re.compile(r"(?:\\u[0-9a-fA-F]{4})+")
+"""As JSON writes letters that are not ASCII."""
+_LOST = r"\x{FFFD}|[\x{C2}\x{C3}][\x{80}-\x{BF}]|\x{E2}\x{20AC}"
+"""A letter that could not be read, or UTF-8 that was read as Latin-1 or Windows-1252."""
 _KEPT = "\u200c\u200d\ufe0f"
 """Invisible by themselves, but Persian words, Indian letters and emojis are made with them."""
 _BLANK = "\u3164\u115f\u1160\u2800\u17b4\u17b5"
@@ -42,15 +48,23 @@ def clean_titles(titles: pa.ChunkedArray | pa.Array, remarks: Remarks) -> pa.Arr
     for number, title in enumerate(encoded.dictionary.to_pylist()):
         clean.append(_clean(title, times.get(number, 0), remarks))
     made = pa.array(clean, pa.string()).take(encoded.indices)
+    _hint_lost(made, remarks)
     return _without_null_words(made, remarks)
+
+
+def _hint_lost(titles: pa.Array, remarks: Remarks) -> None:
+    lost = pc.match_substring_regex(titles, _LOST).fill_null(False)
+    if count := pc.sum(lost).as_py() or 0:
+        example = shown(titles[pc.index(lost, True).as_py()].as_py())
+        remarks.hint(f"{count:,} titles were read in a wrong encoding before they came here, as {example}")
 
 
 def plain_html(title: str) -> str:
     """Without tags and entities, also where these were written twice (``&amp;amp;``)."""
-    for _ in range(3):
+    for _ in range(8):
         before = title
         if "<" in title:
-            title = _TAG.sub(_gap, _SCRIPT.sub(" ", title))
+            title = _TAG.sub(_gap, _SCRIPT.sub(" ", _CDATA.sub(r"\1", title)))
         if "&" in title:
             title = _ENTITY.sub(lambda found: html.unescape(found[0]), title)
         if title == before:
@@ -78,9 +92,14 @@ def visible(title: str) -> str:
     return ""
 
 
+def _unescaped(title: str) -> str:
+    return _ESCAPED.sub(lambda found: str(json.loads(f'"{found[0]}"')), title) if "\\u" in title else title
+
+
 def _clean(title: str, times: int, remarks: Remarks) -> str | None:
     for rule, change in (
         ("titles with HTML", plain_html),
+        ("titles with \\u for a letter", _unescaped),
         ('titles with \\" for a quote', lambda text: text.replace('\\"', '"').replace("\\'", "'")),
         ("titles with invisible characters", visible),
     ):

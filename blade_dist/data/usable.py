@@ -30,10 +30,12 @@ def usable_items(items: pa.Table, remarks: Remarks) -> tuple[pa.Table, int]:
     Raises:
         UserError: no item with a title.
     """
+    if not len(items):
+        raise UserError("no item is there: the file of items has a first line alone; is it whole?")
     items = items.set_column(1, "title", clean_titles(items.column("title"), remarks))
     kept = items.filter(pc.and_(items.column("title").is_valid(), items.column("item").is_valid()))
     if not len(kept):
-        raise UserError(f"data.items: none of the {len(items)} items has a title")
+        raise UserError(f"data.items: none of the {len(items)} items has a title (data.columns.title)")
     codes = kept.column("item").combine_chunks().dictionary_encode().indices.to_numpy()
     first = np.sort(np.unique(codes, return_index=True)[1])
     return kept.take(pa.array(first)), len(kept) - len(first)

@@ -14,6 +14,9 @@ GB = 10**9
 SHARED_MEMORY = 2 * GB
 """Ray's object store lives there, and so do batches between processes."""
 
+SOCKET_PATH, RAY_PATH = 107, 65
+"""Characters that a socket's path may have, and those that Ray adds to its folder."""
+
 GPU_MARGIN = 1.1
 """A GPU is meant to be filled, other than a node's memory: a tenth to spare is enough."""
 
@@ -67,9 +70,12 @@ def together(versions: Mapping[str, str], requirements: Mapping[str, list[str]])
     return wrong or [good("versions", shown)]
 
 
-def space(what: str, free: float, needed: float, fix: str, margin: float = 1.5) -> Finding:
-    """Free against needed bytes: less than needed is fail, less than ``margin`` times as much is warn."""
-    result = f"{decimal(int(free))} free, about {decimal(int(needed))} needed"
+def space(what: str, free: float, needed: float, fix: str, margin: float = 1.5, why: str = "") -> Finding:
+    """Free against needed bytes: less than needed is fail, less than ``margin`` times as much is warn.
+
+    ``why``: what takes the needed bytes.
+    """
+    result = f"{decimal(int(free))} free, about {decimal(int(needed))} needed{f': {why}' if why else ''}"
     level = Level.FAIL if free < needed else Level.WARN if free < margin * needed else Level.OK
     return Finding(level, what, result, "" if level is Level.OK else fix)
 
@@ -82,6 +88,15 @@ def shared_memory(total: float) -> Finding:
     return Finding(
         Level.WARN, "shared memory", result, f"give /dev/shm {SHARED_MEMORY / GB:.0f} GB (docker run --shm-size=2g)"
     )
+
+
+def sockets(setting: str, folder: str) -> Finding:
+    """Whether the system can name the sockets that Ray makes below its temporary folder; ``setting``: what names it."""
+    room = SOCKET_PATH - RAY_PATH
+    if len(folder) <= room:
+        return good("temporary folder", f"{folder} ({setting}): short enough for Ray's sockets")
+    result = f"{folder} ({setting}) has {len(folder)} characters, {room} at most leave room for Ray's sockets"
+    return Finding(Level.FAIL, "temporary folder", result, "set RAY_TMPDIR to a short folder, as RAY_TMPDIR=/tmp")
 
 
 def token(mode: str | None, there: bool) -> Finding:

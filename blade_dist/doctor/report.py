@@ -7,11 +7,12 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from rich.console import Console
+from rich.filesize import decimal
 from rich.markup import escape
 from rich.table import Table
 
 from blade_dist.cluster.placement import Node, Placement, cluster_nodes, place_here
-from blade_dist.cluster.runtime import ray_runtime
+from blade_dist.cluster.runtime import OBJECT_STORE_BYTES, ray_runtime, temporary_folder
 from blade_dist.data.bundle import load_matching_data
 from blade_dist.data.first_look import first_look
 from blade_dist.doctor import findings, look
@@ -26,8 +27,13 @@ from blade_dist.store.run import RunPaths
 from blade_dist.tracking.say import show_table
 
 PORTS = {6379: "the Ray head", 8265: "Ray's dashboard"}
+SPILLED = "Ray's objects that memory has no room for, and its logs"
 WIDTH = 120
 """Of the report where no terminal says how wide it is."""
+
+ENGINE = "its process, weights twice, rollout.kv_cache_gb"
+LEARNER = "its process, weights, reference, gradients, Adam, learner.tokens_per_microbatch"
+"""What their memory is for, on cores."""
 
 STYLE = {Level.OK: "green", Level.WARN: "yellow", Level.FAIL: "red"}
 
@@ -52,6 +58,11 @@ def examine(config: Config) -> Iterator[Finding]:
     yield findings.shared_memory(look.shared_memory_size())
     yield findings.token(os.environ.get("RAY_AUTH_MODE"), _has_token())
     joins = bool(config.ray.address or os.environ.get("RAY_ADDRESS"))
+    if not joins:
+        setting, temporary = temporary_folder()
+        yield findings.sockets(setting, temporary)
+        fix = "make room there, or set RAY_TMPDIR to a folder of another disk"
+        yield findings.space("temporary disk", look.free_disk(Path(temporary)), OBJECT_STORE_BYTES, fix, why=SPILLED)
     for number, what in () if joins else PORTS.items():
         yield findings.port(number, what, look.is_free(number))
     yield findings.storage(str(config.run.dir), look.storage_problem(config.run.dir))
@@ -169,7 +180,10 @@ def _memory(node: Node, placement: Placement, config: Config, needed: Need, idle
     if not placement.on_gpus:
         bytes_there = len(engines) * needed.engine + len(learners) * needed.learner
         fix = "set fewer roles per node, a smaller learner.tokens_per_microbatch or rollout.kv_cache_gb"
-        yield findings.space(f"memory {node.address}", look.on_node(node.id, look.free_memory), bytes_there, fix)
+        each = ((engines, "engine", needed.engine, ENGINE), (learners, "learner", needed.learner, LEARNER))
+        why = "; ".join(f"{len(of)} {name}(s) of {decimal(int(size))} ({what})" for of, name, size, what in each if of)
+        free = look.on_node(node.id, look.free_memory)
+        yield findings.space(f"memory {node.address}", free, bytes_there, fix, why=why)
         return
     facts = look.gpus_of_node(node.id, node.gpus, idle)
     engine = needed.engine_gpu if engines else None

@@ -16,6 +16,14 @@ BEAM: Final = "beam"
 """Item by item, the likeliest token each; the K best first items; item by item, sampled; the likeliest list of a search
 over lists."""
 
+HOW: dict[Way, str] = {
+    LIST: "item by item, the likeliest each",
+    RANK: "the best first items",
+    SAMPLED: "item by item, drawn",
+    BEAM: "the likeliest list of a search",
+}
+"""In words."""
+
 
 def decodes(config: Config) -> list[Way]:
     """What is reported: what is served comes first, and its numbers stand at the top of the summary.

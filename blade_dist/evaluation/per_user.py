@@ -20,6 +20,9 @@ from blade_dist.rewards.lists import Lists
 KEYS = ("user", "prompt", "policy", "decode", "items")
 """Columns that are no metric."""
 
+FRAME = 3
+"""Characters around the text of a table's column."""
+
 
 def per_user_rows(
     policy: str, decode: str, prompts: Prompts, lists: Lists, metrics: Composite, reward: Composite
@@ -75,20 +78,41 @@ def intervals(rows: pa.Table, decode: str, resamples: int, seed: int) -> dict[st
     }
 
 
-def render(rows: pa.Table, decode: str, resamples: int, seed: int, weights: Mapping[str, float]) -> Table:
+def render(
+    title: str, by_policy: Mapping[str, Mapping[str, Interval]], weights: Mapping[str, float], width: int
+) -> list[Table]:
     """A column per policy, a row per metric: mean over prompts and 95 % interval over users.
 
-    ``weights``: of the reward; by their sign an arrow shows which way a metric is better.
+    Args:
+        title: of the first table; columns that have no room in it stand in another one below.
+        by_policy: see :func:`intervals`.
+        weights: of the reward; by their sign an arrow shows which way a metric is better.
+        width: characters that a table may have.
     """
-    table = Table(title=f"{decode}: mean over prompts, 95 % interval over users", show_lines=True)
-    by_policy = intervals(rows, decode, resamples, seed)
-    names = {name: arrow(name, weights) for name in metric_names(rows)}
+    names = {name: arrow(name, weights) for of in by_policy.values() for name in of}
+    first = max(map(len, names.values())) + FRAME + 1
+    parts: list[list[str]] = []
+    left = 0
+    for policy, of in by_policy.items():
+        wide = max(len(policy), *(len(_range(cell)) for cell in of.values())) + FRAME
+        if not parts or wide > left:
+            parts.append([])
+            left = width - first
+        parts[-1].append(policy)
+        left -= wide
+    return [_means(title if not number else None, part, by_policy, names) for number, part in enumerate(parts)]
+
+
+def _means(
+    title: str | None, policies: list[str], by_policy: Mapping[str, Mapping[str, Interval]], names: Mapping[str, str]
+) -> Table:
+    table = Table(title=title, show_lines=True)
     table.add_column("", no_wrap=True, min_width=max(map(len, names.values())))
-    for policy in by_policy:
+    for policy in policies:
         table.add_column(policy, justify="right", no_wrap=True)
-    for name in metric_names(rows):
-        cells = [of[name] for of in by_policy.values()]
-        table.add_row(names[name], *(f"{cell.mean:.4f}\n{_range(cell)}" for cell in cells))
+    for name, shown in names.items():
+        cells = [by_policy[policy][name] for policy in policies]
+        table.add_row(shown, *(f"{cell.mean:.4f}\n{_range(cell)}" for cell in cells))
     return table
 
 

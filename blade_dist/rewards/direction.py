@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 Words = tuple[str, str]
 """Of lists that are better by a metric, and of lists that are worse."""
@@ -45,6 +45,19 @@ def direction(name: str, weights: Mapping[str, float]) -> int:
 def arrow(name: str, weights: Mapping[str, float]) -> str:
     """The name, and an arrow to where it is better."""
     return f"{name} {('', '↑', '↓')[direction(name, weights)]}".rstrip()
+
+
+def explain(names: Sequence[str]) -> str:
+    """What lists are that are better by each metric; those of which nobody knows are left out.
+
+    >>> explain(["ndcg@5", "hr@5", "mgu@5", "my_own"])
+    'ndcg@5, hr@5: more accurate; mgu@5: fairer to groups'
+    """
+    alike: dict[str, list[str]] = {}
+    for name in names:
+        if said := SAID.get(_base(name)):
+            alike.setdefault(said[0], []).append(name)
+    return "; ".join(f"{', '.join(of)}: {word}" for word, of in alike.items())
 
 
 def words(name: str) -> Words:

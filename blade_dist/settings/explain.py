@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import textwrap
 from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
 from typing import Any, Literal, get_args, get_origin
 
 import yaml
@@ -91,3 +92,17 @@ def _choices(annotation: Any) -> list[str]:
     if get_origin(annotation) is Literal:
         return [str(value) for value in get_args(annotation)]
     return [choice for part in get_args(annotation) for choice in _choices(part)]
+
+
+def file_and_names(given: list[str], explain: bool) -> tuple[Path | None, list[str]]:
+    """The settings file, where the first argument is or looks like one, and names of settings.
+
+    Raises:
+        UserError: names, without ``--explain``.
+    """
+    first = Path(given[0]) if given else None
+    if explain and first and first.suffix not in (".yaml", ".yml") and first.name == given[0] and not first.is_file():
+        return None, given
+    if given[1:] and not explain:
+        raise UserError(f"{given[1]}: one CONFIG is printed; sections or settings are named after --explain")
+    return first, given[1:]

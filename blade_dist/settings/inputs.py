@@ -73,7 +73,8 @@ class DataSettings(Section):
     list column needs none."""
     separator: Annotated[str, Field(min_length=1, max_length=8)] | None = None
     """table: what stands between two fields of a text file. None: what the first line shows (a comma, tab, semicolon,
-    ``|`` or ``::``). Set it where that goes wrong."""
+    ``|``, ``::``, ``^``, ``~`` or blanks). Set it where that goes wrong; a file whose first line lacks it is read by
+    that line."""
     encoding: str = "utf-8"
     """table: how a text file writes letters. Set ``latin-1`` where a row is refused as not UTF-8; a byte order mark is
     seen by itself."""

@@ -18,6 +18,9 @@ from blade_dist.settings import Config
 from blade_dist.settings.text import read_yaml
 from blade_dist.settings.walk import fields_of, setting_path
 
+LONGEST, SHOWN = 160, 60
+"""Characters of what is said about wrong values, but for the first one; of a value."""
+
 
 def load_config(path: Path | str | None, overrides: Sequence[str] = ()) -> Config:
     """Reads YAML, applies ``section.key=value`` overrides (values are YAML), and checks the tree.
@@ -53,7 +56,11 @@ def check_config(tree: dict[str, Any], where: str) -> Config:
     try:
         return Config.model_validate(tree)
     except ValidationError as error:
-        raise UserError(f"{where}: " + "; ".join(_explain(e) for e in error.errors())) from None
+        first, *rest = map(_explain, error.errors())
+        while rest and len(first) + len(rest[0]) <= LONGEST:
+            first += f"; {rest.pop(0)}"
+        more = f"; and {len(rest)} more" if rest else ""
+        raise UserError(f"{where}: {first}{more}") from None
 
 
 def change(tree: dict[str, Any], name: str, value: object) -> None:
@@ -102,4 +109,6 @@ def _explain(error: Any) -> str:
             node = fields_of(node)[section].annotation
         return f"{name}: unknown setting; did you mean {'.'.join([*sections, nearest(key, fields_of(node))])}?"
     message = error["msg"].removeprefix("Value error, ")
-    return message if error["type"] == "value_error" else f"{name}: {message} (got {error['input']!r})"
+    given = repr(error["input"])
+    shown = given if len(given) <= SHOWN else f"{given[:SHOWN]}..."
+    return message if error["type"] == "value_error" else f"{name}: {message} (got {shown})"

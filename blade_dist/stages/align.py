@@ -18,6 +18,7 @@ from rich.console import Console
 from blade_dist.cluster.placement import Placement, cluster_nodes, place_here, placement_table
 from blade_dist.cluster.runtime import beside_driver, ray_runtime
 from blade_dist.errors import DivergedError, UserError
+from blade_dist.evaluation.bootstrap import mean_interval
 from blade_dist.learners.objective import learning_rate
 from blade_dist.posterior.actor import EstimatorActor
 from blade_dist.posterior.prior import Prior
@@ -38,6 +39,7 @@ from blade_dist.store.checkpoints import LEARNERS, saved_step
 from blade_dist.store.files import write_text
 from blade_dist.store.lock import held
 from blade_dist.store.stage import begin, is_done, mark, noted
+from blade_dist.tracking.bar import RAY, waiting
 from blade_dist.tracking.listener import StepListener, StepPrinter
 from blade_dist.tracking.parting import Parting
 from blade_dist.tracking.say import say, say_end, show_table
@@ -53,6 +55,9 @@ TABLE_WIDTH = 80
 
 ENDS = 10
 """Steps at the beginning and at the end whose rewards are compared."""
+
+RESAMPLES = 2000
+"""Of these steps, for the interval of their mean."""
 
 
 def align_stage(
@@ -97,7 +102,7 @@ def _align(
         say(console, f"train: {line}")
     if (prior := open_prior(run)) is not None:
         _check_prior(run, prior, console)
-    with ray_runtime(config):
+    with ray_runtime(config, waiting(console, RAY)):
         placement = placement or place_here(config)
         console.print(placement_table(placement, cluster_nodes()))
         # engines sleep while the learners on their GPUs learn; not where they write lists meanwhile
@@ -163,10 +168,16 @@ def _progress(folder: Path) -> str:
     if not rows:
         return f"how its reward rose, is not known: {file} is missing"
     few = max(1, min(ENDS, len(rows) // 2))
-    first, last = (np.mean([row["reward"] for row in part]) for part in (rows[:few], rows[-few:]))
-    line = f"reward {last:.4f} on average in the last {few} of {len(rows)} steps, {first:.4f} in the first {few}"
+    first, last = (_mean([row["reward"] for row in part]) for part in (rows[:few], rows[-few:]))
+    line = f"reward {last} on average in the last {few} of {len(rows)} steps, {first} in the first {few}"
     validated = [row[VALIDATION] for row in rows if row.get(VALIDATION) is not None]
     return line + (f"; {max(validated):.4f} on validation prompts at its best, which is kept" if validated else "")
+
+
+def _mean(rewards: list[float]) -> str:
+    """Of steps, with its interval over them where they are several."""
+    found = mean_interval(np.array(rewards), np.arange(len(rewards)), RESAMPLES, seed=0)
+    return f"{found.mean:.4f}" + (f" [{found.low:.3f}, {found.high:.3f}]" if len(rewards) > 1 else "")
 
 
 def _check_prior(run: OpenedRun, prior: Prior, console: Console) -> None:

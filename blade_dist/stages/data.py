@@ -51,12 +51,12 @@ def _say_result(card: dict[str, Any], folder: Path, console: Console) -> None:
     say_end(
         console,
         "data",
-        f"{folder} holds {log['left']} of {log['read']} interactions read; {log['users']} users, "
-        f"{card['catalog']['items']} items in {card['catalog']['groups']} groups; prompts: "
-        + ", ".join(f"{count} {split}" for split, count in card["prompts"].items()),
-        f"of {users['read']} users {users['with_training_sequence']} have a training sequence and "
-        f"{users['with_training_prompt']} a training prompt, {users['validated']} are validated, {users['tested']} "
-        f"tested; {targets['cold']} of {targets['all']} test items are never trained on",
+        f"{folder} holds {log['left']:,} of {log['read']:,} interactions read; {log['users']:,} users, "
+        f"{card['catalog']['items']:,} items in {card['catalog']['groups']:,} groups; prompts (a history "
+        "and what came next): " + ", ".join(f"{count:,} {split}" for split, count in card["prompts"].items()),
+        f"of {users['read']:,} users {users['with_training_sequence']:,} have a training sequence and "
+        f"{users['with_training_prompt']:,} a training prompt, {users['validated']:,} are validated, "
+        f"{users['tested']:,} tested; {targets['cold']:,} of {targets['all']:,} test items are never trained on",
     )
 
 

@@ -24,11 +24,12 @@ from blade_dist.errors import UserError
 from blade_dist.evaluation.baselines import baseline_lists
 from blade_dist.evaluation.bootstrap import Interval
 from blade_dist.evaluation.corpus import illegal_rates
-from blade_dist.evaluation.decoding import RANK, Cost, decodes, render_costs, trained_for
+from blade_dist.evaluation.decoding import HOW, RANK, Cost, decodes, render_costs, trained_for
 from blade_dist.evaluation.ease import MOST_ITEMS
 from blade_dist.evaluation.per_user import (
     differences,
     intervals,
+    metric_names,
     per_user_rows,
     render,
     render_differences,
@@ -39,7 +40,7 @@ from blade_dist.evaluation.sentences import comparison
 from blade_dist.learners.packing import PromptLists
 from blade_dist.learners.policy import Policy, load_model, sequence_logprobs
 from blade_dist.rewards.composite import Composite
-from blade_dist.rewards.direction import direction
+from blade_dist.rewards.direction import direction, explain
 from blade_dist.rewards.lists import Lists
 from blade_dist.rewards.named import reads_ranker
 from blade_dist.rewards.ranker import RankerTable
@@ -61,6 +62,9 @@ from blade_dist.training.publish import Publisher, ServedModel
 from blade_dist.weights.gather import source
 
 T = TypeVar("T")
+
+HEAD = "mean over prompts, 95 % interval over users"
+"""Of a table, behind what it is about."""
 
 TABLE_WIDTH = 160
 """Characters of a line where no terminal says how many it has."""
@@ -128,7 +132,7 @@ def evaluate_stage(run: OpenedRun, checkpoint: Path, against: list[Path], consol
     }
     _write(rows, summary, run.paths.evaluation)
     others = [name for name, way in lists if way == RANK and name not in {*simple, *names}]
-    _show(config, rows, summary, names, others, console)
+    _show(config, rows, summary, names, list(simple), others, console)
     show_table(console, render_costs(costs, trained), TABLE_WIDTH)
     made = f"{run.paths.evaluation} holds summary.json, and per_user.parquet with every list"
     say_end(console, "evaluate", made, *_sentences(config, rows, names, list(simple)))
@@ -252,20 +256,39 @@ def _summary(
 
 
 def _show(
-    config: Config, rows: pa.Table, summary: dict[str, Any], names: list[str], reranked: list[str], console: Console
+    config: Config,
+    rows: pa.Table,
+    summary: dict[str, Any],
+    names: list[str],
+    simple: list[str],
+    reranked: list[str],
+    console: Console,
 ) -> None:
-    """A table for each way of decoding and one for what was re-ranked, which would not fit beside the others."""
+    """A table for each way of decoding, one for what was re-ranked, and one for the recommenders without a model.
+
+    These write the same lists by every way of decoding.
+    """
     weights = config.reward.directed
-    own = rows.filter(pc.invert(pc.is_in(rows["policy"], pa.array(reranked, pa.string()))))
+    apart = pc.is_in(rows["policy"], pa.array([*simple, *reranked], pa.string()))
+    if known := explain(metric_names(rows)):
+        say(console, f"evaluate: what lists are that are better by a metric: {known}")
     for decode in decodes(config):
         key = _difference_key(config, decode)
-        table = render(own, decode, config.evaluate.bootstrap, config.run.seed, weights)
-        show_table(console, table, TABLE_WIDTH)
+        _show_intervals(f"{decode} ({HOW[decode]}): {HEAD}", config, rows.filter(pc.invert(apart)), decode, console)
         if key in summary:
             title = f"{decode}: {names[0]} minus {names[1]}, per user"
             console.print(render_differences(title, summary[key], weights))
         if decode == RANK and reranked:
             show_table(console, render_means(rows, RANK, [names[:2][-1], *reranked], weights), TABLE_WIDTH)
+    without = rows.filter(pc.is_in(rows["policy"], pa.array(simple, pa.string())))
+    _show_intervals(f"without a model: {HEAD}", config, without, config.evaluate.decode, console)
+
+
+def _show_intervals(title: str, config: Config, rows: pa.Table, decode: str, console: Console) -> None:
+    of = intervals(rows, decode, config.evaluate.bootstrap, config.run.seed)
+    width = console.width if console.is_terminal else TABLE_WIDTH
+    for table in render(title, of, config.reward.directed, width):
+        show_table(console, table, width)
 
 
 def _sentences(config: Config, rows: pa.Table, names: list[str], simple: list[str]) -> Iterator[str]:

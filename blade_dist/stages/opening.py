@@ -7,11 +7,13 @@ from pathlib import Path
 
 from blade_dist.settings import Config
 from blade_dist.store.files import read_json
+from blade_dist.store.run import RunPaths
 
 
 def data_line(config: Config) -> str:
     given = config.data
-    read = " and ".join(str(path) for path in (given.path, given.items, given.splits) if path is not None)
+    items = given.items if given.source in ("table", "amazon") else None
+    read = " and ".join(str(path) for path in (given.path, items, given.splits) if path is not None)
     return f"reads {read or 'a generated log'}, writes {config.run.dir / 'data'}: catalog, prompts, card.json"
 
 
@@ -20,9 +22,10 @@ def sft_line(config: Config) -> str:
     model = f"a new model ({build.layers} layers of {build.hidden_size})"
     sequences = (_card(config) or {}).get("sequences")
     of = "the training sequences" if sequences is None else f"{sequences:,} training sequences"
+    often = config.sft.validations_per_epoch
     return (
         f"fine-tunes {config.model.path or model} on {of}, {config.sft.epochs} times at most, "
-        f"writes {config.run.dir / 'sft'}"
+        f"validated {f'{often} times in' if often > 1 else 'after'} each, writes {config.run.dir / 'sft'}"
     )
 
 
@@ -36,9 +39,11 @@ def prior_line(config: Config) -> str:
 
 def train_line(config: Config) -> str:
     train = config.train
+    validated = f"validated every {train.checkpoint_every} on {train.validation_prompts} prompts"
     return (
         f"aligns the fine-tuned model to {config.target}: {train.steps:,} steps of {train.prompts_per_step} prompts, "
-        f"{config.rollout.group_size} lists for each, writes {config.run.dir / config.target}"
+        f"{config.rollout.group_size} lists for each, {f'{validated}, ' if train.validation_prompts else ''}"
+        f"writes {config.run.dir / config.target}"
     )
 
 
@@ -68,6 +73,13 @@ def export_line(checkpoint: Path, out: Path) -> str:
 
 def catalog_line(served: Path, items: Path, out: Path) -> str:
     return f"reads the items of the day from {items}, copies {served} with them to {out}; nothing is trained"
+
+
+def next_stage(config: Config) -> str:
+    """The first command whose work is not there yet; of a run that has all of it, the last of these."""
+    paths = RunPaths(config.run.dir)
+    stages = {"data": paths.data, "sft": paths.reference, "train": paths.policy(config.target)}
+    return next((name for name, made in stages.items() if not made.exists()), "train")
 
 
 def _training_prompts(config: Config) -> str:

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from rich.console import Console
 
 from blade_dist.batches import Rewards, ranges
-from blade_dist.cluster.placement import Role, place_here
+from blade_dist.cluster.placement import place_here
 from blade_dist.cluster.runtime import ray_runtime
 from blade_dist.data.seeds import stable_seed
 from blade_dist.errors import UserError
@@ -19,11 +19,10 @@ from blade_dist.posterior.ties import ties
 from blade_dist.rewards.actor import RewardHandle
 from blade_dist.rewards.composite import spreads
 from blade_dist.rollouts.pool import EnginePool
-from blade_dist.settings import Config
 from blade_dist.stages.actors import engines
 from blade_dist.stages.opened import OpenedRun
 from blade_dist.stages.ranked import scorer_of
-from blade_dist.tracking.bar import Bar
+from blade_dist.tracking.bar import RAY, Bar, waiting
 from blade_dist.tracking.say import last_lines, say
 from blade_dist.training.prompter import Prompter
 
@@ -46,7 +45,7 @@ def prior_stage(run: OpenedRun, console: Console) -> Prior:
     else:
         config, paths = run.config.in_training, run.paths
         with (
-            ray_runtime(config),
+            ray_runtime(config, waiting(console, RAY)),
             engines(
                 config, paths, paths.reference, place_here(config, learners=False).engines, console=console
             ) as pool,
@@ -57,10 +56,6 @@ def prior_stage(run: OpenedRun, console: Console) -> Prior:
     say(last_lines(console), f"prior: {run.paths.prior} {made}")
     show_prior(prior, last_lines(console))
     return prior
-
-
-def _engines_here(config: Config) -> list[Role]:
-    return place_here(config, learners=False).engines
 
 
 def open_prior(run: OpenedRun) -> Prior | None:

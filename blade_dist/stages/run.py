@@ -22,6 +22,7 @@ from blade_dist.stages.opened import check_lists, check_metrics, open_run
 from blade_dist.stages.sft import sft_stage
 from blade_dist.store.files import write_json
 from blade_dist.store.run import RunPaths
+from blade_dist.tracking.bar import RAY, waiting
 from blade_dist.tracking.say import last_lines, say, say_command
 
 
@@ -41,7 +42,7 @@ def run_stages(config: Config, console: Console) -> None:
         with seconds.sitting(name):
             return stage(*arguments)
 
-    with peak_memory() as peak, ray_runtime(config):
+    with peak_memory() as peak, ray_runtime(config, waiting(console, RAY)):
         timed("data", opening.data_line(config), data_stage, config, console)
         data = load_data(config.run.dir)
         check_metrics(config, data)

@@ -92,8 +92,10 @@ def _quality(config: Config, folder: Path) -> str:
     if not rows:
         return f"how good it is, is not known: {file} is missing"
     best = max(rows, key=lambda row: row["validation_ndcg"])
+    ndcg, margin = best["validation_ndcg"], best.get("validation_ndcg_margin")
+    interval = "" if margin is None else f" [{max(0.0, ndcg - margin):.3f}, {ndcg + margin:.3f}]"
     return (
-        f"validation NDCG@{config.lists.k} {best['validation_ndcg']:.4f} by {config.evaluate.decode} after "
+        f"validation NDCG@{config.lists.k} {ndcg:.4f}{interval} by {config.evaluate.decode} after "
         f"{best['epoch']:.3g} of {rows[-1]['epoch']:.3g} epochs"
     )
 

@@ -22,6 +22,7 @@ from blade_dist.store.run import RunPaths
 from blade_dist.sweep.comparable import Obstacle, obstacle
 from blade_dist.sweep.results import Criterion, Outcome, ranked, render, write_results
 from blade_dist.sweep.space import SEED, Point, points
+from blade_dist.tracking.bar import RAY, waiting
 from blade_dist.tracking.say import last_lines, say, show_table
 
 TABLE_WIDTH = 200
@@ -108,7 +109,7 @@ def _run(
     console: Console,
 ) -> None:
     """Runs the trials ``todo``; first makes the prior, where some share the run's; ``opened``: the points' runs."""
-    with ray_runtime(run.config):
+    with ray_runtime(run.config, waiting(console, RAY)):
         if sharing := [name for name in todo if trials[name].shares_prior]:
             prior = prior_stage(run, console)
             for name in sharing:

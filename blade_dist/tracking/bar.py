@@ -92,6 +92,10 @@ class Bar:
         return f"{self._stage}: {self._done:,.0f} of {self._total:,.0f} {self._unit}{left}{doing}"
 
 
+RAY, PROGRAM = "starting Ray", "loading the program"
+"""What takes seconds before a stage knows how much there is to do."""
+
+
 def waiting(console: Console, what: str) -> AbstractContextManager[object]:
     """Shows in a terminal that something goes on whose length is not known, and nothing elsewhere."""
     mixed = _is_mixed(console)

@@ -56,7 +56,7 @@ class StepPrinter:
         self._explained = False
         self._printed = 0.0
         self._pending: str | None = None
-        self._bar = Bar(stage, total, "steps", console) if console.is_terminal else None
+        self._bar = Bar(stage, total, "steps", console, "starting the learners") if console.is_terminal else None
 
     def __enter__(self) -> StepPrinter:
         if self._bar:

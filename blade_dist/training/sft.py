@@ -104,11 +104,12 @@ def fine_tune(job: SftJob) -> None:
             torch.manual_seed(stable_seed(config.run.seed, step, learner.rank))
             state.losses.append(_step(learner, examples, step, lr))
             state.step = step + 1
-        ndcg = validation.ndcg(learner)
+        ndcg, margin = validation.ndcg(learner)
         state.patience.see(ndcg)
         state.seconds = learner.max_over_ranks(state.seconds + time.perf_counter() - began)
         if learner.rank == 0:
             row = {"loss": float(np.mean(state.losses)), "validation_ndcg": ndcg, "epoch": state.step / per_epoch}
+            row["validation_ndcg_margin"] = margin
             job.tracker.record.remote(state.step - 1, row)  # of the last step done
             ray.get(job.tracker.flush.remote())
         state.losses.clear()

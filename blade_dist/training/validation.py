@@ -17,6 +17,9 @@ from blade_dist.settings import Config
 from blade_dist.store.run import RunPaths
 from blade_dist.training.decode import write_lists
 
+NORMAL_95 = 1.96
+"""Standard errors on each side of a mean."""
+
 
 class Validation:
     """NDCG@K of the learner's own lists."""
@@ -37,8 +40,8 @@ class Validation:
         legality = Legality(load_trie(codec, paths.trie), config.lists.k, codec.end)
         return cls(table.rows(rows), Catalog.load(paths.catalog), codec, legality, config)
 
-    def ndcg(self, learner: DeepSpeedLearner) -> float:
-        """Mean over all prompts, which the ranks share (collective)."""
+    def ndcg(self, learner: DeepSpeedLearner) -> tuple[float, float]:
+        """Mean over all prompts, which the ranks share (collective); half of its 95 % interval, as of a normal mean."""
         share = self._prompts.take(np.arange(learner.rank, len(self._prompts), learner.world_size))
         items = write_lists(
             learner,
@@ -49,5 +52,7 @@ class Validation:
             self._width,
         )
         values = ndcg(Lists(items, share.targets, share.history, self._catalog, share.user), self._legality.k)
-        sums = learner.sum_over_ranks(torch.tensor([float(values.sum()), float(len(values))], dtype=torch.float64))
-        return float(sums[0] / sums[1])
+        own = [float(values.sum()), float(len(values)), float(np.square(values).sum())]
+        total, count, squares = learner.sum_over_ranks(torch.tensor(own, dtype=torch.float64)).tolist()
+        mean = total / count
+        return mean, NORMAL_95 * float(np.sqrt(max(0.0, squares / count - mean**2) / count))

@@ -67,9 +67,36 @@ def _here(write: Callable[[Path], None]) -> Callable[[Path], Path]:
     return at
 
 
+def _packed(folder: Path) -> Path:
+    _csv(folder)
+    for file in list(folder.iterdir()):
+        (folder / f"{file.name}.gz").write_bytes(gzip.compress(file.read_bytes()))
+        file.unlink()
+    return folder
+
+
+def _kaggle(folder: Path) -> Path:
+    deep = folder / "archive" / "ml"
+    deep.mkdir(parents=True)
+    _csv(deep)
+    (deep / "ratings.csv").rename(deep / "rating.csv")
+    (deep / "movies.csv").rename(deep / "movie.csv")
+    return folder
+
+
 @pytest.mark.parametrize(
     "made",
-    [_here(_csv), _here(_dat("latin-1")), _here(_dat("utf-8")), _here(_100k), _nested, _zipped(_csv), _zipped(_100k)],
+    [
+        _packed,
+        _kaggle,
+        _here(_csv),
+        _here(_dat("latin-1")),
+        _here(_dat("utf-8")),
+        _here(_100k),
+        _nested,
+        _zipped(_csv),
+        _zipped(_100k),
+    ],
 )
 def test_movielens(made: Callable[[Path], Path], tmp_path: Path) -> None:
     raw = FORMATS["movielens"](DataSettings(source="movielens", path=made(tmp_path)), 0, tmp_path)

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import io
 import signal
 import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 import yaml
 from rich.console import Console
@@ -18,9 +22,12 @@ from blade_dist.data.bundle import load_data
 from blade_dist.errors import UserError
 from blade_dist.settings import Config
 from blade_dist.settings.load import dump_config, load_config
-from blade_dist.stages import opening
+from blade_dist.stages import loudness, opening
+from blade_dist.stages.align import _progress as aligned
 from blade_dist.stages.data import data_stage
 from blade_dist.stages.ends import ending
+from blade_dist.stages.sft import _quality as tuned
+from blade_dist.tracking.bar import PROGRAM
 from tests.cases.wild import ROWS, Wild
 
 HEAVY = ("torch", "ray", "vllm", "deepspeed", "transformers", "pyarrow", "scipy")
@@ -57,7 +64,8 @@ def test_data_says_what_it_does_what_it_made_and_what_comes_next(
     assert number.startswith("data: of 30 users 30 have a training sequence")
     assert following == "next: blade-dist sft 'my own.yaml' --set data.k_core=2 --set data.targets=3"
     assert opening.sft_line(load_config("my own.yaml")) == (
-        "fine-tunes a new model (2 layers of 128) on 30 training sequences, 20 times at most, writes runs/mine/sft"
+        "fine-tunes a new model (2 layers of 128) on 30 training sequences, 20 times at most, validated after each, "
+        "writes runs/mine/sft"
     )
 
 
@@ -104,6 +112,16 @@ def test_a_quiet_command_says_three_lines_and_leaves_no_log(
     assert not Path("mine/log.txt").exists()
 
 
+def test_a_terminal_shows_a_sign_of_life_from_the_first_second(
+    prepares: Callable[..., int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shown = io.StringIO()
+    monkeypatch.setattr(loudness, "Voice", lambda *_: Console(file=shown, force_terminal=True, width=80))
+    assert prepares() == 0
+    places = [shown.getvalue().index(words) for words in ("data: reads", PROGRAM, "data \x1b", "data: mine/data holds")]
+    assert places == sorted(places)
+
+
 def test_a_fault_of_ours_ends_with_three_lines_and_its_traceback_in_the_log(
     prepares: Callable[..., int], capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -145,6 +163,22 @@ def test_exit_codes(
     assert capsys.readouterr().err.startswith(line)
 
 
+def test_the_number_that_matters_has_its_interval(tmp_path: Path) -> None:
+    config = load_config(None, [f"run.dir={tmp_path}"])
+    rows = [
+        {"validation_ndcg": value, "validation_ndcg_margin": 0.02, "epoch": float(n)}
+        for n, value in enumerate((0.1, 0.3, 0.2))
+    ]
+    pq.write_table(pa.Table.from_pylist(rows), tmp_path / "metrics.parquet")
+    assert tuned(config, tmp_path) == "validation NDCG@5 0.3000 [0.280, 0.320] by list after 1 of 2 epochs"
+    pq.write_table(pa.table({"reward": np.linspace(0.0, 1.0, 21)}), tmp_path / "metrics.parquet")
+    last, first = aligned(tmp_path).split(" on average in the last 10 of 21 steps, ")
+    assert last.startswith("reward 0.7750 [0.6")
+    assert first.startswith("0.2250 [0.1")
+    pq.write_table(pa.table({"reward": [0.25]}), tmp_path / "metrics.parquet")
+    assert aligned(tmp_path) == "reward 0.2500 on average in the last 1 of 1 steps, 0.2500 in the first 1"
+
+
 def test_a_file_that_was_lost_between_two_stages(wild: Wild) -> None:
     config = wild.config()
     wild_data = config.run.dir / "data"
@@ -176,6 +210,13 @@ def test_how_much_is_said_before_anything_is_there() -> None:
     assert "100 steps of 64 prompts, 16 lists for each, writes nothing/there/blade" in opening.train_line(config)
     assert opening.evaluate_line(config, [Path("a"), Path("b")]).startswith("lists for 9 test prompts by a, b and ")
     assert "the training prompts" in opening.prior_line(Config())
+    watched = load_config(
+        None, ["train.validation_prompts=9", "train.checkpoint_every=5", "sft.validations_per_epoch=2"]
+    )
+    assert ", validated every 5 on 9 prompts, writes" in opening.train_line(watched)
+    assert ", validated 2 times in each, writes" in opening.sft_line(watched)
+    films = ["data.source=movielens", "data.path=ml", "data.items=items.csv"]
+    assert opening.data_line(load_config(None, films)).startswith("reads ml, writes ")
     assert opening.run_line(load_config(None, ["run.compare=[static]"])).startswith(
         "data, sft, train (static and blade)"
     )

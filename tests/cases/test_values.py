@@ -48,7 +48,9 @@ def test_typed_nulls_are_refused_or_left_out(wild: Wild) -> None:
     columns = {name: list(column) for name, column in zip(NAMES, zip(*log(), strict=True), strict=True)}
     columns["user"][4] = None
     pq.write_table(pa.table(columns), wild.folder / "log.parquet")
-    assert wild.refused(wild.path("log.parquet")) == "log.parquet: row 5: column 'user' is empty"
+    assert wild.refused(wild.path("log.parquet")) == (
+        "log.parquet: row 5: column 'user' is empty; data.bad_rows=drop leaves such rows out"
+    )
     assert wild.data(wild.path("log.parquet"), "data.bad_rows=drop").log["unreadable"] == 1
 
 
@@ -57,7 +59,7 @@ def test_typed_nulls_are_refused_or_left_out(wild: Wild) -> None:
     [
         (lambda item: f" {item[1:]} ", "item ids with blanks or .0"),
         (lambda item: f"{item[1:]}.0", "item ids with blanks or .0"),
-        (lambda item: f"000{item[1:]}", "item ids joined by other zeros or case"),
+        (lambda item: f"000{item[1:]}", "item ids joined by other zeros, case or marks"),
         (lambda item: f"\ufeff{item[1:]}\u200b", "item ids with blanks or .0"),
     ],
 )
@@ -86,7 +88,7 @@ def test_upper_case_and_floats_are_joined_too(wild: Wild) -> None:
 def test_ids_that_would_be_two_items_stay_unknown() -> None:
     index, remarks = ItemIndex(pa.array(["7", "07", "x"])), Remarks()
     assert index.rows(pa.array(["7", "07", "007", "X", None]), remarks).to_pylist() == [0, 1, None, 2, None]
-    assert remarks.repaired["item ids joined by other zeros or case"].example == "'X' in the log is item 'x'"
+    assert remarks.repaired["item ids joined by other zeros, case or marks"].example == "'X' in the log is item 'x'"
 
 
 @given(st.lists(st.one_of(st.none(), st.integers(-(2**40), 2**40)), max_size=20))

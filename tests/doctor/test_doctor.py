@@ -44,10 +44,16 @@ def test_what_is_wrong_comes_with_a_fix() -> None:
         findings.token(None, there=True),
         findings.port(6379, "the Ray head", free=False),
         findings.storage("/x", "read-only"),
+        findings.sockets("TMPDIR", "/tmp/" + 60 * "x"),
         *findings.network({"10.0.0.2": "timed out"}),
         findings.gpus([{"name": "H100", "free": 10e9, "total": 80e9}]),
     ]
     assert all(line.level is not Level.OK and line.fix for line in lines)
+
+
+def test_a_folder_for_sockets_may_have_42_characters() -> None:
+    levels = [findings.sockets("TMPDIR", "/" + "x" * length).level for length in (41, 42)]
+    assert levels == [Level.OK, Level.FAIL]
 
 
 def test_parameters_are_those_of_the_model(tiny_config: Config) -> None:
@@ -158,6 +164,7 @@ def test_the_doctor_is_content_with_this_machine(
     shown = cast(StringIO, console.file).getvalue()
     assert f"{len(tiny_data.catalog)} items" in shown
     assert "placement" in shown
+    assert "1 learner(s) of" in " ".join(shown.split())
     assert "fail" not in shown
 
 

@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import io
+import re
+
 import numpy as np
 import pyarrow as pa
+import pytest
+from rich.console import Console
 from scipy import stats
 
 from blade_dist.batches import MISS, Ragged
 from blade_dist.evaluation.baselines import cooccurrence_lists, popularity_lists
-from blade_dist.evaluation.bootstrap import mean_interval, paired_bootstrap
+from blade_dist.evaluation.bootstrap import Interval, mean_interval, paired_bootstrap
 from blade_dist.evaluation.corpus import corpus_metrics
-from blade_dist.evaluation.per_user import differences, per_user_rows, render, summarise
+from blade_dist.evaluation.per_user import differences, intervals, per_user_rows, render, summarise
 from blade_dist.rewards.composite import Composite
 from blade_dist.rewards.lists import Lists
 from tests.helpers.catalogs import ITEMS, made_prompts, make_catalog
@@ -87,4 +92,18 @@ def test_the_table_is_recomputed_from_its_rows() -> None:
     difference = differences(rows, "list", "a", "b", 300, seed=0)["hr@2"]
     np.testing.assert_allclose(difference["mean"], 1 / 3)
     assert difference["low"] <= difference["mean"] <= difference["high"]
-    assert render(rows, "list", 100, 0, {}).row_count == 3
+    (table,) = render("list", intervals(rows, "list", 100, 0), {}, 80)
+    assert table.row_count == 3
+
+
+@pytest.mark.parametrize("width", [40, 80, 160])
+def test_policies_that_have_no_room_beside_the_others_stand_below(width: int) -> None:
+    of = {f"policy {n}": {"ndcg@5": Interval(0.5, 0.25, 0.75), "mgu@5": Interval(-0.1, -0.2, 0.0)} for n in range(7)}
+    printed = io.StringIO()
+    for table in render("means", of, {}, width):
+        Console(file=printed, width=width).print(table)
+    lines = printed.getvalue().splitlines()
+    assert max(map(len, lines)) <= width
+    assert re.findall(r"policy [0-9]", printed.getvalue()) == list(of)
+    assert printed.getvalue().count("[-0.200, 0.000]") == 7
+    assert sum("means" in line for line in lines) == 1

@@ -177,3 +177,13 @@ def test_constrained_metrics_are_scored_and_carry_has_no_place_beside_them() -> 
 def test_a_floor_may_be_the_ceiling() -> None:
     reward = load_config(None, ["reward.at_least={ild@5: 0.3}", "reward.at_most={ild@5: 0.3}"]).reward
     assert reward.constrained == ["ild@5", "ild@5"]
+
+
+def test_of_many_wrong_values_the_first_are_said_and_the_others_counted() -> None:
+    wrong = ["lists.k=-1", "sft.epochs=few", "prior.size=abc", "train.steps=-4", f"data.path={list(range(99))}"]
+    with pytest.raises(UserError, match=r"^settings: .*; and [1-3] more$") as error:
+        load_config(None, wrong[:-1])
+    assert len(str(error.value)) <= 3 * 80
+    with pytest.raises(UserError, match=r"data.path: .*[0-9]\.\.\.\)$") as error:
+        load_config(None, wrong[-1:])
+    assert len(str(error.value)) <= 3 * 80

@@ -159,8 +159,8 @@ class TrainSettings(Section):
     """Checkpoints kept; an older one is deleted only after a newer one is whole. Raise it to look back at how the
     policy changed."""
     max_failures: NonNegative = 2
-    """How often the learners may be restarted from the last checkpoint. Raise it on machines that may be taken away; 0
-    stops at the first fault."""
+    """How often in a row, without a new step between, the learners may be started again from the last checkpoint. Raise
+    it on machines that may be taken away; 0 stops at the first fault."""
 
 
 class RaySettings(Section):

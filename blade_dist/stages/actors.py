@@ -12,7 +12,7 @@ from rich.console import Console
 
 from blade_dist.catalog.codec import Codec
 from blade_dist.cluster.placement import Role
-from blade_dist.cluster.runtime import RESTARTS, beside_driver
+from blade_dist.cluster.runtime import RETRIES, beside_driver
 from blade_dist.rewards.actor import RewardActor, RewardHandle
 from blade_dist.rollouts.pool import EnginePool, RunningPool
 from blade_dist.rollouts.spec import EngineSpec
@@ -55,11 +55,12 @@ def _context(config: Config, codec: Codec, checkpoint: Path) -> int:
 def scorer(config: Config, data: Path, split: str) -> Iterator[RewardHandle]:
     """A running reward actor for one split of ``data``, the data stage's folder."""
     # what it is asked when it dies is asked again; a user's function that ends the process every time ends the run
-    options = beside_driver() | {"max_task_retries": RESTARTS}
-    actor = RewardActor.options(**options).remote(data.absolute(), split, config.reward, config.lists.k)
+    options = beside_driver() | {"max_task_retries": RETRIES}
+    incidents = RunPaths(config.run.dir.absolute()).incidents
+    actor = RewardActor.options(**options).remote(data.absolute(), split, config.reward, config.lists.k, incidents)
     try:
         with Watch(f"the reward actor of {split}", actor, config, config.reward.timeout_s):
-            yield RewardHandle(actor)
+            yield RewardHandle(actor, split, incidents)
     finally:
         ray.kill(actor)
 
@@ -68,7 +69,7 @@ def scorer(config: Config, data: Path, split: str) -> Iterator[RewardHandle]:
 def tracker(folder: Path, config: Config) -> Iterator[Any]:
     """A running step log below ``folder``; what it holds is written at the end."""
     events = (folder / "tensorboard").absolute() if config.tracking.tensorboard else None
-    options = beside_driver() | {"max_task_retries": RESTARTS}
+    options = beside_driver() | {"max_task_retries": RETRIES}
     actor = TrackerActor.options(**options).remote((folder / "metrics.parquet").absolute(), events)
     try:
         with Watch("the step log", actor, config):

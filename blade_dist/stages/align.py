@@ -16,7 +16,7 @@ from rich.console import Console
 
 from blade_dist.cluster.placement import Placement, cluster_nodes, place_here, placement_table
 from blade_dist.cluster.runtime import beside_driver, ray_runtime
-from blade_dist.errors import DivergedError, UserError
+from blade_dist.errors import DivergedError, UserError, origin
 from blade_dist.learners.objective import learning_rate
 from blade_dist.posterior.actor import EstimatorActor
 from blade_dist.posterior.prior import Prior
@@ -177,13 +177,22 @@ def _fit(
             result = fit(align, job, config, folder / LEARNERS, placement.learners, kept, listener, end)
         return None if ray.get(pipeline.stopped.remote()) else result
     except Exception as error:
-        if (lost := pool.given_up() or scorers[0].died()) is None:
+        if (lost := pool.given_up() or _died(error, {"the estimator": estimator, "the pipeline": pipeline})) is None:
             raise
         step = saved_step(folder / LEARNERS)
         raise UserError(f"{lost}; run the same command again: it goes on from step {step}") from error
     finally:
         for actor in (pipeline, estimator):
             ray.kill(actor)
+
+
+def _died(error: Exception, actors: dict[str, Any]) -> str | None:
+    """Which of the actors it was whose death ended the run; None where it was none of them."""
+    cause = origin(error)
+    if not isinstance(cause, ray.exceptions.RayActorError):
+        return None
+    names = [name for name, actor in actors.items() if actor._actor_id.hex() == cause.actor_id]
+    return f"{names[0]} died again and again without a step between; had its node no memory left?" if names else None
 
 
 def _held_out(run: OpenedRun, scorer: RewardHandle | None) -> HeldOut | None:

@@ -19,7 +19,7 @@ LONGEST = 160
 OUT_OF_MEMORY = ("low on memory", "OutOfMemoryError", "CUDA out of memory", "Cannot allocate memory")
 """What Ray, PyTorch and the system say."""
 
-DIED = ("ActorDiedError", "RayActorError", "WorkerCrashedError")
+DIED = ("ActorDiedError", "ActorUnavailableError", "RayActorError", "WorkerCrashedError")
 """Ray's errors where a process is gone."""
 
 ROLES = {

@@ -45,7 +45,6 @@ class StepLog:
         self._writer: Any = None
         self._flushed = time.monotonic()
         self._ends = False
-        self._given_up: tuple[str, bool] | None = None
 
     def record(self, step: int, row: dict[str, float]) -> None:
         """Adds the row of ``step``; rows of that step and later ones, of a lost attempt, are dropped."""
@@ -66,14 +65,6 @@ class StepLog:
     def asked_to_end(self) -> bool:
         """Whether :meth:`ask_to_end` was called; those who record the steps look."""
         return self._ends
-
-    def give_up(self, reason: str, diverged: bool) -> None:
-        """Whoever records the steps cannot go on, and a restart would not help; ``diverged``: nor would it ever."""
-        self._given_up = reason, diverged
-
-    def gave_up(self) -> tuple[str, bool] | None:
-        """What :meth:`give_up` was called with; None where it was not."""
-        return self._given_up
 
     def flush(self, steps: int = 0) -> None:
         """Writes all rows.

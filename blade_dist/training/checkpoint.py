@@ -11,7 +11,7 @@ import ray
 import ray.train
 import torch
 
-from blade_dist.cluster.runtime import RESTARTS
+from blade_dist.cluster.runtime import RETRIES
 from blade_dist.learners.adapter import save_adapter
 from blade_dist.store.checkpoints import LEARNERS, PROGRESS
 from blade_dist.store.files import read_json, write_json
@@ -105,8 +105,8 @@ class RankCheckpoint:
     def _begin(self, saved_attempt: int, estimates: bytes | None) -> int:
         """Rank 0: a new attempt for the pipeline and the estimator; its number."""
         # the number first: by it the estimator refuses chains of older attempts that are still under way
-        attempt = ray.get(self._pipeline.begin.options(max_task_retries=RESTARTS).remote(saved_attempt, self._roles))
-        ray.get(self._roles.estimator.restore.options(max_task_retries=RESTARTS).remote(estimates, attempt))
+        attempt = ray.get(self._pipeline.begin.options(max_task_retries=RETRIES).remote(saved_attempt, self._roles))
+        ray.get(self._roles.estimator.restore.options(max_task_retries=RETRIES).remote(estimates, attempt))
         return int(attempt)
 
     def _write_shared(self, folder: Path, state: AlignState, weights: dict[str, torch.Tensor]) -> None:

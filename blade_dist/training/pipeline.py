@@ -13,7 +13,7 @@ import numpy as np
 import ray
 from numpy.typing import NDArray
 
-from blade_dist.batches import Estimates, Rewards, Rollouts
+from blade_dist.batches import Estimates, Rollouts
 from blade_dist.catalog.codec import Codec
 from blade_dist.data.prompts import PromptTable
 from blade_dist.data.seeds import prompts_of_step
@@ -202,7 +202,7 @@ class StepPipeline:
             lists = self._roles.pool.decode(request, evaluate.decode, evaluate.beams)
         except NobodyServesError:
             return PUSH
-        rewards: Rewards = ray.get(held_out.scorer.score(lists))
+        rewards = held_out.scorer.wait(held_out.scorer.score(lists))
         return {VALIDATION: float(rewards.total.mean())} | {
             f"{VALIDATION}/{name}": float(values.mean()) for name, values in rewards.parts.items()
         }
@@ -240,7 +240,7 @@ class StepPipeline:
             self._check(attempt, step)  # lists for learners that are gone would keep the engines from the new ones
             rows = prompts[start : start + REFRESHED_AT_ONCE]
             request = self._prompter.request(rows, config.prior.size, config.rollout.temperature, ("refresh", step))
-            rewards: Rewards = ray.get(self._roles.scorer.score(self._roles.pool.generate(request)))
+            rewards = self._roles.scorer.wait(self._roles.scorer.score(self._roles.pool.generate(request)))
             totals.append(rewards.total)
         ray.get(self._roles.estimator.refresh.remote(attempt, step, prompts, np.concatenate(totals)))
 
@@ -276,7 +276,7 @@ class StepPipeline:
         self._estimate(attempt, step, chain)
         rollouts = Rollouts.concat(ray.get(chain.rollouts.answers))
         clock = [time.perf_counter()]
-        rewards: Rewards = ray.get(chain.rewards)
+        rewards = self._roles.scorer.wait(chain.rewards)
         clock.append(time.perf_counter())
         estimates: Estimates = ray.get(chain.estimates)
         clock.append(time.perf_counter())
@@ -284,7 +284,7 @@ class StepPipeline:
         seconds = {"generate": float(rollouts.seconds.max()), "score": score, "estimate": estimate}
         numbers = step_numbers(rollouts, rewards, estimates, seconds)
         if chain.anchor is not None:
-            numbers["anchor_reward"] = float(ray.get(chain.anchor.rewards).total.mean())
+            numbers["anchor_reward"] = float(self._roles.scorer.wait(chain.anchor.rewards).total.mean())
         batch = learn_batch(chain.request, rollouts, estimates, chain.anchor)
         return Taken([ray.put(share) for share in shards(batch, self._config.learner.workers)], numbers)
 

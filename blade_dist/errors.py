@@ -4,7 +4,6 @@ other exceptions."""
 from __future__ import annotations
 
 import difflib
-import math
 from collections.abc import Iterable
 
 WRAPPED = ("cause", "controller_failure", "health_check_failure", "__cause__")
@@ -24,17 +23,6 @@ class DivergedError(UserError):
 
 class FullDiskError(UserError):
     """There is no room for what should be saved. Raised by one learner at least, so that a restart would not help."""
-
-
-def check_finite(numbers: dict[str, float], step: int, setting: str) -> None:
-    """Raises DivergedError, naming the first of the ``numbers`` of a step (from 0) that is not finite.
-
-    ``setting``: that of the learning rate.
-    """
-    for name, value in numbers.items():
-        if not math.isfinite(value):
-            at = f"the {name} is {value} at step {step + 1}"
-            raise DivergedError(f"{at}: lower {setting} and run the same command again")
 
 
 def nearest(name: str, valid: Iterable[str]) -> str:

@@ -162,6 +162,11 @@ class TrainSettings(Section):
     """How often in a row, without a new step between, the learners may be started again from the last checkpoint. Raise
     it on machines that may be taken away; 0 stops at the first fault."""
 
+    max_skipped: NonNegative = 3
+    """Steps in a row of ``sft`` or ``train`` that are left out, as their loss or gradient is not finite; one more ends
+    the command. The weights stay as they were, and ``skipped_steps`` of the step log counts them all. 0 ends it at the
+    first one."""
+
 
 class RaySettings(Section):
     address: str | None = None

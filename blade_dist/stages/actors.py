@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
@@ -21,6 +21,7 @@ from blade_dist.stages.watch import Watch
 from blade_dist.store.context import context_length
 from blade_dist.store.run import RunPaths
 from blade_dist.tracking.actor import TrackerActor
+from blade_dist.tracking.alarms import Alarms
 from blade_dist.tracking.bar import waiting
 
 
@@ -66,11 +67,14 @@ def scorer(config: Config, data: Path, split: str) -> Iterator[RewardHandle]:
 
 
 @contextmanager
-def tracker(folder: Path, config: Config) -> Iterator[Any]:
-    """A running step log below ``folder``; what it holds is written at the end."""
+def tracker(folder: Path, config: Config, alarms: Callable[[], Alarms] | None = None) -> Iterator[Any]:
+    """A running step log below ``folder``; what it holds is written at the end.
+
+    ``alarms``: see :class:`~blade_dist.tracking.step_log.StepLog`.
+    """
     events = (folder / "tensorboard").absolute() if config.tracking.tensorboard else None
     options = beside_driver() | {"max_task_retries": RETRIES}
-    actor = TrackerActor.options(**options).remote((folder / "metrics.parquet").absolute(), events)
+    actor = TrackerActor.options(**options).remote((folder / "metrics.parquet").absolute(), events, alarms)
     try:
         with Watch("the step log", actor, config):
             yield actor

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from contextlib import nullcontext
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -35,6 +36,7 @@ from blade_dist.store.checkpoints import LEARNERS, saved_step
 from blade_dist.store.files import write_text
 from blade_dist.store.lock import held
 from blade_dist.store.stage import begin, is_done, mark, noted
+from blade_dist.tracking.alarms import COLUMN, Alarms
 from blade_dist.tracking.listener import StepListener, StepPrinter
 from blade_dist.tracking.say import say, say_end
 from blade_dist.tracking.step_log import drop_rows_from
@@ -112,7 +114,7 @@ def _align(
             drop_rows_from(folder / "metrics.parquet", saved_step(folder / LEARNERS))
             write_text(folder / "config.yaml", dump_config(run.config))
             scorers = reward.rescaled(prior.scales), None if validator is None else validator.rescaled(prior.scales)
-            listen = listen or (lambda _: StepPrinter(config.train.steps, console, "train"))
+            listen = listen or (lambda _: StepPrinter(config.train.steps, console, "train", _alarms(config)()))
             try:
                 result = _fit(run, placement, pool, scorers, offload, kept, listen)
             except DivergedError:
@@ -137,7 +139,9 @@ def _progress(folder: Path) -> str:
     first, last = (np.mean([row["reward"] for row in part]) for part in (rows[:few], rows[-few:]))
     line = f"reward {last:.4f} on average in the last {few} of {len(rows)} steps, {first:.4f} in the first {few}"
     validated = [row[VALIDATION] for row in rows if row.get(VALIDATION) is not None]
-    return line + (f"; {max(validated):.4f} on validation prompts at its best, which is kept" if validated else "")
+    line += f"; {max(validated):.4f} on validation prompts at its best, which is kept" if validated else ""
+    warned = sorted({name.removeprefix(COLUMN) for row in rows for name in row if name.startswith(COLUMN)})
+    return line + (f"; warnings of {', '.join(warned)} on the way, see {COLUMN}... in {file}" if warned else "")
 
 
 def _check_prior(run: OpenedRun, prior: Prior, console: Console) -> None:
@@ -169,7 +173,10 @@ def _fit(
     pipeline = Pipeline.options(**beside_driver(), max_concurrency=PIPELINE_CALLS).remote(config, run.rows, root)
     transport = choose_transport(config.weights.transport, placement.on_gpus, placement.colocated)
     try:
-        with tracker(folder, config) as log, watched(config, the_estimator=estimator, the_pipeline=pipeline):
+        with (
+            tracker(folder, config, _alarms(config)) as log,
+            watched(config, the_estimator=estimator, the_pipeline=pipeline),
+        ):
             learning = replace(pool, user="the learners")
             job = AlignJob(config, root, run.rows, learning, transport, offload, pipeline, roles, log)
             listener = listen(pipeline.stop.remote)
@@ -193,6 +200,11 @@ def _died(error: Exception, actors: dict[str, Any]) -> str | None:
         return None
     names = [name for name, actor in actors.items() if actor._actor_id.hex() == cause.actor_id]
     return f"{names[0]} died again and again without a step between; had its node no memory left?" if names else None
+
+
+def _alarms(config: Config) -> Callable[[], Alarms]:
+    """Who looks at the steps, one for everybody who is shown them."""
+    return partial(Alarms, config.warn_limits, config.warn.window)
 
 
 def _held_out(run: OpenedRun, scorer: RewardHandle | None) -> HeldOut | None:

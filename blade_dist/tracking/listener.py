@@ -8,6 +8,7 @@ from typing import Protocol
 
 from rich.console import Console
 
+from blade_dist.tracking.alarms import Alarms
 from blade_dist.tracking.bar import Bar
 from blade_dist.tracking.say import say
 
@@ -41,9 +42,11 @@ class StepListener(Protocol):
 class StepPrinter:
     """Shows the steps, and before the first of them says which way its numbers are good."""
 
-    def __init__(self, total: int, console: Console, stage: str) -> None:
-        """``total``: steps of the whole run; ``stage``: what they are steps of."""
+    def __init__(self, total: int, console: Console, stage: str, alarms: Alarms | None = None) -> None:
+        """``total``: steps of the whole run; ``stage``: what they are steps of; ``alarms``: whose warnings are said."""
         self._total = total
+        self._alarms = alarms
+        self._warned: set[str] = set()
         self._console = console
         self._stage = stage
         self._explained = False
@@ -67,6 +70,11 @@ class StepPrinter:
         if not self._explained and (words := explain(row)):
             say(self._console, f"{self._stage}: {words}")
         self._explained = True
+        if self._alarms is not None:
+            for name, sentence in self._alarms.see(row).items():
+                if name not in self._warned:
+                    say(self._console, f"{self._stage}: warning at step {step + 1}: {sentence}")
+                self._warned.add(name)
         if self._bar:
             self._bar.at(step + 1, fitting(row, self._bar.room))
             return

@@ -21,6 +21,7 @@ from blade_dist.training.patience import Patience
 from blade_dist.training.pipeline import VALIDATION, Roles
 from blade_dist.training.rank import Rank
 from blade_dist.training.saving import new_checkpoint
+from blade_dist.training.skips import Skips
 from blade_dist.weights.gather import full_state, trained_state
 
 ANCHOR = "anchor.safetensors"
@@ -37,6 +38,7 @@ class AlignState:
     """Steps done."""
     ranks: int = 1
     patience: Patience = field(default_factory=Patience)
+    skips: Skips = field(default_factory=Skips)
 
 
 class RankCheckpoint:
@@ -99,7 +101,8 @@ class RankCheckpoint:
         if rank.anchor is not None:
             rank.anchor.load(folder / ANCHOR)
         torch.set_rng_state(torch.from_numpy(np.load(folder / f"rng-{rank.learner.rank}.npy")))
-        state = AlignState(saved["attempt"], saved["step"], ranks, Patience(**saved["patience"]))
+        counts = Patience(**saved["patience"]), Skips(**saved.get("skips", {}))
+        state = AlignState(saved["attempt"], saved["step"], ranks, *counts)
         return state, (folder / "estimator.arrow").read_bytes()
 
     def _begin(self, saved_attempt: int, estimates: bytes | None) -> int:

@@ -193,6 +193,34 @@ def adapted_steps(zero_stage: int) -> dict[str, torch.Tensor]:
     return result
 
 
+def steps_with_a_bad_one(zero_stage: int, bad: str, dtype: str) -> dict[str, Any]:
+    """Two good steps; between them one where an ``advantage`` or a ``gradient`` of the last rank is NaN, if any."""
+    from blade_dist.learners.policy import Policy, build_model
+    from blade_dist.learners.update import PolicyUpdate
+    from blade_dist.learners.zero import DeepSpeedLearner
+    from blade_dist.weights.gather import full_state
+
+    build = BuildSettings(hidden_size=64, layers=1, heads=2, kv_heads=1, ffn_size=48, context=64)
+    torch.manual_seed(0)
+    policy = Policy(build_model(ModelSettings(build=build, dtype=dtype), VOCAB, PAD, END), temperature=1.0)
+    settings = LearnerSettings(zero_stage=zero_stage, tokens_per_microbatch=80, weight_decay=0.1)
+    learner = DeepSpeedLearner(policy, settings, dtype, PAD)
+    update = PolicyUpdate(learner, None, settings, 0.0, None)
+    broken = make_batch(seed=1)
+    if bad == "advantage":
+        broken.estimates.advantage[-1, -1] = np.nan
+    stats = []
+    for batch in (make_batch(), *([broken] if bad else []), make_batch(seed=2)):
+        last = batch is broken and bad == "gradient" and learner.rank == learner.world_size - 1
+        norm = learner.model.model.norm.weight
+        hooks = [norm.register_hook(lambda gradient: gradient * np.nan)] if last else []
+        stats.append(update.learn(shard(batch, learner.rank, learner.world_size), 1e-2))
+        for hook in hooks:
+            hook.remove()
+    weights = full_state(learner.model, 2**20, keep=True)
+    return {"why": [one.not_finite for one in stats], "numbers": [one.numbers for one in stats], "weights": weights}
+
+
 def _rank(
     rank: int, world: int, port: int, work: Callable[..., dict], cases: list[tuple[str, dict]], out: Path
 ) -> None:

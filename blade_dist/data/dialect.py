@@ -14,6 +14,8 @@ _TABBED = (".tsv", ".tab", ".inter", ".item")
 _UNIT = "\x1f"
 """Stands for a separator of several characters, which Arrow does not know: the ASCII unit separator."""
 _SAMPLE = 1 << 20
+LONGEST_FIELD = 2**31 - 1
+"""Python's csv module would refuse a field of more than 128 KiB, which a quote that nobody ends makes of a file."""
 _RECBOLE = re.compile(r"(.+):(token|token_seq|float|float_seq)$")
 
 
@@ -76,6 +78,9 @@ def _separator(first: str, wanted: set[str], file: DataFile) -> str:
 
 
 def _header(line: str, separator: str) -> list[str]:
+    # a carriage return in a line is no end of a line to us, and csv would refuse it
+    line = line.replace("\r", " ")
+    csv.field_size_limit(LONGEST_FIELD)
     parts = line.split(separator) if len(separator) > 1 else next(csv.reader([line], delimiter=separator), [])
     return [name.strip() for name in parts]
 

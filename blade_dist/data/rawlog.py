@@ -178,5 +178,5 @@ def require_columns(path: object, present: Iterable[str], wanted: dict[str, str]
     present = list(present)
     for setting, name in wanted.items():
         if name not in present:
-            listed = ", ".join(present[:12]) + ", ..." * (len(present) > 12)
+            listed = ", ".join(name[:40] for name in present[:12]) + ", ..." * (len(present) > 12)
             raise UserError(f"{path}: no column {name!r} ({setting}); it has {listed}")

@@ -18,6 +18,11 @@ from blade_dist.settings import Config
 from blade_dist.settings.text import read_yaml
 from blade_dist.settings.walk import fields_of, setting_path
 
+SHOWN = 4
+"""Of the settings that are wrong, how many are named at once."""
+LONGEST = 80
+"""Characters of a value that are shown."""
+
 
 def load_config(path: Path | str | None, overrides: Sequence[str] = ()) -> Config:
     """Reads YAML, applies ``section.key=value`` overrides (values are YAML), and checks the tree.
@@ -53,7 +58,9 @@ def check_config(tree: dict[str, Any], where: str) -> Config:
     try:
         return Config.model_validate(tree)
     except ValidationError as error:
-        raise UserError(f"{where}: " + "; ".join(_explain(e) for e in error.errors())) from None
+        said = [_explain(e) for e in error.errors()]
+        more = [f"and {len(said) - SHOWN} more"] if len(said) > SHOWN else []
+        raise UserError(f"{where}: " + "; ".join([*said[:SHOWN], *more])) from None
 
 
 def change(tree: dict[str, Any], name: str, value: object) -> None:
@@ -102,4 +109,7 @@ def _explain(error: Any) -> str:
             node = fields_of(node)[section].annotation
         return f"{name}: unknown setting; did you mean {'.'.join([*sections, nearest(key, fields_of(node))])}?"
     message = error["msg"].removeprefix("Value error, ")
-    return message if error["type"] == "value_error" else f"{name}: {message} (got {error['input']!r})"
+    if error["type"] == "value_error":
+        return message
+    given = repr(error["input"])
+    return f"{name}: {message} (got {given if len(given) <= LONGEST else f'{given[:LONGEST]}...'})"

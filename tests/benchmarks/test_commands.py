@@ -61,7 +61,7 @@ def helps() -> dict[str, str]:
 
 SPEED = ["throughput", "learner", "trie", "posterior", "rewards", "push", "gpu", "peer_trl"]
 QUALITY = ["quality", "quality.recommenders", "quality.ranking"]
-COMMANDS = [*SPEED, "record", "tables", "serving", "resume", "chaos", "separators", *QUALITY]
+COMMANDS = [*SPEED, "record", "tables", "serving", "resume", "chaos", "fuzz", "separators", *QUALITY]
 SAY_HELP = """
 import contextlib, io, json, runpy, sys
 said = {}

@@ -1,9 +1,10 @@
-"""The one exception that means: the user can fix this; the nearest valid name for its message; and the first cause of
-other exceptions."""
+"""The one exception that means: the user can fix this; what its message needs, a nearest valid name and no secrets; and
+the first cause of other exceptions."""
 
 from __future__ import annotations
 
 import difflib
+import re
 from collections.abc import Iterable
 
 WRAPPED = ("cause", "controller_failure", "health_check_failure", "__cause__")
@@ -23,6 +24,15 @@ class DivergedError(UserError):
 
 class FullDiskError(UserError):
     """There is no room for what should be saved. Raised by one learner at least, so that a restart would not help."""
+
+
+def redacted(text: str) -> str:
+    """Without the credentials of URIs, for what is printed or kept in a log.
+
+    >>> redacted("no such place: s3://key:secret@bucket/run")
+    'no such place: s3://***@bucket/run'
+    """
+    return re.sub(r"(\b[A-Za-z][A-Za-z0-9+.-]*://?)[^\s/@'\"]+@", r"\1***@", text)
 
 
 def nearest(name: str, valid: Iterable[str]) -> str:

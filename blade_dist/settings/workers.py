@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from pydantic import Field
+from pydantic import AfterValidator, Field
 
 from blade_dist.settings.section import Fraction, NonNegative, Positive, Rate, Section
 
@@ -168,8 +168,14 @@ class TrainSettings(Section):
     first one."""
 
 
+def _without_secrets(address: str) -> str:
+    if "@" in address:
+        raise ValueError("ray.address: credentials would be kept with the settings; give the token as RAY_AUTH_TOKEN")
+    return address
+
+
 class RaySettings(Section):
-    address: str | None = None
+    address: Annotated[str, AfterValidator(_without_secrets)] | None = None
     """Address of a running Ray cluster that the command joins; ``auto`` is the one on this machine. None:
     ``RAY_ADDRESS`` where it is set, or else the command starts Ray here and stops it at its end."""
     silence_s: Rate = 120.0

@@ -7,7 +7,7 @@ import traceback
 from contextlib import suppress
 from pathlib import Path
 
-from blade_dist.errors import UserError, origin
+from blade_dist.errors import UserError, origin, redacted
 from blade_dist.store.files import FULL
 
 USERS, OURS = 2, 1
@@ -62,7 +62,7 @@ def ending(error: Exception, log: Path | None, noise: bool, verbose: bool) -> tu
         lines.append(f"log: {log}")
     if verbose:
         lines = ["".join(traceback.format_exception(error)).rstrip(), *lines]
-    return lines, OURS if told is None else USERS
+    return [redacted(line) for line in lines], OURS if told is None else USERS
 
 
 def foreseen(cause: BaseException) -> UserError | None:
@@ -123,4 +123,4 @@ def _flat(text: str) -> str:
 def _append(log: Path | None, error: Exception) -> None:
     if log is not None:
         with suppress(OSError), log.open("a", encoding="utf-8") as file:
-            traceback.print_exception(error, file=file)
+            file.write(redacted("".join(traceback.format_exception(error))))

@@ -179,5 +179,5 @@ class RaySettings(Section):
     """Address of a running Ray cluster that the command joins; ``auto`` is the one on this machine. None:
     ``RAY_ADDRESS`` where it is set, or else the command starts Ray here and stops it at its end."""
     silence_s: Rate = 120.0
-    """How long rewards, estimator, pipeline and step log may each give no sign of life before the process is ended and
-    another one takes its place. Raise it on a machine where everything stalls for minutes."""
+    """How long a learner, rewards, estimator, pipeline and step log may each give no sign of life before the process is
+    ended and another one takes its place. Raise it on a machine where everything stalls for minutes."""

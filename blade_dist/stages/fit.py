@@ -6,8 +6,9 @@ import logging
 import os
 import shutil
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import Future, wait
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +28,8 @@ from blade_dist.tracking.listener import StepListener
 from blade_dist.training.failures import Failures
 
 _LOG = logging.getLogger(__name__)
+SILENCE = "RAY_TRAIN_WORKER_HEALTH_CHECK_TIMEOUT_S"
+"""Of Ray Train, whose default is ten minutes."""
 POLL_S = 1.0
 """Seconds between two reads of the tracker's new rows."""
 
@@ -65,7 +68,7 @@ def fit(
     logging.getLogger("ray.train").setLevel(logging.WARNING)
     work = ray.put((loop, job))  # the controller need not import what the ranks do
     failures, shown = Failures(config.train.max_failures), -1
-    with first_signal_asks(ask_to_end) as heard, listener:
+    with first_signal_asks(ask_to_end) as heard, listener, _silence_of_ranks(config.ray.silence_s):
         while True:
             running: Future[Result] = Future()
             run = _trainer(work, config, folder, roles, checkpoints).fit
@@ -109,6 +112,19 @@ def _trainer(
             worker_runtime_env={"env_vars": _environment(config, gpus)},
         ),
     )
+
+
+@contextmanager
+def _silence_of_ranks(seconds: float) -> Iterator[None]:
+    """Inside, Ray Train is told how long a rank may give no sign of life; it hands the variable on itself."""
+    before = os.environ.get(SILENCE)
+    os.environ[SILENCE] = str(seconds)
+    try:
+        yield
+    finally:
+        del os.environ[SILENCE]
+        if before is not None:
+            os.environ[SILENCE] = before
 
 
 def _refuse(error: BaseException, stage: Path) -> None:

@@ -82,7 +82,8 @@ def test_failures_in_a_row_end_the_run_with_the_last_one(run: Any) -> None:
 
 @pytest.mark.parametrize("kind", [DivergedError, FullDiskError])
 def test_what_another_start_would_not_help_names_the_stage(run: Any, kind: type[UserError], tmp_path: Path) -> None:
-    with pytest.raises(kind, match=f"^{re.escape(str(tmp_path / 'blade'))}: no room$"):
+    said = re.escape(str(tmp_path / "blade"))
+    with pytest.raises(kind, match=rf"^{said}: no room$"):
         run([(5, kind("no room"))], max_failures=9)
     assert len(run.begun) == 1
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import re
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import SimpleNamespace
@@ -82,9 +81,9 @@ def test_failures_in_a_row_end_the_run_with_the_last_one(run: Any) -> None:
 
 @pytest.mark.parametrize("kind", [DivergedError, FullDiskError])
 def test_what_another_start_would_not_help_names_the_stage(run: Any, kind: type[UserError], tmp_path: Path) -> None:
-    said = re.escape(str(tmp_path / "blade"))
-    with pytest.raises(kind, match=rf"^{said}: no room$"):
+    with pytest.raises(kind) as error:
         run([(5, kind("no room"))], max_failures=9)
+    assert str(error.value) == f"{tmp_path / 'blade'}: no room"
     assert len(run.begun) == 1
 
 

@@ -50,7 +50,7 @@ def load_trie(codec: Codec, folder: Path) -> Trie:
     if known != codec.fingerprint():
         raise UserError(
             f"{folder}: the tokenizer or the items' tokens have changed since the trie was built "
-            f"(codec {codec.fingerprint()}, trie of {known}): delete {folder.parent} and run the data stage"
+            f"(codec {codec.fingerprint()}, trie of {str(known)[:16]}): delete {folder.parent} and run the data stage"
         )
     # version 0.1's tries hold the items without their separators
     if not built.get("prefix_free"):

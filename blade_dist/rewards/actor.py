@@ -58,6 +58,8 @@ class RewardHandle:
     """Whose prompts' lists it scores."""
     incidents: Path | None = None
     """Where it keeps the lists that a function of the user's fails at."""
+    since: float = 0.0
+    """When it was first started, in seconds of Unix time."""
     scales: Mapping[str, float] = field(default_factory=dict)
     """Of metrics; they come with every question, so that an actor that was started again knows them."""
 
@@ -76,7 +78,7 @@ class RewardHandle:
         except ray.exceptions.RayActorError as error:
             if error.actor_id != self.actor._actor_id.hex():
                 raise
-            at = "" if self.incidents is None else newest_kept(self.incidents, self.split)
+            at = "" if self.incidents is None else newest_kept(self.incidents, self.split, self.since)
             raise UserError(
                 "the process that scores lists died, or was killed as it hung, each time that it was given the same "
                 f"ones: {at or 'no function of yours was at work'}; mend that, or give its node more memory"

@@ -166,11 +166,11 @@ def _settled_finite(where: str, values: Scores, lists: Lists) -> Scores:
 def _called(where: str, own: Callable[[Lists], Scores], lists: Lists) -> Scores:
     try:
         return np.asarray(own(lists), dtype=np.float64)
-    except Exception as error:
+    except (Exception, SystemExit) as error:  # exit() would end the process without a word
         raise UserError(f"{where}: raised {_one_line(error)}") from error
 
 
-def _one_line(error: Exception) -> str:
+def _one_line(error: BaseException) -> str:
     return f"{type(error).__name__}: {' '.join(str(error).split())}"
 
 

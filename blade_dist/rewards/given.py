@@ -52,9 +52,13 @@ class GivenLists:
         self.file.unlink()
 
 
-def newest_kept(folder: Path, split: str) -> str:
-    """Which function was at lists of ``split`` when a process ended, and where they are; nothing where none was."""
-    files = sorted(folder.glob(f"lists-{split}-*.arrow"), key=lambda file: file.stat().st_mtime)
+def newest_kept(folder: Path, split: str, since: float) -> str:
+    """Which function was at lists of ``split`` when a process ended, and where they are; nothing where none was.
+
+    ``since``: in seconds of Unix time; files of earlier runs are not looked at.
+    """
+    written = {file: file.stat().st_mtime for file in folder.glob(f"lists-{split}-*.arrow")}
+    files = sorted((file for file, when in written.items() if when >= since), key=written.__getitem__)
     if not files:
         return ""
     with pa.memory_map(str(files[-1])) as source:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, nullcontext
 from pathlib import Path
@@ -57,11 +58,11 @@ def scorer(config: Config, data: Path, split: str) -> Iterator[RewardHandle]:
     """A running reward actor for one split of ``data``, the data stage's folder."""
     # what it is asked when it dies is asked again; a user's function that ends the process every time ends the run
     options = beside_driver() | {"max_task_retries": RETRIES}
-    incidents = RunPaths(config.run.dir.absolute()).incidents
+    incidents, began = RunPaths(config.run.dir.absolute()).incidents, time.time()
     actor = RewardActor.options(**options).remote(data.absolute(), split, config.reward, config.lists.k, incidents)
     try:
         with Watch(f"the reward actor of {split}", actor, config, config.reward.timeout_s):
-            yield RewardHandle(actor, split, incidents)
+            yield RewardHandle(actor, split, incidents, began)
     finally:
         ray.kill(actor)
 

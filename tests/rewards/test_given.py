@@ -51,7 +51,7 @@ def test_a_function_that_fails_leaves_the_lists_that_it_was_given(name: str, tmp
         "targets": [["i1"], ["i5", "i6"]],
         "history": [[], ["i4"]],
     }
-    assert newest_kept(tmp_path / "incidents", "train") == f"{own} was called with the lists in {given.file}"
+    assert newest_kept(tmp_path / "incidents", "train", 0.0) == f"{own} was called with the lists in {given.file}"
     assert given.function is None
 
 
@@ -62,7 +62,7 @@ def test_a_function_that_works_leaves_nothing(tmp_path: Path) -> None:
         assert given.file.exists()
     assert given.function is None
     assert not list(tmp_path.iterdir())
-    assert newest_kept(tmp_path, "train") == ""
+    assert newest_kept(tmp_path, "train", 0.0) == ""
 
 
 def test_the_file_of_the_process_that_ended_last_is_named(tmp_path: Path) -> None:
@@ -72,7 +72,8 @@ def test_the_file_of_the_process_that_ended_last_is_named(tmp_path: Path) -> Non
         with pytest.raises(RuntimeError), given.kept(f"mine:{name}", lists()):
             raise RuntimeError
         time.sleep(0.02)
-    assert newest_kept(tmp_path, "train").startswith("mine:new was called")
+    assert newest_kept(tmp_path, "train", 0.0).startswith("mine:new was called")
+    assert newest_kept(tmp_path, "train", time.time() + 1) == ""  # it is of an earlier run
 
 
 def test_a_megabyte_of_print_is_cut_short_and_named(

@@ -149,7 +149,7 @@ def _part(name: str, k: int, setting: str, named: NamedMetrics) -> Callable[[Lis
     module, _, attribute = name.partition(":")
     try:
         own: Callable[[Lists], Scores] = getattr(importlib.import_module(module), attribute)
-    except Exception as error:  # a module may raise anything while it is imported
+    except (Exception, SystemExit) as error:  # a module may raise anything while it is imported
         raise UserError(f"{setting} {name}: cannot be imported: {_one_line(error)}") from error
     return own
 

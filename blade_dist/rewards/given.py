@@ -12,6 +12,7 @@ from io import TextIOBase
 from pathlib import Path
 from typing import TextIO
 
+import numpy as np
 import pyarrow as pa
 
 from blade_dist.batches import MISS, Ragged
@@ -70,7 +71,7 @@ def _table(function: str, lists: Lists) -> pa.Table:
     users = [None] * len(lists) if lists.users is None else lists.users
     columns = {
         "user": pa.array(users),
-        "items": _named(Ragged.of(list(lists.items)), lists),
+        "items": _named(Ragged(lists.items.reshape(-1), np.arange(len(lists) + 1) * lists.items.shape[1]), lists),
         "targets": _named(lists.targets, lists),
         "history": _named(lists.history, lists),
     }

@@ -18,9 +18,9 @@ from blade_dist.settings import Config
 from blade_dist.settings.text import read_yaml
 from blade_dist.settings.walk import fields_of, setting_path
 
-SHOWN = 4
+SHOWN = 3
 """Of the settings that are wrong, how many are named at once."""
-LONGEST = 80
+LONGEST = 40
 """Characters of a value that are shown."""
 
 

@@ -22,6 +22,9 @@ OUT_OF_MEMORY = ("low on memory", "OutOfMemoryError", "CUDA out of memory", "Can
 DIED = ("ActorDiedError", "ActorUnavailableError", "RayActorError", "WorkerCrashedError")
 """Ray's errors where a process is gone."""
 
+HUNG = "WorkerHealthCheckTimeoutError"
+"""Ray Train's, where a rank did not answer."""
+
 ROLES = {
     "RayTrainWorker": ("a learner", "learner.tokens_per_microbatch"),
     "Engine": ("an engine", "rollout.max_num_seqs"),
@@ -77,6 +80,11 @@ def foreseen(cause: BaseException) -> UserError | None:
         return UserError(
             f"{who} died{_process(text)}: it was ended from outside, or memory was short; run the same command again, "
             "it goes on from what is saved"
+        )
+    if kind == HUNG:
+        return UserError(
+            "the learners gave no sign of life within ray.silence_s, again and again; raise it where the machine stalls, "
+            "and run the same command again: it goes on from what is saved"
         )
     if isinstance(cause, FileNotFoundError | PermissionError):
         return UserError(f"{_flat(text)}; was it moved, or is it another's? put it back, or choose another run.dir")

@@ -83,8 +83,8 @@ def foreseen(cause: BaseException) -> UserError | None:
         )
     if kind == HUNG:
         return UserError(
-            "the learners gave no sign of life within ray.silence_s, again and again; raise it where the machine stalls, "
-            "and run the same command again: it goes on from what is saved"
+            "the learners gave no sign of life within ray.silence_s, again and again; raise it where the machine "
+            "stalls, and run the same command again: it goes on from what is saved"
         )
     if isinstance(cause, FileNotFoundError | PermissionError):
         return UserError(f"{_flat(text)}; was it moved, or is it another's? put it back, or choose another run.dir")

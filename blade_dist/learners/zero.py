@@ -164,7 +164,7 @@ class DeepSpeedLearner:
             # DeepSpeed averages over ranks; the loss is already normalised over all of them
             self._engine.backward(total * self.world_size, scale_wrt_gas=False)
         gradients = self._own_gradients()
-        if self.max_over_ranks(not (finite and all(map(_finite, gradients)))):
+        if self.max_over_ranks(not (finite and _finite(*gradients))):
             why = self._first_not_finite(loss=bool(self.max_over_ranks(not finite)))
             self._leave_out(gradients)
             return Stepped(math.nan, why)
@@ -246,8 +246,9 @@ class DeepSpeedLearner:
         return int(self.max_over_ranks(max(1, len(cuts))))
 
 
-def _finite(tensor: Tensor) -> bool:
-    return bool(tensor.isfinite().all())
+def _finite(*tensors: Tensor) -> bool:
+    """Of all their numbers; a GPU is waited for once."""
+    return not tensors or bool(torch.stack([tensor.isfinite().all() for tensor in tensors]).all())
 
 
 def _packs(policy: Policy) -> bool:

@@ -193,8 +193,8 @@ def adapted_steps(zero_stage: int) -> dict[str, torch.Tensor]:
     return result
 
 
-def steps_with_a_bad_one(zero_stage: int, bad: str, dtype: str) -> dict[str, Any]:
-    """Two good steps; between them one where an ``advantage`` or a ``gradient`` of the last rank is NaN, if any."""
+def steps_with_bad_ones(zero_stage: int, bad: bool, dtype: str) -> dict[str, Any]:
+    """Two good steps; ``bad``: between them one whose advantage and one whose gradient is NaN on the last rank."""
     from blade_dist.learners.policy import Policy, build_model
     from blade_dist.learners.update import PolicyUpdate
     from blade_dist.learners.zero import DeepSpeedLearner
@@ -206,17 +206,21 @@ def steps_with_a_bad_one(zero_stage: int, bad: str, dtype: str) -> dict[str, Any
     settings = LearnerSettings(zero_stage=zero_stage, tokens_per_microbatch=80, weight_decay=0.1)
     learner = DeepSpeedLearner(policy, settings, dtype, PAD)
     update = PolicyUpdate(learner, None, settings, 0.0, None)
-    broken = make_batch(seed=1)
-    if bad == "advantage":
-        broken.estimates.advantage[-1, -1] = np.nan
+    last = learner.rank == learner.world_size - 1
     stats = []
-    for batch in (make_batch(), *([broken] if bad else []), make_batch(seed=2)):
-        last = batch is broken and bad == "gradient" and learner.rank == learner.world_size - 1
-        norm = learner.model.model.norm.weight
-        hooks = [norm.register_hook(lambda gradient: gradient * np.nan)] if last else []
+
+    def learn(seed: int, advantage: float = 1.0, gradient: float = 1.0) -> None:
+        batch = make_batch(seed=seed)
+        batch.estimates.advantage[-1, -1] *= advantage
+        hook = learner.model.model.norm.weight.register_hook(lambda given: given * (gradient if last else 1.0))
         stats.append(update.learn(shard(batch, learner.rank, learner.world_size), 1e-2))
-        for hook in hooks:
-            hook.remove()
+        hook.remove()
+
+    learn(0)
+    if bad:
+        learn(1, advantage=np.nan)
+        learn(1, gradient=np.nan)
+    learn(2)
     weights = full_state(learner.model, 2**20, keep=True)
     return {"why": [one.not_finite for one in stats], "numbers": [one.numbers for one in stats], "weights": weights}
 

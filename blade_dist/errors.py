@@ -1,10 +1,10 @@
-"""The one exception that means: the user can fix this; the nearest valid name for its message; and the first cause of
-other exceptions."""
+"""The one exception that means: the user can fix this; what its message needs, a nearest valid name and no secrets; and
+the first cause of other exceptions."""
 
 from __future__ import annotations
 
 import difflib
-import math
+import re
 from collections.abc import Iterable
 
 WRAPPED = ("cause", "controller_failure", "health_check_failure", "__cause__")
@@ -26,15 +26,13 @@ class FullDiskError(UserError):
     """There is no room for what should be saved. Raised by one learner at least, so that a restart would not help."""
 
 
-def check_finite(numbers: dict[str, float], step: int, setting: str) -> None:
-    """Raises DivergedError, naming the first of the ``numbers`` of a step (from 0) that is not finite.
+def redacted(text: str) -> str:
+    """Without the credentials of URIs, for what is printed or kept in a log.
 
-    ``setting``: that of the learning rate.
+    >>> redacted("no such place: s3://key:secret@bucket/run")
+    'no such place: s3://***@bucket/run'
     """
-    for name, value in numbers.items():
-        if not math.isfinite(value):
-            at = f"the {name} is {value} at step {step + 1}"
-            raise DivergedError(f"{at}: lower {setting} and run the same command again")
+    return re.sub(r"(\b[A-Za-z][A-Za-z0-9+.-]*://?)[^\s/@'\"]+@", r"\1***@", text)
 
 
 def nearest(name: str, valid: Iterable[str]) -> str:

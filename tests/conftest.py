@@ -1,5 +1,6 @@
 """What several test files share."""
 
+import os
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
@@ -48,7 +49,9 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 @pytest.fixture(scope="session")
 def ray_session() -> Iterator[None]:
-    """A local Ray for every test that needs one."""
+    """A local Ray for every test that needs one; in its environment is what no process of it may write down."""
+    for name in ("HF_TOKEN", "WANDB_API_KEY"):
+        os.environ.setdefault(name, f"secret-of-a-test-{name}")
     if not ray.is_initialized():
         ray.init(address="local", num_cpus=8, include_dashboard=False, log_to_driver=False)
     yield

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from blade_dist.batches import Ragged
 from blade_dist.errors import UserError
 from blade_dist.store.arrow import arrow_to_ragged, ragged_to_arrow, read_table, write_table
+from blade_dist.store.files import readable
 from blade_dist.store.fingerprint import fingerprint_arrays
 
 
@@ -114,8 +115,18 @@ class Catalog:
 
         Raises:
             FileNotFoundError: no such file.
+            UserError: it is damaged.
         """
         table = read_table(folder / "items.arrow").combine_chunks()
+        with readable(folder / "items.arrow", f"delete {folder.parent}, and make it again"):
+            return cls._of(table)
+
+    @classmethod
+    def _of(cls, table: pa.Table) -> Catalog:
+        """
+        Raises:
+            KeyError, ValueError, ...: no such table as :meth:`save` writes.
+        """
         embeddings = None
         if "embedding" in table.column_names:
             column = table.column("embedding").chunk(0)
@@ -123,11 +134,14 @@ class Catalog:
         withdrawn = None
         if "withdrawn" in table.column_names:
             withdrawn = table.column("withdrawn").to_numpy()
+        groups, names = arrow_to_ragged(table.column("groups")), json.loads(table.schema.metadata[b"group_names"])
+        if len(groups.flat) and not 0 <= groups.flat.min() <= groups.flat.max() < len(names):
+            raise ValueError(f"groups of other numbers than 0 to {len(names) - 1}")
         return cls(
             item_ids=table.column("item_id").to_numpy(),
             titles=table.column("title").to_numpy(),
-            groups=arrow_to_ragged(table.column("groups")),
-            group_names=json.loads(table.schema.metadata[b"group_names"]),
+            groups=groups,
+            group_names=names,
             popularity=table.column("popularity").chunk(0).to_numpy(),
             embeddings=embeddings,
             withdrawn=withdrawn,

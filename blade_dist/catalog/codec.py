@@ -14,11 +14,14 @@ from numpy.typing import NDArray
 
 from blade_dist.batches import MISS, Ragged
 from blade_dist.store.arrow import arrow_to_ragged, ragged_to_arrow, read_table, write_table
-from blade_dist.store.files import whole_folder, write_json
+from blade_dist.store.files import readable, whole_folder, write_json
 from blade_dist.store.fingerprint import fingerprint_arrays
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
+
+KINDS = ("title", "semantic_id")
+"""How items may be written."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -143,17 +146,25 @@ class Codec:
 
         Raises:
             FileNotFoundError: no codec there.
+            UserError: it is damaged.
         """
-        plain = json.loads((folder / "codec.json").read_text())
         table = read_table(folder / "codec.arrow")
-        return cls(
-            source=folder / "tokenizer",
-            item_tokens=arrow_to_ragged(table.column("tokens")),
-            shown_tokens=arrow_to_ragged(table.column("shown")) if "shown" in table.column_names else None,
-            prefix=np.array(plain.pop("prefix"), dtype=np.int32),
-            suffix=np.array(plain.pop("suffix"), dtype=np.int32),
-            **plain,
-        )
+        with readable(folder, f"delete {folder.parent}, and make it again"):
+            plain = json.loads((folder / "codec.json").read_text(encoding="utf-8"))
+            tokens = {name: arrow_to_ragged(table.column(name)) for name in table.column_names}
+            numbers = [number for number in (plain["separator"], plain["end"], plain["pad"]) if number is not None]
+            prefix, suffix = (np.array(plain.pop(name), dtype=np.int32) for name in ("prefix", "suffix"))
+            parts = [prefix, suffix, *(rows.flat for rows in tokens.values()), np.array(numbers, dtype=np.int64)]
+            if plain["kind"] not in KINDS or any(part.ndim != 1 or (part < 0).any() for part in parts):
+                raise ValueError(f"a kind that is not one of {', '.join(KINDS)}, or a token below 0")
+            return cls(
+                source=folder / "tokenizer",
+                item_tokens=tokens["tokens"],
+                shown_tokens=tokens.get("shown"),
+                prefix=prefix,
+                suffix=suffix,
+                **plain,
+            )
 
     def _segments(self, tokens: NDArray[np.int32], k: int) -> list[NDArray[np.int32]]:
         ends = np.flatnonzero(tokens == self.end)

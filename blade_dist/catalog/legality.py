@@ -15,7 +15,7 @@ from blade_dist.catalog.rules import Rules, load_rules
 from blade_dist.catalog.trie import Trie, build_trie
 from blade_dist.errors import UserError
 from blade_dist.settings import ListSettings
-from blade_dist.store.files import read_json, whole_folder, write_json
+from blade_dist.store.files import read_json, readable, whole_folder, write_json
 
 _NO_ITEMS = Ragged.of([[]])
 _MORE_ROOM: dict[ExcludeHistory, str] = {
@@ -42,16 +42,24 @@ def load_trie(codec: Codec, folder: Path) -> Trie:
     Raises:
         UserError: none is there, or it was built for other tokens.
     """
-    built = read_json(folder / "trie.json")
+    with readable(folder / "trie.json", f"delete {folder.parent}, and make it again"):
+        built = read_json(folder / "trie.json")
+        known = built and built["codec"]
     if built is None:
         raise UserError(f"{folder}: no trie of the catalog there; run the data stage again, or set the right run.dir")
-    if built["codec"] != codec.fingerprint():
+    if known != codec.fingerprint():
         raise UserError(
             f"{folder}: the tokenizer or the items' tokens have changed since the trie was built "
-            f"(codec {codec.fingerprint()}, trie of {built['codec']}): delete {folder.parent} and run the data stage"
+            f"(codec {codec.fingerprint()}, trie of {str(known)[:16]}): delete {folder.parent} and run the data stage"
         )
     # version 0.1's tries hold the items without their separators
-    return Trie.load(folder) if built.get("prefix_free") else build_trie(codec.item_blocks)
+    if not built.get("prefix_free"):
+        return build_trie(codec.item_blocks)
+    trie = Trie.load(folder)
+    tokens = codec.item_blocks.take(trie.item.astype(np.int64))
+    if not (np.array_equal(tokens.flat, trie.token) and np.array_equal(tokens.offsets, trie.offset)):
+        raise UserError(f"{folder}: damaged (its tokens are not the items'): delete {folder.parent}, and make it again")
+    return trie
 
 
 @dataclass(frozen=True, eq=False)

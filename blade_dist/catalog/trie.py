@@ -22,6 +22,7 @@ from numpy.typing import NDArray
 
 from blade_dist.batches import Ragged, offsets_of, ranges
 from blade_dist.errors import UserError
+from blade_dist.store.files import readable
 
 ROOT = 0
 """The node that every item starts from."""
@@ -93,9 +94,50 @@ class Trie:
 
     @classmethod
     def load(cls, folder: Path) -> Trie:
-        """Memory-mapped."""
-        arrays = {f.name: np.load(folder / f"{f.name}.npy", mmap_mode="r", allow_pickle=False) for f in fields(cls)}
-        return cls(**arrays)
+        """Memory-mapped.
+
+        Raises:
+            UserError: it is damaged, as far as it can be seen without building it.
+        """
+        with readable(folder, f"delete {folder.parent}, and make it again"):
+            files = {field.name: folder / f"{field.name}.npy" for field in fields(cls)}
+            trie = cls(**{name: np.load(file, mmap_mode="r", allow_pickle=False) for name, file in files.items()})
+            trie._check()
+            return trie
+
+    def _check(self) -> None:
+        """Raises ValueError where arrays do not fit each other, so that a walk would leave them."""
+        arrays = [getattr(self, field.name) for field in fields(self)]
+        items, nodes, edges = len(self.item), len(self.node_low), len(self.edge_key)
+        whole = (
+            all(array.ndim == 1 and array.dtype.kind == "i" for array in arrays)
+            and len(self.rank) == items == len(self.offset) - 1
+            and len(self.node_high) == nodes == len(self.node_edge) - 1
+            and len(self.edge_low) == len(self.edge_high) == len(self.edge_node) == edges
+            and _within(self.item, 0, items)
+            and _within(self.rank, 0, items)
+            and bool((self.rank[self.item] == np.arange(items)).all())
+            and _steps(self.offset, len(self.token))
+            and _steps(self.node_edge, edges)
+            and bool((np.diff(self.edge_key) > 0).all())
+            and _within(self.edge_key >> _TOKEN_BITS, 0, nodes)
+            and _within(self.edge_node, ONE_ITEM, nodes)
+            and all(
+                _within(low, 0, items) and bool((low < high).all()) and _within(high, 1, items + 1)
+                for low, high in ((self.node_low, self.node_high), (self.edge_low, self.edge_high))
+            )
+        )
+        if not whole:
+            raise ValueError("its arrays do not fit each other")
+
+
+def _within(values: NDArray, low: int, high: int) -> bool:
+    return bool(len(values) and low <= values.min() and values.max() < high)
+
+
+def _steps(offsets: NDArray, end: int) -> bool:
+    """Whether offsets go from 0 to ``end`` and every row has something."""
+    return bool(offsets[0] == 0 and offsets[-1] == end and (np.diff(offsets) > 0).all())
 
 
 def build_trie(sequences: Ragged) -> Trie:

@@ -126,12 +126,16 @@ def _heard() -> bool:
     return os.environ.get("RAY_LOG_TO_DRIVER") == "1"
 
 
-RESTARTS = 3
-"""Deaths of its process after which a small actor is started again, without its memory."""
+RETRIES = 2
+"""How often a small actor is asked again what it was asked when its process ended: a third end in a row is one too
+many. Ray's limit of restarts counts all that an actor ever needed, and a long run may need many."""
 
 
-def beside_driver(restarts: int = RESTARTS) -> dict[str, Any]:
-    """Options of a small actor: it runs on the driver's node, so that no other node's loss takes it along."""
+def beside_driver(restarts: int = -1) -> dict[str, Any]:
+    """Options of a small actor: it runs on the driver's node, so that no other node's loss takes it along.
+
+    ``restarts``: how often its process is started again, without its memory; -1 is without a limit.
+    """
     place = {NODE_LABEL: ray.get_runtime_context().get_node_id()}
     return {"num_cpus": 0, "label_selector": place, "max_restarts": restarts}
 

@@ -18,6 +18,8 @@ _SAMPLE = 1 << 20
 _LINE = re.compile(r"\r\n|\r|\n")
 _EXCEL = re.compile(r'"?sep=(.)"?')
 """A first line by which Excel is told the separator."""
+LONGEST_FIELD = 2**31 - 1
+"""Python's csv module would refuse a field of more than 128 KiB, which a quote that nobody ends makes of a file."""
 _RECBOLE = re.compile(r"(.+):(token|token_seq|float|float_seq)$")
 
 
@@ -112,6 +114,9 @@ def _separator(first: str, wanted: set[str], file: DataFile) -> str:
 
 
 def _header(line: str, separator: str, quote: str = '"') -> list[str]:
+    # a carriage return in a line is no end of a line to us, and csv would refuse it
+    line = line.replace("\r", " ")
+    csv.field_size_limit(LONGEST_FIELD)
     reader = csv.reader([line], delimiter=separator[0], quotechar=quote, skipinitialspace=separator != " ")
     parts = line.split(separator) if len(separator) > 1 else next(reader, [])
     return [name.strip() for name in parts]

@@ -16,21 +16,31 @@ class ParquetTable:
     """Columns of a file.
 
     Raises:
-        UserError: it is no Parquet.
+        UserError: it is no Parquet, or damaged.
     """
 
     def __init__(self, file: DataFile) -> None:
         self.file = file
         try:
             self._read = pq.ParquetFile(file.raw())
-        except (pa.ArrowInvalid, OSError) as error:
-            raise UserError(f"{file}: not readable as Parquet: {' '.join(str(error).split())[:120]}") from None
+        except (pa.ArrowException, OSError, ValueError) as error:
+            raise UserError(f"{file}: not readable as Parquet: {_line(error)}") from None
         self.names = tuple(self._read.schema_arrow.names)
 
     def batches(self, wanted: list[str]) -> Iterator[pa.Table]:
         """The columns, block by block."""
-        for batch in self._read.iter_batches(batch_size=1 << 18, columns=wanted):
-            yield _known_types(pa.Table.from_batches([batch]).select(wanted))
+        batches = self._read.iter_batches(batch_size=1 << 18, columns=wanted)
+        while (table := self._next(batches, wanted)) is not None:
+            yield _known_types(table)
+
+    def _next(self, batches: Iterator[pa.RecordBatch], wanted: list[str]) -> pa.Table | None:
+        try:
+            batch = next(batches, None)
+            if batch is not None:
+                batch.validate(full=True)
+        except (pa.ArrowException, OSError, ValueError) as error:
+            raise UserError(f"{self.file}: damaged, not readable as Parquet: {_line(error)}") from None
+        return None if batch is None else pa.Table.from_batches([batch]).select(wanted)
 
     def problem(self, wanted: list[str], check: Callable[[pa.Table], object]) -> str | None:
         """``file: row number: what is wrong`` of the first row that makes ``check`` raise a ValueError."""
@@ -57,3 +67,7 @@ def _viewed(kind: pa.DataType) -> pa.DataType:
     if pa.types.is_list_view(kind) or pa.types.is_large_list_view(kind):
         return pa.large_list(_viewed(kind.value_type))
     return kind
+
+
+def _line(error: Exception) -> str:
+    return " ".join(str(error).split())[:120]

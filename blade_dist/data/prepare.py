@@ -297,7 +297,7 @@ def _filter(config: Config, folder: Path, parts: Path, doing: Callable[[str], ob
         counts = k_core(store, data.core, len(items))
     filtered = _Filtered(items, repeated, raw, store, read, counts, left_out, log.remarks, parts)
     if not filtered.counts.any():
-        raise UserError(f"no interaction is left: {_losses(config, filtered)}")
+        raise UserError(f"{config.data.path or 'data.synthetic'}: no interaction is left: {_losses(config, filtered)}")
     return filtered
 
 

@@ -182,7 +182,7 @@ def require_columns(path: object, present: Iterable[str], wanted: dict[str, str]
     present = list(present)
     for setting, name in wanted.items():
         if name not in present:
-            listed = ", ".join(present[:12]) + ", ..." * (len(present) > 12)
+            listed = ", ".join(name[:40] for name in present[:12]) + ", ..." * (len(present) > 12)
             values = any(part.replace(".", "").isdigit() for part in present)
             asked = "; does its first line name the columns?" if values else ""
             raise UserError(f"{path}: no column {name!r} ({setting}); it has {listed}{asked}")

@@ -10,7 +10,7 @@ from typing import IO, Any, cast
 import pyarrow as pa
 import pyarrow.csv as arrow_csv
 
-from blade_dist.data.dialect import Dialect
+from blade_dist.data.dialect import LONGEST_FIELD, Dialect
 from blade_dist.data.found import DataFile
 from blade_dist.data.rawlog import DROPPABLE, first_bad
 from blade_dist.data.remarks import Remarks, shown
@@ -115,6 +115,7 @@ class TextTable:
             lines = io.TextIOWrapper(cast(Any, stream), encoding=encoding, errors="replace", newline="")
             for _ in range(given.head):
                 lines.readline()
+            csv.field_size_limit(LONGEST_FIELD)
             reader = csv.reader(
                 lines,
                 delimiter=given.delimiter,

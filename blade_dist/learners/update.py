@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 
 import numpy as np
 import torch
@@ -14,7 +15,7 @@ from blade_dist.batches import LearnBatch, Ragged
 from blade_dist.catalog.legality import Legality
 from blade_dist.learners.objective import TokenTerms, policy_terms
 from blade_dist.learners.packing import MicroBatch, PromptLists, legal_tokens
-from blade_dist.learners.zero import DeepSpeedLearner
+from blade_dist.learners.zero import DeepSpeedLearner, Stepped
 from blade_dist.settings import LearnerSettings
 
 
@@ -30,6 +31,14 @@ class StepStats:
     grad_norm: float
     rollout_gap: float
     """Largest |learner - engine| log-prob over all tokens, before the step."""
+    not_finite: str | None = None
+    """Why there was no step, see :class:`~blade_dist.learners.zero.Stepped`; the numbers need not be finite then."""
+
+    @property
+    def numbers(self) -> dict[str, float]:
+        """Those that were measured and are finite, by name."""
+        measured = {name: value for name, value in asdict(self).items() if isinstance(value, float)}
+        return {name: value for name, value in measured.items() if math.isfinite(value)}
 
 
 @dataclass(frozen=True)
@@ -120,7 +129,10 @@ class PolicyUpdate:
         self._own_share = own_share
 
     def learn(self, batch: LearnBatch, lr: float) -> StepStats:
-        """``learner.epochs`` optimizer steps on this rank's share of the batch (collective)."""
+        """``learner.epochs`` optimizer steps on this rank's share of the batch (collective).
+
+        The first one that can't be taken, see :meth:`~blade_dist.learners.zero.DeepSpeedLearner.update`, is the last.
+        """
         tokens = step_tokens(batch)
         sequences = self._sequences(batch, tokens)
         rollout, on_policy = tokens.rollout, tokens.on_policy
@@ -130,7 +142,7 @@ class PolicyUpdate:
         prox = torch.zeros_like(rollout)
         per_token = (prox, rollout, reference, advantage)
         totals = torch.zeros(4, dtype=torch.float64)
-        grad_norm = 0.0
+        stepped, epochs = Stepped(0.0, None), 0
         for epoch in range(self._settings.epochs):
 
             def loss(micro: MicroBatch, logprob: Tensor, first: bool = epoch == 0) -> Tensor:
@@ -152,12 +164,15 @@ class PolicyUpdate:
                 totals.add_(_sums(terms, imitated))
                 return torch.cat([terms.loss, imitated]) / batch.decision_tokens
 
-            grad_norm = self._learner.update(sequences, loss, lr)
+            stepped, epochs = self._learner.update(sequences, loss, lr), epoch + 1
+            if stepped.not_finite is not None:
+                break
         gap = float((prox - rollout)[on_policy].abs().max()) if on_policy.any() else 0.0
-        means = self._learner.sum_over_ranks(totals) / (batch.decision_tokens * self._settings.epochs)
+        means = self._learner.sum_over_ranks(totals) / (batch.decision_tokens * epochs)
         loss_mean, kl, clip_fraction, weight = means.tolist()
         measured = kl if reference is not None else None
-        return StepStats(loss_mean, measured, clip_fraction, weight, grad_norm, self._learner.max_over_ranks(gap))
+        gap = self._learner.max_over_ranks(gap)
+        return StepStats(loss_mean, measured, clip_fraction, weight, stepped.norm, gap, stepped.not_finite)
 
     def _sequences(self, batch: LearnBatch, tokens: StepTokens) -> PromptLists:
         legal = legal_tokens(self._legality, tokens.lists, batch.excluded.take(tokens.owner))

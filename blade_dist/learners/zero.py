@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import logging
+import math
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +13,7 @@ import deepspeed
 import numpy as np
 import torch
 import torch.distributed as dist
+from deepspeed.utils import safe_get_full_grad
 from torch import Tensor
 
 from blade_dist.batches import Ragged
@@ -27,6 +30,16 @@ _LOG = logging.getLogger(__name__)
 deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] = False
 NO_CLIPPING = 1e12
 """DeepSpeed reports the gradient's norm only where it clips."""
+
+
+@dataclass(frozen=True)
+class Stepped:
+    """What became of an optimizer step; the same on all ranks."""
+
+    norm: float
+    """Of the global gradient, before clipping; not finite where the step was left out."""
+    not_finite: str | None
+    """Why the step was left out: the first weight, the loss, or the first gradient that is not finite."""
 
 
 class DeepSpeedLearner:
@@ -119,8 +132,10 @@ class DeepSpeedLearner:
         loss: Callable[[MicroBatch, Tensor], Tensor],
         lr: float,
         imitated: tuple[Continued, float] | None = None,
-    ) -> float:
+    ) -> Stepped:
         """One optimizer step on the sum of ``loss`` over all decisions of all ranks.
+
+        Where loss or gradient of any rank is not finite, weights and optimizer stay as they are on all ranks.
 
         Args:
             sequences: this rank's.
@@ -129,17 +144,15 @@ class DeepSpeedLearner:
             lr: learning rate of this step.
             imitated: lists that are to go on as they begin, and what a unit of cross-entropy at one of their places
                 adds to the loss; on all ranks or none.
-
-        Returns:
-            Norm of the global gradient, before clipping.
         """
         for group in self._engine.optimizer.param_groups:
             group["lr"] = lr
         cuts = self._cut(sequences)
-        count = self._common_count(cuts)
+        count, finite = self._common_count(cuts), True
         if imitated is not None:
             self._engine.set_gradient_accumulation_boundary(False)
             cross_entropy = -self._engine(imitated[0].to(self.device)).sum() * imitated[1]
+            finite = bool(cross_entropy.isfinite())
             self._engine.backward(cross_entropy * self.world_size, scale_wrt_gas=False)
         for number, batch in enumerate(in_step(cuts, sequences, self._pad, count)):
             # the number of micro-batches differs from step to step, so DeepSpeed's fixed count can't find the last one
@@ -147,11 +160,17 @@ class DeepSpeedLearner:
             logprob = self._engine(batch.to(self.device))
             # an idle micro-batch has a gradient of 0, but it has one: ZeRO's hooks wait for every parameter's
             total = loss(batch, logprob).sum() if len(batch.flat) else logprob.sum() * 0.0
+            finite = finite and bool(total.isfinite())
             # DeepSpeed averages over ranks; the loss is already normalised over all of them
             self._engine.backward(total * self.world_size, scale_wrt_gas=False)
+        gradients = self._own_gradients()
+        if self.max_over_ranks(not (finite and _finite(*gradients))):
+            why = self._first_not_finite(loss=bool(self.max_over_ranks(not finite)))
+            self._leave_out(gradients)
+            return Stepped(math.nan, why)
         norm = self._whole_gradient_norm()
         self._engine.step()
-        return float(self._engine.get_global_grad_norm() or norm)
+        return Stepped(float(self._engine.get_global_grad_norm() or norm), None)
 
     def save_state(self, directory: Path) -> None:
         """Optimizer and parameter shards of this rank, in DeepSpeed's format."""
@@ -176,6 +195,45 @@ class DeepSpeedLearner:
         dist.all_reduce(tensor, op=dist.ReduceOp.MAX)
         return float(tensor)
 
+    def _own_gradients(self) -> list[Tensor]:
+        """Whole ones where nothing is sharded, else this rank's shares."""
+        shares = getattr(self._engine.optimizer, "averaged_gradients", None)
+        if shares is None:
+            return [p.grad for p in self._engine.module.parameters() if p.grad is not None]
+        return [share for group in shares.values() for share in group or () if share is not None]
+
+    def _first_not_finite(self, loss: bool) -> str:
+        """Of weights, loss (``loss``: it is not) and gradients, in this order, by name (collective)."""
+        named = list(self.model.named_parameters())
+        # under ZeRO-3 a rank holds a share of each weight
+        if (name := self._first([name for name, p in named if not _finite(getattr(p, "ds_tensor", p))])) is not None:
+            return f"the weight {name}"
+        if loss:
+            return "the loss"
+        trained = [(name, p) for name, p in named if p.requires_grad]
+        sharded = self._engine.zero_optimization_stage() > 0
+        whole = [(name, safe_get_full_grad(p) if sharded else p.grad) for name, p in trained]
+        name = self._first([name for name, gradient in whole if gradient is not None and not _finite(gradient)])
+        return "a gradient" if name is None else f"the gradient of {name}"
+
+    def _first(self, names: list[str]) -> str | None:
+        """The first of all ranks' parameters, in the model's order (collective)."""
+        order = [name for name, _ in self.model.named_parameters()]
+        place = -self.max_over_ranks(-min(map(order.index, names), default=len(order)))
+        return order[int(place)] if place < len(order) else None
+
+    def _leave_out(self, gradients: list[Tensor]) -> None:
+        """Forgets the gradients; weights and optimizer stay as they are."""
+        if not hasattr(self._engine.optimizer, "overflow"):
+            self._engine.zero_grad()
+            return
+        # DeepSpeed leaves a step out, and clears what it holds of it, where a gradient is not finite
+        for gradient in gradients[:1]:
+            gradient.fill_(math.nan)
+        self._engine.step()
+        if not self._engine.optimizer.overflow:
+            raise RuntimeError("DeepSpeed took a step with a gradient that is not finite")
+
     def _whole_gradient_norm(self) -> float:
         """Norm of the gradients that every rank holds whole (stage 0, where DeepSpeed does not report it)."""
         norms = [p.grad.norm() for p in self._engine.module.parameters() if p.grad is not None and p.grad.numel()]
@@ -186,6 +244,11 @@ class DeepSpeedLearner:
 
     def _common_count(self, cuts: list[Cut]) -> int:
         return int(self.max_over_ranks(max(1, len(cuts))))
+
+
+def _finite(*tensors: Tensor) -> bool:
+    """Of all their numbers; a GPU is waited for once."""
+    return not tensors or bool(torch.stack([tensor.isfinite().all() for tensor in tensors]).all())
 
 
 def _packs(policy: Policy) -> bool:
@@ -202,7 +265,7 @@ def _deepspeed_config(settings: LearnerSettings, dtype: str) -> dict[str, Any]:
         "train_micro_batch_size_per_gpu": 1,
         "gradient_accumulation_steps": 1,
         "gradient_clipping": settings.clip_grad or NO_CLIPPING,
-        "bf16": {"enabled": dtype == "bfloat16"},
+        "bf16": {"enabled": dtype == "bfloat16", "check_grad_overflow": True},
         "zero_optimization": {"stage": settings.zero_stage},
         "checkpoint": {"use_node_local_storage": True},  # every rank writes into a folder of its own
         "optimizer": {

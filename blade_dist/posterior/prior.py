@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from blade_dist.errors import UserError
 from blade_dist.store.arrow import write_table
 from blade_dist.store.changes import changes, made_otherwise
+from blade_dist.store.files import readable
 
 STAMP_KEY = b"stamp"
 
@@ -23,6 +24,8 @@ SCALES_KEY = b"scales"
 
 POOLED = 4096
 """Lists that stand for the pooled distribution of all prompts at most."""
+
+AGAIN = "delete it, and it is made again"
 
 PART = "part:"
 """Begins the name of a part's column."""
@@ -62,10 +65,11 @@ class Prior:
             UserError: it was made from something else than ``stamp``; every differing key is named.
         """
         table = _map(path)
-        _check(path, json.loads(table.schema.metadata[STAMP_KEY]), stamp)
-        prompts, columns = _columns(table)
-        parts = {name.removeprefix(PART): values for name, values in columns.items() if name.startswith(PART)}
-        return cls(prompts, columns["rewards"], parts, _scales(table))
+        with readable(path, AGAIN):
+            _check(path, json.loads(table.schema.metadata[STAMP_KEY]), stamp)
+            prompts, columns = _columns(table)
+            parts = {name.removeprefix(PART): values for name, values in columns.items() if name.startswith(PART)}
+            return cls(prompts, columns["rewards"], parts, _scales(table))
 
     def where(self, prompts: NDArray[np.int64]) -> NDArray[np.int64]:
         """``[B]`` rows of the given prompts.
@@ -77,7 +81,10 @@ class Prior:
         there = self.prompts[np.minimum(where, len(self.prompts) - 1)] == prompts
         if not there.all():
             missing = int(np.asarray(prompts)[~there][0])
-            raise UserError(f"the prior holds no training prompt {missing}: delete it, so that it is made again")
+            raise UserError(
+                f"the prior (prior.arrow in run.dir) holds no training prompt {missing}: delete it, so that it is made "
+                "again"
+            )
         return where
 
 
@@ -146,12 +153,11 @@ def _check(path: Path, stamp: dict[str, Any], wanted: dict[str, Any]) -> None:
 
 
 def _map(path: Path) -> pa.Table:
-    try:
+    with readable(path, AGAIN):
         table = pa.ipc.open_file(pa.memory_map(str(path))).read_all()
-    except pa.ArrowInvalid as error:
-        raise UserError(f"{path}: damaged, no Arrow file ({error}): delete it, and it is made again") from None
+        table.validate(full=True)
     if STAMP_KEY not in (table.schema.metadata or {}):
-        raise UserError(f"{path}: not a prior, it has no stamp: delete it, and it is made again")
+        raise UserError(f"{path}: not a prior, it has no stamp: {AGAIN}")
     return table
 
 

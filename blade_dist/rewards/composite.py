@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 import math
 from collections.abc import Callable, Mapping
+from contextlib import nullcontext
 from copy import copy
 from typing import Any
 
@@ -14,6 +15,7 @@ from numpy.typing import NDArray
 from blade_dist.batches import MISS, Ragged, Ranked
 from blade_dist.catalog.catalog import Catalog
 from blade_dist.errors import UserError
+from blade_dist.rewards.given import GivenLists
 from blade_dist.rewards.lists import Lists
 from blade_dist.rewards.named import NamedMetrics, Weights
 
@@ -39,6 +41,7 @@ class Composite:
         setting: str = "reward.weights",
         distributions: Weights | None = None,
         boosts: Weights | None = None,
+        given: GivenLists | None = None,
     ) -> None:
         """Looks every name up; ``setting`` is where the names stand.
 
@@ -49,6 +52,7 @@ class Composite:
             setting: where the names stand.
             distributions: those of ``reward.distributions``, for ``mgu/name@k`` and ``dgu/name@k``.
             boosts: those of ``reward.boosts``, for ``boost/name@k``.
+            given: keeps the lists that a function of the user's fails at; None: nobody does.
 
         Raises:
             UserError: unknown metric, distribution or boost, cut-off beyond k, a function that can't be imported, or a
@@ -62,6 +66,7 @@ class Composite:
         self._catalog = catalog
         self._k = k
         self._setting = setting
+        self._given = given
         self._named = NamedMetrics(catalog, distributions, boosts)
         self._parts = {name: _part(name, k, setting, self._named) for name in weights}
 
@@ -92,10 +97,22 @@ class Composite:
         Raises:
             UserError: a user's function fails, see :meth:`check`; a metric is not finite.
         """
-        parts = {name: _checked(name, part, lists, self._setting) for name, part in self._parts.items()}
+        parts = {name: self._checked(name, part, lists) for name, part in self._parts.items()}
         weighted = [self._weights[name] / self._scales.get(name, 1.0) * values for name, values in parts.items()]
         total = np.sum(weighted, axis=0) if weighted else np.zeros(len(lists))
         return _settled(total, np.abs(weighted).sum(axis=0) if weighted else total), parts
+
+    def _checked(self, name: str, part: Callable[[Lists], Scores], lists: Lists) -> Scores:
+        where = f"{self._setting} {name}"
+        if ":" not in name:
+            return _settled_finite(where, part(lists), lists)
+        try:
+            with nullcontext() if self._given is None else self._given.kept(name, lists):
+                return _settled_finite(where, _called(where, part, lists), lists)
+        except UserError as error:
+            if self._given is None:
+                raise
+            raise UserError(f"{error}; it was called with the lists in {self._given.file}") from error
 
     def depends_on(self) -> dict[str, Any]:
         """What rewards depend on, as plain values: weights, and of the other settings of ``reward`` those that are
@@ -133,31 +150,28 @@ def _part(name: str, k: int, setting: str, named: NamedMetrics) -> Callable[[Lis
     module, _, attribute = name.partition(":")
     try:
         own: Callable[[Lists], Scores] = getattr(importlib.import_module(module), attribute)
-    except Exception as error:  # a module may raise anything while it is imported
+    except (Exception, SystemExit) as error:  # a module may raise anything while it is imported
         raise UserError(f"{setting} {name}: cannot be imported: {_one_line(error)}") from error
     return own
 
 
-def _checked(name: str, part: Callable[[Lists], Scores], lists: Lists, setting: str) -> Scores:
-    values = _called(name, part, lists, setting) if ":" in name else part(lists)
+def _settled_finite(where: str, values: Scores, lists: Lists) -> Scores:
     if values.shape != (len(lists),):
-        raise UserError(
-            f"{setting} {name}: returned shape {values.shape} for {len(lists)} lists; return one number each"
-        )
+        raise UserError(f"{where}: returned shape {values.shape} for {len(lists)} lists; return one number each")
     if not np.isfinite(values).all():
         bad = int(np.flatnonzero(~np.isfinite(values))[0])
-        raise UserError(f"{setting} {name}: returned {values[bad]} for list {bad}; return finite numbers")
+        raise UserError(f"{where}: returned {values[bad]} for list {bad}; return finite numbers")
     return _settled(values, values)
 
 
-def _called(name: str, own: Callable[[Lists], Scores], lists: Lists, setting: str) -> Scores:
+def _called(where: str, own: Callable[[Lists], Scores], lists: Lists) -> Scores:
     try:
         return np.asarray(own(lists), dtype=np.float64)
-    except Exception as error:
-        raise UserError(f"{setting} {name}: raised {_one_line(error)}") from error
+    except (Exception, SystemExit) as error:  # exit() would end the process without a word
+        raise UserError(f"{where}: raised {_one_line(error)}") from error
 
 
-def _one_line(error: Exception) -> str:
+def _one_line(error: BaseException) -> str:
     return f"{type(error).__name__}: {' '.join(str(error).split())}"
 
 

@@ -22,6 +22,7 @@ from blade_dist.rollouts.limits import Loss, limit_s
 from blade_dist.rollouts.spec import EngineSpec, engine_environment
 from blade_dist.settings import Config
 from blade_dist.store.files import write_text
+from blade_dist.store.run import RunPaths
 
 
 @dataclass(frozen=True)
@@ -149,7 +150,7 @@ class Fleet:
         """``words``: what is known of the process's end."""
         place, line = loss.life.place, loss.line(self._config.rollout)
         name = f"{time.strftime('%Y%m%d-%H%M%S')}-engine-{place}.txt"
-        kept = self._config.run.dir.absolute() / "incidents" / name
+        kept = RunPaths(self._config.run.dir.absolute()).incidents / name
         write_text(kept, f"{line}\n\n{words}")
         ray.kill(self._engines[place])  # a stopped process, too: its raylet kills what does not go by itself
         self._about[place] = None

@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from blade_dist.settings.section import NonNegative, Positive, Section
+from blade_dist.settings.section import Fraction, NonNegative, Positive, Rate, Section
 
 BEAMS = 4
 
@@ -67,3 +67,24 @@ class TrackingSettings(Section):
     tensorboard: bool = True
     """Whether every step's numbers are also written for TensorBoard, besides ``metrics.parquet``. Turn it off where
     nobody looks at them."""
+
+
+class WarnSettings(Section):
+    window: Positive = 20
+    """Steps over whose mean the others look; nothing is said before so many are done. Raise it where single steps make
+    warnings come that the next ones take back."""
+    logprob_gap: Annotated[float, Field(gt=0, le=1)] | None = 0.5
+    """Warns where learners and engines differ by more than this share of ``weights.tolerance``. Each warning is said
+    once and marked in the step log (``warning/...``); None turns one off."""
+    kl: Rate | None = 5.0
+    """Warns where the KL to the reference is larger, in nats per token. Runs that became better had up to 3.6 in the
+    results; lower it where other qualities of the lists matter."""
+    length: Annotated[float, Field(gt=1)] | None = 2.0
+    """Warns where lists have so many times the tokens that they had at first, or that part of them. Only with
+    ``lists.constrain: none``."""
+    reward: Fraction | None = 0.5
+    """Warns where the reward has fallen by more than this share of its best mean. Raise it where the reward is near
+    0."""
+    miscalibration: Fraction | None = 0.8
+    """Warns where the estimator's belief is further from calibrated, from 0 to 1 (``posterior/miscalibration``). Runs
+    that became better had up to 0.64 in the results."""

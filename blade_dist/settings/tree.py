@@ -9,7 +9,7 @@ from pydantic import model_validator
 
 from blade_dist.settings.inputs import CodecSettings, DataSettings, ListSettings, ModelSettings, SftSettings
 from blade_dist.settings.method import AdvantageSettings, BondSettings, PosteriorSettings, PriorSettings, RewardSettings
-from blade_dist.settings.reports import EvaluateSettings, TrackingSettings
+from blade_dist.settings.reports import EvaluateSettings, TrackingSettings, WarnSettings
 from blade_dist.settings.section import LocalPath, NonNegative, Section
 from blade_dist.settings.workers import LearnerSettings, RaySettings, RolloutSettings, TrainSettings, WeightSettings
 
@@ -69,6 +69,8 @@ class Config(Section):
     """What the report of held-out prompts holds."""
     tracking: TrackingSettings = TrackingSettings()
     """Where the steps' numbers go."""
+    warn: WarnSettings = WarnSettings()
+    """Numbers of the steps that are said to be bad, while the run goes on."""
     ray: RaySettings = RaySettings()
     """The cluster."""
 
@@ -261,6 +263,16 @@ class Config(Section):
     def prior_strength(self) -> float:
         """m: ``posterior.strength``, or M."""
         return float(self.posterior.strength or self.prior.size)
+
+    @property
+    def warn_limits(self) -> dict[str, float]:
+        """Of the warnings that are on, by name: lengths where lists are free text, and a gap of log-probs itself."""
+        given = self.warn.model_dump(exclude={"window"}, exclude_none=True)
+        if self.lists.constrain != "none":
+            given.pop("length", None)
+        if "logprob_gap" in given:
+            given["logprob_gap"] *= self.logprob_tolerance
+        return given
 
     @property
     def logprob_tolerance(self) -> float:

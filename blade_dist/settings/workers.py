@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from pydantic import Field
+from pydantic import AfterValidator, Field
 
 from blade_dist.settings.section import Fraction, NonNegative, Positive, Rate, Section
 
@@ -169,14 +169,25 @@ class TrainSettings(Section):
     """Checkpoints kept; an older one is deleted only after a newer one is whole. Raise it to look back at how the
     policy changed."""
     max_failures: NonNegative = 2
-    """How often the learners may be restarted from the last checkpoint. Raise it on machines that may be taken away; 0
-    stops at the first fault."""
+    """How often in a row, without a new step between, the learners may be started again from the last checkpoint. Raise
+    it on machines that may be taken away; 0 stops at the first fault."""
+
+    max_skipped: NonNegative = 3
+    """Steps in a row of ``sft`` or ``train`` that are left out, as their loss or gradient is not finite; one more ends
+    the command. The weights stay as they were, and ``skipped_steps`` of the step log counts them all. 0 ends it at the
+    first one."""
+
+
+def _without_secrets(address: str) -> str:
+    if "@" in address:
+        raise ValueError("ray.address: credentials would be kept with the settings; give the token as RAY_AUTH_TOKEN")
+    return address
 
 
 class RaySettings(Section):
-    address: str | None = None
+    address: Annotated[str, AfterValidator(_without_secrets)] | None = None
     """Address of a running Ray cluster that the command joins; ``auto`` is the one on this machine. None:
     ``RAY_ADDRESS`` where it is set, or else the command starts Ray here and stops it at its end."""
     silence_s: Rate = 120.0
-    """How long rewards, estimator, pipeline and step log may each give no sign of life before the process is ended and
-    another one takes its place. Raise it on a machine where everything stalls for minutes."""
+    """How long a learner, rewards, estimator, pipeline and step log may each give no sign of life before the process is
+    ended and another one takes its place. Raise it on a machine where everything stalls for minutes."""

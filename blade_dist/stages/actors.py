@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,7 @@ from rich.console import Console
 
 from blade_dist.catalog.codec import Codec
 from blade_dist.cluster.placement import Role
-from blade_dist.cluster.runtime import RESTARTS, beside_driver
+from blade_dist.cluster.runtime import RETRIES, beside_driver
 from blade_dist.rewards.actor import RewardActor, RewardHandle
 from blade_dist.rollouts.pool import EnginePool, RunningPool
 from blade_dist.rollouts.spec import EngineSpec
@@ -21,6 +22,7 @@ from blade_dist.stages.watch import Watch
 from blade_dist.store.context import context_length
 from blade_dist.store.run import RunPaths
 from blade_dist.tracking.actor import TrackerActor
+from blade_dist.tracking.alarms import Alarms
 from blade_dist.tracking.bar import waiting
 
 
@@ -58,22 +60,28 @@ def scorer(config: Config, data: Path, split: str, ranker: Path | None = None) -
     ``ranker``: the table of these prompts, where a metric reads one.
     """
     # what it is asked when it dies is asked again; a user's function that ends the process every time ends the run
-    options = beside_driver() | {"max_task_retries": RESTARTS}
+    options = beside_driver() | {"max_task_retries": RETRIES}
+    incidents, began = RunPaths(config.run.dir.absolute()).incidents, time.time()
     table = None if ranker is None else ranker.absolute()
-    actor = RewardActor.options(**options).remote(data.absolute(), split, config.reward, config.lists.k, table)
+    actor = RewardActor.options(**options).remote(
+        data.absolute(), split, config.reward, config.lists.k, incidents, table
+    )
     try:
         with Watch(f"the reward actor of {split}", actor, config, config.reward.timeout_s):
-            yield RewardHandle(actor)
+            yield RewardHandle(actor, split, incidents, began)
     finally:
         ray.kill(actor)
 
 
 @contextmanager
-def tracker(folder: Path, config: Config) -> Iterator[Any]:
-    """A running step log below ``folder``; what it holds is written at the end."""
+def tracker(folder: Path, config: Config, alarms: Callable[[], Alarms] | None = None) -> Iterator[Any]:
+    """A running step log below ``folder``; what it holds is written at the end.
+
+    ``alarms``: see :class:`~blade_dist.tracking.step_log.StepLog`.
+    """
     events = (folder / "tensorboard").absolute() if config.tracking.tensorboard else None
-    options = beside_driver() | {"max_task_retries": RESTARTS}
-    actor = TrackerActor.options(**options).remote((folder / "metrics.parquet").absolute(), events)
+    options = beside_driver() | {"max_task_retries": RETRIES}
+    actor = TrackerActor.options(**options).remote((folder / "metrics.parquet").absolute(), events, alarms)
     try:
         with Watch("the step log", actor, config):
             yield actor

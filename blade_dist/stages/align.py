@@ -17,7 +17,7 @@ from rich.console import Console
 
 from blade_dist.cluster.placement import Placement, cluster_nodes, place_here, placement_table
 from blade_dist.cluster.runtime import beside_driver, ray_runtime
-from blade_dist.errors import DivergedError, UserError
+from blade_dist.errors import DivergedError, UserError, origin
 from blade_dist.evaluation.bootstrap import mean_interval
 from blade_dist.learners.objective import learning_rate
 from blade_dist.posterior.actor import EstimatorActor
@@ -39,8 +39,9 @@ from blade_dist.store.checkpoints import LEARNERS, saved_step
 from blade_dist.store.files import write_text
 from blade_dist.store.lock import held
 from blade_dist.store.stage import begin, is_done, mark, noted
+from blade_dist.tracking.alarms import COLUMN, Alarms
 from blade_dist.tracking.bar import RAY, waiting
-from blade_dist.tracking.listener import StepListener, StepPrinter
+from blade_dist.tracking.listener import StepListener, StepPrinter, Warner
 from blade_dist.tracking.parting import Parting
 from blade_dist.tracking.say import say, say_end, show_table
 from blade_dist.tracking.step_log import drop_rows_from
@@ -124,8 +125,8 @@ def _align(
             write_text(folder / "config.yaml", dump_config(run.config))
             scorers = reward.rescaled(prior.scales), None if validator is None else validator.rescaled(prior.scales)
             parting = Parting(*_reference_reward(prior))
-            remark = partial(_parted, config.train, parting)
-            listen = listen or (lambda _: StepPrinter(config.train.steps, console, "train", remark))
+            warners: list[Warner] = [_alarms(config)().new, partial(_parted, config.train, parting)]
+            listen = listen or (lambda _: StepPrinter(config.train.steps, console, "train", warners))
             try:
                 result = _fit(run, placement, pool, scorers, offload, kept, listen)
             except DivergedError:
@@ -148,17 +149,18 @@ def _reference_reward(prior: Prior) -> tuple[float, float]:
     return float(of_prompts.mean()), float(of_prompts.std() / np.sqrt(max(1, len(of_prompts) - 1)))
 
 
-def _parted(train: TrainSettings, parting: Parting, row: dict[str, float]) -> str | None:
+def _parted(train: TrainSettings, parting: Parting, row: dict[str, float]) -> list[str]:
     """A warning at the first row by which training prompts have gained and fresh ones have not."""
     if not parting.see(row):
-        return None
+        return []
     seen, fresh = parting.rises(parting.looks[-1])
     held_out = "train.prompts_from: held_out, " if train.prompts_from == "train" else ""
-    return (
-        f"warning: since the start the reward of sampled lists has risen by {seen:.4f} on training prompts and by "
+    words = (
+        f"since the start the reward of sampled lists has risen by {seen:.4f} on training prompts and by "
         f"{fresh:.4f} on fresh ones: what is learnt is these prompts; {held_out}more train.prompts, fewer train.steps "
         "or a higher learner.kl_coef may help"
     )
+    return [words]
 
 
 def _progress(folder: Path) -> str:
@@ -171,7 +173,9 @@ def _progress(folder: Path) -> str:
     first, last = (_mean([row["reward"] for row in part]) for part in (rows[:few], rows[-few:]))
     line = f"reward {last} on average in the last {few} of {len(rows)} steps, {first} in the first {few}"
     validated = [row[VALIDATION] for row in rows if row.get(VALIDATION) is not None]
-    return line + (f"; {max(validated):.4f} on validation prompts at its best, which is kept" if validated else "")
+    line += f"; {max(validated):.4f} on validation prompts at its best, which is kept" if validated else ""
+    warned = sorted({name.removeprefix(COLUMN) for row in rows for name in row if name.startswith(COLUMN)})
+    return line + (f"; warnings of {', '.join(warned)} on the way, see {COLUMN}... in {file}" if warned else "")
 
 
 def _mean(rewards: list[float]) -> str:
@@ -209,7 +213,10 @@ def _fit(
     pipeline = Pipeline.options(**beside_driver(), max_concurrency=PIPELINE_CALLS).remote(config, run.rows, root)
     transport = choose_transport(config.weights.transport, placement.on_gpus, placement.colocated)
     try:
-        with tracker(folder, config) as log, watched(config, the_estimator=estimator, the_pipeline=pipeline):
+        with (
+            tracker(folder, config, _alarms(config)) as log,
+            watched(config, the_estimator=estimator, the_pipeline=pipeline),
+        ):
             learning = replace(pool, user="the learners")
             job = AlignJob(config, root, run.rows, learning, transport, offload, pipeline, roles, log)
             listener = listen(pipeline.stop.remote)
@@ -217,13 +224,27 @@ def _fit(
             result = fit(align, job, config, folder / LEARNERS, placement.learners, kept, listener, end)
         return None if ray.get(pipeline.stopped.remote()) else result
     except Exception as error:
-        if (lost := pool.given_up() or scorers[0].died()) is None:
+        if (lost := pool.given_up() or _died(error, {"the estimator": estimator, "the pipeline": pipeline})) is None:
             raise
         step = saved_step(folder / LEARNERS)
         raise UserError(f"{lost}; run the same command again: it goes on from step {step}") from error
     finally:
         for actor in (pipeline, estimator):
             ray.kill(actor)
+
+
+def _died(error: Exception, actors: dict[str, Any]) -> str | None:
+    """Which of the actors it was whose death ended the run; None where it was none of them."""
+    cause = origin(error)
+    if not isinstance(cause, ray.exceptions.RayActorError):
+        return None
+    names = [name for name, actor in actors.items() if actor._actor_id.hex() == cause.actor_id]
+    return f"{names[0]} died again and again without a step between; had its node no memory left?" if names else None
+
+
+def _alarms(config: Config) -> Callable[[], Alarms]:
+    """Who looks at the steps, one for everybody who is shown them."""
+    return partial(Alarms, config.warn_limits, config.warn.window)
 
 
 def _held_out(run: OpenedRun, scorer: RewardHandle | None) -> HeldOut | None:

@@ -7,7 +7,7 @@ import traceback
 from contextlib import suppress
 from pathlib import Path
 
-from blade_dist.errors import UserError, origin
+from blade_dist.errors import UserError, origin, redacted
 from blade_dist.store.files import FULL
 
 USERS, OURS = 2, 1
@@ -19,8 +19,11 @@ LONGEST = 160
 OUT_OF_MEMORY = ("low on memory", "OutOfMemoryError", "CUDA out of memory", "Cannot allocate memory")
 """What Ray, PyTorch and the system say."""
 
-DIED = ("ActorDiedError", "RayActorError", "WorkerCrashedError")
+DIED = ("ActorDiedError", "ActorUnavailableError", "RayActorError", "WorkerCrashedError")
 """Ray's errors where a process is gone."""
+
+HUNG = "WorkerHealthCheckTimeoutError"
+"""Ray Train's, where a rank did not answer."""
 
 ROLES = {
     "RayTrainWorker": ("a learner", "learner.tokens_per_microbatch"),
@@ -62,7 +65,7 @@ def ending(error: Exception, log: Path | None, noise: bool, verbose: bool) -> tu
         lines.append(f"log: {log}")
     if verbose:
         lines = ["".join(traceback.format_exception(error)).rstrip(), *lines]
-    return lines, OURS if told is None else USERS
+    return [redacted(line) for line in lines], OURS if told is None else USERS
 
 
 def foreseen(cause: BaseException) -> UserError | None:
@@ -77,6 +80,11 @@ def foreseen(cause: BaseException) -> UserError | None:
         return UserError(
             f"{who} died{_process(text)}: it was ended from outside, or memory was short; run the same command again, "
             "it goes on from what is saved"
+        )
+    if kind == HUNG:
+        return UserError(
+            "the learners gave no sign of life within ray.silence_s, again and again; raise it where the machine "
+            "stalls, and run the same command again: it goes on from what is saved"
         )
     if isinstance(cause, FileNotFoundError | PermissionError):
         return UserError(f"{_flat(text)}; was it moved, or is it another's? put it back, or choose another run.dir")
@@ -123,4 +131,4 @@ def _flat(text: str) -> str:
 def _append(log: Path | None, error: Exception) -> None:
     if log is not None:
         with suppress(OSError), log.open("a", encoding="utf-8") as file:
-            traceback.print_exception(error, file=file)
+            file.write(redacted("".join(traceback.format_exception(error))))

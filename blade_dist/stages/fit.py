@@ -6,8 +6,9 @@ import logging
 import os
 import shutil
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import Future, wait
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -17,13 +18,18 @@ from ray.train.torch import TorchConfig, TorchTrainer
 
 from blade_dist.cluster.placement import Role
 from blade_dist.cluster.signals import Stopped, first_signal_asks
-from blade_dist.errors import DivergedError, FullDiskError, UserError
+from blade_dist.errors import DivergedError, FullDiskError, UserError, origin
 from blade_dist.settings import Config
+from blade_dist.stages.resume import find_start
 from blade_dist.store.checkpoints import saved_step
 from blade_dist.store.files import whole_folder
 from blade_dist.store.whole import damage
 from blade_dist.tracking.listener import StepListener
+from blade_dist.training.failures import Failures
 
+_LOG = logging.getLogger(__name__)
+SILENCE = "RAY_TRAIN_WORKER_HEALTH_CHECK_TIMEOUT_S"
+"""Of Ray Train, whose default is ten minutes."""
 POLL_S = 1.0
 """Seconds between two reads of the tracker's new rows."""
 
@@ -40,6 +46,8 @@ def fit(
 ) -> Result:
     """Runs ``loop(job)`` on every rank, resuming from ``folder`` where it holds an unfinished run.
 
+    Where it fails it is run again from the last checkpoint, ``train.max_failures`` times without a new step between.
+
     Args:
         loop: what a rank runs.
         job: what it is given; has a ``tracker``.
@@ -51,17 +59,44 @@ def fit(
         ask_to_end: makes the learners save and end after the step that they are at; called at a first signal.
 
     Raises:
-        UserError: the disk is full.
+        UserError: the disk is full, or a rank raised one: it would do so again.
         DivergedError: a number of the training is not finite.
         Stopped: the learners were asked to end, or a second signal came.
-        Exception: what a rank raised, after ``train.max_failures`` restarts.
+        Exception: what a rank raised once too often.
     """
     folder.parent.mkdir(parents=True, exist_ok=True)
-    gpus = bool(roles[0].gpus)
     logging.getLogger("ray.train").setLevel(logging.WARNING)
-    trainer = TorchTrainer(
+    work = ray.put((loop, job))  # the controller need not import what the ranks do
+    failures, shown = Failures(config.train.max_failures), -1
+    with first_signal_asks(ask_to_end) as heard, listener, _silence_of_ranks(config.ray.silence_s):
+        while True:
+            running: Future[Result] = Future()
+            run = _trainer(work, config, folder, roles, checkpoints).fit
+            # in the main thread Ray Train would take Ctrl-C for itself, also for what comes later, and end with code 0
+            threading.Thread(target=_settle, args=(running, run), daemon=True).start()
+            shown = _pass_on(job.tracker, listener, running, shown)
+            if (error := running.exception()) is None:
+                break
+            _refuse(error, folder.parent)
+            if not failures.another(shown):
+                raise error
+            lines = find_start(folder.parent, len(roles), checkpoints).lines
+            _LOG.warning("the learners start again from step %d", saved_step(folder))
+            for line in lines:
+                _LOG.warning("%s", line)
+    if heard.number is not None:
+        raise Stopped(heard.number, f"{folder.parent} is saved after step {saved_step(folder)}")
+    return running.result()
+
+
+def _trainer(
+    work: ray.ObjectRef, config: Config, folder: Path, roles: list[Role], checkpoints: CheckpointConfig
+) -> TorchTrainer:
+    """Ray Train around ``work``, a reference to a loop and its job. Restarts are :func:`fit`'s: it knows of steps."""
+    gpus = bool(roles[0].gpus)
+    return TorchTrainer(
         _run_rank,
-        train_loop_config={"work": ray.put((loop, job))},  # the controller need not import what the ranks do
+        train_loop_config={"work": work},
         torch_config=TorchConfig(backend="nccl" if gpus else "gloo"),
         scaling_config=ScalingConfig(
             num_workers=len(roles),
@@ -73,22 +108,32 @@ def fit(
             name=folder.name,
             storage_path=str(folder.parent.absolute()),
             checkpoint_config=checkpoints,
-            failure_config=FailureConfig(max_failures=config.train.max_failures, controller_failure_limit=1),
+            failure_config=FailureConfig(max_failures=0, controller_failure_limit=1),
             worker_runtime_env={"env_vars": _environment(config, gpus)},
         ),
     )
-    running: Future[Result] = Future()
-    # in the main thread Ray Train would take Ctrl-C for itself, also for what comes later, and end with code 0
-    threading.Thread(target=_settle, args=(running, trainer.fit), daemon=True).start()
-    with first_signal_asks(ask_to_end) as heard, listener:
-        _pass_on(job.tracker, listener, running)
-    if given_up := ray.get(job.tracker.gave_up.remote()):
-        reason, diverged = given_up
-        raise (DivergedError if diverged else UserError)(f"{folder.parent}: {reason}") from running.exception()
-    result = running.result()
-    if heard.number is not None:
-        raise Stopped(heard.number, f"{folder.parent} is saved after step {saved_step(folder)}")
-    return result
+
+
+@contextmanager
+def _silence_of_ranks(seconds: float) -> Iterator[None]:
+    """Inside, Ray Train is told how long a rank may give no sign of life; it hands the variable on itself."""
+    before = os.environ.get(SILENCE)
+    os.environ[SILENCE] = str(seconds)
+    try:
+        yield
+    finally:
+        del os.environ[SILENCE]
+        if before is not None:
+            os.environ[SILENCE] = before
+
+
+def _refuse(error: BaseException, stage: Path) -> None:
+    """Raises what another start would not help against; a full disk and a number that is not finite name the stage."""
+    cause = origin(error)
+    if isinstance(cause, DivergedError | FullDiskError):
+        raise type(cause)(f"{stage}: {cause}") from error
+    if isinstance(cause, UserError):
+        raise error
 
 
 def publish(result: Result, checkpoints: CheckpointConfig, policy: Path) -> None:
@@ -110,15 +155,7 @@ def publish(result: Result, checkpoints: CheckpointConfig, policy: Path) -> None
 
 def _run_rank(given: dict[str, Any]) -> None:
     loop, job = ray.get(given["work"])
-    if ray.get(job.tracker.gave_up.remote()) is not None:
-        return  # Ray Train has started the learners again
-    try:
-        loop(job)
-    except DivergedError as error:  # raised on, Ray Train would start the learners again
-        ray.get(job.tracker.give_up.remote(str(error), diverged=True))
-    except FullDiskError as error:  # raised on, as other ranks may be waiting for this one
-        ray.get(job.tracker.give_up.remote(str(error), diverged=False))
-        raise
+    loop(job)
 
 
 def _environment(config: Config, gpus: bool) -> dict[str, str]:
@@ -137,13 +174,12 @@ def _settle(future: Future[Result], call: Callable[[], Result]) -> None:
         future.set_exception(error)
 
 
-def _pass_on(tracker: Any, listener: StepListener, running: Future[Result]) -> None:
-    """Hands the tracker's rows on as they come, until the learners have ended."""
-    shown = -1
+def _pass_on(tracker: Any, listener: StepListener, running: Future[Result], shown: int) -> int:
+    """Hands the tracker's rows of steps after ``shown`` on until the learners have ended; the last that was shown."""
     while True:
         ended = bool(wait([running], timeout=POLL_S).done)
         for step, row in ray.get(tracker.rows_after.remote(shown)):
             listener.update(step, row)
             shown = step
         if ended:
-            return
+            return shown

@@ -15,7 +15,7 @@ from typing import Annotated, Any, get_type_hints
 import typer
 from rich.console import Console
 
-from blade_dist.errors import UserError
+from blade_dist.errors import UserError, redacted
 from blade_dist.tracking.noise import noise_to
 from blade_dist.tracking.say import Voice
 
@@ -66,7 +66,9 @@ class Loudness:
             self.log = folder / LOG
             self._before = self.log.stat().st_size if self.log.is_file() else 0
             try:
-                out, _ = self._stack.enter_context(noise_to(self.log, shlex.join(["blade-dist", *sys.argv[1:]])))
+                out, _ = self._stack.enter_context(
+                    noise_to(self.log, redacted(shlex.join(["blade-dist", *sys.argv[1:]])))
+                )
             except PermissionError as error:
                 raise UserError(f"run.dir: nothing can be written in {folder} ({error.strerror})") from None
         os.environ[TO_DRIVER] = str(int(self.verbose or self.log is not None))

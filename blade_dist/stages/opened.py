@@ -16,6 +16,7 @@ from blade_dist.data.seeds import stable_seed
 from blade_dist.errors import UserError
 from blade_dist.learners.adapter import check_modules
 from blade_dist.rewards.composite import Composite
+from blade_dist.rewards.given import GivenLists
 from blade_dist.rewards.named import check_groups, reads_ranker
 from blade_dist.settings import Config, ListSettings
 from blade_dist.stages.chosen import training_rows
@@ -163,7 +164,8 @@ def make_composite(
         UserError: an unknown metric.
     """
     reward = config.reward
-    return Composite(weights, data.catalog, config.lists.k, setting, reward.distributions, reward.boosts)
+    given = GivenLists(RunPaths(config.run.dir.absolute()).incidents, "command")
+    return Composite(weights, data.catalog, config.lists.k, setting, reward.distributions, reward.boosts, given)
 
 
 def check_lists(config: Config, data: DataBundle) -> None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 import numpy as np
-import ray
 from numpy.typing import NDArray
 from rich.console import Console
 
@@ -105,8 +104,7 @@ def build_prior(run: OpenedRun, pool: EnginePool, reward: RewardHandle, console:
 
     def scored(scores: RewardHandle, rows: NDArray[np.int64], size: int) -> Rewards:
         request = prompter.request(rows, size, config.rollout.temperature, "prior")
-        rewards: Rewards = ray.get(scores.score(pool.generate(request)))
-        return rewards
+        return scores.wait(scores.score(pool.generate(request)))
 
     if config.reward.normalise and not writer.scales:
         pilot = pilot_prompts(config.run.seed, run.warm, train.user_numbers(run.warm))

@@ -18,12 +18,15 @@ import ray
 from blade_dist.rollouts.incident import last_words
 from blade_dist.settings import Config
 from blade_dist.store.files import write_text
+from blade_dist.store.run import RunPaths
 
 _LOG = logging.getLogger(__name__)
 LIFE = "life"
 """Concurrency group of the actors that are watched: its calls are answered whatever else an actor is at."""
 LOOK_S = 1.0
 """Seconds between two looks at an answer."""
+STARTS = 5
+"""How many times ``ray.silence_s`` an actor may take until it says for the first time, or again, that it lives."""
 
 
 @dataclass(frozen=True)
@@ -35,13 +38,15 @@ class State:
     """File to which its process writes its errors."""
     busy_s: float
     """Since when it is at what it was asked for; 0 where it does not say, or does nothing."""
+    busy_with: str | None = None
+    """Code of the user's that it is at."""
 
 
 def state_of(instance: Any) -> State:
     """Runs in the actor, beside what it was asked for."""
     since = getattr(instance, "busy_since", None)
     busy_s = 0.0 if since is None else time.monotonic() - since
-    return State(os.getpid(), str(Path("/proc/self/fd/2").readlink()), busy_s)
+    return State(os.getpid(), str(Path("/proc/self/fd/2").readlink()), busy_s, getattr(instance, "busy_with", None))
 
 
 class Watch:
@@ -57,7 +62,7 @@ class Watch:
         """
         self._name, self._actor, self._busy_limit_s = name, actor, busy_limit_s
         self._silence_s = config.ray.silence_s
-        self._incidents = config.run.dir.absolute() / "incidents"
+        self._incidents = RunPaths(config.run.dir.absolute()).incidents
         self._state: State | None = None
         self._ended = threading.Event()
         self._thread = threading.Thread(target=self._run, daemon=True)
@@ -73,20 +78,26 @@ class Watch:
     def _run(self) -> None:
         question = self._actor.__ray_call__.options(concurrency_group=LIFE)
         asked, since = question.remote(state_of), time.monotonic()
+        alive = since
         while not self._ended.wait(LOOK_S):
             if asked is None:
                 asked, since = question.remote(state_of), time.monotonic()
             if ray.wait([asked], timeout=0)[0]:
                 try:
-                    self._state = ray.get(asked)
+                    self._state, alive = ray.get(asked), time.monotonic()
                 except ray.exceptions.RayError:
                     self._state = None  # it died: where Ray starts another, that one answers the next question
                 asked = None
                 if self._state is not None and self._state.busy_s > (self._busy_limit_s or float("inf")):
-                    self._end(f"was at the same lists for longer than reward.timeout_s = {self._busy_limit_s:g} s")
+                    at = self._state.busy_with or "the same lists"
+                    self._end(f"was at {at} for longer than reward.timeout_s = {self._busy_limit_s:g} s")
             elif time.monotonic() - since > self._silence_s and self._state is not None:
                 self._end(f"gave no sign of life within ray.silence_s = {self._silence_s:g} s")
-                asked = None
+                asked, alive = None, time.monotonic()
+            if self._state is None and time.monotonic() - alive > STARTS * self._silence_s:
+                _LOG.warning("%s did not start within %g s and is given up", self._name, STARTS * self._silence_s)
+                ray.kill(self._actor)
+                return
 
     def _end(self, why: str) -> None:
         """Keeps what is known of the process, then kills it."""

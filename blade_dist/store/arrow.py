@@ -8,7 +8,7 @@ import numpy as np
 import pyarrow as pa
 
 from blade_dist.batches import Ragged
-from blade_dist.store.files import whole_file
+from blade_dist.store.files import readable, whole_file
 
 
 def write_table(table: pa.Table, path: Path) -> None:
@@ -22,12 +22,16 @@ def write_table(table: pa.Table, path: Path) -> None:
 
 
 def read_table(path: Path) -> pa.Table:
-    """A memory-mapped table: columns are views of the file.
+    """A memory-mapped table: columns are views of the file. What says where rows begin is looked at, no number is.
 
     Raises:
         FileNotFoundError: no such file.
+        UserError: it is damaged.
     """
-    return pa.ipc.open_file(pa.memory_map(str(path))).read_all()
+    with readable(path, f"delete {path.parent}, and make it again"):
+        table = pa.ipc.open_file(pa.memory_map(str(path))).read_all()
+        table.validate(full=True)
+        return table
 
 
 def ragged_to_arrow(rows: Ragged) -> pa.ListArray:

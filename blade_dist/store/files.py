@@ -25,11 +25,28 @@ def read_json(path: Path) -> dict | None:
     if not path.is_file():
         return None
     try:
-        return json.loads(path.read_text())
+        return json.loads(path.read_text(encoding="utf-8"))
     except ValueError as error:
         raise UserError(
             f"{path}: damaged, not valid JSON ({error}): fix it, or delete its folder and make it again"
         ) from None
+
+
+@contextmanager
+def readable(path: Path, again: str) -> Iterator[None]:
+    """Inside, a file or folder of ours is read; ``again``: how it is made again.
+
+    Raises:
+        FileNotFoundError: It is not there.
+        UserError: It is damaged; libraries raise all kinds of errors at bytes that they did not write.
+    """
+    try:
+        yield
+    except (UserError, FileNotFoundError):
+        raise
+    except Exception as error:
+        what = f"{type(error).__name__}: {' '.join(str(error).split())}"[:160]
+        raise UserError(f"{path}: damaged ({what}): {again}") from error
 
 
 def check_folder(path: Path, setting: str) -> None:

@@ -66,6 +66,11 @@ class RunPaths:
     def evaluation(self) -> Path:
         return self.root / "evaluation"
 
+    @property
+    def incidents(self) -> Path:
+        """What is kept of processes that were lost, and of functions of the user's that failed."""
+        return self.root / "incidents"
+
     def target(self, target: str) -> Path:
         """Stage folder of the alignment to ``target``; the aligned checkpoint is in ``<target>/policy``."""
         return self.root / target

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from itertools import accumulate
 from typing import Protocol
 
@@ -30,6 +30,10 @@ LINE_EVERY_S = 2.0
 """Shortest time between two plain lines: a log of thousands of fast steps stays readable."""
 
 
+Warner = Callable[[dict[str, float]], Sequence[str]]
+"""Is shown row after row, and answers with what each warns of."""
+
+
 class StepListener(Protocol):
     """A context manager that is open as long as the learners run, and is handed the step log's rows meanwhile."""
 
@@ -44,15 +48,12 @@ class StepListener(Protocol):
 class StepPrinter:
     """Shows the steps, and before the first of them says which way its numbers are good."""
 
-    def __init__(
-        self, total: int, console: Console, stage: str, remark: Callable[[dict[str, float]], str | None] | None = None
-    ) -> None:
-        """``total``: steps of the whole run; ``stage``: what they are steps of; ``remark``: what a row is worth saying
-        beside its numbers."""
+    def __init__(self, total: int, console: Console, stage: str, warners: Sequence[Warner] = ()) -> None:
+        """``total``: steps of the whole run; ``stage``: what they are steps of; ``warners``: are shown each."""
         self._total = total
         self._console = console
         self._stage = stage
-        self._remark = remark
+        self._warners = warners
         self._explained = False
         self._printed = 0.0
         self._pending: str | None = None
@@ -74,8 +75,9 @@ class StepPrinter:
         if not self._explained and (words := explain(row)):
             say(self._console, f"{self._stage}: {words}")
         self._explained = True
-        if self._remark and (remark := self._remark(row)):
-            say(self._console, f"{self._stage}: {remark}")
+        for warner in self._warners:
+            for warning in warner(row):
+                say(self._console, f"{self._stage}: warning at step {step + 1}: {warning}")
         if self._bar:
             self._bar.at(step + 1, fitting(row, self._bar.room))
             return

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from blade_dist.store.files import whole_file
+from blade_dist.tracking.alarms import COLUMN, Alarms
 
 FLUSH_S = 10.0
 """Longest time that rows wait to be written."""
@@ -32,25 +34,36 @@ def drop_rows_from(path: Path, step: int) -> None:
 class StepLog:
     """Rows by step; the file is rewritten whole, atomically. A recorded step replaces itself and all later ones."""
 
-    def __init__(self, path: Path, tensorboard: Path | None) -> None:
+    def __init__(self, path: Path, tensorboard: Path | None, alarms: Callable[[], Alarms] | None = None) -> None:
         """Continues the file, where there is one.
 
         Args:
             path: the Parquet file.
             tensorboard: folder of the event files; None: none are written.
+            alarms: makes what looks at the rows of a run; None: nobody does.
         """
         self._path = path
+        self._alarms = alarms
         self._rows: list[dict[str, float]] = pq.read_table(path).to_pylist() if path.is_file() else []
         self._tensorboard = tensorboard
+        self._looking: Alarms | None = None
         self._writer: Any = None
         self._flushed = time.monotonic()
         self._ends = False
-        self._given_up: tuple[str, bool] | None = None
 
     def record(self, step: int, row: dict[str, float]) -> None:
-        """Adds the row of ``step``; rows of that step and later ones, of a lost attempt, are dropped."""
-        self._rows = [old for old in self._rows if old["step"] < step]
-        self._rows.append({"step": step, **row})
+        """Adds the row of ``step``; rows of that step and later ones, of a lost attempt, are dropped.
+
+        Warnings that it gives are columns of the row.
+        """
+        kept = [old for old in self._rows if old["step"] < step]
+        if self._alarms is not None:
+            if self._looking is None or len(kept) < len(self._rows):  # it has seen others, or none yet
+                self._looking = self._alarms()
+                for old in kept:
+                    self._looking.see(old)
+            row = row | dict.fromkeys((f"{COLUMN}{name}" for name in self._looking.see(row)), 1.0)
+        self._rows = [*kept, {"step": step, **row}]
         self._scalars(step, row)
         if time.monotonic() - self._flushed > FLUSH_S:
             self.flush()
@@ -66,14 +79,6 @@ class StepLog:
     def asked_to_end(self) -> bool:
         """Whether :meth:`ask_to_end` was called; those who record the steps look."""
         return self._ends
-
-    def give_up(self, reason: str, diverged: bool) -> None:
-        """Whoever records the steps cannot go on, and a restart would not help; ``diverged``: nor would it ever."""
-        self._given_up = reason, diverged
-
-    def gave_up(self) -> tuple[str, bool] | None:
-        """What :meth:`give_up` was called with; None where it was not."""
-        return self._given_up
 
     def flush(self, steps: int = 0) -> None:
         """Writes all rows.

@@ -11,7 +11,7 @@ import ray
 import ray.train
 import torch
 
-from blade_dist.cluster.runtime import RESTARTS
+from blade_dist.cluster.runtime import RETRIES
 from blade_dist.learners.adapter import save_adapter
 from blade_dist.store.checkpoints import LEARNERS, PROGRESS
 from blade_dist.store.files import read_json, write_json
@@ -21,6 +21,7 @@ from blade_dist.training.patience import Patience
 from blade_dist.training.pipeline import VALIDATION, Roles
 from blade_dist.training.rank import Rank
 from blade_dist.training.saving import new_checkpoint
+from blade_dist.training.skips import Skips
 from blade_dist.weights.gather import full_state, trained_state
 
 ANCHOR = "anchor.safetensors"
@@ -37,6 +38,7 @@ class AlignState:
     """Steps done."""
     ranks: int = 1
     patience: Patience = field(default_factory=Patience)
+    skips: Skips = field(default_factory=Skips)
 
 
 class RankCheckpoint:
@@ -99,14 +101,15 @@ class RankCheckpoint:
         if rank.anchor is not None:
             rank.anchor.load(folder / ANCHOR)
         torch.set_rng_state(torch.from_numpy(np.load(folder / f"rng-{rank.learner.rank}.npy")))
-        state = AlignState(saved["attempt"], saved["step"], ranks, Patience(**saved["patience"]))
+        counts = Patience(**saved["patience"]), Skips(**saved.get("skips", {}))
+        state = AlignState(saved["attempt"], saved["step"], ranks, *counts)
         return state, (folder / "estimator.arrow").read_bytes()
 
     def _begin(self, saved_attempt: int, estimates: bytes | None) -> int:
         """Rank 0: a new attempt for the pipeline and the estimator; its number."""
         # the number first: by it the estimator refuses chains of older attempts that are still under way
-        attempt = ray.get(self._pipeline.begin.options(max_task_retries=RESTARTS).remote(saved_attempt, self._roles))
-        ray.get(self._roles.estimator.restore.options(max_task_retries=RESTARTS).remote(estimates, attempt))
+        attempt = ray.get(self._pipeline.begin.options(max_task_retries=RETRIES).remote(saved_attempt, self._roles))
+        ray.get(self._roles.estimator.restore.options(max_task_retries=RETRIES).remote(estimates, attempt))
         return int(attempt)
 
     def _write_shared(self, folder: Path, state: AlignState, weights: dict[str, torch.Tensor]) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
@@ -14,8 +14,6 @@ from numpy.typing import NDArray
 
 from blade_dist.batches import LearnBatch
 from blade_dist.data.prompts import PromptTable
-from blade_dist.errors import check_finite
-from blade_dist.learners.update import StepStats
 from blade_dist.rollouts.pool import EnginePool
 from blade_dist.settings import Config
 from blade_dist.store.files import write_json
@@ -78,7 +76,7 @@ def align(job: AlignJob) -> None:
             taken = time.perf_counter()
             publisher.offload()
             stats = rank.learn(batch, step)
-            check_finite({"loss": stats.loss, "gradient": stats.grad_norm}, step, "learner.lr")
+            state.skips.see(stats.not_finite, step, train.max_skipped, "learner.lr")
             learned = time.perf_counter()
             published = _push(job, rank, publisher, (state.attempt, step + 1))
             seconds = {"take": taken - began, "learn": learned - taken, "step": time.perf_counter() - began}
@@ -88,8 +86,9 @@ def align(job: AlignJob) -> None:
             validation = _held_out(rank, publisher, version, job.pipeline.validate) if due else {}
             if validation:
                 state.patience.see(validation[VALIDATION])
-            numbers = numbers | validation | ({} if step else start)
-            _report(job, step, numbers, stats, published, seconds, rank.learning_rate(step))
+            numbers |= validation | stats.numbers | ({} if step else start)
+            numbers |= {"skipped_steps": float(state.skips.total)}
+            _report(job, step, numbers, published, seconds, rank.learning_rate(step))
             if due:
                 checkpoint.save(state, validation)
 
@@ -153,17 +152,15 @@ def _report(
     job: AlignJob,
     step: int,
     numbers: dict[str, float],
-    stats: StepStats,
     published: Published,
     seconds: dict[str, float],
     lr: float,
 ) -> None:
-    """Hands the step's row to the tracker (rank 0); a number that was not measured has no column."""
+    """Hands the step's row to the tracker (rank 0)."""
     if own_rank() != 0:
         return
     row = {
         **numbers,
-        **{name: value for name, value in asdict(stats).items() if value is not None},
         "lr": lr,
         "logprob_gap": published.gap,
         "lists_per_second": numbers["lists"] / seconds["step"],

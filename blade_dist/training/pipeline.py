@@ -13,7 +13,7 @@ import numpy as np
 import ray
 from numpy.typing import NDArray
 
-from blade_dist.batches import Estimates, Rewards, Rollouts
+from blade_dist.batches import Estimates, Rollouts
 from blade_dist.catalog.codec import Codec
 from blade_dist.data.prompts import PromptTable
 from blade_dist.data.seeds import prompts_of_step
@@ -209,7 +209,7 @@ class StepPipeline:
             return PUSH
         if (fresh := self.sample_fresh()) == PUSH:
             return PUSH
-        rewards: Rewards = ray.get(held_out.scorer.score(lists))
+        rewards = held_out.scorer.wait(held_out.scorer.score(lists))
         parts = {f"{VALIDATION}/{name}": float(values.mean()) for name, values in rewards.parts.items()}
         return {VALIDATION: float(rewards.total.mean())} | parts | fresh
 
@@ -226,7 +226,7 @@ class StepPipeline:
             lists = self._roles.pool.generate(request)
         except NobodyServesError:
             return PUSH
-        rewards: Rewards = ray.get(held_out.scorer.score(lists))
+        rewards = held_out.scorer.wait(held_out.scorer.score(lists))
         of_prompts = rewards.total.mean(axis=1)
         error = of_prompts.std() / np.sqrt(max(1, len(of_prompts) - 1))
         return {FRESH: float(of_prompts.mean()), FRESH_ERROR: float(error)}
@@ -264,7 +264,7 @@ class StepPipeline:
             self._check(attempt, step)  # lists for learners that are gone would keep the engines from the new ones
             rows = prompts[start : start + REFRESHED_AT_ONCE]
             request = self._prompter.request(rows, config.prior.size, config.rollout.temperature, ("refresh", step))
-            rewards: Rewards = ray.get(self._roles.scorer.score(self._roles.pool.generate(request)))
+            rewards = self._roles.scorer.wait(self._roles.scorer.score(self._roles.pool.generate(request)))
             totals.append(rewards.total)
         ray.get(self._roles.estimator.refresh.remote(attempt, step, prompts, np.concatenate(totals)))
 
@@ -300,7 +300,7 @@ class StepPipeline:
         self._estimate(attempt, step, chain)
         rollouts = Rollouts.concat(ray.get(chain.rollouts.answers))
         clock = [time.perf_counter()]
-        rewards: Rewards = ray.get(chain.rewards)
+        rewards = self._roles.scorer.wait(chain.rewards)
         clock.append(time.perf_counter())
         estimates: Estimates = ray.get(chain.estimates)
         clock.append(time.perf_counter())
@@ -308,7 +308,7 @@ class StepPipeline:
         seconds = {"generate": float(rollouts.seconds.max()), "score": score, "estimate": estimate}
         numbers = step_numbers(rollouts, rewards, estimates, seconds)
         if chain.anchor is not None:
-            numbers["anchor_reward"] = float(ray.get(chain.anchor.rewards).total.mean())
+            numbers["anchor_reward"] = float(self._roles.scorer.wait(chain.anchor.rewards).total.mean())
         batch = learn_batch(chain.request, rollouts, estimates, chain.anchor)
         return Taken([ray.put(share) for share in shards(batch, self._config.learner.workers)], numbers)
 

@@ -17,7 +17,6 @@ from blade_dist.batches import Ragged
 from blade_dist.catalog.codec import Codec
 from blade_dist.data.seeds import prompts_of_step, stable_seed
 from blade_dist.data.sequence_table import SequenceTable
-from blade_dist.errors import check_finite
 from blade_dist.learners.dropout import add_dropout
 from blade_dist.learners.imitation import Continued
 from blade_dist.learners.item_vectors import add_item_vectors
@@ -33,6 +32,7 @@ from blade_dist.store.run import RunPaths
 from blade_dist.training.ending import Ending
 from blade_dist.training.patience import Patience
 from blade_dist.training.saving import new_checkpoint
+from blade_dist.training.skips import Skips
 from blade_dist.training.teacher import Teacher
 from blade_dist.training.validation import Validation
 from blade_dist.training.windows import Windows, continued_lists, training_rows
@@ -67,12 +67,14 @@ class SftState:
     patience: Patience = field(default_factory=Patience)
     """Is shown the validation NDCG."""
     losses: list[float] = field(default_factory=list)
-    """Of the steps since the last validation."""
+    """Of the steps that were taken since the last validation."""
+    skips: Skips = field(default_factory=Skips)
 
     @classmethod
     def of(cls, saved: dict[str, Any], ranks: int) -> SftState:
         """That of a ``progress.json``, for so many ranks."""
-        return cls(saved["step"], saved["seconds"], ranks, Patience(**saved["patience"]), saved.get("losses", []))
+        patience, skips = Patience(**saved["patience"]), Skips(**saved.get("skips", {}))
+        return cls(saved["step"], saved["seconds"], ranks, patience, saved.get("losses", []), skips)
 
 
 def fine_tune(job: SftJob) -> None:
@@ -102,14 +104,17 @@ def fine_tune(job: SftJob) -> None:
             )
             # dropout draws from here, so that a resumed run drops what the uninterrupted one did
             torch.manual_seed(stable_seed(config.run.seed, step, learner.rank))
-            state.losses.append(_step(learner, examples, step, lr))
+            loss, not_finite = _step(learner, examples, step, lr)
+            state.skips.see(not_finite, step, config.train.max_skipped, "sft.lr")
+            state.losses += [loss] if not_finite is None else []
             state.step = step + 1
         ndcg, margin = validation.ndcg(learner)
         state.patience.see(ndcg)
         state.seconds = learner.max_over_ranks(state.seconds + time.perf_counter() - began)
         if learner.rank == 0:
-            row = {"loss": float(np.mean(state.losses)), "validation_ndcg": ndcg, "epoch": state.step / per_epoch}
-            row["validation_ndcg_margin"] = margin
+            row = {"validation_ndcg": ndcg, "validation_ndcg_margin": margin, "epoch": state.step / per_epoch}
+            row |= {"skipped_steps": float(state.skips.total)}
+            row |= {"loss": float(np.mean(state.losses))} if state.losses else {}
             job.tracker.record.remote(state.step - 1, row)  # of the last step done
             ray.get(job.tracker.flush.remote())
         state.losses.clear()
@@ -194,7 +199,8 @@ class _Examples:
         return sequences, continued_lists(self._codec, some, splits, places)
 
 
-def _step(learner: DeepSpeedLearner, examples: _Examples, step: int, lr: float) -> float:
+def _step(learner: DeepSpeedLearner, examples: _Examples, step: int, lr: float) -> tuple[float, str | None]:
+    """The mean loss, and what was not finite where there was no step."""
     share, lists = examples.of_step(step, learner.rank, learner.world_size)
     tokens = float(learner.sum_over_ranks(torch.tensor(float(share.decision.sum()))))
     total = torch.zeros(1, dtype=torch.float64)
@@ -207,10 +213,8 @@ def _step(learner: DeepSpeedLearner, examples: _Examples, step: int, lr: float) 
     if lists is not None:
         places = float(learner.sum_over_ranks(torch.tensor(float(lists.places.numel()))))
         imitated = lists, IMITATION / places
-    norm = learner.update(share, loss, lr, imitated)
-    mean = float(learner.sum_over_ranks(total)) / tokens
-    check_finite({"loss": mean, "gradient": norm}, step, "sft.lr")
-    return mean
+    stepped = learner.update(share, loss, lr, imitated)
+    return float(learner.sum_over_ranks(total)) / tokens, stepped.not_finite
 
 
 def _finished(state: SftState, config: Config) -> bool:

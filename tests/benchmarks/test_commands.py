@@ -61,7 +61,7 @@ def helps() -> dict[str, str]:
 
 SPEED = ["throughput", "learner", "trie", "posterior", "rewards", "push", "gpu", "peer_trl"]
 QUALITY = ["quality", "quality.recommenders", "quality.ranking"]
-COMMANDS = [*SPEED, "record", "tables", "serving", "resume", "chaos", "separators", "first_run", *QUALITY]
+COMMANDS = [*SPEED, "record", "tables", "serving", "resume", "chaos", "fuzz", "separators", "first_run", *QUALITY]
 SAY_HELP = """
 import contextlib, io, json, runpy, sys
 said = {}

@@ -193,6 +193,38 @@ def adapted_steps(zero_stage: int) -> dict[str, torch.Tensor]:
     return result
 
 
+def steps_with_bad_ones(zero_stage: int, bad: bool, dtype: str) -> dict[str, Any]:
+    """Two good steps; ``bad``: between them one whose advantage and one whose gradient is NaN on the last rank."""
+    from blade_dist.learners.policy import Policy, build_model
+    from blade_dist.learners.update import PolicyUpdate
+    from blade_dist.learners.zero import DeepSpeedLearner
+    from blade_dist.weights.gather import full_state
+
+    build = BuildSettings(hidden_size=64, layers=1, heads=2, kv_heads=1, ffn_size=48, context=64)
+    torch.manual_seed(0)
+    policy = Policy(build_model(ModelSettings(build=build, dtype=dtype), VOCAB, PAD, END), temperature=1.0)
+    settings = LearnerSettings(zero_stage=zero_stage, tokens_per_microbatch=80, weight_decay=0.1)
+    learner = DeepSpeedLearner(policy, settings, dtype, PAD)
+    update = PolicyUpdate(learner, None, settings, 0.0, None)
+    last = learner.rank == learner.world_size - 1
+    stats = []
+
+    def learn(seed: int, advantage: float = 1.0, gradient: float = 1.0) -> None:
+        batch = make_batch(seed=seed)
+        batch.estimates.advantage[-1, -1] *= advantage
+        hook = learner.model.model.norm.weight.register_hook(lambda given: given * (gradient if last else 1.0))
+        stats.append(update.learn(shard(batch, learner.rank, learner.world_size), 1e-2))
+        hook.remove()
+
+    learn(0)
+    if bad:
+        learn(1, advantage=np.nan)
+        learn(1, gradient=np.nan)
+    learn(2)
+    weights = full_state(learner.model, 2**20, keep=True)
+    return {"why": [one.not_finite for one in stats], "numbers": [one.numbers for one in stats], "weights": weights}
+
+
 def _rank(
     rank: int, world: int, port: int, work: Callable[..., dict], cases: list[tuple[str, dict]], out: Path
 ) -> None:

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from tests.helpers.ranks import free_port, imitation_step, run_ranks
+from tests.helpers.ranks import free_port, imitation_step, run_ranks, steps_with_bad_ones
 
 WHOLE, SMALL = 100_000, 40
 ONE = {
@@ -24,6 +24,8 @@ TWO = {
     "zero3_untied": dict(zero_stage=3, budget=SMALL, tied=False),
     "bfloat16": dict(zero_stage=2, budget=SMALL, tied=True, dtype="bfloat16"),
 }
+
+KINDS = [(0, "float32"), (1, "float32"), (2, "float32"), (3, "float32"), (0, "bfloat16"), (2, "bfloat16")]
 
 pytestmark = pytest.mark.slow
 
@@ -84,6 +86,27 @@ def test_what_is_imitated_weighs_as_the_formula_says(tmp_path: Path) -> None:
         assert kl == pytest.approx(0, abs=1e-9)
         assert gap < 1e-4
         assert weight == pytest.approx(1, abs=1e-4)
+
+
+@pytest.fixture(scope="module")
+def left_out(tmp_path_factory: pytest.TempPathFactory) -> dict[str, dict]:
+    cases = {
+        f"{stage} {dtype} {bad}": {"zero_stage": stage, "dtype": dtype, "bad": bad}
+        for stage, dtype in KINDS
+        for bad in (False, True)
+    }
+    return run_ranks(2, cases, tmp_path_factory.mktemp("left out"), free_port(), steps_with_bad_ones)
+
+
+@pytest.mark.parametrize(("stage", "dtype"), KINDS)
+def test_a_step_that_is_not_finite_leaves_all_ranks_as_they_were(left_out: dict, stage: int, dtype: str) -> None:
+    """The last rank alone has such a number."""
+    with_it, without = left_out[f"{stage} {dtype} True"], left_out[f"{stage} {dtype} False"]
+    assert with_it["why"] == [None, "the loss", "the gradient of model.norm.weight", None]
+    assert all("grad_norm" not in numbers for numbers in with_it["numbers"][1:3])
+    assert with_it["numbers"][::3] == without["numbers"]
+    for name, weights in without["weights"].items():
+        assert torch.equal(with_it["weights"][name], weights), name
 
 
 def test_bfloat16_points_the_same_way(steps: dict) -> None:

@@ -33,6 +33,10 @@ def raises(lists: Lists) -> np.ndarray:
     raise KeyError("price")
 
 
+def exits(lists: Lists) -> np.ndarray:
+    raise SystemExit(3)
+
+
 def test_the_sum_is_weighted() -> None:
     lists = Lists(np.array([[0, 1, 2]], np.int32), Ragged.of([[0, 5]]), Ragged.of([[3]]), make_catalog())
     own = f"{__name__}:first_item"
@@ -48,6 +52,7 @@ def test_the_sum_is_weighted() -> None:
         ("wrong_shape", r"returned shape \(2, 2\) for 2 lists"),
         ("not_a_number", "returned nan for list 0"),
         ("raises", "raised KeyError: 'price'"),
+        ("exits", "raised SystemExit: 3"),
     ],
 )
 def test_a_faulty_function_fails_the_dry_check(name: str, message: str) -> None:

@@ -17,6 +17,14 @@ class ActorDiedError(Exception):
     """As Ray's is called, and worded."""
 
 
+class ActorUnavailableError(Exception):
+    """As Ray's of an actor that is being started again."""
+
+
+class WorkerHealthCheckTimeoutError(Exception):
+    """As Ray Train's of a rank that hangs."""
+
+
 KILLED = """The actor died unexpectedly before finishing this task.
 \tclass_name: RayTrainWorker
 \tactor_id: 0123
@@ -52,6 +60,12 @@ def test_the_actors_are_called_as_ray_calls_them() -> None:
             ActorDiedError(SHORT),
             "out of memory: an engine (process 12) was ended at 3.25GB; lower rollout.max_",
             "the same",
+        ),
+        (ActorUnavailableError("The actor 0123 is unavailable"), "a process died: it was ended", "the same command"),
+        (
+            WorkerGroupError(WorkerHealthCheckTimeoutError("33 s")),
+            "the learners gave no sign of life within ray.",
+            "aga",
         ),
         (MemoryError(), "out of memory: a process was ended; lower learner.tokens_per_microbatch or ", "the same"),
         (RuntimeError("CUDA out of memory. Tried to allocate 2 GiB"), "out of memory: a process", "lower"),

@@ -25,6 +25,7 @@ class Worker:
     def __init__(self, marks: Path) -> None:
         self._marks = marks
         self.busy_since: float | None = None
+        self.busy_with: str | None = None
 
     def pid(self) -> int:
         return os.getpid()
@@ -32,7 +33,7 @@ class Worker:
     def work(self) -> str:
         if not self._marks.exists():
             self._marks.touch()
-            self.busy_since = time.monotonic()
+            self.busy_since, self.busy_with = time.monotonic(), "mine:slow (called with the lists in lists.arrow)"
             time.sleep(600)
         return "done"
 
@@ -65,5 +66,6 @@ def test_work_without_an_end_is_given_to_another(worker: Any, config: Config) ->
     with Watch("the worker", worker, config, busy_limit_s=1.0):
         assert ray.get(worker.work.remote(), timeout=60) == "done"
     (incident,) = (config.run.dir / "incidents").iterdir()
-    assert "longer than reward.timeout_s = 1 s" in incident.read_text()
+    said = "was at mine:slow (called with the lists in lists.arrow) for longer than reward.timeout_s = 1 s"
+    assert said in incident.read_text()
     assert "in work" in incident.read_text() or "work (" in incident.read_text()  # its stacks

@@ -1,0 +1,99 @@
+"""The learners are started again while they get further, and not where it would not help; Ray Train is a double."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+from ray.train import CheckpointConfig
+
+from blade_dist.errors import DivergedError, FullDiskError, UserError
+from blade_dist.settings import Config
+from blade_dist.stages import fit as stage
+
+SILENCE = "RAY_TRAIN_WORKER_HEALTH_CHECK_TIMEOUT_S"
+Attempt = tuple[int, Exception | None]
+"""The newest step at its end, and why it ended."""
+
+
+class Listener:
+    def __init__(self) -> None:
+        self.steps: list[int] = []
+
+    def __enter__(self) -> Listener:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        pass
+
+    def update(self, step: int, _: dict[str, float]) -> None:
+        self.steps.append(step)
+
+
+@pytest.fixture
+def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Any]:
+    """Runs these attempts one after the other; what came of the last, the shown steps, and how many there were."""
+    monkeypatch.setattr(stage, "POLL_S", 0.01)
+    monkeypatch.setenv(SILENCE, "600")
+    monkeypatch.setattr(stage, "ray", SimpleNamespace(put=lambda given: given, get=lambda given: given))
+    newest, begun, listener = [-1], [], Listener()
+
+    def trainer(attempts: Iterator[Attempt]) -> Any:
+        def fit() -> str:
+            begun.append(os.environ[SILENCE])
+            newest[0], error = next(attempts)
+            if error is not None:
+                raise error
+            return "result"
+
+        return SimpleNamespace(fit=fit)
+
+    def run(attempts: list[Attempt], **train: int) -> str:
+        config = Config.model_validate({"run": {"dir": tmp_path}, "train": train, "ray": {"silence_s": 33.0}})
+        left = iter(attempts)
+        monkeypatch.setattr(stage, "TorchTrainer", lambda *_, **__: trainer(left))
+        rows = SimpleNamespace(remote=lambda shown: [(step, {}) for step in range(shown + 1, newest[0] + 1)])
+        job = SimpleNamespace(tracker=SimpleNamespace(rows_after=rows))
+        roles = [SimpleNamespace(gpus=0, bundle={"CPU": 1}, selector={})]
+        how: Any = (stage, job, config, tmp_path / "blade" / "learners", roles, CheckpointConfig(), listener, print)
+        return str(stage.fit(*how))
+
+    run.begun, run.steps = begun, listener.steps  # type: ignore[attr-defined]
+    return run
+
+
+def test_failures_with_steps_between_end_nothing(run: Any) -> None:
+    attempts: list[Attempt] = [(step, RuntimeError("a rank died")) for step in range(8)]
+    assert run([*attempts, (9, None)], max_failures=1) == "result"
+    assert run.steps == list(range(10))
+    assert len(run.begun) == 9
+
+
+def test_failures_in_a_row_end_the_run_with_the_last_one(run: Any) -> None:
+    with pytest.raises(RuntimeError, match="the fourth"):
+        run([(5, RuntimeError("a")), (6, RuntimeError("b")), (6, RuntimeError("c")), (6, RuntimeError("the fourth"))])
+    assert len(run.begun) == 4
+
+
+@pytest.mark.parametrize("kind", [DivergedError, FullDiskError])
+def test_what_another_start_would_not_help_names_the_stage(run: Any, kind: type[UserError], tmp_path: Path) -> None:
+    with pytest.raises(kind) as error:
+        run([(5, kind("no room"))], max_failures=9)
+    assert str(error.value) == f"{tmp_path / 'blade'}: no room"
+    assert len(run.begun) == 1
+
+
+def test_what_a_user_has_to_mend_is_not_tried_again(run: Any) -> None:
+    with pytest.raises(UserError, match="mend it"):
+        run([(5, UserError("mend it"))], max_failures=9)
+    assert len(run.begun) == 1
+
+
+def test_a_rank_may_be_as_silent_as_any_other(run: Any) -> None:
+    assert run([(0, None)]) == "result"
+    assert run.begun == ["33.0"]
+    assert os.environ[SILENCE] == "600"

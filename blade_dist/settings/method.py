@@ -9,13 +9,13 @@ from typing import Annotated, Literal
 
 from pydantic import BeforeValidator, Field, model_validator
 
-from blade_dist.settings.section import Fraction, LocalPath, Name, NonNegative, Positive, Rate, Section
+from blade_dist.settings.section import Fraction, Name, NonNegative, Positive, Rate, Section, local
 
 
 def _ranker(given: object) -> object:
     """One message for both kinds of values."""
     if isinstance(given, str | Path):
-        return given
+        return given if given == "policy" else local(given)
     raise ValueError(f"reward.ranker: write policy, or the path of a Parquet file; got {given!r}")
 
 
@@ -37,7 +37,7 @@ class RewardSettings(Section):
     boosts: dict[str, dict[Name, float]] = {}
     """Wishes for what is shown, by name: item id, or ``group:NAME``, to weight (negative: rather not). Soft, as opposed
     to ``lists.exclude`` and ``lists.at_most``, which no list breaks."""
-    ranker: Annotated[Literal["policy"] | LocalPath, BeforeValidator(_ranker)] = "policy"
+    ranker: Annotated[Literal["policy"] | Path, BeforeValidator(_ranker)] = "policy"
     """Whose distribution over the next item ``expected_ndcg@5`` and ``expected_recall@5`` read. policy: the fine-tuned
     model's own after the history, one forward pass for each prompt. Or a Parquet file of yours, of a better ranker say:
     a row for each ``user`` (or for each ``split`` and ``prompt``, its row number there), with lists of ``items`` (ids)

@@ -17,7 +17,7 @@ Name = Annotated[str, Field(coerce_numbers_to_str=True)]
 """Of an item or a group, which a log may number."""
 
 
-def _local(given: object) -> object:
+def local(given: object) -> object:
     """A path with ``~`` as the home folder; an error for a URI, of which a path would make folders here."""
     text = str(given)
     if re.match(r"[A-Za-z][A-Za-z0-9+.-]+:/", text):
@@ -32,7 +32,7 @@ def _local(given: object) -> object:
     return given
 
 
-LocalPath = Annotated[Path, BeforeValidator(_local)]
+LocalPath = Annotated[Path, BeforeValidator(local)]
 """A file or folder that is mounted here."""
 
 

@@ -241,7 +241,7 @@ def test_an_export_does_not_overwrite(ready: Program) -> None:
         ("data/card.json", "train", "damaged, not valid JSON"),
         ("sft/stage.json", "sft", "damaged, not valid JSON"),
         ("sft/policy/blade_dist.json", "train", "damaged, not valid JSON"),
-        ("prior.arrow", "train", "damaged, no Arrow file"),
+        ("prior.arrow", "train", "damaged (ArrowInvalid: "),
     ],
 )
 def test_a_damaged_file(ready: Program, file: str, command: str, message: str) -> None:

@@ -55,4 +55,6 @@ class Program:
         return folder
 
     def _files(self) -> dict[Path, int]:
-        return {path: path.stat().st_mtime_ns for path in self.folder.rglob("*") if path.is_file()}
+        """All but what tells of a failure."""
+        files = (path for path in self.folder.rglob("*") if path.is_file())
+        return {path: path.stat().st_mtime_ns for path in files if path.parent.name != "incidents"}

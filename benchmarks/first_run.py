@@ -80,7 +80,7 @@ class Step:
 
 def main(
     data: Annotated[Path, typer.Option(help="MovieLens latest-small: a folder with ratings.csv and movies.csv.")],
-    page: Annotated[Path, typer.Option(help="Where the page is written.")] = PAGE,
+    page: Annotated[Path, typer.Option(help="Where it is written.", show_default="docs/first-run.md")] = PAGE,
 ) -> None:
     """Runs data, sft, train, evaluate and export on a third of MovieLens, and writes the page of what they said.
 

@@ -39,8 +39,9 @@ class Frame:
     text: str
 
     def has_bar(self, stage: str) -> bool:
-        """Whether the stage's bar is shown."""
-        return any(line.startswith(f"{stage} ") and BAR in line for line in self.text.splitlines())
+        """Whether the stage's bar is the newest that is shown."""
+        bars = [line for line in self.text.splitlines() if BAR in line and line[0].isalpha()]
+        return bool(bars) and bars[-1].startswith(f"{stage} ")
 
 
 @dataclass(frozen=True)

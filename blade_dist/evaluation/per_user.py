@@ -91,15 +91,11 @@ def render(
     """
     names = {name: arrow(name, weights) for of in by_policy.values() for name in of}
     first = max(map(len, names.values())) + FRAME + 1
-    parts: list[list[str]] = []
-    left = 0
-    for policy, of in by_policy.items():
-        wide = max(len(policy), *(len(_range(cell)) for cell in of.values())) + FRAME
-        if not parts or wide > left:
-            parts.append([])
-            left = width - first
-        parts[-1].append(policy)
-        left -= wide
+    widths = {
+        policy: max(len(policy), *(len(_range(cell)) for cell in of.values())) + FRAME
+        for policy, of in by_policy.items()
+    }
+    parts = _side_by_side(widths, width - first)
     return [_means(title if not number else None, part, by_policy, names) for number, part in enumerate(parts)]
 
 
@@ -116,16 +112,38 @@ def _means(
     return table
 
 
-def render_means(rows: pa.Table, decode: str, policies: list[str], weights: Mapping[str, float]) -> Table:
-    """A row for each of the policies, a column per metric: how one thing is traded for another."""
-    table = Table(title=f"{decode}, re-ranked: mean over prompts")
-    table.add_column("", no_wrap=True)
-    for name in metric_names(rows):
-        table.add_column(arrow(name, weights), justify="right")
-    by_policy = _by_policy(rows, decode)
-    for policy in policies:
-        table.add_row(policy, *(f"{np.mean(by_policy[policy][name]):.4f}" for name in metric_names(rows)))
-    return table
+def _side_by_side(widths: Mapping[str, int], room: int) -> list[list[str]]:
+    """The columns in their order, as many in a table as have room in it, and one at least."""
+    parts: list[list[str]] = []
+    left = 0
+    for name, wide in widths.items():
+        if not parts or wide > left:
+            parts.append([])
+            left = room
+        parts[-1].append(name)
+        left -= wide
+    return parts
+
+
+def render_means(
+    rows: pa.Table, decode: str, policies: list[str], weights: Mapping[str, float], width: int
+) -> list[Table]:
+    """A row for each of the policies, a column per metric: how one thing is traded for another.
+
+    ``width``: characters that a table may have; columns that have no room in it stand in another one below.
+    """
+    names = {name: arrow(name, weights) for name in metric_names(rows)}
+    by_policy = {policy: of for policy, of in _by_policy(rows, decode).items() if policy in policies}
+    first = max(map(len, policies)) + FRAME + 1
+    tables: list[Table] = []
+    for part in _side_by_side({name: max(len(shown), 6) + FRAME for name, shown in names.items()}, width - first):
+        tables.append(table := Table(title=None if tables else f"{decode}, re-ranked: mean over prompts"))
+        table.add_column("", no_wrap=True)
+        for name in part:
+            table.add_column(names[name], justify="right", no_wrap=True)
+        for policy in policies:
+            table.add_row(policy, *(f"{np.mean(by_policy[policy][name]):.4f}" for name in part))
+    return tables
 
 
 def render_differences(title: str, intervals: dict[str, dict[str, float]], weights: Mapping[str, float]) -> Table:

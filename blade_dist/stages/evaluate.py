@@ -279,16 +279,21 @@ def _show(
             title = f"{decode}: {names[0]} minus {names[1]}, per user"
             console.print(render_differences(title, summary[key], weights))
         if decode == RANK and reranked:
-            show_table(console, render_means(rows, RANK, [names[:2][-1], *reranked], weights), TABLE_WIDTH)
+            for table in render_means(rows, RANK, [names[:2][-1], *reranked], weights, _width(console)):
+                show_table(console, table, TABLE_WIDTH)
     without = rows.filter(pc.is_in(rows["policy"], pa.array(simple, pa.string())))
     _show_intervals(f"without a model: {HEAD}", config, without, config.evaluate.decode, console)
 
 
 def _show_intervals(title: str, config: Config, rows: pa.Table, decode: str, console: Console) -> None:
     of = intervals(rows, decode, config.evaluate.bootstrap, config.run.seed)
-    width = console.width if console.is_terminal else TABLE_WIDTH
-    for table in render(title, of, config.reward.directed, width):
-        show_table(console, table, width)
+    for table in render(title, of, config.reward.directed, _width(console)):
+        show_table(console, table, TABLE_WIDTH)
+
+
+def _width(console: Console) -> int:
+    """Of a table that is shown there, characters."""
+    return console.width if console.is_terminal else TABLE_WIDTH
 
 
 def _sentences(config: Config, rows: pa.Table, names: list[str], simple: list[str]) -> Iterator[str]:

@@ -12,10 +12,11 @@ import pyarrow.csv
 import pytest
 from rich.console import Console
 
-from benchmarks.first_run import YAML, Step, a_third, following, page_of
+from benchmarks.first_run import BARS, PAGE, YAML, Step, a_third, following, page_of
 from benchmarks.terminal import COLUMNS, LINES, Frame, Recording, Screen, record
 from blade_dist.tracking.bar import Bar
 from blade_dist.tracking.say import say, say_command
+from tests.docs.naming import check_line
 
 
 def drawn(*lines: str) -> Screen:
@@ -93,3 +94,23 @@ def test_a_page_has_a_bar_and_the_end_of_each_stage() -> None:
     assert f"```yaml\n{YAML}```" in page
     assert "After 12 seconds:\n\n```text\n$ blade-dist train my.yaml\ntrain: does\ntrain ━━ 3/6\n```\n" in page
     assert page.endswith("At the end:\n\n```text\n$ blade-dist train my.yaml\ntrain: all done\n```\n")
+
+
+class TestPage:
+    """The one that is in the docs."""
+
+    def test_it_is_of_these_settings_and_commands(self) -> None:
+        page = PAGE.read_text()
+        assert f"```yaml\n{YAML}```" in page
+        stages = [block.partition("\n")[0] for block in page.split("\n## ")[1:]]
+        assert stages == [*BARS, "export"]
+        typed = [line.removeprefix("$ ") for line in page.splitlines() if line.startswith("$ ") and line[-1] != "\\"]
+        for line in typed:
+            check_line(line)
+
+    def test_every_stage_shows_its_bar_and_no_line_is_wider_than_the_terminal(self) -> None:
+        shown = [block.partition("\n```")[0] for block in PAGE.read_text().split("```text\n")[1:]]
+        lines = [line for block in shown for line in block.splitlines()]
+        assert [line for line in lines if len(line) > COLUMNS] == []
+        for stage in (stage for stages in BARS.values() for stage in stages):
+            assert any(Frame(0, block).has_bar(stage) for block in shown), stage

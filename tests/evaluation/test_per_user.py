@@ -15,7 +15,7 @@ from blade_dist.batches import MISS, Ragged
 from blade_dist.evaluation.baselines import cooccurrence_lists, popularity_lists
 from blade_dist.evaluation.bootstrap import Interval, mean_interval, paired_bootstrap
 from blade_dist.evaluation.corpus import corpus_metrics
-from blade_dist.evaluation.per_user import differences, intervals, per_user_rows, render, summarise
+from blade_dist.evaluation.per_user import differences, intervals, per_user_rows, render, render_means, summarise
 from blade_dist.rewards.composite import Composite
 from blade_dist.rewards.lists import Lists
 from tests.helpers.catalogs import ITEMS, made_prompts, make_catalog
@@ -107,3 +107,21 @@ def test_policies_that_have_no_room_beside_the_others_stand_below(width: int) ->
     assert re.findall(r"policy [0-9]", printed.getvalue()) == list(of)
     assert printed.getvalue().count("[-0.200, 0.000]") == 7
     assert sum("means" in line for line in lines) == 1
+
+
+@pytest.mark.parametrize("width", [40, 80, 160])
+def test_metrics_that_have_no_room_beside_the_others_stand_below(width: int) -> None:
+    metrics = {f"metric{n}@5": [n + 0.25, n + 0.75] for n in range(8)}
+    keys = {
+        "user": ["a", "b"],
+        "prompt": [0, 1],
+        "policy": ["sft mmr 0.3"] * 2,
+        "decode": ["rank"] * 2,
+        "items": [[], []],
+    }
+    printed = io.StringIO()
+    for table in render_means(pa.table({**keys, **metrics}), "rank", ["sft mmr 0.3"], {}, width):
+        Console(file=printed, width=width).print(table)
+    assert max(map(len, printed.getvalue().splitlines())) <= width
+    assert re.findall(r"metric[0-9]@5", printed.getvalue()) == list(metrics)
+    assert re.findall(r"[0-9]\.5000", printed.getvalue()) == [f"{n}.5000" for n in range(8)]

@@ -37,9 +37,12 @@ KEPT_MASKS = 64
 """Ready masks at once, the least recently used is dropped: each is a byte per token of the vocabulary."""
 
 
-def constraint_options(lists: ListSettings, codec: Path, trie: Path, catalog: Path) -> dict[str, Any]:
-    """What an adapter needs to find the catalog, as plain values."""
-    return {"lists": lists.model_dump(), "codec": str(codec), "trie": str(trie), "catalog": str(catalog)}
+def constraint_options(
+    lists: ListSettings, codec: Path, trie: Path, catalog: Path, early: bool = True
+) -> dict[str, Any]:
+    """What an adapter needs to find the catalog, as plain values; ``early``: see :class:`ConstrainedLists`."""
+    paths = {"codec": str(codec), "trie": str(trie), "catalog": str(catalog)}
+    return {"lists": lists.model_dump(), **paths, "early": early}
 
 
 class ConstrainedLists:
@@ -50,15 +53,19 @@ class ConstrainedLists:
     whatever its list has gained since the last look is read just before its next mask (:meth:`catch_up`).
     """
 
-    def __init__(self, book: TermBook, lists: ListSettings, slots: int, device: torch.device | str) -> None:
+    def __init__(
+        self, book: TermBook, lists: ListSettings, slots: int, device: torch.device | str, early: bool = True
+    ) -> None:
         """No slot is in use.
+
+        ``early``: a list ends as soon as its last item is settled, whose forced tokens are for the reader to add.
 
         Raises:
             ValueError: ``lists`` are free text.
         """
-        self._book = book
+        self._book, self._early = book, early
         self._own = lists.model_dump_json()
-        self._writers = {self._own: _legality(book, lists).writers(slots, early=True)}
+        self._writers = {self._own: _legality(book, lists).writers(slots, early=early)}
         """By settings of lists: nearly always the engine's own alone."""
         self._of = np.full(slots, self._own, dtype=object)
         """Of each slot, the key of its writers."""
@@ -74,7 +81,7 @@ class ConstrainedLists:
         options = vllm_config.additional_config[OPTION]
         book = TermBook(Codec.load(Path(options["codec"])), Path(options["trie"]), Path(options["catalog"]))
         slots = vllm_config.scheduler_config.max_num_seqs
-        return cls(book, ListSettings(**options["lists"]), slots, device)
+        return cls(book, ListSettings(**options["lists"]), slots, device, options["early"])
 
     def begin(self, slot: int, arguments: dict[str, Any]) -> None:
         """A new request in the slot, or a preempted one again; what it has written is read by :meth:`catch_up`.
@@ -156,7 +163,7 @@ class ConstrainedLists:
             if len(self._writers) >= KEPT_WRITERS:
                 used = {self._own, *self._of}
                 self._writers = {name: writers for name, writers in self._writers.items() if name in used}
-            self._writers[key] = _legality(self._book, settings).writers(len(self._read), early=True)
+            self._writers[key] = _legality(self._book, settings).writers(len(self._read), early=self._early)
         return key
 
 

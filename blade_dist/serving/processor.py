@@ -27,7 +27,8 @@ class ServedLists(CatalogProcessor):
         opened = open_export(Path(vllm_config.model_config.model))
         self._resolver = Resolver(opened)
         spec = opened.spec(EngineOptions())
-        options = {OPTION: constraint_options(spec.lists, spec.codec, spec.trie, spec.catalog)}
+        # its clients read the last item too, to its last token
+        options = {OPTION: constraint_options(spec.lists, spec.codec, spec.trie, spec.catalog, early=False)}
         vllm_config.additional_config = {**(vllm_config.additional_config or {}), **options}
         super().__init__(vllm_config, device, is_pin_memory)
 

@@ -26,7 +26,7 @@ from blade_dist.settings import LearnerSettings
 
 _LOG = logging.getLogger(__name__)
 # On a CPU, DeepSpeed compiles kernels of its inference when it is initialized, which no training calls. That needs a
-# compiler and half a minute, and one that is killed leaves a lock on which every later learner waits for ever.
+# compiler, and one that is killed leaves a lock on which every later learner waits for ever.
 deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] = False
 NO_CLIPPING = 1e12
 """DeepSpeed reports the gradient's norm only where it clips."""

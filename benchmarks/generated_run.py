@@ -85,7 +85,7 @@ def prepare(config: Config, work: Workload) -> int:
     data = load_data(config.run.dir)
     torch.manual_seed(0)
     with torch.device("cuda" if torch.cuda.is_available() else "cpu"):  # a large model's random weights are made there
-        model = build_model(config.model, max(work.vocab, len(data.codec.tokenizer)), data.codec.pad, data.codec.end)
+        model = build_model(config.model, max(work.vocab, data.codec.vocabulary), data.codec.pad, data.codec.end)
     model.cpu()
     if torch.cuda.is_available():
         torch.cuda.empty_cache()

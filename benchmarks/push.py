@@ -119,7 +119,7 @@ def running(config: Config, folder: Path) -> Iterator[tuple[Any, EnginePool]]:
     prepare_data(config)
     data = load_data(config.run.dir)
     torch.manual_seed(0)
-    model = build_model(config.model, len(data.codec.tokenizer), data.codec.pad, data.codec.end)
+    model = build_model(config.model, data.codec.vocabulary, data.codec.pad, data.codec.end)
     save_policy(
         folder / "policy",
         model,

@@ -89,7 +89,7 @@ def _prepare(config: Config, separated: bool) -> None:
         codec.save(paths.codec)
         write_trie(codec, paths.trie)
     torch.manual_seed(0)
-    model = build_model(config.model, len(codec.tokenizer), codec.pad, codec.end)
+    model = build_model(config.model, codec.vocabulary, codec.pad, codec.end)
     save_policy(
         paths.reference,
         model,

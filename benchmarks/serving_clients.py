@@ -18,8 +18,8 @@ import aiohttp
 import numpy as np
 import psutil
 
-from blade_dist.serving.deployment import ENGINE
 from blade_dist.serving.door import HEALTH, RECOMMEND
+from blade_dist.serving.engines import ENGINE
 
 START_S = 300.0
 """How long a server may take until all its engines answer."""

@@ -67,7 +67,7 @@ def _settings(run: Path, items: int, levels: int, epochs: float) -> Config:
 def _random_weights(config: Config, paths: RunPaths) -> None:
     codec = load_data(config.run.dir).codec
     torch.manual_seed(0)
-    model = build_model(config.model, len(codec.tokenizer), codec.pad, codec.end)
+    model = build_model(config.model, codec.vocabulary, codec.pad, codec.end)
     weights = model.state_dict()
     save_policy(paths.reference, model, weights, codec.tokenizer, codec=codec.fingerprint(), policy="sft", step=0)
 

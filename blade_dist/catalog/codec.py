@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -11,6 +12,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
+from tokenizers import Tokenizer
 
 from blade_dist.batches import MISS, Ragged
 from blade_dist.store.arrow import arrow_to_ragged, ragged_to_arrow, read_table, write_table
@@ -54,12 +56,21 @@ class Codec:
 
     @cached_property
     def tokenizer(self) -> PreTrainedTokenizerBase:
-        """With every token that the codec uses; ``len(tokenizer)`` is the vocabulary that the model needs."""
+        """With every token that the codec uses."""
         if not isinstance(self.source, Path):
             return self.source
         from transformers import AutoTokenizer  # takes seconds; who only encodes items needs no tokenizer
 
         return AutoTokenizer.from_pretrained(str(self.source), local_files_only=True)
+
+    @cached_property
+    def vocabulary(self) -> int:
+        """Tokens that the model needs to know: all of the tokenizer's."""
+        saved = self.source / "tokenizer.json" if isinstance(self.source, Path) else None
+        if saved is None or not saved.is_file():
+            return len(self.tokenizer)
+        # a token for each of 100,000 items takes Transformers half a minute to read
+        return int(Tokenizer.from_file(str(saved)).get_vocab_size())
 
     @cached_property
     def item_blocks(self) -> Ragged:
@@ -125,7 +136,7 @@ class Codec:
     def fingerprint(self) -> str:
         """Equal codecs (same tokens for the same items and prompts), equal fingerprint."""
         separator = -1 if self.separator is None else self.separator
-        numbers = np.array([separator, self.end, self.pad, len(self.tokenizer)], dtype=np.int64)
+        numbers = np.array([separator, self.end, self.pad, self.vocabulary], dtype=np.int64)
         shown = [] if self.shown_tokens is None else [self.shown_tokens]
         return fingerprint_arrays(self.kind, self.item_tokens, numbers, self.prefix, self.suffix, *shown)
 
@@ -134,7 +145,10 @@ class Codec:
         plain = {"kind": self.kind, "separator": self.separator, "end": self.end, "pad": self.pad}
         text = {"prefix": self.prefix.tolist(), "suffix": self.suffix.tolist()}
         with whole_folder(folder) as temporary:
-            self.tokenizer.save_pretrained(str(temporary / "tokenizer"))
+            if isinstance(self.source, Path):
+                shutil.copytree(self.source, temporary / "tokenizer")
+            else:
+                self.source.save_pretrained(str(temporary / "tokenizer"))
             columns = {"tokens": self.item_tokens, "shown": self.shown_tokens}
             table = {name: ragged_to_arrow(rows) for name, rows in columns.items() if rows is not None}
             write_table(pa.table(table), temporary / "codec.arrow")

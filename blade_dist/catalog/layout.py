@@ -43,7 +43,7 @@ class Layout:
         """For so many new items beside those of a codec with a token for each item."""
         known = len(codec.item_tokens)
         return cls(
-            len(codec.tokenizer) - (known if codec.shown_tokens is not None else 0),
+            codec.vocabulary - (known if codec.shown_tokens is not None else 0),
             known,
             new,
             codec.shown_tokens is not None,

@@ -96,7 +96,7 @@ def write_items_without_group(catalog: Catalog, folder: Path) -> None:
 def describe_codec(codec: Codec, k: int) -> dict[str, int]:
     """Tokens; ``k``: items of a list."""
     longest = int(codec.item_tokens.lengths.max())
-    return {"vocabulary": len(codec.tokenizer), "longest_item": longest, "longest_list": codec.max_list_tokens(k)}
+    return {"vocabulary": codec.vocabulary, "longest_item": longest, "longest_list": codec.max_list_tokens(k)}
 
 
 def filter_losses(data: DataSettings, read: ReadCounts, counts: NDArray[np.int64]) -> str:

@@ -1,11 +1,12 @@
-"""The server's HTTP interface: what is asked for, answered and refused. Pure: engines are behind :class:`Engines`."""
+"""The HTTP interface: what is asked for, answered and refused. Pure: who writes the lists is behind a protocol."""
 
 from __future__ import annotations
 
+import asyncio
 import math
 import time
-from collections.abc import Sequence
-from typing import Annotated, Any, Protocol
+from pathlib import Path
+from typing import Annotated, Any
 
 from fastapi import FastAPI, HTTPException, Request, Response, Security
 from fastapi.exceptions import RequestValidationError
@@ -16,40 +17,29 @@ from pydantic import BaseModel, ConfigDict, Discriminator, Tag
 
 from blade_dist import __version__
 from blade_dist.errors import UserError
-from blade_dist.serving.door import DOCS, HEALTH, METRICS, MODEL, OPENAPI, RECOMMEND, Door, Limits, Metrics, refusal
-from blade_dist.serving.recommend import List
-from blade_dist.serving.request import ListRequest, Resolved, Resolver, answer, field_name
+from blade_dist.serving.current import Busy, Current, NoEngine, Served, Starter
+from blade_dist.serving.door import (
+    CATALOG,
+    DOCS,
+    HEALTH,
+    METRICS,
+    MODEL,
+    OPENAPI,
+    RECOMMEND,
+    Door,
+    Limits,
+    Metrics,
+    refusal,
+)
+from blade_dist.serving.opened import OpenedExport
+from blade_dist.serving.request import ListRequest, answer, field_name
+from blade_dist.settings.section import Section
 
 ONE, MANY = "one", "many"
 Body = Annotated[
     Annotated[ListRequest, Tag(ONE)] | Annotated[list[ListRequest], Tag(MANY)],
     Discriminator(lambda given: MANY if isinstance(given, list) else ONE),
 ]
-
-
-class Busy(Exception):  # noqa: N818 - no error: it is said with a time to try again
-    """All engines have as many requests as may wait."""
-
-
-class NoEngine(Exception):  # noqa: N818
-    """The engines that had a request were lost."""
-
-
-class Engines(Protocol):
-    """Who writes the lists."""
-
-    async def write(self, requests: Sequence[Resolved]) -> list[List]:
-        """A list for each.
-
-        Raises:
-            Busy: too many wait already.
-            NoEngine: no engine lived long enough.
-        """
-        ...
-
-    async def running(self) -> int:
-        """Engines that answer."""
-        ...
 
 
 class _Answered(BaseModel):
@@ -84,24 +74,33 @@ class Refused(_Answered):
     """One line, which names the field."""
 
 
-def make_app(resolver: Resolver, engines: Engines, limits: Limits, token: bytes | None, metrics: Metrics) -> Door:
+class Renewal(Section):
+    """The export that is served from now on."""
+
+    served: str
+    """Its folder, as the server's machine names it: what `blade-dist catalog` made from the one that is served."""
+
+
+def make_app(current: Current, starter: Starter, limits: Limits, token: bytes | None, metrics: Metrics) -> Door:
     """The application; ``token``: digest of the one that requests must bring."""
     app = FastAPI(
         title="blade-dist", version=__version__, docs_url=DOCS, redoc_url=None, openapi_url=OPENAPI, lifespan=None
     )
     _refuse_in_one_line(app)
-    _recommend(app, resolver, engines, limits, metrics, token is not None)
+    guard = [Security(HTTPBearer(auto_error=False))] if token else []
+    _recommend(app, current, limits, metrics, guard)
+    _renew(app, current, starter, limits, guard)
 
     @app.get(HEALTH, responses={503: {"model": Health}})
     async def health() -> Health:
         """Whether it can write lists."""
-        running = await engines.running()
+        running = await current.served.engines.running()
         return JSONResponse({"engines": running}, 200 if running else 503)  # type: ignore[return-value]
 
     @app.get(MODEL)
     async def model() -> dict[str, Any]:
         """What is served, and its limits."""
-        return described(resolver, limits)
+        return described(current.served.resolver.opened, limits)
 
     @app.get(METRICS, include_in_schema=False)
     async def shown() -> Response:
@@ -110,31 +109,34 @@ def make_app(resolver: Resolver, engines: Engines, limits: Limits, token: bytes 
     return Door(app, limits, token, metrics)
 
 
-def described(resolver: Resolver, limits: Limits) -> dict[str, Any]:
+def described(opened: OpenedExport, limits: Limits) -> dict[str, Any]:
     """What a client may know of the export."""
-    manifest = resolver.opened.manifest
+    manifest = opened.manifest
     names = (
         *("policy", "step", "weights", "codec", "catalog", "trained", "day"),
         *("decode", "beams", "max_history", "repeats"),
     )
     said = manifest.model_dump(mode="json", include={*names, "lists", "blade_dist"})
     own = {"body_bytes": limits.body_bytes, "lists": limits.lists, "deadline_s": limits.deadline_s}
-    return said | {"items": resolver.opened.catalog.on_sale, "limits": own}
+    return said | {"items": opened.catalog.on_sale, "limits": own}
 
 
-def _recommend(
-    app: FastAPI, resolver: Resolver, engines: Engines, limits: Limits, metrics: Metrics, guarded: bool
-) -> None:
+def _recommend(app: FastAPI, current: Current, limits: Limits, metrics: Metrics, guard: list[Any]) -> None:
     took = 0.0
 
     @app.post(
         RECOMMEND,
         responses={status: {"model": Refused} for status in (400, 401, 413, 422, 429, 503, 504)},
-        dependencies=[Security(HTTPBearer(auto_error=False))] if guarded else [],
+        dependencies=guard,
     )
     async def recommend(body: Body) -> Answer | list[Answer]:
         """A list for one request, or for each of an array of them, in order."""
+        with current.taken() as served:
+            return await answered(body, served)
+
+    async def answered(body: Body, served: Served) -> Answer | list[Answer]:
         nonlocal took
+        resolver = served.resolver
         asked = body if isinstance(body, list) else [body]
         if not 0 < len(asked) <= limits.lists:
             raise UserError(f"body: {len(asked)} requests; give 1 to {limits.lists} at once")
@@ -142,7 +144,7 @@ def _recommend(
         began = time.perf_counter()
         metrics.waiting.inc(len(asked))
         try:
-            lists = await engines.write(resolved)
+            lists = await served.engines.write(resolved)
         except Busy:
             again = max(1, math.ceil(took))
             line = f"too many requests wait for an engine; try again in {again} s"
@@ -161,6 +163,33 @@ def _recommend(
         ]
         # checked already, and made of plain values: to go through the models again would take longer than to resolve it
         return JSONResponse(answers if body is asked else answers[0])  # type: ignore[return-value]
+
+
+def _renew(app: FastAPI, current: Current, starter: Starter, limits: Limits, guard: list[Any]) -> None:
+    turn = asyncio.Lock()
+
+    async def renewed(folder: Path) -> dict[str, Any]:
+        async with turn:
+            served = await starter.start(folder, current.served.resolver.opened)
+            await starter.stop(await current.replace(served))
+            return described(served.resolver.opened, limits)
+
+    @app.post(
+        CATALOG,
+        responses={status: {"model": Refused} for status in (400, 401, 409, 413, 422, 503)},
+        dependencies=guard,
+    )
+    async def renew(body: Renewal) -> dict[str, Any]:
+        """Serve another export of the same policy: the catalog of the day. Answers when it is served, in a minute or
+        less; nothing waits meanwhile, and the requests under way end on the export before."""
+        if turn.locked():
+            line = "another export is being taken up; try again when that is done"
+            return refusal(409, line, {"Retry-After": "10"})  # type: ignore[return-value]
+        try:
+            # whoever asked may go away: what has begun ends
+            return await asyncio.shield(renewed(Path(body.served)))
+        except NoEngine as error:
+            return refusal(503, str(error))  # type: ignore[return-value]
 
 
 def _refuse_in_one_line(app: FastAPI) -> None:

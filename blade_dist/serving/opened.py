@@ -12,7 +12,7 @@ from blade_dist.catalog.codec import Codec
 from blade_dist.catalog.terms import TermBook
 from blade_dist.rollouts.spec import EngineSpec
 from blade_dist.serving.export import CATALOG, CODEC, TRIE
-from blade_dist.serving.manifest import Manifest, check_files, read_manifest
+from blade_dist.serving.manifest import Manifest, Trained, check_files, read_manifest
 
 LONG_LIST = 100
 """Items of the longest list that there is room for, whatever the export's K."""
@@ -41,6 +41,13 @@ class OpenedExport:
     catalog: Catalog
     codec: Codec
     book: TermBook
+
+    @cached_property
+    def trained(self) -> Trained:
+        """What the policy is, whatever the catalog of the day."""
+        own = self.manifest
+        here = Trained(weights=own.weights, codec=own.codec, catalog=own.catalog, items=len(self.catalog))
+        return own.trained or here
 
     @cached_property
     def index(self) -> dict[str, int]:

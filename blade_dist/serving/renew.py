@@ -22,7 +22,7 @@ from blade_dist.catalog.trie import build_trie
 from blade_dist.errors import UserError
 from blade_dist.serving.export import CATALOG, CODEC, TRIE, write_generation
 from blade_dist.serving.grown_weights import INDEX, grow_weights
-from blade_dist.serving.manifest import CARD, MANIFEST, WEIGHTS, Day, Manifest, Trained, checksums
+from blade_dist.serving.manifest import CARD, MANIFEST, WEIGHTS, Day, Manifest, checksums
 from blade_dist.serving.opened import OpenedExport
 from blade_dist.serving.text import ItemText, item_text
 from blade_dist.store.files import read_json, whole_folder, write_json, write_text
@@ -68,10 +68,7 @@ def write_renewed(out: Path, opened: OpenedExport, day: Renewed) -> RenewedExpor
         UserError: see :func:`blade_dist.catalog.more.write_items` and
             :func:`blade_dist.serving.grown_weights.grow_weights`.
     """
-    manifest = opened.manifest
-    trained = manifest.trained or Trained(
-        weights=manifest.weights, codec=manifest.codec, catalog=manifest.catalog, items=len(opened.catalog)
-    )
+    manifest, trained = opened.manifest, opened.trained
     written = write_items(opened.codec, opened.catalog, day, trained.items, manifest.max_title_tokens, manifest.seed)
     _check_longest(manifest, written)
     with whole_folder(out) as folder:
@@ -145,7 +142,7 @@ def _grown_codec(opened: OpenedExport, folder: Path, written: Written) -> Codec:
     shutil.copytree(opened.folder / CODEC / "tokenizer", folder / GROWN)
     layout.grow_tokenizer(folder / GROWN)
     codec = layout.codec(written.codec, folder / GROWN)
-    if (found := len(codec.tokenizer)) != layout.size:
+    if (found := codec.vocabulary) != layout.size:
         raise UserError(
             f"{opened.folder}: its tokenizer can't grow: {found} tokens instead of {layout.size}; train anew"
         )

@@ -19,8 +19,10 @@ from blade_dist.cluster.placement import Node, cluster_nodes
 from blade_dist.cluster.runtime import join_ray
 from blade_dist.errors import UserError
 from blade_dist.serving.access import TOKEN, check_free, expected_digest
-from blade_dist.serving.deployment import APP, ENGINE, Replicas, application, running_engines
+from blade_dist.serving.current import NoEngine
 from blade_dist.serving.door import DOCS, Limits
+from blade_dist.serving.engines import ENGINE, Replicas, applications, next_name, start
+from blade_dist.serving.front import APP, application
 from blade_dist.serving.opened import open_export
 from blade_dist.tracking.say import say
 
@@ -70,8 +72,10 @@ def _runtime(replicas: Replicas, threads: int | None) -> Iterator[Replicas]:
     """Ray, and the engines as they fit there."""
     address = os.environ.get("RAY_ADDRESS")
     here = Node("", "this machine", float(os.cpu_count() or 1))
-    cores = replicas.most * (threads or shared_threads([here], replicas.most))
-    join_ray(address, max(int(here.cpus), cores), "RAY_ADDRESS")
+    if address is None:
+        threads = threads or shared_threads([here], replicas.most)
+    # on one machine engines with the catalog of the day start on the cores of those that they replace
+    join_ray(address, max(int(here.cpus), 2 * replicas.most * (threads or 1)), "RAY_ADDRESS")
     try:
         nodes = cluster_nodes()
         threads = threads or shared_threads(nodes, replicas.most)
@@ -120,9 +124,10 @@ def running_server(
     try:
         serve.start(http_options={"host": address.host, "port": address.port}, logging_config={"log_level": "WARNING"})
         try:
-            serve.run(application(served, replicas, limits, token), name=APP, route_prefix="/")
-        except RuntimeError as error:
-            raise UserError(f"the server did not start: {_reason() or error}") from error
+            start(next_name(), served, replicas, limits.deadline_s)
+            serve.run(application(replicas, limits, token), name=APP, route_prefix="/")
+        except (NoEngine, RuntimeError) as error:
+            raise UserError(f"the server did not start: {error}") from error
         yield
     finally:
         # a local Ray ends as a whole, at once; Serve's own end takes seconds and prints what it did to its actors
@@ -130,20 +135,11 @@ def running_server(
             serve.shutdown()
 
 
-def _reason() -> str:
-    """What the deployment that failed says last; of a traceback that is the error."""
-    app = serve.status().applications.get(APP)
-    found = app.deployments.values() if app else []
-    failed = [one.message for one in found if "FAIL" in one.status or "UNHEALTHY" in one.status]
-    lines = [line.strip() for message in failed for line in message.splitlines() if line.strip()]
-    return lines[-1] if lines else ""
-
-
 def _watch(console: Console) -> None:
     """Says when the number of engines changes; never returns."""
     known = 0
     while True:
-        running = running_engines()
+        running = sum(applications().values())
         if running != known:
             say(console, f"serve: {running} {ENGINE}(s) answer")
             known = running

@@ -43,8 +43,8 @@ def serve(
     if max_replicas is not None and max_replicas < replicas:
         raise UserError(f"--max-replicas {max_replicas}: fewer than --replicas {replicas}")
     os.environ.setdefault("HF_HUB_OFFLINE", "1")  # a name that is not a folder must not become a download
-    from blade_dist.serving.deployment import Replicas
     from blade_dist.serving.door import Limits
+    from blade_dist.serving.engines import Replicas
     from blade_dist.serving.opened import EngineOptions
     from blade_dist.stages.serve import Address, serve_stage
 

@@ -142,10 +142,10 @@ def sft_steps(windows: int, config: Config) -> int:
 def start_model(config: Config, codec: Codec) -> Any:
     """The base checkpoint with room for the codec's tokens, or a small Llama with random weights."""
     if config.model.path is None:
-        return build_model(config.model, len(codec.tokenizer), codec.pad, codec.end)
+        return build_model(config.model, codec.vocabulary, codec.pad, codec.end)
     model = load_model(config.model.path, config.model)
-    if len(codec.tokenizer) > model.get_input_embeddings().num_embeddings:
-        model.resize_token_embeddings(len(codec.tokenizer))
+    if codec.vocabulary > model.get_input_embeddings().num_embeddings:
+        model.resize_token_embeddings(codec.vocabulary)
     return model
 
 

@@ -2,22 +2,27 @@
 
 from __future__ import annotations
 
+import io
 from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
+from rich.console import Console
 
 from blade_dist.catalog.catalog import Catalog
 from blade_dist.data.bundle import load_data
 from blade_dist.data.prepare import prepare_data
 from blade_dist.serving.export import write_export
+from blade_dist.settings import ColumnSettings, DataSettings
 from blade_dist.settings.load import load_config
+from blade_dist.stages.catalog import catalog_stage
 from blade_dist.store.policy import read_policy
 from blade_dist.store.run import RunPaths
 from tests.helpers.runs import random_policy
 
 ITEMS = 40
+GROUPED = DataSettings(columns=ColumnSettings(groups="groups"))
 KINDS = {
     "title": ["codec.kind=title"],
     "one": ["codec.kind=semantic_id", "codec.levels=1"],
@@ -65,3 +70,10 @@ def write_items(rows: list[dict[str, str]], path: Path) -> Path:
     names = rows[0] if rows else ("item", "title", "groups")
     pq.write_table(pa.Table.from_pylist(rows, pa.schema([(name, pa.string()) for name in names])), path)
     return path
+
+
+def renew(served: Path, rows: list[dict[str, str]], out: Path) -> str:
+    """Writes the export with the items of a day; what the command says."""
+    console = Console(file=io.StringIO(), record=True, width=400)
+    catalog_stage(served, write_items(rows, out.with_suffix(".parquet")), out, GROUPED, console)
+    return console.export_text()

@@ -13,7 +13,7 @@ import pytest
 import blade_dist.cli
 from blade_dist.cluster.placement import Node
 from blade_dist.errors import UserError
-from blade_dist.serving.deployment import Replicas
+from blade_dist.serving.engines import Replicas
 from blade_dist.serving.opened import EngineOptions
 from blade_dist.stages.serve import check_room, shared_threads
 from tests.helpers.program import Program

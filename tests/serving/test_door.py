@@ -6,6 +6,7 @@ import asyncio
 import json
 import socket
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -16,7 +17,8 @@ from hypothesis import strategies as st
 
 from blade_dist.errors import UserError
 from blade_dist.serving.access import TOKEN, check_free, digest, expected_digest, is_allowed, is_loopback
-from blade_dist.serving.api import Busy, NoEngine, make_app
+from blade_dist.serving.api import make_app
+from blade_dist.serving.current import Busy, Current, NoEngine, Served
 from blade_dist.serving.door import Limits, Metrics
 from blade_dist.serving.opened import OpenedExport
 from blade_dist.serving.recommend import List
@@ -55,13 +57,24 @@ class ByHand:
         return self._count
 
 
+class Unstarted:
+    """Starts no engines: what is tested with it is not about other exports."""
+
+    async def start(self, folder: Path, before: OpenedExport) -> Served:
+        raise NoEngine("no room")
+
+    async def stop(self, served: Served) -> None:
+        raise AssertionError
+
+
 Make = Callable[..., TestClient]
 
 
 @pytest.fixture(scope="module")
 def client(opened: OpenedExport) -> Make:
     def make(engines: ByHand | None = None, limits: Limits = SMALL, token: bytes | None = None) -> TestClient:
-        app = make_app(Resolver(opened), engines or ByHand(), limits, token, Metrics())
+        current = Current(Served(Resolver(opened), engines or ByHand()))
+        app = make_app(current, Unstarted(), limits, token, Metrics())
         return TestClient(app, raise_server_exceptions=False)
 
     return make

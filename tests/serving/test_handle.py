@@ -11,9 +11,9 @@ import pytest
 from ray.exceptions import ActorDiedError, ActorUnavailableError
 from ray.serve.exceptions import BackPressureError
 
-from blade_dist.serving.api import Busy, NoEngine
-from blade_dist.serving.deployment import TRIES, EngineHandle
+from blade_dist.serving.current import Busy, NoEngine
 from blade_dist.serving.door import Metrics
+from blade_dist.serving.engines import TRIES, EngineHandle
 
 
 class Response:
@@ -42,7 +42,7 @@ class Calls:
         self.requests: list[Any] = []
         self.metrics = Metrics()
         handle: Any = SimpleNamespace(write=SimpleNamespace(remote=self._remote))
-        self.engines = EngineHandle(handle, self.metrics)
+        self.engines = EngineHandle("engines-1", handle, self.metrics)
 
     def _remote(self, requests: Any) -> Response:
         self.requests.append(requests)

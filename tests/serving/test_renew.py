@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import shutil
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,12 +18,11 @@ from blade_dist.rollouts.constrain import LegalMask
 from blade_dist.serving.manifest import WEIGHTS, check_files, read_manifest
 from blade_dist.serving.opened import OpenedExport, open_export
 from blade_dist.serving.request import ListRequest, Resolver
-from blade_dist.settings import ColumnSettings, DataSettings
+from blade_dist.settings import DataSettings
 from blade_dist.stages.catalog import catalog_stage
-from tests.helpers.exports import ITEMS, KINDS, rows_of, small_export, write_items
+from tests.helpers.exports import ITEMS, KINDS, renew, rows_of, small_export, write_items
 
 GONE, RENAMED, NEW = 2, 5, 3
-GROUPED = DataSettings(columns=ColumnSettings(groups="groups"))
 
 
 @dataclass(frozen=True)
@@ -33,12 +31,6 @@ class Case:
     before: OpenedExport
     after: OpenedExport
     said: str
-
-
-def renew(served: Path, rows: list[dict[str, str]], out: Path) -> str:
-    console = Console(file=io.StringIO(), record=True, width=400)
-    catalog_stage(served, write_items(rows, out.with_suffix(".parquet")), out, GROUPED, console)
-    return console.export_text()
 
 
 def of_the_day(before: OpenedExport) -> list[dict[str, str]]:

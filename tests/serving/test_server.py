@@ -17,10 +17,12 @@ import ray
 from ray import serve
 
 from blade_dist.serving.access import digest
-from blade_dist.serving.deployment import APP, ENGINE, Replicas
 from blade_dist.serving.door import Limits
+from blade_dist.serving.engines import APP, ENGINE, Replicas
+from blade_dist.serving.front import FRONT
 from blade_dist.serving.opened import EngineOptions, OpenedExport
 from blade_dist.stages.serve import Address, running_server
+from tests.helpers.exports import renew, rows_of
 
 TOKEN = "a-secret-of-sixteen"
 
@@ -55,7 +57,7 @@ def ids(answer: Any) -> list[str]:
 def engines() -> set[str]:
     """Names of the engines' actors."""
     actors = ray.util.list_named_actors(all_namespaces=True)
-    return {actor["name"] for actor in actors if f"{APP}#{ENGINE}#" in actor["name"]}
+    return {actor["name"] for actor in actors if f"::{APP}" in actor["name"] and f"#{ENGINE}#" in actor["name"]}
 
 
 def test_its_lists_are_those_of_recommend(
@@ -97,3 +99,37 @@ def test_no_accepted_request_is_lost_with_an_engine(
     while not engines() - before:  # the one that takes its place
         assert time.monotonic() < until
         time.sleep(0.2)
+
+
+def test_a_new_catalog_is_served_without_a_pause(
+    url: str, made: Path, opened: OpenedExport, histories: list[list[str]], tmp_path: Path
+) -> None:
+    items = rows_of(opened.catalog, range(len(opened.catalog)))
+    renew(made, [*items[1:], items[0] | {"item": "new", "title": "Today's"}], tmp_path / "today")
+    body = {"history": [histories[3][-1], "new"], "exclude": histories[3][:1]}
+    with ThreadPoolExecutor(2) as clients:
+        renewing = clients.submit(asked, f"{url}/v1/catalog", {"served": str(tmp_path / "today")})
+        skipped = []
+        while not renewing.done():
+            status, answer = asked(f"{url}/v1/recommend", body)
+            assert status == 200, answer
+            skipped.append(bool(answer["skipped"]))
+    status, said = renewing.result()
+    assert (status, said["day"]["new"], said["day"]["withdrawn"]) == (200, 1, 1)
+    assert skipped == sorted(skipped, reverse=True)  # the catalog before, and then the one of the day
+    status, answer = asked(f"{url}/v1/recommend", body)
+    assert (status, answer["skipped"]) == (200, [])
+    assert items[0]["item"] not in ids(answer)
+    assert asked(f"{url}/v1/health") == (200, {"engines": 2})
+    names = [actor["name"] for actor in ray.util.list_named_actors(all_namespaces=True)]
+    (front,) = (name for name in names if f"#{FRONT}#" in name)
+    ray.kill(ray.get_actor(front, namespace="serve"))
+    until = time.monotonic() + 120
+    while True:  # a front that takes its place serves what was served last
+        try:
+            status, said = asked(f"{url}/v1/model")
+            break
+        except (OSError, ValueError):
+            assert time.monotonic() < until
+            time.sleep(0.5)
+    assert (status, said["day"]["new"]) == (200, 1)

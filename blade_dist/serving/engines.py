@@ -1,10 +1,11 @@
-"""The server on Ray Serve: engines, and one front before them. Thin shells around pure classes."""
+"""Engines on Ray Serve: an application for each export. Thin shells around pure classes."""
 
 from __future__ import annotations
 
 import asyncio
 import logging
 import os
+import time
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -15,21 +16,27 @@ import ray
 from ray import serve
 from ray.serve.exceptions import BackPressureError, DeploymentUnavailableError
 from ray.serve.handle import DeploymentHandle
+from ray.serve.schema import ApplicationStatus
 
 from blade_dist.rollouts.environment import environment
-from blade_dist.serving.api import Busy, NoEngine, make_app
 from blade_dist.serving.batches import Batches
-from blade_dist.serving.door import Door, Limits, Metrics
+from blade_dist.serving.current import Busy, NoEngine
+from blade_dist.serving.door import Metrics
 from blade_dist.serving.opened import EngineOptions, OpenedExport, open_export
 from blade_dist.serving.recommend import List, Recommender
 from blade_dist.serving.request import ListRequest, Resolved, Resolver
 from blade_dist.serving.start import start_recommender
 
-APP, ENGINE, FRONT = "blade-dist", "engine", "front"
+APP, ENGINE = "engines-", "engine"
+"""Name of an application, before its number; name of its deployment."""
 TRIES = 3
 """Engines that a request may be given to: one that kills its engine must not kill all of them."""
 STALLED = 10
 """Deadlines after which an engine that still writes the same batch is replaced."""
+START_S = 900.0
+"""Seconds after which engines that do not answer are given up."""
+LOOK_S = 0.2
+"""Seconds between two looks at whether they do."""
 HEALTH_S = 2.0
 """Seconds between two looks at whether a replica lives."""
 
@@ -65,6 +72,10 @@ class EngineReplica:
         """A list for each."""
         return await self._batches.write(requests)
 
+    def folder(self) -> Path:
+        """The export that it writes lists of."""
+        return self._recommender.opened.folder
+
     def check_health(self) -> None:
         """Serve replaces a replica where this raises."""
         if self._batches.busy_s() > self._stalled_s:
@@ -82,11 +93,11 @@ class EngineReplica:
 def _warm(opened: OpenedExport, options: EngineOptions) -> Recommender:
     """An engine that has written a list: the first takes seconds, which no deadline of a request allows for."""
     recommender = start_recommender(opened, options)
-    recommender.lists(_first(Resolver(opened)))
+    recommender.lists(first(Resolver(opened)))
     return recommender
 
 
-def _first(resolver: Resolver) -> list[Resolved]:
+def first(resolver: Resolver) -> list[Resolved]:
     """A request, resolved with all that a resolver looks up once."""
     return resolver.resolve([ListRequest(history=[resolver.opened.catalog.item_ids[0]])], ["the first list: "])
 
@@ -97,11 +108,13 @@ class EngineHandle:
     To write a request twice does no harm: lists are the best ones, or follow from the request's seed.
     """
 
-    def __init__(self, handle: DeploymentHandle, metrics: Metrics) -> None:
+    def __init__(self, app: str, handle: DeploymentHandle, metrics: Metrics) -> None:
+        """``app``: name of their application."""
+        self.app = app
         self._handle, self._metrics = handle, metrics
 
     async def write(self, requests: Sequence[Resolved]) -> list[List]:
-        """See :class:`blade_dist.serving.api.Engines`."""
+        """See :class:`blade_dist.serving.current.Engines`."""
         for _ in range(TRIES):
             response = self._handle.write.remote(requests)
             try:
@@ -120,31 +133,36 @@ class EngineHandle:
         raise NoEngine
 
     async def running(self) -> int:
-        """See :class:`blade_dist.serving.api.Engines`."""
-        return await asyncio.to_thread(running_engines)
+        """See :class:`blade_dist.serving.current.Engines`."""
+        return await asyncio.to_thread(lambda: applications().get(self.app, 0))
 
 
-class Front:
-    """HTTP: one process, so that what it counts is all there is."""
-
-    def __init__(self, folder: Path, limits: Limits, token: bytes | None, engines: DeploymentHandle) -> None:
-        metrics, resolver = Metrics(), Resolver(open_export(folder))
-        _first(resolver)
-        self._app = make_app(resolver, EngineHandle(engines, metrics), limits, token, metrics)
-
-    def __serve_build_asgi_app__(self) -> Door:
-        return self._app
+def applications() -> dict[str, int]:
+    """Engines that answer, of each application of engines on the connected cluster; the newest application first."""
+    found = serve.status().applications
+    names = sorted((name for name in found if name.startswith(APP)), key=_number, reverse=True)
+    return {name: _running(found[name].deployments) for name in names}
 
 
-def running_engines() -> int:
-    """Engines that answer, of the app on the connected cluster."""
-    app = serve.status().applications.get(APP)
-    states: Any = app.deployments[ENGINE].replica_states if app and ENGINE in app.deployments else {}
-    return int(states.get("RUNNING", 0))
+def next_name() -> str:
+    """Of an application that is to be started."""
+    return f"{APP}{max(map(_number, applications()), default=0) + 1}"
 
 
-def application(folder: Path, replicas: Replicas, limits: Limits, token: bytes | None) -> serve.Application:
-    """What ``serve.run`` starts."""
+def _number(name: str) -> int:
+    return int(name.removeprefix(APP))
+
+
+def _running(deployments: dict[str, Any]) -> int:
+    return int(deployments[ENGINE].replica_states.get("RUNNING", 0)) if ENGINE in deployments else 0
+
+
+def start(name: str, folder: Path, replicas: Replicas, deadline_s: float) -> DeploymentHandle:
+    """Engines of an export, when all of them are ready.
+
+    Raises:
+        NoEngine: they did not start; nothing of them is left.
+    """
     common: dict[str, Any] = {"health_check_period_s": HEALTH_S, "graceful_shutdown_wait_loop_s": 0.5}
     scaling = {
         "min_replicas": replicas.least,
@@ -165,10 +183,24 @@ def application(folder: Path, replicas: Replicas, limits: Limits, token: bytes |
             "runtime_env": {"env_vars": {**variables, "HF_HUB_OFFLINE": "1"}},
         },
     )
-    front = serve.deployment(serve.ingress()(Front), name=FRONT).options(
-        **common,
-        # it answers what is too much itself, with 429: nothing may wait before it
-        max_ongoing_requests=2 * (replicas.most * replicas.max_ongoing + replicas.max_queued),
-        ray_actor_options={"num_cpus": 0},
-    )
-    return front.bind(folder, limits, token, engines.bind(folder, replicas.engine, limits.deadline_s))
+    app = engines.bind(folder, replicas.engine, deadline_s)
+    target = serve.RunTarget(app, name=name, route_prefix=None)
+    (handle,) = serve.run_many([target], wait_for_applications_running=False)
+    until = time.monotonic() + START_S
+    while (status := serve.status().applications[name].status) != ApplicationStatus.RUNNING:
+        late = time.monotonic() > until
+        if late or status == ApplicationStatus.DEPLOY_FAILED:
+            why = reason(name) or f"not all of them answered within {START_S:.0f} s"
+            serve.delete(name)
+            raise NoEngine(f"the engines did not start: {why}")
+        time.sleep(LOOK_S)
+    return handle
+
+
+def reason(name: str) -> str:
+    """What the deployment of an application that failed says last; of a traceback that is the error."""
+    app = serve.status().applications.get(name)
+    found = app.deployments.values() if app else []
+    failed = [one.message for one in found if "FAIL" in one.status or "UNHEALTHY" in one.status]
+    lines = [line.strip() for message in failed for line in message.splitlines() if line.strip()]
+    return lines[-1] if lines else ""

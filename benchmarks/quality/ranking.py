@@ -136,18 +136,20 @@ def summary(configs: list[Config]) -> Result:
     ranker = parts[MAIN]
     resamples = Resamples(ranker["user"].to_numpy(), RESAMPLES, seed=0)
     metrics = [name for name in columns(ranker) if name not in ("method", "reward")]
+
+    def shown(values: dict[str, pd.DataFrame]) -> Result:
+        flat = {f"{method}\t{metric}": of[metric].to_numpy() for method, of in values.items() for metric in metrics}
+        found: Result = {}
+        for key, interval in resamples.each_mean(flat).items():
+            method, metric = key.split("\t")
+            found.setdefault(method, {})[metric] = interval.as_dict()
+        return found
+
     return {
         "users": int(ranker["user"].nunique()),
         "prompts": int(ranker["prompt"].nunique()),
-        "methods": {
-            name: {metric: resamples.mean(part[metric].to_numpy()).as_dict() for metric in metrics}
-            for name, part in parts.items()
-        },
-        "ranker_minus": {
-            name: {metric: resamples.mean((ranker[metric] - part[metric]).to_numpy()).as_dict() for metric in metrics}
-            for name, part in parts.items()
-            if name != MAIN
-        },
+        "methods": shown(parts),
+        "ranker_minus": shown({name: ranker[metrics] - part[metrics] for name, part in parts.items() if name != MAIN}),
     }
 
 

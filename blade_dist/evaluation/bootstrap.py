@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
 
 import numpy as np
@@ -43,13 +43,27 @@ class Resamples:
         self._resamples, self._seed = resamples, seed
 
     def means(self, values: NDArray[np.float64]) -> NDArray[np.float64]:
-        """``[resamples]`` means over all rows of the drawn users."""
-        sums, counts = np.bincount(self._owner, values), np.bincount(self._owner)
-        return np.concatenate([sums[drawn].sum(axis=1) / counts[drawn].sum(axis=1) for drawn in self._drawn()])
+        """``[resamples]`` means over all rows of the drawn users; of ``[n, m]`` values ``[resamples, m]``."""
+        columns = values.reshape(len(values), -1)
+        sums = np.stack([np.bincount(self._owner, column) for column in columns.T], axis=1)
+        sums = np.column_stack([sums, np.bincount(self._owner)])
+        # how often each user is drawn, times all columns at once: drawing takes longer than adding up
+        totals = np.concatenate([times @ sums for times in self._times_drawn()])
+        return (totals[:, :-1] / totals[:, -1:]).reshape(self._resamples, *values.shape[1:])
 
     def mean(self, values: NDArray[np.float64]) -> Interval:
         """Mean of ``[n]`` values and its interval."""
         return _interval(float(values.mean()), self.means(values))
+
+    def each_mean(self, values: Mapping[str, NDArray[np.float64]]) -> dict[str, Interval]:
+        """As :meth:`mean`, of many; much faster than one by one."""
+        if not values:
+            return {}
+        means = self.means(np.column_stack(list(values.values())))
+        return {
+            name: _interval(float(of.mean()), column)
+            for (name, of), column in zip(values.items(), means.T, strict=True)
+        }
 
     def ratio(self, a: NDArray[np.float64], b: NDArray[np.float64]) -> Interval:
         """``mean(a) / mean(b) - 1`` and its interval; both means are of the same drawn users."""
@@ -64,12 +78,15 @@ class Resamples:
         low, high = ((1 + (side >= 0).sum()) / (1 + len(means)) for side in (-means, means))
         return float(min(1.0, 2 * min(low, high)))
 
-    def _drawn(self) -> Iterator[NDArray[np.int64]]:
+    def _times_drawn(self) -> Iterator[NDArray[np.float64]]:
         """``[r, users]`` in blocks, as all resamples of a million users would not fit into memory."""
-        rng = np.random.default_rng(self._seed)  # begun anew for each number: this is what pairs them
+        rng = np.random.default_rng(self._seed)  # begun anew for each call: this is what pairs them
         block = max(1, DRAWS // self._users)
         for start in range(0, self._resamples, block):
-            yield rng.integers(0, self._users, (min(block, self._resamples - start), self._users))
+            rows = min(block, self._resamples - start)
+            drawn = rng.integers(0, self._users, (rows, self._users)) + self._users * np.arange(rows)[:, None]
+            times = np.bincount(drawn.ravel(), minlength=rows * self._users)
+            yield times.reshape(rows, self._users).astype(np.float64)
 
 
 def _interval(value: float, resampled: NDArray[np.float64]) -> Interval:

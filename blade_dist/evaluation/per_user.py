@@ -11,7 +11,7 @@ import pyarrow.compute as pc
 from rich.table import Table
 
 from blade_dist.batches import Prompts
-from blade_dist.evaluation.bootstrap import Interval, mean_interval, paired_bootstrap
+from blade_dist.evaluation.bootstrap import Interval, Resamples
 from blade_dist.evaluation.corpus import corpus_metrics
 from blade_dist.rewards.composite import Composite
 from blade_dist.rewards.direction import arrow
@@ -60,9 +60,8 @@ def differences(
     a, b = by_policy[first], by_policy[second]
     if a["prompt"].tolist() != b["prompt"].tolist():
         raise ValueError(f"{first} and {second} were not evaluated on the same prompts")
-    return {
-        name: paired_bootstrap(a[name], b[name], a["user"], resamples, seed).as_dict() for name in metric_names(rows)
-    }
+    less = {name: a[name] - b[name] for name in metric_names(rows)}
+    return {name: of.as_dict() for name, of in Resamples(a["user"], resamples, seed).each_mean(less).items()}
 
 
 def metric_names(rows: pa.Table) -> list[str]:
@@ -73,7 +72,7 @@ def metric_names(rows: pa.Table) -> list[str]:
 def intervals(rows: pa.Table, decode: str, resamples: int, seed: int) -> dict[str, dict[str, Interval]]:
     """Of each policy and metric: mean over prompts and 95 % interval over users."""
     return {
-        policy: {name: mean_interval(part[name], part["user"], resamples, seed) for name in metric_names(rows)}
+        policy: Resamples(part["user"], resamples, seed).each_mean({name: part[name] for name in metric_names(rows)})
         for policy, part in _by_policy(rows, decode).items()
     }
 

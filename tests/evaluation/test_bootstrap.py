@@ -38,7 +38,19 @@ def test_the_size_of_a_batch_changes_nothing(draws: int, monkeypatch: pytest.Mon
     values, users = np.random.default_rng(0).normal(size=90), np.repeat(np.arange(30), 3)
     expected = mean_interval(values, users, 100, seed=4)
     monkeypatch.setattr(bootstrap, "DRAWS", draws)
-    assert mean_interval(values, users, 100, seed=4) == expected
+    # but the order in which floats are added up
+    assert mean_interval(values, users, 100, seed=4).as_dict() == pytest.approx(expected.as_dict(), rel=1e-12)
+
+
+def test_many_columns_are_as_one_by_one() -> None:
+    rng = np.random.default_rng(2)
+    users, values = rng.integers(0, 20, 60), {name: rng.normal(size=60) for name in "abc"}
+    resamples = Resamples(users, 200, seed=3)
+    together = resamples.each_mean(values)
+    assert list(together) == ["a", "b", "c"]
+    for name, column in values.items():
+        assert together[name].as_dict() == pytest.approx(resamples.mean(column).as_dict(), rel=1e-12)
+    assert resamples.each_mean({}) == {}
 
 
 def test_a_seed_is_a_result() -> None:

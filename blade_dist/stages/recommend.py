@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -13,15 +14,25 @@ from rich.table import Table
 
 from blade_dist.errors import UserError
 from blade_dist.serving.opened import EngineOptions, open_export
+from blade_dist.serving.parts import HistoryFile, Job
 from blade_dist.serving.recommend import Recommender
 from blade_dist.serving.request import Resolver, answer, notes
 from blade_dist.serving.start import start_recommender
-from blade_dist.serving.table import HistoryFile, Progress, recommend_file
+from blade_dist.serving.table import Progress, recommend_file, with_engine
 from blade_dist.tracking.say import last_lines, say, say_whole, show_table
 
 SAY_EVERY = 10.0
 """Seconds between two lines of progress."""
 WIDTH = 120
+
+
+@dataclass(frozen=True)
+class Spread:
+    """Engines on Ray."""
+
+    count: int
+    threads: int | None
+    """Cores of each; None shares them out."""
 
 
 def recommend_one(
@@ -52,9 +63,24 @@ def recommend_one(
 
 
 def recommend_many(
-    served: Path, histories: Path, out: Path, given: dict[str, Any], options: EngineOptions, console: Console
+    served: Path,
+    histories: Path,
+    out: Path,
+    given: dict[str, Any],
+    options: EngineOptions,
+    engines: Spread | None,
+    console: Console,
 ) -> None:
     """Writes a list for every row of a file.
+
+    Args:
+        served: the export.
+        histories: the file.
+        out: the file of the lists.
+        given: fields of every request that has none of its own.
+        options: of each engine.
+        engines: how many, on Ray; None is one in this process.
+        console: for messages.
 
     Raises:
         UserError: no whole export there; a file that can't be read or written; a row that can't be answered.
@@ -65,6 +91,15 @@ def recommend_many(
     def engine() -> Recommender:
         say(console, f"recommend: {len(file):,} histories; starting the engine")
         return start_recommender(opened, options)
+
+    def spread(job: Job, missing: Sequence[int]) -> Iterator[int]:
+        from blade_dist.serving.spread import write_spread  # one engine needs no Ray, which takes a second to import
+        from blade_dist.stages.room import joined
+
+        assert engines is not None
+        with joined(engines.count, options, engines.threads, "--engines") as room:
+            say(console, f"recommend: {len(file):,} histories; starting {engines.count} engines")
+            yield from write_spread(served.absolute(), options, engines.count, room.threads, room.gpu, job, missing)
 
     def show(progress: Progress) -> None:
         if time.monotonic() - said[0] < SAY_EVERY and progress.done < progress.rows:
@@ -77,7 +112,7 @@ def recommend_many(
             f"{left:,.0f} s left",
         )
 
-    skipped = recommend_file(engine, Resolver(opened), file, out, given, show)
+    skipped = recommend_file(spread if engines else with_engine(engine), Resolver(opened), file, out, given, show)
     unknown = f"; {skipped:,} ids of histories are no items and were skipped" if skipped else ""
     say(last_lines(console), f"recommend: {len(file):,} lists -> {out}{unknown}")
 

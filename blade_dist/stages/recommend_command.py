@@ -35,8 +35,13 @@ def recommend(
     ] = None,
     seed: Annotated[int, typer.Option(help="Of sampled.")] = 0,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")] = False,
-    tensor_parallel: Annotated[int, typer.Option(min=1, help="GPUs of the engine.")] = 1,
-    threads: Annotated[int | None, typer.Option(min=1, help="Of the engine on a CPU.", show_default="all")] = None,
+    engines: Annotated[
+        int, typer.Option(min=1, help="For a file; several run on Ray, on the cluster that RAY_ADDRESS names.")
+    ] = 1,
+    tensor_parallel: Annotated[int, typer.Option(min=1, help="GPUs of an engine.")] = 1,
+    threads: Annotated[
+        int | None, typer.Option(min=1, help="Of an engine on a CPU.", show_default="all, shared out")
+    ] = None,
     kv_cache_gb: Annotated[int, typer.Option(min=1, help="KV cache in GiB on a CPU.")] = 1,
 ) -> None:
     """Recommend: an export's list for one history, or a file of lists for a file of histories.
@@ -47,6 +52,8 @@ def recommend(
     Example: blade-dist recommend served --history "sku-1,sku-7" --k 10
 
     Example: blade-dist recommend served --histories users.parquet --out lists.parquet
+
+    Example: RAY_ADDRESS=auto blade-dist recommend served --histories users.parquet --out lists.parquet --engines 8
     """
     if (history is None) == (histories is None) or (histories is None) != (out is None):
         raise UserError("recommend: give --history, or both --histories and --out")
@@ -54,13 +61,14 @@ def recommend(
 
     make_ready(threads)  # before torch is imported
     from blade_dist.serving.opened import EngineOptions
-    from blade_dist.stages.recommend import limits, recommend_many, recommend_one
+    from blade_dist.stages.recommend import Spread, limits, recommend_many, recommend_one
 
     fields = {"k": k, "exclude": exclude, "at_most": limits(at_most or []), "decode": decode, "seed": seed}
     given = {name: value for name, value in fields.items() if value not in (None, {})}
     options = EngineOptions(tensor_parallel, kv_cache_gb=kv_cache_gb)
     if histories is not None and out is not None:
-        recommend_many(served, histories, out, given, options, loudness().console())
+        spread = Spread(engines, threads) if engines > 1 else None
+        recommend_many(served, histories, out, given, options, spread, loudness().console())
     else:
         ids = [item.strip() for item in (history or "").split(",") if item.strip()]
         recommend_one(served, {"history": ids, **given}, options, as_json, last_lines(loudness().console()))

@@ -3,20 +3,16 @@
 from __future__ import annotations
 
 import logging
-import math
 import os
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-import ray
 from ray import serve
 from rich.console import Console
 
-from blade_dist.cluster.placement import Node, cluster_nodes
-from blade_dist.cluster.runtime import join_ray
 from blade_dist.errors import UserError
 from blade_dist.serving.access import TOKEN, check_free, expected_digest
 from blade_dist.serving.current import NoEngine
@@ -24,6 +20,7 @@ from blade_dist.serving.door import DOCS, Limits
 from blade_dist.serving.engines import ENGINE, Replicas, applications, next_name, start
 from blade_dist.serving.front import APP, application
 from blade_dist.serving.opened import open_export
+from blade_dist.stages.room import ADDRESS, joined
 from blade_dist.tracking.say import say
 
 LOOK_S = 2.0
@@ -58,55 +55,15 @@ def serve_stage(
     token = expected_digest(address.host, os.environ)
     check_free(address.host, address.port)
     open_export(served)
-    with _runtime(replicas, threads) as planned:
+    option = "--max-replicas" if replicas.most > replicas.least else "--replicas"
+    with joined(replicas.most, replicas.engine, threads, option, doubled=True) as room:
+        planned = replace(replicas, threads=room.threads, gpu=room.gpu)
         say(console, f"serve: starting {planned.least} engine(s) of {served}")
         with running_server(served.absolute(), address, planned, limits, token):
             guarded = f"with the token of {TOKEN}" if token else "without a token"
             url = f"http://{f'[{address.host}]' if ':' in address.host else address.host}:{address.port}"
             say(console, f"serve: listening on {url} {guarded}; its requests: {url}{DOCS}; Ctrl-C ends it")
             _watch(console)
-
-
-@contextmanager
-def _runtime(replicas: Replicas, threads: int | None) -> Iterator[Replicas]:
-    """Ray, and the engines as they fit there."""
-    address = os.environ.get("RAY_ADDRESS")
-    here = Node("", "this machine", float(os.cpu_count() or 1))
-    if address is None:
-        threads = threads or shared_threads([here], replicas.most)
-    # on one machine engines with the catalog of the day start on the cores of those that they replace
-    join_ray(address, max(int(here.cpus), 2 * replicas.most * (threads or 1)), "RAY_ADDRESS")
-    try:
-        nodes = cluster_nodes()
-        threads = threads or shared_threads(nodes, replicas.most)
-        planned = replace(replicas, threads=threads, gpu=any(node.gpus for node in nodes))
-        check_room(nodes, planned)
-        yield planned
-    finally:
-        ray.shutdown()
-
-
-def shared_threads(nodes: Sequence[Node], engines: int) -> int:
-    """Cores of an engine, where the engines share the nodes out."""
-    return max(1, int(min(node.cpus for node in nodes)) // math.ceil(engines / len(nodes)))
-
-
-def check_room(nodes: Sequence[Node], replicas: Replicas) -> None:
-    """
-    Raises:
-        UserError: not all engines fit onto the nodes, be they free.
-    """
-    gpus, threads = replicas.engine.tensor_parallel, replicas.threads
-    if gpus > 1 and not replicas.gpu:
-        raise UserError(f"--tensor-parallel {gpus}: there is no GPU; leave it out")
-    fits = [min(node.cpus // threads, node.gpus // gpus if replicas.gpu else math.inf) for node in nodes]
-    if sum(fits) < replicas.most:
-        name = "--max-replicas" if replicas.most > replicas.least else "--replicas"
-        each = f"{threads} core(s)" + (f" and {gpus} GPU(s)" if replicas.gpu else "")
-        raise UserError(
-            f"{name} {replicas.most}: each engine takes {each}, and there is room for {int(sum(fits))} on "
-            f"{len(nodes)} node(s); ask for fewer, or lower --threads"
-        )
 
 
 @contextmanager
@@ -131,7 +88,7 @@ def running_server(
         yield
     finally:
         # a local Ray ends as a whole, at once; Serve's own end takes seconds and prints what it did to its actors
-        if os.environ.get("RAY_ADDRESS"):
+        if os.environ.get(ADDRESS):
             serve.shutdown()
 
 

@@ -53,7 +53,7 @@ ON_THE_STACK = [
     *("learners/zero.py", "learners/update.py"),
     *(f"training/{name}.py" for name in ("loop", "rank", "checkpoint", "pipeline", "probe", "publish", "saving")),
     *("training/sft.py", "training/ending.py", "training/validation.py"),
-    *("serving/start.py", "serving/engines.py", "serving/front.py", "serving/processor.py"),
+    *("serving/start.py", "serving/engines.py", "serving/front.py", "serving/processor.py", "serving/spread.py"),
 ]
 """Files that may import Ray, vLLM or DeepSpeed, be it through another file of ours. Every other file is pure."""
 

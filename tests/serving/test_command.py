@@ -13,9 +13,7 @@ import pytest
 import blade_dist.cli
 from blade_dist.cluster.placement import Node
 from blade_dist.errors import UserError
-from blade_dist.serving.engines import Replicas
-from blade_dist.serving.opened import EngineOptions
-from blade_dist.stages.serve import check_room, shared_threads
+from blade_dist.stages.room import Room, check_room, shared_threads
 from tests.helpers.program import Program
 
 
@@ -80,7 +78,7 @@ def no_ray(monkeypatch: pytest.MonkeyPatch) -> None:
     def started(*_: object) -> None:
         raise AssertionError("Ray was started")
 
-    monkeypatch.setattr("blade_dist.stages.serve.join_ray", started)
+    monkeypatch.setattr("blade_dist.stages.room.join_ray", started)
     monkeypatch.delenv("BLADE_SERVE_TOKEN", raising=False)
 
 
@@ -124,14 +122,11 @@ def test_engines_share_the_cores_out_and_must_fit() -> None:
     here, gpus = Node("a", "a", 8.0), Node("b", "b", 16.0, 4)
     assert [shared_threads([here], engines) for engines in (1, 2, 3, 9)] == [8, 4, 2, 1]
     assert shared_threads([here, gpus], 3) == 4
-    check_room([here], Replicas(EngineOptions(), most=2, threads=4))
-    with pytest.raises(
-        UserError, match=r"--max-replicas 3: each engine takes 4 core\(s\), and there is room for 2 on 1"
-    ):
-        check_room([here], Replicas(EngineOptions(), most=3, threads=4))
-    two = EngineOptions(tensor_parallel=2)
-    check_room([here, gpus], Replicas(two, least=2, most=2, gpu=True))
+    check_room([here], 2, 1, Room(4, gpu=False), "--engines")
+    with pytest.raises(UserError, match=r"--engines 3: each engine takes 4 core\(s\), and there is room for 2 on 1"):
+        check_room([here], 3, 1, Room(4, gpu=False), "--engines")
+    check_room([here, gpus], 2, 2, Room(1, gpu=True), "--replicas")
     with pytest.raises(UserError, match=r"--replicas 3: each engine takes 1 core\(s\) and 2 GPU\(s\), .* room for 2"):
-        check_room([here, gpus], Replicas(two, least=3, most=3, gpu=True))
+        check_room([here, gpus], 3, 2, Room(1, gpu=True), "--replicas")
     with pytest.raises(UserError, match="--tensor-parallel 2: there is no GPU"):
-        check_room([here], Replicas(two))
+        check_room([here], 1, 2, Room(1, gpu=False), "--replicas")

@@ -13,9 +13,10 @@ import pytest
 
 from blade_dist.errors import UserError
 from blade_dist.serving.opened import OpenedExport
+from blade_dist.serving.parts import HistoryFile, Job, PartWriter
 from blade_dist.serving.recommend import List, Recommender
 from blade_dist.serving.request import Resolved, Resolver
-from blade_dist.serving.table import HistoryFile, Progress, recommend_file
+from blade_dist.serving.table import Progress, recommend_file, with_engine
 from blade_dist.store.arrow import read_table, write_table
 
 
@@ -39,7 +40,7 @@ def written(
 ) -> list[Progress]:
     said: list[Progress] = []
     start = lambda: cast(Recommender, engine)  # noqa: E731
-    recommend_file(start, Resolver(opened), HistoryFile(path), out, given or {}, said.append, rows=4)
+    recommend_file(with_engine(start), Resolver(opened), HistoryFile(path), out, given or {}, said.append, rows=4)
     return said
 
 
@@ -131,3 +132,15 @@ def test_files_that_cannot_be_read_or_written(opened: OpenedExport, tmp_path: Pa
     pq.write_table(pa.table({"histories": [["a"]]}), tmp_path / "named.parquet")
     with pytest.raises(UserError, match=r"no column history .*; did you mean histories\?"):
         HistoryFile(tmp_path / "named.parquet")
+
+
+def test_parts_are_written_in_any_order(opened: OpenedExport, tmp_path: Path) -> None:
+    path = histories(opened, tmp_path / "in.parquet")
+    job = Job(path, tmp_path, {}, rows=4)
+    for order in ([0, 1, 2], [2, 0, 1]):
+        for number in order:
+            job.path(number).unlink(missing_ok=True)
+        writer = PartWriter(cast(Recommender, ByHand(opened)), job)
+        assert [writer.write(number) for number in order] == [{2: 2}.get(number, 4) for number in order]
+        users = [read_table(job.path(number))["user"].to_pylist() for number in range(3)]
+        assert users == [[0, 1, 2, 3], [4, 5, 6, 7], [8, 9]]

@@ -21,6 +21,7 @@ from blade_dist.stages import opening
 from blade_dist.stages.catalog_command import catalog
 from blade_dist.stages.ends import ending
 from blade_dist.stages.loudness import begin, heard, loudness
+from blade_dist.stages.prompt_command import prompt
 from blade_dist.stages.recommend_command import recommend
 from blade_dist.stages.serve_command import serve
 from blade_dist.store.files import check_folder, write_text
@@ -326,6 +327,7 @@ app.command()(heard(catalog))
 app.command()(heard(recommend))
 app.command()(heard(serve))
 
+app.command()(heard(prompt))
 
 @app.command()
 @heard

@@ -154,7 +154,13 @@ class CodecSettings(Section):
     embedding larger; not read where there is a tokenizer."""
     prompt: str = "{history}"
     """Text of a prompt; ``{history}`` stands for the items. By default a list goes on where the history stops; for a
-    pretrained model write around it what is wanted, in words."""
+    pretrained model write around it what is wanted, in words. With ``format: chat`` it is what the user says."""
+    format: Literal["plain", "chat"] = "plain"
+    """What stands around ``prompt``. plain: what the tokenizer itself puts before a text (bos), or nothing; chat: the
+    tokenizer's chat template, in which the list is the assistant's turn. Set chat for a model that was tuned on
+    conversations, which then reads what it knows."""
+    system: str | None = None
+    """``format: chat`` only: what the system says. None: what the template says by itself, which may be nothing."""
     levels: Positive | None = None
     """semantic_id: tokens per item. 1: each item has its own. More: residual k-means, a level each, so that similar
     items begin alike and a large catalog needs a small vocabulary; a last code that tells equal items apart is added
@@ -166,6 +172,12 @@ class CodecSettings(Section):
     """semantic_id: a Hugging Face folder of a sentence encoder, whose mean embedding of title and groups the codes
     follow, or with one token per item its vector (``sft.item_features``). Set it where words alone do not say what is
     alike. None: they follow ``data.columns.embedding``, or else the words of titles and groups."""
+
+    @model_validator(mode="after")
+    def _spoken(self) -> CodecSettings:
+        if self.system is not None and self.format == "plain":
+            raise ValueError("codec.system: only codec.format = chat has a system; set it, or leave codec.system out")
+        return self
 
 
 class ListSettings(Section):

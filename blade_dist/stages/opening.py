@@ -17,6 +17,10 @@ def data_line(config: Config) -> str:
     return f"reads {read or 'a generated log'}, writes {config.run.dir / 'data'}: catalog, prompts, card.json"
 
 
+def prompt_line(config: Config, user: str) -> str:
+    return f"shows what the model reads of user {user}, from {config.run.dir / 'data'}"
+
+
 def sft_line(config: Config) -> str:
     build = config.model.build
     model = f"a new model ({build.layers} layers of {build.hidden_size})"

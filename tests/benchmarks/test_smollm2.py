@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 from importlib.metadata import PackageNotFoundError
 from pathlib import Path
@@ -61,11 +62,12 @@ def config(base: Path, tmp_path: Path) -> Config:
         [
             f"run.dir={tmp_path / 'run'}",
             f"model.path={base}",
-            "data.synthetic={users: 40, items: 20, groups: 3, interactions: 12}",
+            "data.synthetic={users: 40, items: 60, groups: 3, interactions: 12}",
             *("data.k_core=2", "data.max_history=3", "data.targets=1", "data.windows=1", "lists.k=2"),
-            'codec.prompt="Items that a user chose:\\n{history}Items that come next:\\n"',
-            "sft={epochs: 1, batch_size: 20, lr: 1.0e-5, validation_prompts: 4}",
-            *("learner.lora={rank: 8}", "learner.lr=1e-4", "prior.size=2", "rollout.group_size=2"),
+            'codec.prompt="Items that a user chose:\\n{history}What comes next?"',
+            "codec.format=chat",
+            "sft={batch_size: 8, max_steps: 2, max_examples: 16, validation_prompts: 4}",
+            *("learner.lora={rank: 8}", "prior.size=2", "rollout.group_size=2"),
             "train={steps: 1, prompts: 4, prompts_per_step: 4}",
             "reward.weights={ndcg@2: 1.0, ild@2: 0.3}",
             "evaluate={metrics: [ndcg@2], max_prompts: 4, bootstrap: 50}",
@@ -77,21 +79,31 @@ def config(base: Path, tmp_path: Path) -> Config:
 def test_from_a_log_to_an_export(config: Config, ray_session: None, tmp_path: Path) -> None:
     quiet, paths = Console(quiet=True), RunPaths(config.run.dir)
     prepare_data(config)
-    sft_stage(config, quiet)
+    bare = evaluate_stage(open_run(config, config.model.path), must(config.model.path), [], quiet)
+    assert bare["base"]["invalid"] == 0
+    said = Console(file=io.StringIO(), record=True, width=400)
+    sft_stage(config, said)
+    assert "trains adapters of rank 8" in said.export_text()
     align_stage(open_run(config), quiet)
     (row,) = pq.read_table(paths.target("blade") / "metrics.parquet").to_pylist()
     assert row["logprob_gap"] <= config.logprob_tolerance  # engine and learner hold the same weights
     assert row["invalid"] == row["duplicate"] == 0
     assert (paths.policy("blade") / "adapter").is_dir()
-    summary = evaluate_stage(open_run(config), paths.policy("blade"), [paths.reference], quiet)
-    assert summary["blade"]["invalid"] == 0
+    summary = evaluate_stage(open_run(config), paths.policy("blade"), [must(config.model.path)], quiet)
+    assert summary["blade"]["invalid"] == summary["base"]["invalid"] == 0
     export_stage(config, paths.policy("blade"), tmp_path / "served", quiet)
     data, opened = load_data(config.run.dir), open_export(tmp_path / "served")
+    assert opened.manifest.turns is not None
     history = data.test.rows(np.arange(1)).history[0]
     assert opened.codec.encode_prompt(history).tolist() == data.codec.encode_prompt(history).tolist()
     config_file = json.loads((tmp_path / "served" / "config.json").read_text())
     assert config_file["num_hidden_layers"] == 30
     assert "quantization_config" not in config_file
+
+
+def must(path: Path | None) -> Path:
+    assert path is not None
+    return path
 
 
 def test_its_command_is_one_line(base: Path) -> None:

@@ -21,6 +21,7 @@ from blade_dist.stages import opening
 from blade_dist.stages.catalog_command import catalog
 from blade_dist.stages.ends import ending
 from blade_dist.stages.loudness import begin, heard, loudness
+from blade_dist.stages.prompt_command import prompt
 from blade_dist.stages.recommend_command import recommend
 from blade_dist.stages.serve_command import serve
 from blade_dist.store.files import check_folder, write_text
@@ -286,19 +287,23 @@ def evaluate(
     ] = None,
     overrides: Overrides = None,
 ) -> None:
-    """Compare checkpoints on held-out prompts, with paired-bootstrap intervals over users.
+    """Compare checkpoints on held-out prompts, with paired-bootstrap intervals over users. base: model.path as it is.
 
     Example: blade-dist evaluate my.yaml --checkpoint runs/my/blade/policy --against runs/my/sft/policy
+
+    Example: blade-dist evaluate my.yaml --checkpoint base
     """
     settings, console = _read(path, overrides)
     say(console, f"evaluate: {opening.evaluate_line(settings, [checkpoint, *(against or [])])}")
     with waiting(console, PROGRAM):
+        from blade_dist.stages.base import after_evaluation, checkpoint_of
         from blade_dist.stages.evaluate import evaluate_stage
         from blade_dist.stages.opened import open_run
 
-    evaluate_stage(open_run(settings), checkpoint, against or [], console)
-    out = RunPaths(settings.run.dir).root / "export"
-    _next(console, "export", path, overrides, "--checkpoint", str(checkpoint), "--out", str(out))
+    checkpoint, *others = (checkpoint_of(settings, given) for given in (checkpoint, *(against or [])))
+    evaluate_stage(open_run(settings, checkpoint), checkpoint, others, console)
+    command, *options = after_evaluation(settings, checkpoint)
+    _next(console, command, path, overrides, *options)
 
 
 @app.command()
@@ -322,6 +327,7 @@ def export(
     _next(console, "recommend", out, None, "--history", ",".join(history))
 
 
+app.command()(heard(prompt))
 app.command()(heard(catalog))
 app.command()(heard(recommend))
 app.command()(heard(serve))

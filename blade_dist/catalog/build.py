@@ -12,17 +12,10 @@ from blade_dist.batches import Ragged
 from blade_dist.catalog.catalog import Catalog
 from blade_dist.catalog.choice import CodecChoice
 from blade_dist.catalog.codec import Codec
+from blade_dist.catalog.prompt_text import PromptText, said_of_template
 from blade_dist.catalog.semantic_id import semantic_tokens, shown_tokens
 from blade_dist.catalog.title import title_tokens
-from blade_dist.catalog.tokenizer import (
-    EOS,
-    SEPARATOR,
-    encode,
-    encode_prompt,
-    opening,
-    special_in_prompt,
-    special_token,
-)
+from blade_dist.catalog.tokenizer import EOS, SEPARATOR, encode, encode_prompt, special_in_prompt, special_token
 from blade_dist.errors import UserError
 from blade_dist.settings import CodecSettings
 
@@ -57,12 +50,9 @@ def build_codec(
         max_title_tokens: longer titles are cut, where titles are written.
 
     Raises:
-        UserError: a prompt without exactly one ``{history}``, no readable tokenizer, items without tokens or with equal
-            ones, or a title that holds the text of a separator.
+        UserError: a prompt that is none (see :meth:`PromptText.of`), no readable tokenizer, items without tokens or
+            with equal ones, or a title that holds the text of a separator.
     """
-    texts = settings.prompt.split("{history}")
-    if len(texts) != 2:
-        raise UserError(f"codec.prompt: {{history}} must stand in it once, not {len(texts) - 1} times")
     remarks: list[str] = []
     if choice.kind == "title":
         written = title_tokens(catalog, settings, base_tokenizer, max_title_tokens)
@@ -73,13 +63,12 @@ def build_codec(
     if tokenizer.eos_token_id is None:
         special_token(tokenizer, EOS)
         tokenizer.eos_token = EOS
-    end = int(tokenizer.eos_token_id)
+    text = PromptText.of(tokenizer, settings)
+    end = text.end_token(tokenizer)
     # codes are prefix-free, titles are not
     titles = choice.kind == "title"
     separator = _separator(tokenizer, item_tokens, end, trained=base_tokenizer is None) if titles else None
     check_items(catalog, item_tokens, {separator, end})
-    prefix, suffix = (encode_prompt(tokenizer, text) for text in texts)
-    first = opening(tokenizer)
     codec = Codec(
         kind=choice.kind,
         source=tokenizer,
@@ -87,12 +76,16 @@ def build_codec(
         separator=separator,
         end=end,
         pad=end if tokenizer.pad_token_id is None else int(tokenizer.pad_token_id),
-        # a prompt that begins with the token itself needs no second one
-        prefix=np.array(prefix if prefix[:1] == first else first + prefix, dtype=np.int32),
-        suffix=np.array(suffix, dtype=np.int32),
+        prefix=np.array(text.prefix(tokenizer), dtype=np.int32),
+        suffix=np.array(encode_prompt(tokenizer, text.after), dtype=np.int32),
         shown_tokens=shown_tokens(tokenizer, len(catalog)) if choice.marks_histories else None,
     )
-    return Built(codec, catalog, remarks + special_in_prompt(tokenizer, settings.prompt))
+    for setting, said in (("codec.system", settings.system or ""), ("codec.prompt", settings.prompt)):
+        remarks += special_in_prompt(tokenizer, said, setting)
+    remarks += said_of_template(tokenizer, settings)
+    if titles and base_tokenizer is not None and (apart := text.difference(codec, catalog.titles.tolist())):
+        remarks.append(apart)
+    return Built(codec, catalog, remarks)
 
 
 def _separator(tokenizer: PreTrainedTokenizerBase, item_tokens: Ragged, end: int, trained: bool) -> int:

@@ -88,16 +88,16 @@ def encode_prompt(tokenizer: PreTrainedTokenizerBase, text: str) -> list[int]:
     return [int(token) for token in encoded["input_ids"]]
 
 
-def special_in_prompt(tokenizer: PreTrainedTokenizerBase, prompt: str) -> list[str]:
-    """Which special tokens a prompt holds, and what only looks like one, as lines."""
+def special_in_prompt(tokenizer: PreTrainedTokenizerBase, prompt: str, setting: str = "codec.prompt") -> list[str]:
+    """Which special tokens a prompt holds, and what only looks like one, as lines; ``setting``: where it stands."""
     known = {str(token) for token in (*tokenizer.all_special_tokens, *tokenizer.get_added_vocab())}
     held = sorted(token for token in known if token in prompt)
     rest = prompt
     for token in held:
         rest = rest.replace(token, " ")
-    lines = [f"codec.prompt: {', '.join(held)} is read as a special token"] if held else []
+    lines = [f"{setting}: {', '.join(held)} is read as a special token"] if held else []
     if unknown := sorted(set(_SPECIAL.findall(rest))):
-        lines.append(f"codec.prompt: {', '.join(unknown)} is no token of this tokenizer and is read as plain text")
+        lines.append(f"{setting}: {', '.join(unknown)} is no token of this tokenizer and is read as plain text")
     return lines
 
 

@@ -30,9 +30,10 @@ def settings_of(config: Config) -> dict[str, Any]:
     prompts_from = config.train.prompts_from
     # a value that changes nothing is not named: data of versions that did not know the setting are still these
     changing = {"lists.exclude_history": config.lists.exclude_history} if again else {}
+    plain = {"format", "system"} if config.codec.format == "plain" else set()
     return (changing if prompts_from == "train" else changing | {"train.prompts_from": prompts_from}) | {
         "data": config.data.model_dump(mode="json"),
-        "codec": config.codec.model_dump(mode="json"),
+        "codec": config.codec.model_dump(mode="json", exclude=plain),
         "model.path": None if config.model.path is None else str(config.model.path),
         "run.seed": config.run.seed,
     }

@@ -91,6 +91,10 @@ class PromptTable:
         """Different users."""
         return int(pc.count_distinct(self._users).as_py())
 
+    def of_user(self, user: str) -> NDArray[np.int64]:
+        """The user's prompts, in the order of the file."""
+        return pc.indices_nonzero(pc.equal(self._users, user)).to_numpy().astype(np.int64)
+
     def user_numbers(self, index: NDArray[np.int64]) -> NDArray[np.int64]:
         """``[B]`` a number of each given prompt's user: the same for the same user; no history is read."""
         numbers = self._users.dictionary_encode().combine_chunks().indices.to_numpy()

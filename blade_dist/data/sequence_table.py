@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from blade_dist.batches import Ragged, offsets_of
@@ -37,6 +38,7 @@ class SequenceTable:
 
     def __init__(self, path: Path, table: pa.Table) -> None:
         self._path = path
+        self._users = table.column("user")
         self._items = [arrow_to_ragged(chunk.column("items")) for chunk in table.to_batches()]
         self._first = offsets_of([len(rows) for rows in self._items])
 
@@ -71,6 +73,10 @@ class SequenceTable:
             IndexError: an index that is negative or not below the number of users.
         """
         return take_rows(self._items, self._first, checked_index(index, len(self), "users"))
+
+    def of_user(self, user: str) -> NDArray[np.int64]:
+        """The user's row, or none."""
+        return pc.indices_nonzero(pc.equal(self._users, user)).to_numpy().astype(np.int64)
 
     def longest(self, tokens: NDArray[np.int64], items: int) -> int:
         """Most tokens of ``items`` items of a user that follow each other; ``tokens``: ``[I]`` of each catalog item."""

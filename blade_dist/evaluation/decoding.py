@@ -41,9 +41,9 @@ def trained_for(policy: str) -> list[str]:
     """The ways of decoding that a policy was trained for.
 
     Fine-tuning teaches what comes next, which is the first item of a list as well as the next one; an alignment rewards
-    whole lists.
+    whole lists. A base checkpoint was trained for neither.
     """
-    return [LIST, RANK] if policy == "sft" else [LIST]
+    return {"sft": [LIST, RANK], "base": []}.get(policy, [LIST])
 
 
 @dataclass(frozen=True)

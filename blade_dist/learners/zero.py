@@ -271,7 +271,7 @@ def _deepspeed_config(settings: LearnerSettings, dtype: str) -> dict[str, Any]:
         "optimizer": {
             "type": "AdamW",
             "params": {
-                "lr": settings.lr,
+                "lr": 0.0,  # every update brings its own
                 "betas": list(settings.betas),
                 "weight_decay": settings.weight_decay,
                 "torch_adam": True,

@@ -12,11 +12,12 @@ from blade_dist.batches import Ragged
 from blade_dist.catalog.catalog import Catalog
 from blade_dist.catalog.codec import Codec
 from blade_dist.catalog.legality import load_trie, save_trie
+from blade_dist.catalog.prompt_text import PromptText, chat_turns
 from blade_dist.catalog.rules import make_rules
 from blade_dist.catalog.tokenizer import load_tokenizer
 from blade_dist.errors import UserError
 from blade_dist.serving.manifest import CARD, MANIFEST, WEIGHTS, Manifest, checksums
-from blade_dist.serving.text import item_text, show_separator
+from blade_dist.serving.text import Turn, item_text, sent_turns, show_separator
 from blade_dist.settings import Config, Decode
 from blade_dist.settings.reports import BEAMS
 from blade_dist.store.context import context_length
@@ -79,7 +80,11 @@ def write_export(
         write_generation(folder, codec, decode, beams, config.lists.k)
         if codec.separator is not None:
             show_separator(folder, codec.tokenizer.convert_ids_to_tokens(codec.separator))
-        text = item_text(load_tokenizer(folder), codec, catalog, config.codec.prompt, histories)
+        tokenizer, turns = load_tokenizer(folder), []
+        prompt = PromptText.of(codec.tokenizer, config.codec).sent(codec.tokenizer)
+        if config.codec.format == "chat":
+            turns = [Turn.model_validate(turn) for turn in chat_turns(config.codec)]
+        text = item_text(tokenizer, codec, catalog, prompt, histories)
         items.save(folder / CATALOG)
         codec.save(folder / CODEC)
         save_trie(legal, codec, folder / TRIE)
@@ -101,8 +106,10 @@ def write_export(
             max_history=config.data.max_history,
             # rows of a ready split are prompts as they stand
             repeats="all" if config.data.splits is not None else config.data.repeats,
-            prompt=config.codec.prompt,
+            format=config.codec.format,
+            prompt=prompt,
             text=text,
+            turns=sent_turns(tokenizer, codec, catalog, turns, text, histories),
             separator_token_id=codec.separator,
             end_token_id=codec.end,
             max_title_tokens=config.data.max_title_tokens,

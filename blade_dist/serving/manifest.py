@@ -8,7 +8,7 @@ from typing import Annotated, Final, Literal
 from pydantic import Field, ValidationError
 
 from blade_dist.errors import UserError
-from blade_dist.serving.text import ItemText
+from blade_dist.serving.text import ItemText, Turn
 from blade_dist.settings import Decode, ListSettings
 from blade_dist.settings.section import NonNegative, Positive, Section
 from blade_dist.store.files import check_folder, read_json
@@ -85,10 +85,16 @@ class Manifest(Section):
     """Items that a prompt shows, the latest ones."""
     repeats: Literal["first", "last", "all"]
     """Which of a user's interactions with the same item a prompt shows."""
+    format: Literal["plain", "chat"] = "plain"
+    """``codec.format``: what stands around ``codec.prompt``."""
     prompt: str
-    """``codec.prompt``, for other servers."""
+    """The whole text of a prompt, for other servers, which put bos before it: ``codec.prompt``, inside the turns of the
+    chat template where ``format`` is chat."""
     text: ItemText | None = None
     """How other servers are sent items and answer with them as text; None where they must be sent tokens."""
+    turns: list[Turn] | None = None
+    """What chat servers are sent instead of ``prompt``; None where there is no chat template, or where it makes other
+    tokens of them than those of the training."""
     separator_token_id: int | None
     """Token after every item of a list; None where items need none."""
     end_token_id: int

@@ -24,7 +24,7 @@ from blade_dist.serving.export import CATALOG, CODEC, TRIE, write_generation
 from blade_dist.serving.grown_weights import INDEX, grow_weights
 from blade_dist.serving.manifest import CARD, MANIFEST, WEIGHTS, Day, Manifest, checksums
 from blade_dist.serving.opened import OpenedExport
-from blade_dist.serving.text import ItemText, item_text
+from blade_dist.serving.text import ItemText, Turn, item_text, sent_turns
 from blade_dist.store.files import read_json, whole_folder, write_json, write_text
 from blade_dist.store.policy import STAMP, weights_digest
 
@@ -88,7 +88,7 @@ def write_renewed(out: Path, opened: OpenedExport, day: Renewed) -> RenewedExpor
                 "weights": weights,
                 "codec": codec.fingerprint(),
                 "catalog": written.catalog.fingerprint(),
-                "text": _text(manifest, folder, codec, written.catalog),
+                **_text(manifest, folder, codec, written.catalog),
                 "trained": trained,
                 "day": _day(opened.catalog, written.catalog, day, trained.items),
                 "files": checksums(folder),
@@ -155,14 +155,16 @@ def _stamp(folder: Path, codec: str, weights: str) -> None:
         write_json(folder / STAMP, stamp | {"codec": codec, "weights": weights})
 
 
-def _text(manifest: Manifest, folder: Path, codec: Codec, catalog: Catalog) -> ItemText | None:
-    """As the export has it, where that gives the tokens of new titles too."""
+def _text(manifest: Manifest, folder: Path, codec: Codec, catalog: Catalog) -> dict[str, ItemText | list[Turn] | None]:
+    """``text`` and ``turns`` as the export has them, where these give the tokens of new titles too."""
     if manifest.text is None:
-        return None
+        return {"text": None, "turns": None}
     some = np.unique(np.linspace(0, len(catalog) - 1, TRIED).astype(np.int32))[::-1]
     some = np.random.default_rng(manifest.seed).permutation(some)
     histories = Ragged.of([some[first : first + TOGETHER] for first in range(0, len(some), TOGETHER)])
-    return item_text(load_tokenizer(folder), codec, catalog, manifest.prompt, histories)
+    tokenizer = load_tokenizer(folder)
+    text = item_text(tokenizer, codec, catalog, manifest.prompt, histories)
+    return {"text": text, "turns": sent_turns(tokenizer, codec, catalog, manifest.turns or [], text, histories)}
 
 
 def _day(before: Catalog, now: Catalog, day: Renewed, trained: int) -> Day:

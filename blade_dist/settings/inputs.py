@@ -154,7 +154,13 @@ class CodecSettings(Section):
     embedding larger; not read where there is a tokenizer."""
     prompt: str = "{history}"
     """Text of a prompt; ``{history}`` stands for the items. By default a list goes on where the history stops; for a
-    pretrained model write around it what is wanted, in words."""
+    pretrained model write around it what is wanted, in words. With ``format: chat`` it is what the user says."""
+    format: Literal["plain", "chat"] = "plain"
+    """What stands around ``prompt``. plain: what the tokenizer itself puts before a text (bos), or nothing; chat: the
+    tokenizer's chat template, in which the list is the assistant's turn. Set chat for a model that was tuned on
+    conversations, which then reads what it knows."""
+    system: str | None = None
+    """``format: chat`` only: what the system says. None: what the template says by itself, which may be nothing."""
     levels: Positive | None = None
     """semantic_id: tokens per item. 1: each item has its own. More: residual k-means, a level each, so that similar
     items begin alike and a large catalog needs a small vocabulary; a last code that tells equal items apart is added
@@ -166,6 +172,12 @@ class CodecSettings(Section):
     """semantic_id: a Hugging Face folder of a sentence encoder, whose mean embedding of title and groups the codes
     follow, or with one token per item its vector (``sft.item_features``). Set it where words alone do not say what is
     alike. None: they follow ``data.columns.embedding``, or else the words of titles and groups."""
+
+    @model_validator(mode="after")
+    def _spoken(self) -> CodecSettings:
+        if self.system is not None and self.format == "plain":
+            raise ValueError("codec.system: only codec.format = chat has a system; set it, or leave codec.system out")
+        return self
 
 
 class ListSettings(Section):
@@ -220,8 +232,9 @@ class BuildSettings(Section):
 
 class ModelSettings(Section):
     path: LocalPath | None = None
-    """Base checkpoint: a Hugging Face folder. Set it to align a pretrained model, and give smaller learning rates then
-    (``sft.lr``, ``learner.lr``). None: a small Llama is built from ``build``."""
+    """Base checkpoint: a Hugging Face folder. Set it to align a pretrained model; learning rates and epochs are smaller
+    then where nothing is set (``sft.lr``, ``sft.epochs``, ``learner.lr``). None: a small Llama is built from
+    ``build``."""
     build: BuildSettings = BuildSettings()
     """The small Llama; read where there is no ``path``."""
     dtype: Literal["float32", "bfloat16"] = "float32"
@@ -233,14 +246,21 @@ class ModelSettings(Section):
 
 
 class SftSettings(Section):
-    epochs: Positive = 20
+    epochs: Positive | None = None
     """Passes over the training part of every user at most, over which the learning rate falls to 0; ``patience`` may
-    stop it earlier. A pretrained model needs 1 to 3."""
+    stop it earlier. A pretrained model needs 1 to 3. None: 20 for a model that is built, 2 with ``model.path``."""
+    max_steps: Positive | None = None
+    """Steps at most, over which the learning rate falls then. Set it to try a pretrained model, of which a pass may
+    take hours. None: ``epochs`` alone says how many."""
+    max_examples: Positive | None = None
+    """Sequences of a pass at most, drawn with ``run.seed``: the same ones in every pass. Set it where a pretrained
+    model learns the task from some thousands and the log has millions. None: all."""
     batch_size: Positive = 256
     """Sequences per step, over all ranks: a user's items, long ones in windows of what a prompt and its list hold. A
     larger one gives steadier and fewer steps, and usually takes a higher ``lr``."""
-    lr: Rate = 3e-3
-    """Peak learning rate. The default is for a small model from nothing; a pretrained one needs about 1e-5."""
+    lr: Rate | None = None
+    """Peak learning rate. None: 3e-3 for a model that is built from nothing; with ``model.path`` 1e-5, or 1e-4 where
+    adapters are trained (``learner.lora``)."""
     warmup: Fraction = 0.05
     """Share of the steps over which the learning rate rises to its peak; it falls as a cosine afterwards. Raise it
     where the loss jumps at the beginning."""

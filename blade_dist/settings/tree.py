@@ -217,6 +217,25 @@ class Config(Section):
         return self.model_copy(update={"lists": lists})
 
     @property
+    def sft_lr(self) -> float:
+        """``sft.lr``, or what suits the base checkpoint."""
+        return self.sft.lr or self._rate(built=3e-3, pretrained=1e-5)
+
+    @property
+    def sft_epochs(self) -> int:
+        """``sft.epochs``, or what suits the base checkpoint."""
+        return self.sft.epochs or (20 if self.model.path is None else 2)
+
+    @property
+    def learner_lr(self) -> float:
+        """``learner.lr``, or what suits the base checkpoint."""
+        return self.learner.lr or self._rate(built=1e-3, pretrained=1e-6)
+
+    def _rate(self, built: float, pretrained: float) -> float:
+        """Adapters take about ten times the rate of whole weights (Schulman et al., "LoRA Without Regret", 2025)."""
+        return built if self.model.path is None else pretrained * (1 if self.learner.lora is None else 10)
+
+    @property
     def sft_dropout(self) -> float:
         """``sft.dropout``, or what suits the base checkpoint."""
         if self.sft.dropout is not None:

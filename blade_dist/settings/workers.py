@@ -73,9 +73,9 @@ class LearnerSettings(Section):
     zero_stage: Annotated[int, Field(ge=0, le=3)] = 0
     """DeepSpeed ZeRO stage: 1 shards the optimizer's state over the ranks, 2 the gradients too, 3 the weights too.
     Raise it where a rank runs out of memory; 3 makes every push gather the weights."""
-    lr: Rate = 1e-3
-    """Peak learning rate. The default is for a small model from nothing; a pretrained one of 1B parameters and more
-    needs about 1e-6."""
+    lr: Rate | None = None
+    """Peak learning rate. None: 1e-3 for a model that is built from nothing; with ``model.path`` 1e-6, or 1e-5 where
+    adapters are trained (``lora``)."""
     schedule: Literal["constant", "linear", "cosine"] = "linear"
     """How the learning rate falls after the warm-up: linear and cosine reach 0 at the last step, constant stays. Take
     constant to compare runs of different length step by step."""
@@ -111,7 +111,8 @@ class LearnerSettings(Section):
     it off only to look for a fault."""
     lora: LoraSettings | None = None
     """Trains low-rank adapters on the reference (``{}`` with the defaults): only they are pushed, and the reference
-    needs no memory of its own. None trains every weight."""
+    needs no memory of its own. ``sft`` trains such adapters of a base checkpoint too, and merges them, unless the
+    prepared data brought new tokens. None trains every weight."""
     gradient_checkpointing: bool = False
     """Trades compute for memory: activations are computed again in the backward pass. Turn it on where even a small
     ``tokens_per_microbatch`` does not fit."""

@@ -287,7 +287,8 @@ def _going_on(config: Config, folder: Path, steps_there: int | None) -> str | No
     steps, learner = config.train.steps, config.learner
     if steps == steps_there:
         return line
-    rate = learning_rate(step, peak=learner.lr, total=steps, warmup=learner.warmup_steps, schedule=learner.schedule)
+    peak, warmup = config.learner_lr, learner.warmup_steps
+    rate = learning_rate(step, peak=peak, total=steps, warmup=warmup, schedule=learner.schedule)
     return (
         f"{line}, to step {steps} (train.steps: {steps_there} there, {steps} now); the learning rate is that of "
         f"{steps} steps from here on, {rate:.2g} at first (learner.schedule: {learner.schedule})"
@@ -309,7 +310,7 @@ def align_stamp(run: OpenedRun) -> dict[str, Any]:
         "advantage": config.advantage.model_dump(mode="json"),
         "limits of reward": config.reward.model_dump(mode="json", include=limits),
         "rollout": config.rollout.model_dump(mode="json", include={"group_size"} | late),
-        "learner": config.learner.model_dump(mode="json", exclude=how_fast),
+        "learner": config.learner.model_dump(mode="json", exclude=how_fast) | {"lr": config.learner_lr},
         "train": config.train.model_dump(mode="json", include={"steps", "prompts", "prompts_per_step"} | chooses),
         "prior.refresh_every": config.refresh_every,
     }

@@ -47,13 +47,14 @@ from blade_dist.rewards.ranker import RankerTable
 from blade_dist.rollouts.pool import EnginePool, NobodyServesError
 from blade_dist.settings import Config
 from blade_dist.stages.actors import engines
+from blade_dist.stages.base import read_checkpoint
 from blade_dist.stages.chosen import test_rows
 from blade_dist.stages.opened import OpenedRun, make_composite, written_lists
 from blade_dist.stages.prior import open_prior
 from blade_dist.stages.ranked import ranked_by
 from blade_dist.stages.searches import ListWriter, pool_size, searched
 from blade_dist.store.files import whole_file, write_json
-from blade_dist.store.policy import PolicyStamp, read_policy
+from blade_dist.store.policy import PolicyStamp
 from blade_dist.tracking.bar import Bar, waiting
 from blade_dist.tracking.say import say, say_end, show_table
 from blade_dist.training.probe import probe_request
@@ -80,7 +81,7 @@ def evaluate_stage(run: OpenedRun, checkpoint: Path, against: list[Path], consol
     """
     config, data, reward = run.config, run.data, scaled_reward(run)
     paths = [checkpoint, *against]
-    stamps = [read_policy(path, data.codec.fingerprint()) for path in paths]
+    stamps = [read_checkpoint(path, data.codec) for path in paths]
     names = _names(stamps)
     prompts = data.test.rows(test_rows(config, len(data.test)))
     reported = make_composite(config, data, _reported(config))

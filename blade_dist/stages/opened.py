@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import cached_property
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -19,6 +20,7 @@ from blade_dist.rewards.composite import Composite
 from blade_dist.rewards.given import GivenLists
 from blade_dist.rewards.named import check_groups, reads_ranker
 from blade_dist.settings import Config, ListSettings
+from blade_dist.stages.base import is_base, read_checkpoint
 from blade_dist.stages.chosen import training_rows
 from blade_dist.stages.ranker import check_ranker, ranker_stamp
 from blade_dist.store.fingerprint import fingerprint
@@ -87,17 +89,22 @@ class OpenedRun:
         )
 
 
-def open_run(config: Config) -> OpenedRun:
+def open_run(config: Config, evaluated: Path | None = None) -> OpenedRun:
     """Opens what the data and SFT stages left and tries the reward on a small batch; starts nothing.
+
+    ``evaluated``: a checkpoint that is to be evaluated. One that nobody of ours trained is its own reference, so that
+    it needs no SFT stage before, where no metric reads the fine-tuned model.
 
     Raises:
         UserError: a missing or foreign artefact, data of other settings, an unknown metric, a reward that fails, a
             rule that leaves too few items, or settings of the alignment that the data or the reference don't allow.
     """
     data, paths = load_matching_data(config), RunPaths(config.run.dir)
-    if not paths.reference.is_dir():
+    if paths.reference.is_dir():
+        return _checked(config, data, paths, read_policy(paths.reference, data.codec.fingerprint()))
+    if evaluated is None or not is_base(evaluated) or reads_ranker(config.all_metrics):
         raise UserError(f"{paths.reference}: no fine-tuned model there; run `blade-dist sft` first")
-    return _checked(config, data, paths, read_policy(paths.reference, data.codec.fingerprint()))
+    return _checked(config, data, paths, read_checkpoint(evaluated, data.codec))
 
 
 def _checked(config: Config, data: DataBundle, paths: RunPaths, reference: PolicyStamp) -> OpenedRun:
@@ -108,7 +115,7 @@ def _checked(config: Config, data: DataBundle, paths: RunPaths, reference: Polic
             "train.validation_prompts: the data have no validation prompts; set it to 0, or change data.split (see "
             f"{paths.data / 'card.json'})"
         )
-    if config.learner.lora is not None:
+    if config.learner.lora is not None and paths.reference.is_dir():
         check_modules(paths.reference, config.learner.lora, config.model)
     return OpenedRun(config, data, paths, reference, composite, training_rows(config, len(data.train)))
 

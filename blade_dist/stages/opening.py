@@ -17,14 +17,19 @@ def data_line(config: Config) -> str:
     return f"reads {read or 'a generated log'}, writes {config.run.dir / 'data'}: catalog, prompts, card.json"
 
 
+def prompt_line(config: Config, user: str) -> str:
+    return f"shows what the model reads of user {user}, from {config.run.dir / 'data'}"
+
+
 def sft_line(config: Config) -> str:
     build = config.model.build
     model = f"a new model ({build.layers} layers of {build.hidden_size})"
     sequences = (_card(config) or {}).get("sequences")
     of = "the training sequences" if sequences is None else f"{sequences:,} training sequences"
+    passes = f"{config.sft_epochs} times" + (f" or {config.sft.max_steps:,} steps" if config.sft.max_steps else "")
     often = config.sft.validations_per_epoch
     return (
-        f"fine-tunes {config.model.path or model} on {of}, {config.sft.epochs} times at most, "
+        f"fine-tunes {config.model.path or model} on {of}, {passes} at most, "
         f"validated {f'{often} times in' if often > 1 else 'after'} each, writes {config.run.dir / 'sft'}"
     )
 

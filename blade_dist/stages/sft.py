@@ -12,6 +12,7 @@ from rich.console import Console
 from blade_dist.cluster.placement import place_here
 from blade_dist.data.bundle import ELSEWHERE, DataBundle, check_context, check_sequences, load_matching_data
 from blade_dist.errors import DivergedError
+from blade_dist.learners.adapter import check_modules
 from blade_dist.learners.dropout import check_layers
 from blade_dist.learners.policy import model_without_weights
 from blade_dist.settings import Config
@@ -29,7 +30,7 @@ from blade_dist.store.stage import begin, is_done, mark
 from blade_dist.tracking.listener import StepPrinter
 from blade_dist.tracking.say import say, say_end
 from blade_dist.tracking.step_log import drop_rows_from
-from blade_dist.training.sft import SftJob, fine_tune, sft_steps, sft_windows
+from blade_dist.training.sft import SftJob, fine_tune, sft_examples, sft_steps, sft_windows, why_whole
 
 
 def sft_stage(config: Config, console: Console) -> None:
@@ -44,6 +45,8 @@ def sft_stage(config: Config, console: Console) -> None:
         check_base(config.model.path, data.codec.fingerprint(), _tokenizer_of(config, data))
         if config.sft_dropout:
             check_layers(model_without_weights(config.model.path, config.model))
+        if config.learner.lora is not None:
+            check_modules(config.model.path, config.learner.lora, config.model)
     check_context(config, data.card["tokens"]["longest_prompt"], data.codec.max_list_tokens(config.lists.k))
     check_sequences(config, data)
     stamp = sft_stamp(config, data)
@@ -64,7 +67,10 @@ def _tune(config: Config, data: DataBundle, stamp: dict[str, Any], console: Cons
         say(console, f"sft: {line}")
     drop_rows_from(paths.sft / "metrics.parquet", start.step)
     write_text(paths.sft / "config.yaml", dump_config(config))
-    steps = sft_steps(len(sft_windows(data.sequences, config)), config) * config.sft.epochs
+    if (said := _said_of_adapters(config, data)) is not None:
+        say(console, f"sft: {said}")
+    examples = sft_examples(len(sft_windows(data.sequences, config)), config)
+    _, steps = sft_steps(len(examples), config)
     with tracker(paths.sft, config) as log:
         roles = place_here(config, engines=False).learners
         job = SftJob(_with_whole_path(config), config.run.dir.absolute(), log)
@@ -77,6 +83,15 @@ def _tune(config: Config, data: DataBundle, stamp: dict[str, Any], console: Cons
     publish(result, best_and_last, paths.reference)
     mark(paths.sft, stamp, done=True)
     say_end(console, "sft", f"{paths.reference} holds the fine-tuned model", _quality(config, paths.sft))
+
+
+def _said_of_adapters(config: Config, data: DataBundle) -> str | None:
+    """What becomes of ``learner.lora``, where it is set."""
+    if (lora := config.learner.lora) is None:
+        return None
+    if (why := why_whole(config, data.codec)) is not None:
+        return f"learner.lora is for the alignment only: here every weight is trained, as {why}"
+    return f"trains adapters of rank {lora.rank} (learner.lora), which are merged into the fine-tuned model"
 
 
 def _with_whole_path(config: Config) -> Config:
@@ -107,11 +122,11 @@ def sft_stamp(config: Config, data: DataBundle) -> dict[str, Any]:
     :func:`blade_dist.training.sft.sft_learner`. The ZeRO stage does not count: it says where numbers are
     kept, and may be raised for the alignment when memory is short.
     """
-    features = RunPaths(config.run.dir).features
+    features, lora = RunPaths(config.run.dir).features, config.learner.lora
     reads_features = features.is_file() and (config.sft.item_features or config.sft.distillation)
     return {
         "model": config.model.model_dump(mode="json"),
-        "sft": config.sft.model_dump(mode="json"),
+        "sft": config.sft.model_dump(mode="json") | {"lr": config.sft_lr, "epochs": config.sft_epochs},
         "run.seed": config.run.seed,
         # of the lists that choose the checkpoint
         "lists": config.lists.model_dump(mode="json", include={"k", "exclude_history"}),
@@ -123,7 +138,7 @@ def sft_stamp(config: Config, data: DataBundle) -> dict[str, Any]:
         "the training sequences": data.sequences.fingerprint(),
         "the validation prompts": data.validation.fingerprint(),
         "the item features": fingerprint_file(features) if reads_features else None,
-    }
+    } | ({} if lora is None or why_whole(config, data.codec) else {"learner.lora": lora.model_dump(mode="json")})
 
 
 def _tokenizer_of(config: Config, data: DataBundle) -> Path | None:

@@ -71,8 +71,8 @@ class Rank:
 
     def learning_rate(self, step: int) -> float:
         """Of this step."""
-        learner, total = self.config.learner, self.config.train.steps
-        return learning_rate(step, peak=learner.lr, total=total, warmup=learner.warmup_steps, schedule=learner.schedule)
+        learner, total, peak = self.config.learner, self.config.train.steps, self.config.learner_lr
+        return learning_rate(step, peak=peak, total=total, warmup=learner.warmup_steps, schedule=learner.schedule)
 
     def _frozen_reference(self) -> Policy | None:
         """The reference with weights to itself; None where nothing reads it."""

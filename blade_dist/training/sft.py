@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import sys
 import time
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -12,11 +13,14 @@ import numpy as np
 import ray
 import ray.train
 import torch
+from numpy.typing import NDArray
 
 from blade_dist.batches import Ragged
 from blade_dist.catalog.codec import Codec
+from blade_dist.catalog.tokenizer import load_tokenizer
 from blade_dist.data.seeds import prompts_of_step, stable_seed
 from blade_dist.data.sequence_table import SequenceTable
+from blade_dist.learners.adapter import add_adapter
 from blade_dist.learners.dropout import add_dropout
 from blade_dist.learners.imitation import Continued
 from blade_dist.learners.item_vectors import add_item_vectors
@@ -88,8 +92,7 @@ def fine_tune(job: SftJob) -> None:
     validation = Validation.load(config, paths, codec)
     learner = _start(config, paths, codec)
     state, ending = _restore(learner), Ending(job.tracker)
-    per_epoch = sft_steps(len(examples), config)
-    total = per_epoch * config.sft.epochs
+    per_epoch, total = sft_steps(len(examples), config)
     interval = max(1, per_epoch // config.sft.validations_per_epoch)
     while state.step < total and not _finished(state, config):
         began = time.perf_counter()
@@ -100,7 +103,7 @@ def fine_tune(job: SftJob) -> None:
                     _save(learner, codec, state, None, config, paths.sft / LEARNERS)
                 return
             lr = learning_rate(
-                step, peak=config.sft.lr, total=total, warmup=int(config.sft.warmup * total), schedule="cosine"
+                step, peak=config.sft_lr, total=total, warmup=int(config.sft.warmup * total), schedule="cosine"
             )
             # dropout draws from here, so that a resumed run drops what the uninterrupted one did
             torch.manual_seed(stable_seed(config.run.seed, step, learner.rank))
@@ -131,12 +134,23 @@ def _start(config: Config, paths: RunPaths, codec: Codec) -> DeepSpeedLearner:
             vectors.add_features(np.load(paths.features, allow_pickle=False))
     if config.sft_dropout:
         add_dropout(model, config.sft_dropout)
+    if config.learner.lora is not None and why_whole(config, codec) is None:
+        add_adapter(model, config.learner.lora)
     return DeepSpeedLearner(Policy(model, temperature=1.0), sft_learner(config), config.model.dtype, codec.pad)
 
 
-def sft_steps(windows: int, config: Config) -> int:
-    """Steps of a pass over so many windows."""
-    return math.ceil(windows / config.sft.batch_size)
+def sft_steps(examples: int, config: Config) -> tuple[int, int]:
+    """Steps of a pass over so many examples, and of the whole fine-tuning at most."""
+    per_epoch = math.ceil(examples / config.sft.batch_size)
+    return per_epoch, min(per_epoch * config.sft_epochs, config.sft.max_steps or sys.maxsize)
+
+
+def why_whole(config: Config, codec: Codec) -> str | None:
+    """Why the fine-tuning trains every weight though ``learner.lora`` is set; None where it trains adapters."""
+    if config.model.path is None:
+        return "a new model has nothing to adapt"
+    new = len(codec.tokenizer) - len(load_tokenizer(config.model.path))
+    return f"{new} new tokens have vectors to learn" if new > 0 else None
 
 
 def start_model(config: Config, codec: Codec) -> Any:
@@ -151,13 +165,22 @@ def start_model(config: Config, codec: Codec) -> Any:
 
 def sft_learner(config: Config) -> LearnerSettings:
     """The learner's settings with the optimizer of the fine-tuning, which packs rows wherever the model can."""
-    changed = {"lr": config.sft.lr, "weight_decay": config.sft.weight_decay, "shared_prefix": True}
+    changed = {"weight_decay": config.sft.weight_decay, "shared_prefix": True}
     return config.learner.model_copy(update=changed)
 
 
 def sft_windows(sequences: SequenceTable, config: Config) -> Windows:
     """As long as what is served: the longest history that a prompt shows, and a list but for its last item."""
     return Windows(sequences.lengths, config.data.max_history + config.lists.k - 1, config.run.seed)
+
+
+def sft_examples(windows: int, config: Config) -> NDArray[np.int64]:
+    """Which of so many windows are learned from, ascending: all, or ``sft.max_examples`` of them."""
+    most = config.sft.max_examples
+    if most is None or most >= windows:
+        return np.arange(windows)
+    rng = np.random.default_rng(stable_seed(config.run.seed, "examples of sft"))
+    return np.sort(rng.choice(windows, most, replace=False))
 
 
 class _Examples:
@@ -169,6 +192,7 @@ class _Examples:
         self._repeats = not config.lists.exclude_history
         self._history, self._k = config.data.max_history, config.lists.k
         self._windows = sft_windows(sequences, config)
+        self._chosen = sft_examples(len(self._windows), config)
         self._teacher: Teacher | None = None
         if config.sft.distillation and (codec.item_tokens.lengths == 1).all():
             known = np.load(features, allow_pickle=False) if features.is_file() else None
@@ -176,12 +200,12 @@ class _Examples:
             self._teacher = Teacher(rows, known, codec.item_tokens.flat, self._repeats, config.sft.distillation)
 
     def __len__(self) -> int:
-        return len(self._windows)
+        return len(self._chosen)
 
     def of_step(self, step: int, rank: int, ranks: int) -> tuple[PromptLists, Continued | None]:
         """A rank's share of a step's windows; some of them as prompts with lists, where lists have own tokens."""
         numbers = np.arange(step * self._batch, (step + 1) * self._batch)[rank::ranks]
-        rows = prompts_of_step(self._seed, step, len(self), self._batch)[rank::ranks]
+        rows = self._chosen[prompts_of_step(self._seed, step, len(self), self._batch)][rank::ranks]
         turns = numbers // len(self)
         passes = [(rows[turns == turn], int(turn)) for turn in np.unique(turns)]
         parts = [self._windows.cut(self._sequences.rows, some, turn) for some, turn in passes]

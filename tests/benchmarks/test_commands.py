@@ -61,7 +61,8 @@ def helps() -> dict[str, str]:
 
 SPEED = ["throughput", "learner", "trie", "posterior", "rewards", "push", "gpu", "peer_trl"]
 QUALITY = ["quality", "quality.recommenders", "quality.ranking"]
-COMMANDS = [*SPEED, "record", "tables", "serving", "resume", "chaos", "fuzz", "separators", "first_run", *QUALITY]
+OTHERS = ["first_run", "smollm2"]
+COMMANDS = [*SPEED, *OTHERS, "record", "tables", "serving", "resume", "chaos", "fuzz", "separators", *QUALITY]
 SAY_HELP = """
 import contextlib, io, json, runpy, sys
 said = {}

@@ -18,7 +18,7 @@ from tests.helpers.paths import ROOT
 SECTIONS = set(Config.model_fields)
 SUFFIXES = (".py", ".sh", ".yaml", ".md", ".json", ".csv", ".parquet", ".arrow", ".png", ".sbatch", ".lock", ".cff")
 FOLDERS = tuple(f"{name}/" for name in ("blade_dist", "benchmarks", "cluster", "docs", "launch", "tests"))
-FOREIGN = ("chmod", "export", "kubectl", "openssl", "ray", "source", "vllm")
+FOREIGN = ("chmod", "export", "kubectl", "openssl", "pip", "ray", "source", "vllm")
 """Commands of others, whose options are theirs."""
 SETTING = re.compile(r"([a-z_]+)\.[a-z_]+(\.[^:\s]+)?(: .+)?")
 READERS = {"ratings.csv", "movies.csv", "my.yaml", "gpu.json", "cell.json"}

@@ -55,5 +55,10 @@ def test_what_changes_no_weight_of_the_reference_is_free(small: DataBundle, sett
     assert stamp(small, setting) == stamp(small)
 
 
+def test_a_default_is_stamped_as_the_value_that_it_is(small: DataBundle) -> None:
+    assert stamp(small, "sft.lr=3e-3", "sft.epochs=20") == stamp(small)
+    assert stamp(small, "learner.lora={}") == stamp(small)  # a model that is built is trained as a whole
+
+
 def test_weights_of_other_tokens_are_told_apart(small: DataBundle) -> None:
     assert stamp(small, codec="other") != stamp(small)

@@ -46,10 +46,10 @@ class Remarks:
         if count:
             self.repaired.setdefault(what, Seen()).add(count, example)
 
-    def hint(self, line: str) -> None:
-        """Said once."""
-        if line not in self.hints:
-            self.hints.append(line)
+    def hint(self, line: str, example: str = "") -> None:
+        """Said once, with the first example of it."""
+        if not any(said == line or said.startswith(f"{line} (as ") for said in self.hints):
+            self.hints.append(f"{line} (as {example})" if example else line)
 
     @property
     def rows_dropped(self) -> int:

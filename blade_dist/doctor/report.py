@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -30,6 +31,9 @@ PORTS = {6379: "the Ray head", 8265: "Ray's dashboard"}
 SPILLED = "Ray's objects that memory has no room for, and its logs"
 WIDTH = 120
 """Of the report where no terminal says how wide it is."""
+
+TOKENS = "ray._private.authentication"
+"""Logger of Ray that warns of what the table has a row for."""
 
 ENGINE = "its process, weights twice, rollout.kv_cache_gb"
 LEARNER = "its process, weights, reference, gradients, Adam, learner.tokens_per_microbatch"
@@ -156,6 +160,7 @@ def _tried(what: str, action: Callable[[], str]) -> Finding:
 
 def _cluster(config: Config, needed: Need) -> Iterator[Finding]:
     """Nodes, memory and the plan, on the cluster that a run would use."""
+    logging.getLogger(TOKENS).setLevel(logging.ERROR)
     try:
         with ray_runtime(config):
             nodes, idle = cluster_nodes(), look.gpus_are_idle()

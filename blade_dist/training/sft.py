@@ -29,6 +29,7 @@ from blade_dist.store.checkpoints import LEARNERS, PROGRESS
 from blade_dist.store.files import read_json, write_json
 from blade_dist.store.policy import save_policy
 from blade_dist.store.run import RunPaths
+from blade_dist.training.collective import tell
 from blade_dist.training.ending import Ending
 from blade_dist.training.patience import Patience
 from blade_dist.training.saving import new_checkpoint
@@ -86,11 +87,13 @@ def fine_tune(job: SftJob) -> None:
     codec = Codec.load(paths.codec)
     examples = _Examples(SequenceTable.load(paths.sequences), codec, config, paths.features)
     validation = Validation.load(config, paths, codec)
+    tell(job.tracker, "loading the model")
     learner = _start(config, paths, codec)
     state, ending = _restore(learner), Ending(job.tracker)
     per_epoch = sft_steps(len(examples), config)
     total = per_epoch * config.sft.epochs
     interval = max(1, per_epoch // config.sft.validations_per_epoch)
+    tell(job.tracker, f"{interval - state.step % interval} steps and a validation")
     while state.step < total and not _finished(state, config):
         began = time.perf_counter()
         for step in range(state.step, min((state.step // interval + 1) * interval, total)):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -20,6 +19,7 @@ from blade_dist.doctor import findings, look
 from blade_dist.doctor.findings import Finding, Level
 from blade_dist.doctor.memory import Need, Shape, need, parameters
 from blade_dist.errors import UserError
+from blade_dist.learners.generation import FILE, generation_problem
 from blade_dist.learners.policy import load_model, model_without_weights
 from blade_dist.nodes.versions import versions
 from blade_dist.settings import Config
@@ -31,9 +31,6 @@ PORTS = {6379: "the Ray head", 8265: "Ray's dashboard"}
 SPILLED = "Ray's objects that memory has no room for, and its logs"
 WIDTH = 120
 """Of the report where no terminal says how wide it is."""
-
-TOKENS = "ray._private.authentication"
-"""Logger of Ray that warns of what the table has a row for."""
 
 ENGINE = "its process, weights twice, rollout.kv_cache_gb"
 LEARNER = "its process, weights, reference, gradients, Adam, learner.tokens_per_microbatch"
@@ -147,8 +144,9 @@ def _load_data(config: Config) -> str:
 
 
 def _load_model(path: Path, config: Config) -> str:
-    model = load_model(path, config.model)
-    return f"{path}: {type(model).__name__}, {sum(p.numel() for p in model.parameters()) / 1e6:.1f} M parameters"
+    model, problem = load_model(path, config.model), generation_problem(path)
+    size = f"{path}: {type(model).__name__}, {sum(p.numel() for p in model.parameters()) / 1e6:.1f} M parameters"
+    return f"{size}; its {FILE} is invalid and is not used" if problem else size
 
 
 def _tried(what: str, action: Callable[[], str]) -> Finding:
@@ -160,7 +158,6 @@ def _tried(what: str, action: Callable[[], str]) -> Finding:
 
 def _cluster(config: Config, needed: Need) -> Iterator[Finding]:
     """Nodes, memory and the plan, on the cluster that a run would use."""
-    logging.getLogger(TOKENS).setLevel(logging.ERROR)
     try:
         with ray_runtime(config):
             nodes, idle = cluster_nodes(), look.gpus_are_idle()

@@ -34,7 +34,8 @@ class LogColumns:
 
     user: str
     item: str
-    time: str
+    time: str | None
+    """None: the rows stand in order."""
     rating: str | None
 
     def names(self) -> list[str]:
@@ -75,12 +76,7 @@ def normalise(table: pa.Table, columns: LogColumns, rules: Rules, remarks: Remar
             the first of them: for a table of one row, the culprit.
     """
     user, item = (_ids(table, name, role, remarks) for role, name in (("user", columns.user), ("item", columns.item)))
-    times = plain_numbers(table.column(columns.time), remarks)
-    time, of = microseconds(times)
-    remarks.units += of
-    for unit in of.nonzero()[0]:
-        if UNITS[unit] not in remarks.unit_examples:
-            remarks.unit_examples[UNITS[unit]] = _first_time(times, int(unit))
+    time = _times(table, columns.time, remarks)
     rating, wrong = _ratings(table, columns.rating, rules, remarks)
     left = pa.array(np.ones(len(table), bool))
     for role, name, mask, problem in (
@@ -102,6 +98,21 @@ def normalise(table: pa.Table, columns: LogColumns, rules: Rules, remarks: Remar
         left = _without_null_words(left, ids, role, rules, remarks)
     whole = pa.table([user, item, time, rating], schema=LOG_SCHEMA)
     return whole if pc.all(left).as_py() is not False else whole.filter(left)
+
+
+def _times(table: pa.Table, name: str | None, remarks: Remarks) -> pa.Array:
+    """Microseconds, null where one can't be read; without a column, rows are one apart in the order of the files."""
+    if name is None:
+        first = remarks.rows
+        remarks.rows += len(table)
+        return pa.array(np.arange(first, remarks.rows))
+    given = plain_numbers(table.column(name), remarks)
+    time, of = microseconds(given)
+    remarks.units += of
+    for unit in of.nonzero()[0]:
+        if UNITS[unit] not in remarks.unit_examples:
+            remarks.unit_examples[UNITS[unit]] = _first_time(given, int(unit))
+    return time
 
 
 def _ids(table: pa.Table, name: str, role: str, remarks: Remarks) -> pa.Array:
@@ -187,4 +198,6 @@ def require_columns(path: object, present: Iterable[str], wanted: dict[str, str]
             listed = ", ".join(name[:40] for name in present[:12]) + ", ..." * (len(present) > 12)
             values = any(part.replace(".", "").isdigit() for part in present)
             asked = "; does its first line name the columns?" if values else ""
+            if setting == "data.columns.time" and not values:
+                asked = "; where its rows stand in the order of time, set data.columns.time=null"
             raise UserError(f"{path}: no column {name!r} ({setting}); it has {listed}{asked}")

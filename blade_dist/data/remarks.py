@@ -33,6 +33,8 @@ class Remarks:
     """How many times were numbers of each unit, see :func:`blade_dist.data.times.microseconds`."""
     unit_examples: dict[str, str] = field(default_factory=dict)
     """By unit."""
+    rows: int = 0
+    """Rows that were given the place where they stand as their time."""
     hints: list[str] = field(default_factory=list)
     """Lines about what looks wrong and was left as it is."""
 

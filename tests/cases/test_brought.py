@@ -198,3 +198,17 @@ def test_files_in_files(wild: Wild, plain: Outcome) -> None:
 def test_what_stands_in_the_place_of_a_file(wild: Wild, text: str, said: str) -> None:
     (wild.folder / "log.csv").write_text(text)
     assert wild.refused().startswith(said)
+
+
+def test_a_log_without_times_is_read_in_its_order(wild: Wild, plain: Outcome) -> None:
+    pairs = [(user, item) for user, item, _ in log()]
+    write_csv(wild.folder / "log.csv", NAMES[:2], pairs)
+    said = wild.refused()
+    assert said.endswith("it has user, item; where its rows stand in the order of time, set data.columns.time=null")
+    assert wild.data("data.columns.time=null").histories == plain.histories
+    of: dict[str, list[str]] = {}
+    for user, item in pairs:
+        of.setdefault(user, []).append(item)
+    (wild.folder / "log.jsonl").write_text("\n".join(json.dumps({"user": u, "item": i}) for u, i in of.items()))
+    settings = ("data.columns.time=null", "data.per_user=true", "data.partition_rows=50")
+    assert wild.data(wild.path("log.jsonl"), *settings).histories == plain.histories

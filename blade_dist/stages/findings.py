@@ -70,11 +70,13 @@ class Findings:
         recommenders = [*self.names, *self.simple]
         for table in render_means(self.rows, served, recommenders, self._weights, _width(console), title):
             show_table(console, table, TABLE_WIDTH)
+        for table in self._differences(served):
+            show_table(console, table, TABLE_WIDTH)
         others = ", ".join(way for way in decodes(self.config) if way != served)
         say(
             console,
-            f"evaluate: {folder / REPORT} has all tables: intervals and differences of each metric, other ways of "
-            f"decoding ({others}), re-rankers, and what each costs",
+            f"evaluate: {folder / REPORT} has all tables: everybody's intervals, other ways of decoding ({others}), "
+            "re-rankers, and what each costs",
         )
 
     def write(self, folder: Path) -> None:
@@ -117,9 +119,7 @@ class Findings:
         policies = self.rows.filter(pc.invert(apart))
         for way in decodes(self.config):
             yield from render(f"{way} ({HOW[way]}): {HEAD}", self._intervals(policies, way), weights, width)
-            if (key := difference_key(self.config, way)) in self.summary:
-                title = f"{way}: {self.names[0]} minus {self.names[1]}, per user"
-                yield render_differences(title, self.summary[key], weights)
+            yield from self._differences(way)
             if way == RANK and self.reranked:
                 names, title = [self.names[:2][-1], *self.reranked], f"{RANK}, re-ranked: mean over prompts"
                 yield from render_means(self.rows, RANK, names, weights, width, title)
@@ -127,6 +127,12 @@ class Findings:
         found = self._intervals(without, self.config.evaluate.decode)
         yield from render(f"without a model: {HEAD}", found, weights, width)
         yield render_costs(self.costs, self.trained)
+
+    def _differences(self, way: str) -> Iterator[Table]:
+        """The first policy minus the one that it is compared with first; nothing where it stands alone."""
+        if (key := difference_key(self.config, way)) in self.summary:
+            title = f"{way}: {self.names[0]} minus {self.names[1]}, per user"
+            yield render_differences(title, self.summary[key], self._weights)
 
 
 def difference_key(config: Config, decode: str) -> str:

@@ -60,9 +60,9 @@ def align(job: AlignJob) -> None:
     state = checkpoint.restore()
     _record_hosts(job)
     with _publisher(job, rank) as publisher:
-        tell(job.tracker, "giving the engines its weights")
+        tell(job.tracker, "loading the engines")
         _push(job, rank, publisher, (state.attempt, resumed := state.step))
-        tell(job.tracker, "lists, rewards, the first step")
+        tell(job.tracker, "the first step")
         start = {} if resumed else _held_out(rank, publisher, (state.attempt, 0), job.pipeline.sample_fresh)
         start = {f"{name}{START}": value for name, value in start.items()}
         for step in range(state.step, train.steps):

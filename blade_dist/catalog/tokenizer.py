@@ -56,8 +56,9 @@ def load_tokenizer(folder: Path) -> PreTrainedTokenizerBase:
 
     try:
         return AutoTokenizer.from_pretrained(str(folder), local_files_only=True)
-    except (OSError, ValueError) as error:
-        raise UserError(f"{folder}: no tokenizer could be read: {' '.join(str(error).split())}") from None
+    except Exception as error:  # a bare one of a damaged file, one of imports where a package is missing
+        reason = f"{type(error).__name__}: {' '.join(str(error).split())[:160]}"
+        raise UserError(f"{folder}: no tokenizer could be read ({reason}); save or fetch it again") from None
 
 
 def special_token(tokenizer: PreTrainedTokenizerBase, text: str) -> int:

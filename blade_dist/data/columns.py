@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable
 
 from blade_dist.data.rawlog import require_columns
@@ -9,23 +10,38 @@ from blade_dist.data.remarks import Remarks
 from blade_dist.settings import ColumnSettings
 
 ALIASES: dict[str, tuple[str, ...]] = {
-    "user": (
-        "user_id",
-        "userId",
-        "userid",
-        "uid",
-        "reviewerID",
-        "customer_id",
-        "visitorid",
-        "session_id",
-        "user:token",
+    "user": ("user_id", "uid", "reviewerID", "customer_id", "visitorid", "session_id", "username", "user:token"),
+    "item": (
+        *("item_id", "iid", "parent_asin", "asin", "movie_id", "product_id", "sku"),
+        *("article_id", "business_id", "book_id", "isbn", "news_id", "song_id", "track_id", "video_id", "game_id"),
     ),
-    "item": ("item_id", "itemId", "itemid", "iid", "parent_asin", "asin", "movieId", "movie_id", "product_id", "sku"),
-    "time": ("timestamp", "unixReviewTime", "ts", "datetime", "date", "event_time", "created_at", "time_stamp"),
+    "time": (
+        *("timestamp", "unixReviewTime", "ts", "datetime", "date", "event_time", "created_at", "time_stamp"),
+        *("event_timestamp", "t_dat", "date_added"),
+    ),
     "rating": ("stars", "score", "overall"),
-    "title": ("name", "movie_title", "item_name", "product_title", "product_name"),
+    "title": (
+        "name",
+        "movie_title",
+        "item_name",
+        "product_title",
+        "product_name",
+        "prod_name",
+        "book_title",
+        "app_name",
+    ),
 }
-"""By setting; looked for, in this order and whatever their case, where the setting is left at its default."""
+"""By setting; looked for, in this order, where the setting is left at its default, whatever their case, and whether
+words are parted by ``_``, ``-``, a blank or nothing."""
+
+
+def folded(name: str) -> str:
+    """A name of a column without what programs spell in their own way.
+
+    >>> folded("User ID"), folded("userId"), folded("USER_ID")
+    ('userid', 'userid', 'userid')
+    """
+    return re.sub(r"[\s_-]+", "", name.lower())
 
 
 def resolve(
@@ -44,14 +60,15 @@ def resolve(
         UserError: a column that is not there.
     """
     names = list(names)
-    folded = {name.lower(): name for name in reversed(names)}
+    there = {folded(name): name for name in reversed(names)}
     found: dict[str, str] = {}
     for role in roles:
         wanted = getattr(given, role)
         if wanted is None:
             continue
         if wanted not in names and wanted == type(given).model_fields[role].default:
-            known = [folded[name.lower()] for name in (wanted, *ALIASES.get(role, ())) if name.lower() in folded]
+            spelt = [folded(name) for name in (wanted, *ALIASES.get(role, ()))]
+            known = [there[name] for name in spelt if name in there]
             if known:
                 remarks.hint(f"column {known[0]!r} is taken as the {role} (data.columns.{role})")
                 wanted = known[0]

@@ -6,6 +6,7 @@ import csv
 import re
 from dataclasses import dataclass
 
+from blade_dist.data.columns import folded
 from blade_dist.data.found import DataFile
 from blade_dist.errors import UserError
 
@@ -64,7 +65,7 @@ def sniff(file: DataFile, wanted: set[str], separator: str | None, encoding: str
     Raises:
         UserError: no first line.
     """
-    sample = file.head(_SAMPLE)
+    wanted, sample = set(map(folded, wanted)), file.head(_SAMPLE)
     encoding = _wide(sample) or encoding
     text = sample.decode("utf-8-sig" if encoding == "utf-8" else encoding, errors="replace")
     place, first, told = _first_line(text, wanted)
@@ -101,7 +102,7 @@ def _first_line(text: str, wanted: set[str]) -> tuple[int, str, str | None]:
     for place, line in enumerate(_LINE.split(text)):
         if excel := _EXCEL.fullmatch(line.strip()):
             told = excel[1]
-        elif line.strip() and not (line.startswith("#") and wanted.isdisjoint(re.findall(r"\w+", line))):
+        elif line.strip() and not (line.startswith("#") and wanted.isdisjoint(map(folded, re.findall(r"\w+", line)))):
             return place, line, told
     return 0, "", None
 
@@ -110,7 +111,9 @@ def _separator(first: str, wanted: set[str], file: DataFile) -> str:
     if "\t" in first and set(file.suffixes).intersection(_TABBED):
         return "\t"
     found = {mark: _header(first, mark) for mark in SEPARATORS}
-    return max(found, key=lambda mark: (len(wanted.intersection(found[mark])), mark != " " and len(found[mark])))
+    return max(
+        found, key=lambda mark: (len(wanted.intersection(map(folded, found[mark]))), mark != " " and len(found[mark]))
+    )
 
 
 def _header(line: str, separator: str, quote: str = '"') -> list[str]:

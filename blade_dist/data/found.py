@@ -8,6 +8,7 @@ import zipfile
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass, field
+from glob import glob
 from pathlib import Path, PurePosixPath
 from typing import Any, Literal
 from urllib.parse import unquote
@@ -64,7 +65,16 @@ class DataFile:
         if self.member is None:
             return pa.OSFile(str(self.path))
         # Formats that are read from their end need a file that can be moved in.
-        return pa.BufferReader(zipfile.ZipFile(self.path).read(self.member))
+        try:
+            return pa.BufferReader(zipfile.ZipFile(self.path).read(self.member))
+        except RuntimeError as error:  # a password, or a compression that Python does not know
+            raise UserError(f"{self}: {error}; unpack it, and give the folder that comes out") from None
+
+    def seekable(self) -> pa.NativeFile:
+        """Its bytes, decompressed, as a file that can be moved in."""
+        with self.raw() as stored:
+            compressed = stored.read(6).startswith((*_CODECS, _XZ))
+        return pa.BufferReader(self.open().read()) if compressed else self.raw()
 
     def head(self, size: int = 1 << 16) -> bytes:
         """Its first bytes, decompressed."""
@@ -92,10 +102,10 @@ def find(path: Path, setting: str, remarks: Remarks, prefer: tuple[str, ...] = (
 
     A folder is looked through with the folders in it. What programs leave beside their parts is passed over: names
     that begin with ``.`` or ``_``, empty files, other kinds of files, and what the log of a Delta table has removed. A
-    zip archive is read as a folder.
+    zip archive is read as a folder, and so are those of a folder that has nothing else.
 
     Args:
-        path: a file, a folder or an archive.
+        path: a file, a folder or an archive, or several by ``*`` and ``?``.
         setting: that names the path.
         remarks: says which tables of another kind are passed over.
         prefer: suffixes of which only those are read, where there are some.
@@ -103,16 +113,22 @@ def find(path: Path, setting: str, remarks: Remarks, prefer: tuple[str, ...] = (
     Raises:
         UserError: nothing there, or nothing that is a table.
     """
-    if not path.exists():
+    places = [path] if path.exists() else [Path(name) for name in sorted(glob(str(path), recursive=True))]  # noqa: PTH207 - of any root
+    if not places:
         raise UserError(f"{setting}: {path} does not exist")
-    single = path.is_file() and not is_zip(path)
-    if single and _readable(DataFile(path)):
-        return [DataFile(path)]
+    single = len(places) == 1 and places[0].is_file() and not is_zip(places[0])
+    if single and _readable(DataFile(places[0])):
+        _refuse_stand_in(DataFile(places[0]))
+        return [DataFile(places[0])]
     gone = removed_of_delta(path)
-    files = [DataFile(path)] if single else [file for file in inside(path) if file.path not in gone]
+    files = [file for place in places for file in _files(place) if file.path not in gone]
+    if not any(_may_be_table(file) for file in files):
+        zips = [file.path for file in files if file.member is None and file.path.is_file() and is_zip(file.path)]
+        files = [file for archive in zips for file in inside(archive)] or files
     for wanted in (*[_ends_with(prefer)] * bool(prefer), *map(_is_kind, SUFFIXES), _is_part):
         named = [file for file in files if wanted(file)]
         if chosen := [file for file in named if guarded(file.is_empty, file)]:
+            _refuse_stand_in(chosen[0])
             _say_others(files, chosen, prefer, path, remarks)
             return chosen
         if named:
@@ -124,6 +140,24 @@ def find(path: Path, setting: str, remarks: Remarks, prefer: tuple[str, ...] = (
         f"{setting}: {path} is neither .csv nor .parquet, nor a folder with such files (it has {there}); tables are "
         "CSV, TSV, JSON lines or Parquet: export it as one of these"
     )
+
+
+def _files(place: Path) -> Iterator[DataFile]:
+    """Those of a folder or an archive, or the file itself."""
+    if place.is_dir() or is_zip(place):
+        yield from inside(place)
+    elif not _hidden(PurePosixPath(place.name)):
+        yield DataFile(place)
+
+
+def _refuse_stand_in(file: DataFile) -> None:
+    """UserError where there is something else in the place of a file that was to be fetched."""
+    with readable(file):
+        head = file.head(256).lstrip()
+    if head.startswith(b"version https://git-lfs"):
+        raise UserError(f"{file}: it is a pointer of Git LFS, and not the file; fetch that with `git lfs pull`")
+    if head[:15].lower().startswith((b"<!doctype html", b"<html")):
+        raise UserError(f"{file}: it is a web page and no table; was the download refused? fetch it again")
 
 
 def removed_of_delta(path: Path) -> set[Path]:
@@ -146,6 +180,10 @@ def _is_part(file: DataFile) -> bool:
         not set(file.suffixes).difference(COMPRESSED)
         and PurePosixPath(file.member or file.path.name).stem != "manifest"
     )
+
+
+def _may_be_table(file: DataFile) -> bool:
+    return file.kind is not None or (file.member is None and not is_zip(file.path) and _is_part(file))
 
 
 def _say_others(

@@ -18,12 +18,14 @@ _AROUND = _BLANKS + "\"'`{}[]()<>"
 """Stripped from both ends of ids that are not found as they are spelt."""
 _EXACT = 2.0**53
 """From here on a float stands for several whole numbers."""
+_SHORTENED = r"^[0-9][.,][0-9]+[eE]\+[0-9]+$"
 
 
 def id_text(column: pa.ChunkedArray | pa.Array, what: str, remarks: Remarks) -> pa.Array:
     """Ids as text, null where there is none: without blanks around them, and 12.0 as 12.
 
     A column with a null in it becomes floats in pandas: 12 is written 12.0, so that ``.0`` behind digits is no id's.
+    Numbers as spreadsheets shorten them, 1.23457E+11, stay as they are and are said: several ids may be one.
 
     Args:
         column: texts or numbers.
@@ -37,14 +39,19 @@ def id_text(column: pa.ChunkedArray | pa.Array, what: str, remarks: Remarks) -> 
         column = column.combine_chunks()
     raw = _as_text(column, what)
     clean = pc.utf8_trim(raw, _BLANKS)
-    pointed = pc.match_substring_regex(clean, r"^[0-9]+\.0+$")
+    pointed = pc.match_substring_regex(clean, r"^-?[0-9]+\.0+$")
     if pc.any(pointed).as_py():
-        clean = pc.replace_substring_regex(clean, r"^([0-9]+)\.0+$", r"\1")
+        clean = pc.replace_substring_regex(clean, r"^(-?[0-9]+)\.0+$", r"\1")
     changed = pc.not_equal(clean, raw).fill_null(False)
     if (count := pc.sum(changed).as_py() or 0) > 0:
         place = pc.index(changed, True).as_py()
         before, after = raw[place].as_py(), clean[place].as_py()
         remarks.repair(f"{what} ids with blanks or .0", count, f"{shown(before)} read as {shown(after)}")
+    if (place := pc.index(pc.match_substring_regex(clean, _SHORTENED), True).as_py()) >= 0:
+        remarks.hint(
+            f"{what} ids are numbers that a spreadsheet shortened: several may be one; export the column as text",
+            shown(clean[place].as_py()),
+        )
     return pc.if_else(pc.equal(clean, ""), None, clean)
 
 
@@ -61,6 +68,8 @@ def _as_text(column: pa.Array, what: str) -> pa.Array:
         whole = pc.equal(pc.round(column), column)
         if pc.all(whole).as_py() is not False:  # also where all are null
             column = pc.if_else(pc.is_finite(column), column, None).cast(pa.int64())
+    if pa.types.is_decimal(kind) and pc.all(pc.equal(pc.round(column), column)).as_py() is not False:
+        column = column.cast(pa.decimal128(38, 0))  # of more digits after the point, 0 would be written 0E-10
     if pa.types.is_struct(kind) or pa.types.is_map(kind):
         raise ValueError(f"holds objects, as {shown(column.drop_null()[:1].to_pylist())}; name a column of plain ids")
     if pa.types.is_nested(kind):

@@ -1,10 +1,11 @@
 """MovieLens in all its forms: ``ratings.csv`` (latest, 20M, 25M, 32M), ``ratings.dat`` (1M, 10M), ``u.data`` (100K).
 
-A folder, its zip archive, or a folder or archive with that folder in it.
+A folder, its zip archive, or a folder or archive with that folder in it; a folder with the zip alone.
 """
 
 from __future__ import annotations
 
+from itertools import chain
 from pathlib import Path, PurePosixPath
 
 import pyarrow as pa
@@ -61,20 +62,28 @@ def _files(path: Path) -> tuple[DataFile, DataFile]:
     if not path.exists():
         raise UserError(f"data.path: {path} does not exist")
     at = path.parent if path.is_file() and not is_zip(path) else path
-    found: dict[str, DataFile] = {}
-    with readable(path):
-        for file in inside(at, depth=3):
-            name = PurePosixPath(file.member or file.path.name)
-            found.setdefault((name.stem if name.suffix.lower() in COMPRESSED else name.name).lower(), file)
-    for names in _FORMS:
-        if all(name in found for name in names):
-            return found[names[0]], found[names[1]]
+    found = _by_name(at)
+    zips = sorted(at.glob("*.zip")) if at.is_dir() else []
+    for there in chain([found], map(_by_name, zips)):
+        for names in _FORMS:
+            if all(name in there for name in names):
+                return there[names[0]], there[names[1]]
     half = next((names for names in _FORMS if any(name in found for name in names)), _FORMS[0])
     missing = next(name for name in half if name not in found)
     raise UserError(
         f"data.path: {at / missing} does not exist; a MovieLens folder (or its zip) has "
         + ", or ".join(" and ".join(names) for names in _FORMS[:3])
     )
+
+
+def _by_name(place: Path) -> dict[str, DataFile]:
+    """The files of a folder or an archive by their names in lower case, without a suffix of compression."""
+    found: dict[str, DataFile] = {}
+    with readable(place):
+        for file in inside(place, depth=3):
+            name = PurePosixPath(file.member or file.path.name)
+            found.setdefault((name.stem if name.suffix.lower() in COMPRESSED else name.name).lower(), file)
+    return found
 
 
 def _ratings_dialect(file: DataFile) -> Dialect:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
 from typing import Any
 
 import numpy as np
@@ -16,15 +15,21 @@ from blade_dist.data.sequences import SequenceStore
 SESSION = 30 * 60 * 10**6
 """Microseconds of rest after which a new session begins, as web analytics count it."""
 _DATES = (315_532_800 * 10**6, 4_102_444_800 * 10**6)
-"""1980 to 2100: times between these are dates, others only count up."""
+"""1980 to 2100: where half of the times or more are between these they are dates, else they only count up."""
 MANY_TIES = 0.3
 
 
 def describe_times(read: ReadCounts, store: SequenceStore) -> dict[str, Any]:
-    """Span of all interactions; of those that are left, sessions and the share of neighbours with equal times."""
-    gaps = equal = sessions = users = 0
+    """Span of all interactions; of those that are left, sessions, the share of neighbours with equal times, and how
+    many are no dates where most are."""
+    gaps = equal = sessions = users = every = odd = 0
+    odd_one: int | None = None
     for partition in range(len(store)):
         part = store.load(partition)
+        outside = (part.times < _DATES[0]) | (part.times > _DATES[1])
+        every, odd = every + len(outside), odd + int(outside.sum())
+        if odd_one is None and outside.any():
+            odd_one = int(part.times[outside][0])
         rest = np.diff(part.times)
         inside = np.ones(len(rest), bool)
         ends = part.items.offsets[1:-1] - 1
@@ -32,22 +37,30 @@ def describe_times(read: ReadCounts, store: SequenceStore) -> dict[str, Any]:
         gaps, equal = gaps + int(inside.sum()), equal + int((rest[inside] == 0).sum())
         sessions, users = sessions + int((rest[inside] > SESSION).sum()), users + len(part)
     first, last = read.first_time, read.last_time
-    dated = first is not None and last is not None and _DATES[0] <= last <= _DATES[1]
+    dated = every > 0 and 2 * odd <= every
     return {
         "first": _date(first) if dated else first,
         "last": _date(last) if dated else last,
+        "no_dates": odd if dated else 0,
+        "first_no_date": _date(odd_one) if dated else None,
         "sessions": sessions + users if dated else None,
         "equal_neighbours": equal / gaps if gaps else 0.0,
     }
 
 
-def tie_hint(times: dict[str, Any]) -> list[str]:
-    """A line where the order of many histories is that of the files."""
-    if times["equal_neighbours"] < MANY_TIES:
-        return []
-    share = f"{times['equal_neighbours']:.0%}"
-    what = "of neighbours in a history have the same time (data.columns.time): their order is that of the files"
-    return [f"{share} {what}"]
+def times_hints(times: dict[str, Any]) -> list[str]:
+    """Lines where the order of many histories is that of the files, and where some times can't be right."""
+    lines = []
+    if times["equal_neighbours"] >= MANY_TIES:
+        share = f"{times['equal_neighbours']:.0%}"
+        what = "of neighbours in a history have the same time (data.columns.time): their order is that of the files"
+        lines.append(f"{share} {what}")
+    if times["no_dates"]:
+        lines.append(
+            f"{times['no_dates']:,} times are before 1980 or after 2100, as {times['first_no_date']}, and come first "
+            "or last in their histories: if they stand for an unknown time, leave these rows out of the log"
+        )
+    return lines
 
 
 def example_of_core(raw: SequenceStore, left: SequenceStore, counts: NDArray[np.int64], items: pa.Table) -> str:
@@ -65,4 +78,4 @@ def example_of_core(raw: SequenceStore, left: SequenceStore, counts: NDArray[np.
 
 
 def _date(time: int | None) -> str | None:
-    return None if time is None else datetime.fromtimestamp(time / 1e6, UTC).strftime("%Y-%m-%d")
+    return None if time is None else str(np.datetime64(time, "us").astype("datetime64[D]"))

@@ -22,7 +22,7 @@ class ParquetTable:
     def __init__(self, file: DataFile) -> None:
         self.file = file
         try:
-            self._read = pq.ParquetFile(file.raw())
+            self._read = pq.ParquetFile(file.seekable())
         except (pa.ArrowException, OSError, ValueError) as error:
             raise UserError(f"{file}: not readable as Parquet: {_line(error)}") from None
         self.names = tuple(self._read.schema_arrow.names)

@@ -56,7 +56,7 @@ from blade_dist.data.census import (
 )
 from blade_dist.data.formats import FORMATS
 from blade_dist.data.held_rows import HeldName, HeldRows, check_once, check_targets
-from blade_dist.data.overview import describe_times, example_of_core, tie_hint
+from blade_dist.data.overview import describe_times, example_of_core, times_hints
 from blade_dist.data.partition import ReadCounts, read_sequences
 from blade_dist.data.prompts import PromptTable, write_prompts
 from blade_dist.data.remarks import Remarks
@@ -263,7 +263,7 @@ def _hints(
         *ratings_hints(data, filtered.read),
         *short_windows(data, lengths),
         *(few_prompts(data, ends, prompts, visited) if config.train.prompts_from == "train" else []),
-        *tie_hint(times),
+        *times_hints(times),
     ]
 
 

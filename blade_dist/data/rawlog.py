@@ -14,6 +14,7 @@ import pyarrow.compute as pc
 
 from blade_dist.data.ids import id_text, is_null_word
 from blade_dist.data.remarks import Remarks, shown
+from blade_dist.data.spelt import plain_numbers
 from blade_dist.data.times import UNITS, microseconds
 from blade_dist.errors import UserError
 
@@ -33,7 +34,8 @@ class LogColumns:
 
     user: str
     item: str
-    time: str
+    time: str | None
+    """None: the rows stand in order."""
     rating: str | None
 
     def names(self) -> list[str]:
@@ -74,12 +76,8 @@ def normalise(table: pa.Table, columns: LogColumns, rules: Rules, remarks: Remar
             the first of them: for a table of one row, the culprit.
     """
     user, item = (_ids(table, name, role, remarks) for role, name in (("user", columns.user), ("item", columns.item)))
-    time, of = microseconds(table.column(columns.time))
-    remarks.units += of
-    for unit in of.nonzero()[0]:
-        if UNITS[unit] not in remarks.unit_examples:
-            remarks.unit_examples[UNITS[unit]] = _first_time(table.column(columns.time), int(unit))
-    rating, wrong = _ratings(table, columns.rating, rules)
+    time = _times(table, columns.time, remarks)
+    rating, wrong = _ratings(table, columns.rating, rules, remarks)
     left = pa.array(np.ones(len(table), bool))
     for role, name, mask, problem in (
         ("user", columns.user, user.is_null(), "is empty"),
@@ -102,6 +100,21 @@ def normalise(table: pa.Table, columns: LogColumns, rules: Rules, remarks: Remar
     return whole if pc.all(left).as_py() is not False else whole.filter(left)
 
 
+def _times(table: pa.Table, name: str | None, remarks: Remarks) -> pa.Array:
+    """Microseconds, null where one can't be read; without a column, rows are one apart in the order of the files."""
+    if name is None:
+        first = remarks.rows
+        remarks.rows += len(table)
+        return pa.array(np.arange(first, remarks.rows))
+    given = plain_numbers(table.column(name), remarks)
+    time, of = microseconds(given)
+    remarks.units += of
+    for unit in of.nonzero()[0]:
+        if UNITS[unit] not in remarks.unit_examples:
+            remarks.unit_examples[UNITS[unit]] = _first_time(given, int(unit))
+    return time
+
+
 def _ids(table: pa.Table, name: str, role: str, remarks: Remarks) -> pa.Array:
     try:
         return id_text(table.column(name), role, remarks)
@@ -118,7 +131,7 @@ def _first_time(column: pa.ChunkedArray, unit: int) -> str:
     return str(column[0].as_py())
 
 
-def _ratings(table: pa.Table, name: str | None, rules: Rules) -> tuple[pa.Array, pa.Array]:
+def _ratings(table: pa.Table, name: str | None, rules: Rules, remarks: Remarks) -> tuple[pa.Array, pa.Array]:
     """Ratings as float64, null where a row has none; and where there is something that is no number."""
     if name is None:
         return pa.nulls(len(table), pa.float64()), pa.array(np.zeros(len(table), bool))
@@ -127,7 +140,7 @@ def _ratings(table: pa.Table, name: str | None, rules: Rules) -> tuple[pa.Array,
         column = column.cast(column.type.value_type)
     if pa.types.is_string(column.type) or pa.types.is_large_string(column.type):
         column = pc.utf8_trim_whitespace(column.cast(pa.string()))
-        column = pc.if_else(is_null_word(column, ["", *rules.null_words]), None, column)
+        column = plain_numbers(pc.if_else(is_null_word(column, ["", *rules.null_words]), None, column), remarks)
     there = column.is_valid()
     number = _numbers(column)
     number = pc.if_else(pc.is_nan(number), None, number)
@@ -185,4 +198,6 @@ def require_columns(path: object, present: Iterable[str], wanted: dict[str, str]
             listed = ", ".join(name[:40] for name in present[:12]) + ", ..." * (len(present) > 12)
             values = any(part.replace(".", "").isdigit() for part in present)
             asked = "; does its first line name the columns?" if values else ""
+            if setting == "data.columns.time" and not values:
+                asked = "; where its rows stand in the order of time, set data.columns.time=null"
             raise UserError(f"{path}: no column {name!r} ({setting}); it has {listed}{asked}")

@@ -33,6 +33,8 @@ class Remarks:
     """How many times were numbers of each unit, see :func:`blade_dist.data.times.microseconds`."""
     unit_examples: dict[str, str] = field(default_factory=dict)
     """By unit."""
+    rows: int = 0
+    """Rows that were given the place where they stand as their time."""
     hints: list[str] = field(default_factory=list)
     """Lines about what looks wrong and was left as it is."""
 
@@ -46,10 +48,10 @@ class Remarks:
         if count:
             self.repaired.setdefault(what, Seen()).add(count, example)
 
-    def hint(self, line: str) -> None:
-        """Said once."""
-        if line not in self.hints:
-            self.hints.append(line)
+    def hint(self, line: str, example: str = "") -> None:
+        """Said once, with the first example of it."""
+        if not any(said == line or said.startswith(f"{line} (as ") for said in self.hints):
+            self.hints.append(f"{line} (as {example})" if example else line)
 
     @property
     def rows_dropped(self) -> int:

@@ -49,7 +49,7 @@ def log_columns(settings: DataSettings, table: Keyed, remarks: Remarks) -> LogCo
     if settings.min_rating is not None and given.rating is None and "rating" in table.names:
         given = given.model_copy(update={"rating": "rating"})
     found = resolve(given, table.names, ("user", "item", "time", "rating"), table.file, remarks)
-    return LogColumns(found["user"], found["item"], found["time"], found.get("rating"))
+    return LogColumns(found["user"], found["item"], found.get("time"), found.get("rating"))
 
 
 def one_row(part: pa.Table, of: LogColumns) -> pa.Table:

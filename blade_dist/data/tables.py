@@ -114,14 +114,25 @@ def whole(table: Keyed, wanted: list[str]) -> pa.Table:
         UserError: a row that can't be read, with its place.
     """
     try:
-        return pa.concat_tables(
-            list(table.batches(wanted)) or [pa.table({name: pa.array([], pa.string()) for name in wanted})]
-        )
-    except (pa.ArrowInvalid, ValueError) as error:
+        parts = list(table.batches(wanted)) or [pa.table({name: pa.array([], pa.string()) for name in wanted})]
+        return pa.concat_tables(_alike(parts), promote_options="permissive")
+    except (pa.ArrowException, ValueError) as error:
         if isinstance(error, UserError):
             raise
         reason = table.problem(wanted, lambda part: part) or f"{table.file}: {' '.join(str(error).split())[:160]}"
         raise UserError(reason) from None
+
+
+def _alike(parts: list[pa.Table]) -> list[pa.Table]:
+    """With text for a field that has numbers in one part and text in another, as in a file of JSON."""
+    texts = {
+        field.name
+        for part in parts
+        for field in part.schema
+        if pa.types.is_string(field.type) and any(field.type != other.schema.field(field.name).type for other in parts)
+    }
+    fields = [pa.field(field.name, pa.string() if field.name in texts else field.type) for field in parts[0].schema]
+    return [part.cast(pa.schema(fields)) for part in parts] if texts else parts
 
 
 def stream(

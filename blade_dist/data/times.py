@@ -15,6 +15,7 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from blade_dist.data.remarks import Remarks
+from blade_dist.data.spelt import iso_dates
 
 UNITS = ("seconds", "milliseconds", "microseconds", "nanoseconds", "dates")
 _LIMITS = (1e11, 1e14, 1e17)
@@ -130,8 +131,10 @@ def _text(column: pa.Array) -> tuple[pa.Array, NDArray[np.int64]]:
 def _dates(column: pa.Array) -> pa.Array:
     """ISO dates and date-times, null where it is none.
 
-    Also without marks, with ``/``, ``UTC`` or a comma for the point, and with one digit for a month or an hour.
+    Also without marks, with ``/``, ``UTC`` or a comma for the point, with one digit for a month or an hour, and as
+    :func:`blade_dist.data.spelt.iso_dates` orders them.
     """
+    column = iso_dates(column)
     column = pc.replace_substring_regex(column, r"^([0-9]{4})([0-9]{2})([0-9]{2})[T ]?", r"\1-\2-\3T")
     column = pc.replace_substring_regex(column, r"T([0-9]{2})([0-9]{2})([0-9]{2})", r"T\1:\2:\3")
     for _ in range(2):  # neighbours share a mark

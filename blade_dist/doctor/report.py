@@ -19,6 +19,7 @@ from blade_dist.doctor import findings, look
 from blade_dist.doctor.findings import Finding, Level
 from blade_dist.doctor.memory import Need, Shape, need, parameters
 from blade_dist.errors import UserError
+from blade_dist.learners.generation import FILE, generation_problem
 from blade_dist.learners.policy import load_model, model_without_weights
 from blade_dist.nodes.versions import versions
 from blade_dist.settings import Config
@@ -143,8 +144,9 @@ def _load_data(config: Config) -> str:
 
 
 def _load_model(path: Path, config: Config) -> str:
-    model = load_model(path, config.model)
-    return f"{path}: {type(model).__name__}, {sum(p.numel() for p in model.parameters()) / 1e6:.1f} M parameters"
+    model, problem = load_model(path, config.model), generation_problem(path)
+    size = f"{path}: {type(model).__name__}, {sum(p.numel() for p in model.parameters()) / 1e6:.1f} M parameters"
+    return f"{size}; its {FILE} is invalid and is not used" if problem else size
 
 
 def _tried(what: str, action: Callable[[], str]) -> Finding:

@@ -125,18 +125,19 @@ def _side_by_side(widths: Mapping[str, int], room: int) -> list[list[str]]:
 
 
 def render_means(
-    rows: pa.Table, decode: str, policies: list[str], weights: Mapping[str, float], width: int
+    rows: pa.Table, decode: str, policies: list[str], weights: Mapping[str, float], width: int, title: str
 ) -> list[Table]:
     """A row for each of the policies, a column per metric: how one thing is traded for another.
 
-    ``width``: characters that a table may have; columns that have no room in it stand in another one below.
+    ``width``: characters that a table may have; columns that have no room in it stand in another one below. ``title``:
+    of the first table.
     """
     names = {name: arrow(name, weights) for name in metric_names(rows)}
     by_policy = {policy: of for policy, of in _by_policy(rows, decode).items() if policy in policies}
     first = max(map(len, policies)) + FRAME + 1
     tables: list[Table] = []
     for part in _side_by_side({name: max(len(shown), 6) + FRAME for name, shown in names.items()}, width - first):
-        tables.append(table := Table(title=None if tables else f"{decode}, re-ranked: mean over prompts"))
+        tables.append(table := Table(title=None if tables else title))
         table.add_column("", no_wrap=True)
         for name in part:
             table.add_column(names[name], justify="right", no_wrap=True)

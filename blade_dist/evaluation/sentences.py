@@ -44,11 +44,13 @@ def comparison(first: str, second: str, found: Mapping[str, Interval], weights: 
 
 
 def _said(names: Sequence[str], found: Mapping[str, Interval], side: int, second: str | None) -> str:
-    """``more diverse and fairer than sft's (ild@5 ...; mgu@5 ...)``."""
-    adjectives = list(dict.fromkeys(words(name)[side] for name in names))
-    numbers = "; ".join(f"{name} {_number(found[name])}" for name in names)
+    """``more diverse and fairer than sft's (ild@5 ...; mgu@5 ...)``: the first number of each word."""
+    first: dict[str, str] = {}
+    for name in names:
+        first.setdefault(words(name)[side], name)
+    numbers = "; ".join(f"{name} {_number(found[name])}" for name in first.values())
     than = f" than {second}'s" if second else ""
-    return f"{_listed(adjectives)}{than} ({numbers})"
+    return f"{_listed(list(first))}{than} ({numbers})"
 
 
 def _listed(parts: Sequence[str]) -> str:

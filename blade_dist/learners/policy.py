@@ -15,6 +15,7 @@ from blade_dist.batches import Ragged
 from blade_dist.errors import UserError
 from blade_dist.learners.attention import ON_CPU, ON_GPU, attention_mask, causal_columns, layer_windows
 from blade_dist.learners.dense_head import dense_logprobs
+from blade_dist.learners.generation import plain_generation
 from blade_dist.learners.imitation import Continued, imitation
 from blade_dist.learners.legal_head import HeadPlan, legal_logprobs
 from blade_dist.learners.packing import PADDING, Beginnings, MicroBatch, PromptLists, collate, microbatches
@@ -188,7 +189,11 @@ def load_model(path: Path, settings: ModelSettings) -> Any:
         raise UserError(f"{path}: no Hugging Face checkpoint there (config.json is missing)")
     try:
         return AutoModelForCausalLM.from_pretrained(
-            path, dtype=DTYPES[settings.dtype], use_safetensors=True, trust_remote_code=settings.trust_remote_code
+            path,
+            dtype=DTYPES[settings.dtype],
+            use_safetensors=True,
+            trust_remote_code=settings.trust_remote_code,
+            **plain_generation(path),
         )
     except (OSError, ValueError) as error:
         raise UserError(f"{path}: {' '.join(str(error).split())}") from None

@@ -40,9 +40,9 @@ class ColumnSettings(Section):
     """Log: column of the user id. Change it, and those below, to the names in your files."""
     item: str = "item"
     """Log and items: column of the item id, by which the two files are joined."""
-    time: str = "time"
+    time: str | None = "time"
     """Log: column of the time, by which each user's interactions are ordered: a number (larger is later), a timestamp,
-    or text as 2024-01-31 or 2024-01-31T10:00:00+02:00."""
+    or text as 2024-01-31 or 2024-01-31T10:00:00+02:00. null: the log has none, and its rows stand in order."""
     rating: str | None = None
     """Log: column of the rating; required by ``data.min_rating``. None: no ratings are read."""
     title: str = "title"

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import torch
 from numpy.typing import NDArray
@@ -22,25 +21,13 @@ from blade_dist.cluster.placement import place_here
 from blade_dist.cluster.runtime import ray_runtime
 from blade_dist.errors import UserError
 from blade_dist.evaluation.baselines import baseline_lists
-from blade_dist.evaluation.bootstrap import Interval
 from blade_dist.evaluation.corpus import illegal_rates
-from blade_dist.evaluation.decoding import HOW, RANK, Cost, decodes, render_costs, trained_for
+from blade_dist.evaluation.decoding import RANK, Cost, decodes, trained_for
 from blade_dist.evaluation.ease import MOST_ITEMS
-from blade_dist.evaluation.per_user import (
-    differences,
-    intervals,
-    metric_names,
-    per_user_rows,
-    render,
-    render_differences,
-    render_means,
-    summarise,
-)
-from blade_dist.evaluation.sentences import comparison
+from blade_dist.evaluation.per_user import differences, per_user_rows, summarise
 from blade_dist.learners.packing import PromptLists
 from blade_dist.learners.policy import Policy, load_model, sequence_logprobs
 from blade_dist.rewards.composite import Composite
-from blade_dist.rewards.direction import direction, explain
 from blade_dist.rewards.lists import Lists
 from blade_dist.rewards.named import reads_ranker
 from blade_dist.rewards.ranker import RankerTable
@@ -49,6 +36,7 @@ from blade_dist.settings import Config
 from blade_dist.stages.actors import engines
 from blade_dist.stages.base import read_checkpoint
 from blade_dist.stages.chosen import test_rows
+from blade_dist.stages.findings import Findings, difference_key
 from blade_dist.stages.opened import OpenedRun, make_composite, written_lists
 from blade_dist.stages.prior import open_prior
 from blade_dist.stages.ranked import ranked_by
@@ -56,7 +44,7 @@ from blade_dist.stages.searches import ListWriter, pool_size, searched
 from blade_dist.store.files import whole_file, write_json
 from blade_dist.store.policy import PolicyStamp
 from blade_dist.tracking.bar import Bar, waiting
-from blade_dist.tracking.say import say, say_end, show_table
+from blade_dist.tracking.say import say, say_end
 from blade_dist.training.probe import probe_request
 from blade_dist.training.prompter import Prompter
 from blade_dist.training.publish import Publisher, ServedModel
@@ -64,15 +52,11 @@ from blade_dist.weights.gather import source
 
 T = TypeVar("T")
 
-HEAD = "mean over prompts, 95 % interval over users"
-"""Of a table, behind what it is about."""
-
-TABLE_WIDTH = 160
-"""Characters of a line where no terminal says how many it has."""
-
 
 def evaluate_stage(run: OpenedRun, checkpoint: Path, against: list[Path], console: Console) -> dict[str, Any]:
-    """Writes ``evaluation/per_user.parquet`` and ``summary.json``, prints the tables, returns the summary.
+    """Writes ``per_user.parquet``, ``summary.json`` and ``report.txt`` in ``evaluation``, returns the summary.
+
+    A console is shown the lists that are served, the report all tables; a verbose one is shown all tables too.
 
     Differences are the first checkpoint minus the first of ``against``, per user, by each way of decoding.
 
@@ -120,7 +104,6 @@ def evaluate_stage(run: OpenedRun, checkpoint: Path, against: list[Path], consol
                 found = _by(serve, partial(searched, run, reward, prompts, ranker, writer, size))
                 for (search, way), items in found.items():
                     lists[f"{name} {search}", way] = as_lists(items)
-            say(console, f"evaluate: {name}, {len(prompts)} prompts")
     rows = pa.concat_tables(
         per_user_rows(name, decode, prompts, batch, reported, reward) for (name, decode), batch in lists.items()
     )
@@ -132,11 +115,21 @@ def evaluate_stage(run: OpenedRun, checkpoint: Path, against: list[Path], consol
         "cost": {way: {name: costs[name, way].as_dict() for name in names} for way in ways},
     }
     _write(rows, summary, run.paths.evaluation)
-    others = [name for name, way in lists if way == RANK and name not in {*simple, *names}]
-    _show(config, rows, summary, names, list(simple), others, console)
-    show_table(console, render_costs(costs, trained), TABLE_WIDTH)
-    made = f"{run.paths.evaluation} holds summary.json, and per_user.parquet with every list"
-    say_end(console, "evaluate", made, *_sentences(config, rows, names, list(simple)))
+    findings = Findings(
+        config,
+        rows,
+        summary,
+        names,
+        list(simple),
+        [name for name, way in lists if way == RANK and name not in {*simple, *names}],
+        costs,
+        trained,
+        list(_reported(config)),
+    )
+    findings.write(run.paths.evaluation)
+    findings.show(run.paths.evaluation, console)
+    made = f"{run.paths.evaluation} holds report.txt, summary.json, and per_user.parquet with every list"
+    say_end(console, "evaluate", made, *findings.sentences())
     return summary
 
 
@@ -231,10 +224,6 @@ def _names(stamps: list[PolicyStamp]) -> list[str]:
     return names
 
 
-def _difference_key(config: Config, decode: str) -> str:
-    return "difference" if decode == config.evaluate.decode else f"difference_{decode}"
-
-
 def _summary(
     config: Config,
     rows: pa.Table,
@@ -250,69 +239,10 @@ def _summary(
             numbers.update(illegal.get((policy, decode), {}))
         summary |= by_policy if decode == config.evaluate.decode else {decode: by_policy}
         if len(names) > 1:
-            summary[_difference_key(config, decode)] = differences(
+            summary[difference_key(config, decode)] = differences(
                 rows, decode, names[0], names[1], config.evaluate.bootstrap, config.run.seed
             )
     return summary
-
-
-def _show(
-    config: Config,
-    rows: pa.Table,
-    summary: dict[str, Any],
-    names: list[str],
-    simple: list[str],
-    reranked: list[str],
-    console: Console,
-) -> None:
-    """A table for each way of decoding, one for what was re-ranked, and one for the recommenders without a model.
-
-    These write the same lists by every way of decoding.
-    """
-    weights = config.reward.directed
-    apart = pc.is_in(rows["policy"], pa.array([*simple, *reranked], pa.string()))
-    if known := explain(metric_names(rows)):
-        say(console, f"evaluate: what lists are that are better by a metric: {known}")
-    for decode in decodes(config):
-        key = _difference_key(config, decode)
-        _show_intervals(f"{decode} ({HOW[decode]}): {HEAD}", config, rows.filter(pc.invert(apart)), decode, console)
-        if key in summary:
-            title = f"{decode}: {names[0]} minus {names[1]}, per user"
-            console.print(render_differences(title, summary[key], weights))
-        if decode == RANK and reranked:
-            for table in render_means(rows, RANK, [names[:2][-1], *reranked], weights, _width(console)):
-                show_table(console, table, TABLE_WIDTH)
-    without = rows.filter(pc.is_in(rows["policy"], pa.array(simple, pa.string())))
-    _show_intervals(f"without a model: {HEAD}", config, without, config.evaluate.decode, console)
-
-
-def _show_intervals(title: str, config: Config, rows: pa.Table, decode: str, console: Console) -> None:
-    of = intervals(rows, decode, config.evaluate.bootstrap, config.run.seed)
-    for table in render(title, of, config.reward.directed, _width(console)):
-        show_table(console, table, TABLE_WIDTH)
-
-
-def _width(console: Console) -> int:
-    """Of a table that is shown there, characters."""
-    return console.width if console.is_terminal else TABLE_WIDTH
-
-
-def _sentences(config: Config, rows: pa.Table, names: list[str], simple: list[str]) -> Iterator[str]:
-    """The first checkpoint against each other one, or else against the most accurate recommender without a model."""
-    served, resamples, seed = config.evaluate.decode, config.evaluate.bootstrap, config.run.seed
-    metric = next(iter(_reported(config)))
-    sign = direction(metric, config.reward.directed) or 1
-    of = intervals(rows, served, resamples, seed)
-    others = names[1:] or [max(simple, key=lambda name: sign * of[name][metric].mean)]
-    own = of[names[0]][metric]
-    yield (
-        f"{names[0]} has {metric} {own.mean:.4f} [{own.low:.3f}, {own.high:.3f}] by {served}, the way that is served"
-    )
-    for other in others:
-        found = differences(rows, served, names[0], other, resamples, seed)
-        yield comparison(
-            names[0], other, {name: Interval(**one) for name, one in found.items()}, config.reward.directed
-        )
 
 
 def _write(rows: pa.Table, summary: dict[str, Any], folder: Path) -> None:

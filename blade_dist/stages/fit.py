@@ -175,11 +175,18 @@ def _settle(future: Future[Result], call: Callable[[], Result]) -> None:
 
 
 def _pass_on(tracker: Any, listener: StepListener, running: Future[Result], shown: int) -> int:
-    """Hands the tracker's rows of steps after ``shown`` on until the learners have ended; the last that was shown."""
+    """Hands the tracker's rows of steps after ``shown`` on until the learners have ended; the last that was shown.
+
+    Until they make a row of their own (the first look shows those of earlier sittings), says what they are at.
+    """
+    looks, waits = 0, True
     while True:
         ended = bool(wait([running], timeout=POLL_S).done)
         for step, row in ray.get(tracker.rows_after.remote(shown)):
             listener.update(step, row)
-            shown = step
+            shown, waits = step, looks == 0
+        looks += 1
         if ended:
             return shown
+        if waits:
+            listener.waiting(ray.get(tracker.doing.remote()))

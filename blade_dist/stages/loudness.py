@@ -28,7 +28,7 @@ TO_DRIVER = "RAY_LOG_TO_DRIVER"
 OPTIONS: dict[str, Any] = {
     "quiet": Annotated[bool, typer.Option("--quiet", help="Says only errors and the last lines of a stage.")],
     "verbose": Annotated[
-        bool, typer.Option("--verbose", help="Leaves on the terminal what others print, and errors with tracebacks.")
+        bool, typer.Option("--verbose", help="Shows all tables, what others print, and errors with tracebacks.")
     ],
 }
 """Of every command."""
@@ -72,7 +72,7 @@ class Loudness:
             except PermissionError as error:
                 raise UserError(f"run.dir: nothing can be written in {folder} ({error.strerror})") from None
         os.environ[TO_DRIVER] = str(int(self.verbose or self.log is not None))
-        return Voice(out, self.quiet)
+        return Voice(out, self.quiet, self.verbose)
 
 
 _running = Loudness()

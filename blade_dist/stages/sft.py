@@ -14,6 +14,7 @@ from blade_dist.data.bundle import ELSEWHERE, DataBundle, check_context, check_s
 from blade_dist.errors import DivergedError
 from blade_dist.learners.adapter import check_modules
 from blade_dist.learners.dropout import check_layers
+from blade_dist.learners.generation import FILE, generation_problem
 from blade_dist.learners.policy import model_without_weights
 from blade_dist.settings import Config
 from blade_dist.settings.load import dump_config
@@ -47,6 +48,8 @@ def sft_stage(config: Config, console: Console) -> None:
             check_layers(model_without_weights(config.model.path, config.model))
         if config.learner.lora is not None:
             check_modules(config.model.path, config.learner.lora, config.model)
+        if problem := generation_problem(config.model.path):
+            say(console, f"sft: {config.model.path / FILE} is invalid and is not used ({problem})")
     check_context(config, data.card["tokens"]["longest_prompt"], data.codec.max_list_tokens(config.lists.k))
     check_sequences(config, data)
     stamp = sft_stamp(config, data)

@@ -90,6 +90,9 @@ class TrialListener:
     def __exit__(self, *_: object) -> None:
         pass
 
+    def waiting(self, doing: str) -> None:
+        pass
+
     def update(self, step: int, row: dict[str, float]) -> None:
         """Returns when the scheduler has seen the row."""
         self._rows.append(row)

@@ -69,6 +69,12 @@ class Bar:
             say(self._console, self._line())
             self._said = time.monotonic()
 
+    def say(self, doing: str) -> None:
+        """This is being done; nothing more is done yet."""
+        self._doing = doing
+        if self._bar and self._task is not None:
+            self._bar.update(self._task, doing=self.cut(doing))
+
     def more(self, done: float) -> None:
         """So much more is done."""
         self.at(self._done + done)

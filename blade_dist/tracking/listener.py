@@ -9,7 +9,8 @@ from typing import Protocol
 
 from rich.console import Console
 
-from blade_dist.tracking.bar import Bar
+from blade_dist.tracking.bar import LINE_EVERY_S as WAIT_S
+from blade_dist.tracking.bar import Bar, clock
 from blade_dist.tracking.parting import FRESH
 from blade_dist.tracking.say import say
 
@@ -26,6 +27,9 @@ SHOWN = {
 }
 """Numbers of a row that are shown, where it has them, and what a reader has to know of each."""
 
+STARTING = "starting the learners"
+"""Processes that load what they need."""
+
 LINE_EVERY_S = 2.0
 """Shortest time between two plain lines: a log of thousands of fast steps stays readable."""
 
@@ -40,6 +44,9 @@ class StepListener(Protocol):
     def __enter__(self) -> object: ...
 
     def __exit__(self, *_: object) -> None: ...
+
+    def waiting(self, doing: str) -> None:
+        """No learner has done a step yet; ``doing``: what they are at, empty where they do not say."""
 
     def update(self, step: int, row: dict[str, float]) -> None:
         """Takes the row of ``step`` (counted from 0); a resumed run begins with the steps of its earlier sittings."""
@@ -57,9 +64,11 @@ class StepPrinter:
         self._explained = False
         self._printed = 0.0
         self._pending: str | None = None
-        self._bar = Bar(stage, total, "steps", console, "starting the learners") if console.is_terminal else None
+        self._began = self._waited = time.monotonic()
+        self._bar = Bar(stage, total, "steps", console, STARTING) if console.is_terminal else None
 
     def __enter__(self) -> StepPrinter:
+        self._began = self._waited = time.monotonic()
         if self._bar:
             self._bar.__enter__()
         return self
@@ -69,6 +78,15 @@ class StepPrinter:
             self._bar.__exit__()
         elif self._pending:
             say(self._console, self._pending)  # the last step is always shown, however soon it came
+
+    def waiting(self, doing: str) -> None:
+        """Shows what the learners are at, and since when they are awaited."""
+        now = time.monotonic()
+        if self._bar:
+            self._bar.say(f"{doing or STARTING}, {clock(now - self._began)}")
+        elif now - self._waited >= WAIT_S:
+            say(self._console, f"{self._stage}: {doing or STARTING}, {clock(now - self._began)} until now")
+            self._waited = now
 
     def update(self, step: int, row: dict[str, float]) -> None:
         """Shows the row of ``step``, counted from 0."""

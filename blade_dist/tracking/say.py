@@ -15,11 +15,12 @@ INDENT = "  "
 
 
 class Voice(Console):
-    """A command's console; a quiet one shows nothing but the last lines of a stage."""
+    """A command's console; a quiet one shows nothing but the last lines of a stage, a verbose one all there is."""
 
-    def __init__(self, file: TextIO, quiet: bool) -> None:
+    def __init__(self, file: TextIO, quiet: bool, verbose: bool = False) -> None:
         """``file``: where the terminal is, whatever becomes of ``sys.stdout``."""
         super().__init__(file=file, quiet=quiet)
+        self.verbose = verbose
         self.last_lines = Console(file=file)
 
 
@@ -63,6 +64,11 @@ def say_end(console: Console, stage: str, made: str, *numbers: str) -> None:
 def last_lines(console: Console) -> Console:
     """Where the last lines of a stage go."""
     return console.last_lines if isinstance(console, Voice) else console
+
+
+def is_verbose(console: Console) -> bool:
+    """Whether a reader wants all there is."""
+    return isinstance(console, Voice) and console.verbose
 
 
 def show_table(console: Console, table: Table, width: int) -> None:

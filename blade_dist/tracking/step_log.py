@@ -50,6 +50,15 @@ class StepLog:
         self._writer: Any = None
         self._flushed = time.monotonic()
         self._ends = False
+        self._doing = ""
+
+    def at(self, doing: str) -> None:
+        """Those who record the steps are at this, and no step is done yet."""
+        self._doing = doing
+
+    def doing(self) -> str:
+        """What :meth:`at` was told last."""
+        return self._doing
 
     def record(self, step: int, row: dict[str, float]) -> None:
         """Adds the row of ``step``; rows of that step and later ones, of a lost attempt, are dropped.

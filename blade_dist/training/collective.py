@@ -15,6 +15,12 @@ def own_rank() -> int:
     return dist.get_rank() if dist.is_initialized() else 0
 
 
+def tell(tracker: Any, doing: str) -> None:
+    """Rank 0 tells the tracker what is done before there is a step to show."""
+    if own_rank() == 0:
+        tracker.at.remote(doing)
+
+
 def barrier() -> None:
     """Returns when all ranks have come here."""
     if dist.is_initialized():

@@ -33,6 +33,7 @@ from blade_dist.store.checkpoints import LEARNERS, PROGRESS
 from blade_dist.store.files import read_json, write_json
 from blade_dist.store.policy import save_policy
 from blade_dist.store.run import RunPaths
+from blade_dist.training.collective import tell
 from blade_dist.training.ending import Ending
 from blade_dist.training.patience import Patience
 from blade_dist.training.saving import new_checkpoint
@@ -90,10 +91,12 @@ def fine_tune(job: SftJob) -> None:
     codec = Codec.load(paths.codec)
     examples = _Examples(SequenceTable.load(paths.sequences), codec, config, paths.features)
     validation = Validation.load(config, paths, codec)
+    tell(job.tracker, "loading the model")
     learner = _start(config, paths, codec)
     state, ending = _restore(learner), Ending(job.tracker)
     per_epoch, total = sft_steps(len(examples), config)
     interval = max(1, per_epoch // config.sft.validations_per_epoch)
+    tell(job.tracker, f"{interval - state.step % interval} steps and a validation")
     while state.step < total and not _finished(state, config):
         began = time.perf_counter()
         for step in range(state.step, min((state.step // interval + 1) * interval, total)):
@@ -149,7 +152,7 @@ def why_whole(config: Config, codec: Codec) -> str | None:
     """Why the fine-tuning trains every weight though ``learner.lora`` is set; None where it trains adapters."""
     if config.model.path is None:
         return "a new model has nothing to adapt"
-    new = len(codec.tokenizer) - len(load_tokenizer(config.model.path))
+    new = codec.vocabulary - len(load_tokenizer(config.model.path))
     return f"{new} new tokens have vectors to learn" if new > 0 else None
 
 

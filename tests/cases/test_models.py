@@ -13,16 +13,19 @@ from rich.console import Console
 from transformers import Gemma3Config, Gemma3TextConfig, GPT2Config, GPT2LMHeadModel
 
 from blade_dist.catalog.codec import Codec
-from blade_dist.catalog.tokenizer import train_tokenizer
+from blade_dist.catalog.tokenizer import load_tokenizer, train_tokenizer
 from blade_dist.data.prepare import prepare_data
 from blade_dist.doctor.findings import Finding, Level
 from blade_dist.doctor.report import estimate, examine
 from blade_dist.errors import UserError
+from blade_dist.learners.generation import generation_problem
+from blade_dist.learners.policy import load_model
 from blade_dist.rollouts.refusal import refusal
 from blade_dist.settings.load import load_config
 from blade_dist.stages import actors, sft
 from blade_dist.store.context import NO_LIMIT, context_length, context_setting
 from blade_dist.store.files import write_json
+from blade_dist.store.policy import save_policy
 from blade_dist.store.run import RunPaths
 from tests.cases.wild import Wild
 
@@ -144,3 +147,32 @@ def test_an_engine_has_room_for_prompts_and_lists_not_for_all_that_the_model_cou
     needed = codec.max_prompt_tokens(config.data.max_history) + codec.max_list_tokens(config.lists.k)
     assert asked == [needed, 10]
     assert needed < 1000
+
+
+@pytest.mark.parametrize(
+    ("given", "words"),
+    [
+        ({"do_sample": False, "temperature": 0.9}, "temperature"),
+        ({"do_sample": False, "top_p": 0.6, "eos_token_id": 2}, "top_p"),
+        ({"early_stopping": "sometimes"}, "early_stopping"),
+    ],
+)
+def test_an_invalid_generation_config_is_said_and_left_out(tmp_path: Path, given: dict[str, Any], words: str) -> None:
+    folder = base(tmp_path / "gpt2", 16)
+    assert generation_problem(folder) is None
+    write_json(folder / "generation_config.json", given)
+    assert words in (generation_problem(folder) or "")
+    config = load_config(None, [f"model.path={folder}"])
+    model = load_model(folder, config.model)
+    assert model.generation_config.eos_token_id == model.config.eos_token_id
+    tokenizer = load_tokenizer(folder)
+    save_policy(tmp_path / "saved", model, model.state_dict(), tokenizer, codec="x", policy="sft", step=1)
+    assert generation_problem(tmp_path / "saved") is None
+
+
+@pytest.mark.parametrize("text", ['{"version": "1.0", "model": {"type": "Zorp"}}', "{", "{}"])
+def test_a_tokenizer_that_can_t_be_read_is_one_line(tmp_path: Path, text: str) -> None:
+    folder = base(tmp_path / "gpt2", 16)
+    (folder / "tokenizer.json").write_text(text)
+    with pytest.raises(UserError, match=r"gpt2: no tokenizer could be read \(\w+: .+\); save or fetch it again"):
+        load_tokenizer(folder)

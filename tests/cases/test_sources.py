@@ -53,6 +53,15 @@ def _zipped(write: Callable[[Path], None]) -> Callable[[Path], Path]:
     return archive
 
 
+def _only_zipped(folder: Path) -> Path:
+    archive = _zipped(_csv)(folder)
+    for file in (folder / "ml").iterdir():
+        file.unlink()
+    (folder / "download").mkdir()
+    archive.rename(folder / "download" / "ml.zip")
+    return folder / "download"
+
+
 def _nested(folder: Path) -> Path:
     (folder / "ml-1m").mkdir()
     _dat("latin-1")(folder / "ml-1m")
@@ -96,6 +105,7 @@ def _kaggle(folder: Path) -> Path:
         _nested,
         _zipped(_csv),
         _zipped(_100k),
+        _only_zipped,
     ],
 )
 def test_movielens(made: Callable[[Path], Path], tmp_path: Path) -> None:

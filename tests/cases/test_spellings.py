@@ -102,16 +102,16 @@ def test_a_manifest_is_no_part(wild: Wild, plain: Outcome) -> None:
     assert wild.data(wild.path("parts")).histories == plain.histories
 
 
-@pytest.mark.parametrize("name", ["log.tar.gz", "log.7z", "parts"])
+@pytest.mark.parametrize("name", ["log.tar.gz", "log.7z", "log.zip"])
 def test_archives_that_are_to_be_unpacked(wild: Wild, name: str) -> None:
     (wild.folder / "log.csv").rename(wild.folder / "log")
     if name == "log.tar.gz":
         with tarfile.open(wild.folder / name, "w:gz") as archive:
             archive.add(wild.folder / "log", "log.csv")
-    elif name == "parts":
-        (wild.folder / name).mkdir()
-        with zipfile.ZipFile(wild.folder / name / "log.zip", "w") as made:
-            made.write(wild.folder / "log", "log.csv")
+    elif name == "log.zip":
+        for made, member in (("inner", "log"), ("log", "inner.zip")):
+            with zipfile.ZipFile(wild.folder / f"{made}.zip", "w") as packed:
+                packed.write(wild.folder / member, member)
     else:
         (wild.folder / name).write_bytes(b"7z\xbc\xaf\x27\x1c\x00")
     assert "is an archive; unpack it" in wild.refused(wild.path(name))
@@ -157,7 +157,7 @@ def test_numbers_are_dates_only_where_all_of_them_are(wild: Wild, plain: Outcome
 
 
 def test_a_time_of_no_known_form_is_refused_with_what_would_be_right(wild: Wild) -> None:
-    for form in ("%d.%m.%Y %H:%M", "%m/%d/%Y %I:%M %p", "%a, %d %b %Y %H:%M:%S GMT"):
+    for form in ("%d/%m/%Y %H:%M", "%m/%d/%Y %I:%M %p", "%d.%m.%y %H:%M"):
         write_csv(
             wild.folder / "log.csv", NAMES, [("u", "i1", dt.datetime.fromtimestamp(START, dt.UTC).strftime(form))]
         )

@@ -122,6 +122,27 @@ def test_a_terminal_shows_a_sign_of_life_from_the_first_second(
     assert places == sorted(places)
 
 
+def test_doctor_keeps_what_ray_says_off_the_terminal_and_out_of_the_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def looks(_: Config, console: Console) -> bool:
+        print("Ray says something")  # noqa: T201
+        console.print("a table")
+        return True
+
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("blade_dist.cli.tempfile.tempdir", str(tmp_path / "temporary"))
+    monkeypatch.setattr("blade_dist.doctor.report.doctor", looks)
+    monkeypatch.setattr("sys.argv", ["blade-dist", "doctor", "--set", "run.dir=mine"])
+    with pytest.raises(SystemExit) as ended:
+        blade_dist.cli.main()
+    assert not ended.value.code
+    assert capsys.readouterr().out == "a table\n"
+    (log,) = (tmp_path / "temporary").rglob("log.txt")
+    assert "Ray says something" in log.read_text()
+    assert not Path("mine").exists()
+
+
 def test_a_fault_of_ours_ends_with_three_lines_and_its_traceback_in_the_log(
     prepares: Callable[..., int], capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -160,7 +160,7 @@ def test_numbers_of_one_unit_keep_their_order(numbers: list[int]) -> None:
     assert microseconds(pa.array([str(n) for n in numbers], pa.string()))[0].equals(times)
 
 
-@pytest.mark.parametrize("text", ["soon", "31.01.2024", "2024-13-01", "12:30", "", "1e999"])
+@pytest.mark.parametrize("text", ["soon", "31/01/2024", "2024-13-01", "12:30", "", "1e999"])
 def test_what_is_no_time(text: str) -> None:
     times, _ = microseconds(pa.array(["1600000000", text]))
     assert times.to_pylist() == [1600000000 * 10**6, None]

@@ -120,7 +120,7 @@ def test_metrics_that_have_no_room_beside_the_others_stand_below(width: int) -> 
         "items": [[], []],
     }
     printed = io.StringIO()
-    for table in render_means(pa.table({**keys, **metrics}), "rank", ["sft mmr 0.3"], {}, width):
+    for table in render_means(pa.table({**keys, **metrics}), "rank", ["sft mmr 0.3"], {}, width, "re-ranked"):
         Console(file=printed, width=width).print(table)
     assert max(map(len, printed.getvalue().splitlines())) <= width
     assert re.findall(r"metric[0-9]@5", printed.getvalue()) == list(metrics)

@@ -76,7 +76,10 @@ def test_checkpoints_are_compared(settings: Config) -> None:
     assert json.loads((paths.evaluation / "summary.json").read_text()) == summary
     by_ranker = {name: summary["rank"][name]["expected_ndcg@3"] for name in POLICIES}  # of the fine-tuned model
     assert 0 < by_ranker["popularity"] < by_ranker["sft"] <= 1
-    assert "blade minus sft" in console.export_text()
+    said = console.export_text()
+    assert said.count("blade minus sft") == 1
+    assert "which is served: mean over prompts" in said
+    assert (paths.evaluation / "report.txt").read_text().count("blade minus sft") == 4
 
 
 def test_best_of_n_is_the_best_of_what_the_reference_samples(settings: Config) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterator
+from concurrent.futures import Future
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -18,17 +19,23 @@ from blade_dist.stages import fit as stage
 SILENCE = "RAY_TRAIN_WORKER_HEALTH_CHECK_TIMEOUT_S"
 Attempt = tuple[int, Exception | None]
 """The newest step at its end, and why it ended."""
+DOING = SimpleNamespace(remote=lambda: "loading the model")
 
 
 class Listener:
     def __init__(self) -> None:
         self.steps: list[int] = []
+        self.waited_after: list[int] = []
 
     def __enter__(self) -> Listener:
         return self
 
     def __exit__(self, *_: object) -> None:
         pass
+
+    def waiting(self, doing: str) -> None:
+        assert doing == "loading the model"
+        self.waited_after.append(len(self.steps))
 
     def update(self, step: int, _: dict[str, float]) -> None:
         self.steps.append(step)
@@ -57,7 +64,7 @@ def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Any]:
         left = iter(attempts)
         monkeypatch.setattr(stage, "TorchTrainer", lambda *_, **__: trainer(left))
         rows = SimpleNamespace(remote=lambda shown: [(step, {}) for step in range(shown + 1, newest[0] + 1)])
-        job = SimpleNamespace(tracker=SimpleNamespace(rows_after=rows))
+        job = SimpleNamespace(tracker=SimpleNamespace(rows_after=rows, doing=DOING))
         roles = [SimpleNamespace(gpus=0, bundle={"CPU": 1}, selector={})]
         how: Any = (stage, job, config, tmp_path / "blade" / "learners", roles, CheckpointConfig(), listener, print)
         return str(stage.fit(*how))
@@ -97,3 +104,21 @@ def test_a_rank_may_be_as_silent_as_any_other(run: Any) -> None:
     assert run([(0, None)]) == "result"
     assert run.begun == ["33.0"]
     assert os.environ[SILENCE] == "600"
+
+
+def test_what_the_learners_are_at_is_shown_until_they_make_a_step_of_their_own() -> None:
+    listener, running, looks = Listener(), Future[Any](), iter([[0, 1], [], [], [2], [3], []])
+
+    def rows(_: int) -> list[tuple[int, dict[str, float]]]:
+        found = next(looks)
+        if 3 in found:
+            running.set_result(None)
+        return [(step, {}) for step in found]
+
+    tracker = SimpleNamespace(rows_after=SimpleNamespace(remote=rows), doing=DOING)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(stage, "ray", SimpleNamespace(get=lambda given: given))
+        patch.setattr(stage, "POLL_S", 0.0)
+        stage._pass_on(tracker, listener, running, -1)
+    assert listener.steps == [0, 1, 2, 3]
+    assert listener.waited_after == [2, 2, 2]  # after the steps of an earlier sitting, not after the third

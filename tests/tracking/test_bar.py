@@ -64,3 +64,19 @@ def test_plain_lines_say_how_long_the_rest_takes(monkeypatch: pytest.MonkeyPatch
         "prior: 400 of 1,000 prompts, about 0:36 left",
         "prior: 600 of 1,000 prompts, about 0:24 left",
     ]
+
+
+@pytest.mark.parametrize("tells", [True, False])
+def test_what_the_first_step_waits_for_is_shown_with_its_time(tells: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    now = [0.0]
+    monkeypatch.setattr("blade_dist.tracking.listener.time.monotonic", lambda: now[0])
+    console = terminal(80) if tells else Console(file=io.StringIO(), width=80)
+    with StepPrinter(1_000, console, "train") as steps:
+        for second in range(30):
+            now[0] = float(second)
+            steps.waiting("loading the model" if second > 15 else "")
+    lines = drawn(console)
+    if tells:
+        assert lines[-1].endswith("0/1000 -:--:-- loading the model, 0:29")
+    else:
+        assert lines == ["train: starting the learners, 0:10 until now", "train: loading the model, 0:20 until now"]

@@ -119,12 +119,12 @@ def _plain_count(config: Config) -> None:
 
 
 def _sasrec(configs: list[Config]) -> None:
-    """Its lists for each seed; learning rate and dropout are chosen on the first one."""
+    """Its lists for each seed, after as many passes as the policy has; rate and dropout are chosen on the first one."""
     trials = TRIALS
     for config in configs:
         path = RunPaths(config.run.dir).evaluation / SASREC_ROWS
         if not path.is_file():
-            write_rows(config, path, trials)
+            write_rows(config, path, trials, config.sft_epochs)
         trials = (chosen_trial(path),)
 
 

@@ -109,6 +109,7 @@ def fit(
     cut: int,
     seed: int,
     trials: Sequence[Trial] = TRIALS,
+    epochs: int | None = None,
 ) -> Fitted:
     """Trains with every learning rate and dropout, each until validation NDCG stops improving; the best model.
 
@@ -120,11 +121,14 @@ def fit(
         cut: of the NDCG.
         seed: of initialisation, order and dropout, and of the validation prompts that are looked at.
         trials: what is tried.
+        epochs: passes over which the rate falls; None: :data:`EPOCHS`.
     """
     catalog, sequences, validation = data
     few = np.random.default_rng(seed).permutation(len(validation))[:CHOOSING]
     known = (catalog, sequences, validation.take(np.sort(few)))
-    return max((_fit(known, build, context, lists, cut, seed, trial) for trial in trials), key=lambda of: of.validation)
+    passes = epochs or EPOCHS
+    tried = (_fit(known, build, context, lists, cut, seed, trial, passes) for trial in trials)
+    return max(tried, key=lambda of: of.validation)
 
 
 def _fit(
@@ -135,6 +139,7 @@ def _fit(
     cut: int,
     seed: int,
     trial: Trial,
+    epochs: int,
 ) -> Fitted:
     catalog, sequences, validation = data
     torch.manual_seed(seed)
@@ -142,7 +147,7 @@ def _fit(
     model = SasRec(len(catalog), context, build, dropout=trial[1])
     optimizer = torch.optim.AdamW(model.parameters(), trial[0], weight_decay=0.01)
     patience, best, validation_ndcg, step = Patience(), copy.deepcopy(model.state_dict()), 0.0, 0
-    for epoch in range(EPOCHS):
+    for epoch in range(epochs):
         model.train()
         batches = list(_batches(sequences, context, model.padding, rng))
         for number, rows in enumerate(batches):
@@ -152,7 +157,7 @@ def _fit(
             optimizer.zero_grad()
             loss.backward()
             nn.utils.clip_grad_norm_(model.parameters(), CLIP)
-            optimizer.param_groups[0]["lr"] = trial[0] * _share_of_rate(step, (epoch + number / len(batches)) / EPOCHS)
+            optimizer.param_groups[0]["lr"] = trial[0] * _share_of_rate(step, (epoch + number / len(batches)) / epochs)
             optimizer.step()
             step += 1
         items = top_items(model, validation, lists.k, lists.exclude_history).items
@@ -213,7 +218,7 @@ def top_items(model: SasRec, prompts: Prompts, size: int, exclude_history: Exclu
     return Ranked.concat(found)
 
 
-def write_rows(config: Config, path: Path, trials: Sequence[Trial]) -> None:
+def write_rows(config: Config, path: Path, trials: Sequence[Trial], epochs: int | None = None) -> None:
     """Fits the model to the training part of the run's data; writes what `blade-dist evaluate` would of its lists.
 
     Those of its best items that re-rankers choose are among them, as ``evaluate.rerank`` says.
@@ -222,12 +227,14 @@ def write_rows(config: Config, path: Path, trials: Sequence[Trial]) -> None:
         config: settings of a run with data, a reference and a prior; ``model.build`` says how large the model is.
         path: the Parquet file.
         trials: learning rates and dropouts that are tried; :func:`chosen_trial` reads the best.
+        epochs: passes over which the rate falls; None: :data:`EPOCHS`.
     """
     run = open_run(config)
     data, k = run.data, config.lists.k
     validation, test = (table.rows(np.arange(len(table))) for table in (data.validation, data.test))
     known = (data.catalog, data.sequences.rows(np.arange(len(data.sequences))), validation)
-    fitted = fit(known, config.model.build, config.data.max_history, config.lists, CUT, config.run.seed, trials)
+    build, seed = config.model.build, config.run.seed
+    fitted = fit(known, build, config.data.max_history, config.lists, CUT, seed, trials, epochs)
     pool = fitted.ranked(test, min(max(POOL, k), len(data.catalog)), config.lists.exclude_history)
     # it ranks items and does not sample: beside each way of decoding that others have it shows the same list
     lists = {(NAME, decode): pool.items[:, :k] for decode in decodes(config)}

@@ -151,7 +151,9 @@ class DeepSpeedLearner:
         count, finite = self._common_count(cuts), True
         if imitated is not None:
             self._engine.set_gradient_accumulation_boundary(False)
+            self._engine.eval()  # without dropout: what is imitated, and where, is what will be served
             cross_entropy = -self._engine(imitated[0].to(self.device)).sum() * imitated[1]
+            self._engine.train()
             finite = bool(cross_entropy.isfinite())
             self._engine.backward(cross_entropy * self.world_size, scale_wrt_gas=False)
         for number, batch in enumerate(in_step(cuts, sequences, self._pad, count)):

@@ -47,8 +47,9 @@ IMITATION = 0.5
 """Weight of a place in a list, where items have tokens of their own there, beside the 1 of a place in a sequence."""
 PLACES = 3
 """Places of each list that are learned: its prompt is computed once for them."""
-MOST_LISTS = 256
-"""Lists of a step and rank at most, as all logits of their places are held at once."""
+MOST_LISTS = 128
+"""Lists of a step and rank at most, as all logits of their places are held at once; there is one for every other window
+of a smaller batch, as a list costs as much as two windows."""
 
 
 @dataclass(frozen=True)
@@ -220,7 +221,7 @@ class _Examples:
         sequences = training_rows(self._codec, items, rng.integers(1, items.lengths), self._repeats, soft)
         if self._codec.shown_tokens is None or self._k < 2:
             return sequences, None
-        some = items.take(np.arange(min(len(items), MOST_LISTS)))
+        some = items.take(np.arange(min((len(items) + 1) // 2, MOST_LISTS)))
         splits = rng.integers(1, np.minimum(some.lengths, self._history) + 1)
         places = rng.permuted(np.tile(np.arange(1, self._k), (len(some), 1)), axis=1)[:, :PLACES]
         return sequences, continued_lists(self._codec, some, splits, places)

@@ -36,7 +36,7 @@ def test_examples_are_drawn_once() -> None:
 
 def test_adapters_are_trained_where_there_is_something_to_adapt(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sft, "load_tokenizer", lambda _: range(10))
-    same, grown = (SimpleNamespace(tokenizer=range(size)) for size in (10, 12))
+    same, grown = (SimpleNamespace(vocabulary=size) for size in (10, 12))
     known: Any = same
     more: Any = grown
     pretrained = load_config(None, ["model.path=a-model", "learner.lora={}"])

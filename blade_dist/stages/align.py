@@ -32,7 +32,7 @@ from blade_dist.stages.constraints import check_limits, show_limits
 from blade_dist.stages.fit import fit, publish
 from blade_dist.stages.opened import OpenedRun
 from blade_dist.stages.prior import build_prior, open_prior, show_prior
-from blade_dist.stages.ranked import scorer_of
+from blade_dist.stages.ranker_tables import scorer_of
 from blade_dist.stages.resume import find_start
 from blade_dist.stages.watch import watched
 from blade_dist.store.checkpoints import LEARNERS, saved_step

@@ -39,7 +39,7 @@ from blade_dist.stages.chosen import test_rows
 from blade_dist.stages.findings import Findings, difference_key
 from blade_dist.stages.opened import OpenedRun, make_composite, written_lists
 from blade_dist.stages.prior import open_prior
-from blade_dist.stages.ranked import ranked_by
+from blade_dist.stages.ranker_tables import ranked_by
 from blade_dist.stages.searches import ListWriter, pool_size, searched
 from blade_dist.store.files import whole_file, write_json
 from blade_dist.store.policy import PolicyStamp

@@ -20,7 +20,7 @@ from blade_dist.rewards.composite import spreads
 from blade_dist.rollouts.pool import EnginePool
 from blade_dist.stages.actors import engines
 from blade_dist.stages.opened import OpenedRun
-from blade_dist.stages.ranked import scorer_of
+from blade_dist.stages.ranker_tables import scorer_of
 from blade_dist.tracking.bar import RAY, Bar, waiting
 from blade_dist.tracking.say import last_lines, say
 from blade_dist.training.prompter import Prompter

@@ -25,7 +25,7 @@ from blade_dist.settings.load import load_config
 from blade_dist.stages.actors import engines
 from blade_dist.stages.opened import OpenedRun, check_metrics, make_composite, open_run
 from blade_dist.stages.prior import build_prior
-from blade_dist.stages.ranked import ranked_by, scorer_of
+from blade_dist.stages.ranker_tables import ranked_by, scorer_of
 from blade_dist.store.run import RunPaths
 from blade_dist.training.prompter import Prompter
 from tests.helpers.runs import random_policy

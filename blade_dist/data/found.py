@@ -105,7 +105,7 @@ def find(path: Path, setting: str, remarks: Remarks, prefer: tuple[str, ...] = (
     zip archive is read as a folder, and so are those of a folder that has nothing else.
 
     Args:
-        path: a file, a folder or an archive, or several by ``*`` and ``?``.
+        path: a file, a folder or an archive, what is inside one, or several by ``*`` and ``?``.
         setting: that names the path.
         remarks: says which tables of another kind are passed over.
         prefer: suffixes of which only those are read, where there are some.
@@ -114,14 +114,15 @@ def find(path: Path, setting: str, remarks: Remarks, prefer: tuple[str, ...] = (
         UserError: nothing there, or nothing that is a table.
     """
     places = [path] if path.exists() else [Path(name) for name in sorted(glob(str(path), recursive=True))]  # noqa: PTH207 - of any root
-    if not places:
+    members = [] if places else _members(path)
+    if not places and not members:
         raise UserError(f"{setting}: {path} does not exist")
     single = len(places) == 1 and places[0].is_file() and not is_zip(places[0])
     if single and _readable(DataFile(places[0])):
         _refuse_stand_in(DataFile(places[0]))
         return [DataFile(places[0])]
     gone = removed_of_delta(path)
-    files = [file for place in places for file in _files(place) if file.path not in gone]
+    files = members or [file for place in places for file in _files(place) if file.path not in gone]
     if not any(_may_be_table(file) for file in files):
         zips = [file.path for file in files if file.member is None and file.path.is_file() and is_zip(file.path)]
         files = [file for archive in zips for file in inside(archive)] or files
@@ -148,6 +149,15 @@ def _files(place: Path) -> Iterator[DataFile]:
         yield from inside(place)
     elif not _hidden(PurePosixPath(place.name)):
         yield DataFile(place)
+
+
+def _members(path: Path) -> list[DataFile]:
+    """What is inside a zip archive at a path that goes on from it: ``data.zip/ratings.csv``."""
+    archive = next((part for part in path.parents if part.is_file() and is_zip(part)), None)
+    if archive is None:
+        return []
+    name = path.relative_to(archive).as_posix()
+    return [file for file in inside(archive) if file.member == name or f"{file.member}".startswith(f"{name}/")]
 
 
 def _refuse_stand_in(file: DataFile) -> None:
@@ -194,7 +204,9 @@ def _say_others(
     others = [file for file in files if file.kind and file.kind not in names]
     if others and not _ends_with(prefer)(chosen[0]):
         beside = f"{path}: {len(others)} table{'s' * (len(others) > 1)} of another kind passed over"
-        remarks.hint(f"{beside}, as {others[0].path.name}; only the {chosen[0].suffixes[-1]} files are read")
+        remarks.hint(
+            f"{beside}, as {PurePosixPath(str(others[0])).name}; only the {chosen[0].suffixes[-1]} files are read"
+        )
 
 
 def guarded(is_empty: Callable[[], bool], file: object) -> bool:

@@ -212,3 +212,13 @@ def test_a_log_without_times_is_read_in_its_order(wild: Wild, plain: Outcome) ->
     (wild.folder / "log.jsonl").write_text("\n".join(json.dumps({"user": u, "item": i}) for u, i in of.items()))
     settings = ("data.columns.time=null", "data.per_user=true", "data.partition_rows=50")
     assert wild.data(wild.path("log.jsonl"), *settings).histories == plain.histories
+
+
+def test_a_table_inside_an_archive_is_asked_for_by_its_path(wild: Wild, plain: Outcome) -> None:
+    with zipfile.ZipFile(wild.folder / "all.zip", "w") as archive:
+        for name in ("log.csv", "items.csv"):
+            archive.write(wild.folder / name, f"shop/{name}")
+    assert "all.zip/shop/items.csv: no column 'user'" in wild.refused(wild.path("all.zip"))
+    items = f"data.items={wild.folder / 'all.zip/shop/items.csv'}"
+    assert wild.data(wild.path("all.zip/shop/log.csv"), items).histories == plain.histories
+    assert wild.refused(wild.path("all.zip/log.csv")) == "data.path: all.zip/log.csv does not exist"

@@ -34,10 +34,10 @@ def comparison(first: str, second: str, found: Mapping[str, Interval], weights: 
     if not shown:
         numbers = "; ".join(f"{name} {_number(judged[name])}" for name in same[:MOST])
         numbers = numbers or "nothing that was measured has a better direction"
-        return f"{first}'s and {second}'s lists do not differ measurably ({numbers})"
+        return f"{_whose(first)} and {_whose(second)} lists do not differ measurably ({numbers})"
     if not better:
-        return f"{first}'s lists are {_said(worse, shown, 1, second)}, and better in nothing that was measured"
-    said = f"{first}'s lists are {_said(better, shown, 0, second)}"
+        return f"{_whose(first)} lists are {_said(worse, shown, 1, second)}, and better in nothing that was measured"
+    said = f"{_whose(first)} lists are {_said(better, shown, 0, second)}"
     if worse:
         return f"{said}, but {_said(worse, shown, 1, None)}"
     return said + (f", at no measurable loss of {_listed(same[:MOST])}" if same else ", and worse in nothing")
@@ -49,8 +49,12 @@ def _said(names: Sequence[str], found: Mapping[str, Interval], side: int, second
     for name in names:
         first.setdefault(words(name)[side], name)
     numbers = "; ".join(f"{name} {_number(found[name])}" for name in first.values())
-    than = f" than {second}'s" if second else ""
+    than = f" than {_whose(second)}" if second else ""
     return f"{_listed(list(first))}{than} ({numbers})"
+
+
+def _whose(name: str) -> str:
+    return f"{name}'" if name.endswith("s") else f"{name}'s"
 
 
 def _listed(parts: Sequence[str]) -> str:

@@ -78,5 +78,5 @@ def test_the_last_sentence_is_about_what_needs_no_model(found: Findings) -> None
     number, against, counted = found.sentences()
     assert number.startswith("blade has ndcg@5 0.")
     assert "than sft's" in against
-    assert counted.startswith("blade's lists are fairer to groups than successors's")
+    assert counted.startswith("blade's lists are fairer to groups than successors'")
     assert "less accurate" in counted

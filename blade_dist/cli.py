@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import sys
-import tempfile
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -151,8 +150,7 @@ def doctor(
     Example: blade-dist doctor my.yaml --set rollout.engines=8
     """
     settings, _ = _read(path, overrides, logs=False)
-    # of the run nothing is there yet, and nothing is to be: what Ray prints goes to a folder of the user's own
-    console = loudness().console(Path(tempfile.gettempdir()) / f"blade-dist-doctor-{os.getuid()}")
+    console = loudness().apart()
     from blade_dist.doctor.report import doctor as examined
 
     healthy = examined(settings, console)

@@ -6,6 +6,7 @@ import inspect
 import os
 import shlex
 import sys
+import tempfile
 from collections.abc import Callable
 from contextlib import ExitStack
 from functools import wraps
@@ -73,6 +74,10 @@ class Loudness:
                 raise UserError(f"run.dir: nothing can be written in {folder} ({error.strerror})") from None
         os.environ[TO_DRIVER] = str(int(self.verbose or self.log is not None))
         return Voice(out, self.quiet, self.verbose)
+
+    def apart(self) -> Console:
+        """For messages of a command that leaves nothing in a run: the log is in a temporary folder of its own."""
+        return self.console(Path(tempfile.mkdtemp(prefix="blade-dist-")))
 
 
 _running = Loudness()

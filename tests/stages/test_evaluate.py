@@ -51,10 +51,9 @@ def settings(tiny_config: Config, trained: dict[int, RunPaths]) -> Config:
     return Config.model_validate(values)
 
 
-def test_checkpoints_are_compared(settings: Config) -> None:
+def test_checkpoints_are_compared(settings: Config, capsys: pytest.CaptureFixture[str]) -> None:
     paths = RunPaths(settings.run.dir)
-    console = Console(record=True, width=140)
-    summary = evaluate_stage(open_run(settings), paths.policy("blade"), [paths.reference], console)
+    summary = evaluate_stage(open_run(settings), paths.policy("blade"), [paths.reference], Console(width=140))
     rows = pq.read_table(paths.evaluation / "per_user.parquet").to_pandas()
     searches = rows[rows["policy"].str.contains("best of|mmr|calibrated")]
     rows = rows.drop(searches.index)
@@ -76,7 +75,7 @@ def test_checkpoints_are_compared(settings: Config) -> None:
     assert json.loads((paths.evaluation / "summary.json").read_text()) == summary
     by_ranker = {name: summary["rank"][name]["expected_ndcg@3"] for name in POLICIES}  # of the fine-tuned model
     assert 0 < by_ranker["popularity"] < by_ranker["sft"] <= 1
-    said = console.export_text()
+    said = capsys.readouterr().out
     assert said.count("blade minus sft") == 1
     assert "which is served: mean over prompts" in said
     assert (paths.evaluation / "report.txt").read_text().count("blade minus sft") == 4

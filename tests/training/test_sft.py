@@ -80,7 +80,7 @@ def fine_tuned(
     modules[1].report = report
     modules[1].get_checkpoint = lambda: None if start is None else ray.train.Checkpoint.from_directory(start)
     blade_dist.training.ending.LOOK_EVERY_S = 0.0
-    calls = {"record": record, "flush": lambda: None, "asked_to_end": asked}
+    calls = {"record": record, "flush": lambda: None, "asked_to_end": asked, "at": lambda _: None}
     tracker = SimpleNamespace(**{name: SimpleNamespace(remote=call) for name, call in calls.items()})
     with suppress(InterruptionError):
         fine_tune(SftJob(config, config.run.dir, tracker))

@@ -131,7 +131,8 @@ def test_doctor_keeps_what_ray_says_off_the_terminal_and_out_of_the_run(
         return True
 
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr("blade_dist.cli.tempfile.tempdir", str(tmp_path / "temporary"))
+    (tmp_path / "temporary").mkdir()
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path / "temporary"))
     monkeypatch.setattr("blade_dist.doctor.report.doctor", looks)
     monkeypatch.setattr("sys.argv", ["blade-dist", "doctor", "--set", "run.dir=mine"])
     with pytest.raises(SystemExit) as ended:

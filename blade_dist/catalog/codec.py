@@ -69,7 +69,7 @@ class Codec:
         saved = self.source / "tokenizer.json" if isinstance(self.source, Path) else None
         if saved is None or not saved.is_file():
             return len(self.tokenizer)
-        # a token for each of 100,000 items takes Transformers half a minute to read
+        # Transformers copies every token that was added, which takes long where each of 100,000 items has one
         return int(Tokenizer.from_file(str(saved)).get_vocab_size())
 
     @cached_property

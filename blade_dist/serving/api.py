@@ -169,10 +169,12 @@ def _renew(app: FastAPI, current: Current, starter: Starter, limits: Limits, gua
     turn = asyncio.Lock()
 
     async def renewed(folder: Path) -> dict[str, Any]:
-        async with turn:
+        try:
             served = await starter.start(folder, current.served.resolver.opened)
             await starter.stop(await current.replace(served))
             return described(served.resolver.opened, limits)
+        finally:
+            turn.release()
 
     @app.post(
         CATALOG,
@@ -185,6 +187,7 @@ def _renew(app: FastAPI, current: Current, starter: Starter, limits: Limits, gua
         if turn.locked():
             line = "another export is being taken up; try again when that is done"
             return refusal(409, line, {"Retry-After": "10"})  # type: ignore[return-value]
+        await turn.acquire()  # here, so that of two that come at once the second finds it locked
         try:
             # whoever asked may go away: what has begun ends
             return await asyncio.shield(renewed(Path(body.served)))

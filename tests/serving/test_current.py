@@ -155,6 +155,17 @@ def test_it_needs_the_token_and_has_no_deadline(before: OpenedExport, today: Ope
     asyncio.run(story())
 
 
+def test_of_two_at_once_one_is_refused(before: OpenedExport, today: OpenedExport) -> None:
+    async def story() -> None:
+        server = Server(before)
+        server.starter.may.set()
+        both = await asyncio.gather(server.renew(today.folder), server.renew(today.folder))
+        assert sorted(status for status, _ in both) == [200, 409]
+        assert (await server.renew(today.folder))[0] == 200
+
+    asyncio.run(story())
+
+
 def test_whoever_asked_may_go_away(before: OpenedExport, today: OpenedExport) -> None:
     async def story() -> None:
         server = Server(before)

@@ -10,10 +10,11 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.nn import functional
 
-BLOCK = {"cpu": 2**20, "cuda": 2**26}
+BLOCK = {"cpu": 2**21, "cuda": 2**26}
 """Logits that are held at once: on a CPU about what its cache holds, on a GPU enough to keep it busy."""
+ALIGNED = 16
+"""A row of logits begins at a multiple of so many numbers. Products into rows of 12,101 take twice as long on a CPU."""
 
 
 def dense_logprobs(
@@ -31,15 +32,18 @@ def dense_logprobs(
         temperature: T.
         share: float32 ``[D, S]``, each row's sum is 1.
     """
-    rows = max(1, BLOCK.get(hidden.device.type, BLOCK["cpu"]) // len(weight))
     if share is None:
         label, share = label[:, None], torch.ones((len(label), 1), device=hidden.device)
-    result: Tensor = _DenseLogprobs.apply(hidden, weight, bias, label, share, temperature, rows)
+    result: Tensor = _DenseLogprobs.apply(hidden, weight, bias, label, share, temperature, torch.is_grad_enabled())
     return result
 
 
 class _DenseLogprobs(torch.autograd.Function):
-    """Keeps each row's logsumexp; the backward computes the block's logits again."""
+    """Computes each logit once where every row counts the same, as in fine-tuning.
+
+    The gradient of a row's log-prob is known as soon as its logits are; what the row counts scales it. The weight's
+    gradient is a sum over rows, so that it must be made again where they do not all count the same.
+    """
 
     @staticmethod
     def forward(
@@ -50,43 +54,141 @@ class _DenseLogprobs(torch.autograd.Function):
         label: Tensor,
         share: Tensor,
         temperature: float,
-        rows: int,
+        learns: bool,
     ) -> Tensor:
         result = hidden.new_empty(len(hidden), dtype=torch.float32)
-        total = torch.empty_like(result)
-        for block in _blocks(len(hidden), rows):
-            logits = _logits(hidden[block], weight, bias, temperature)
-            total[block] = torch.logsumexp(logits, dim=1)
-            result[block] = (logits.gather(1, label[block]) * share[block]).sum(dim=1) - total[block]
-        ctx.save_for_backward(hidden, weight, bias, label, share, total)
-        ctx.temperature, ctx.rows = temperature, rows
+        of_hidden = torch.empty_like(hidden)
+        of_head = _HeadGradient(weight, bias) if learns and ctx.needs_input_grad[1] else None
+        logits_of = _Logits(hidden, weight, bias, temperature)
+        for block in logits_of.blocks:
+            logits = logits_of(block)
+            logprob = (logits.gather(1, label[block]) * share[block]).sum(dim=1)
+            total, exp_sum = _exp_(logits)
+            result[block] = logprob - total
+            if learns:
+                slope = _slope_(logits, exp_sum, label[block], share[block]).to(weight.dtype)
+                torch.mm(slope, weight, out=of_hidden[block])
+                if of_head is not None:
+                    of_head.add(slope, hidden[block])
+        ctx.save_for_backward(hidden, weight, bias, label, share, of_hidden)
+        ctx.of_head, ctx.temperature = of_head, temperature
         return result
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
-        (gradient,) = gradients
-        hidden, weight, bias, label, share, total = ctx.saved_tensors
-        of_hidden = torch.empty_like(hidden)
-        of_weight = torch.zeros_like(weight) if ctx.needs_input_grad[1] else None
-        of_bias = torch.zeros_like(bias) if bias is not None and ctx.needs_input_grad[2] else None
-        for block in _blocks(len(hidden), ctx.rows):
-            # d log p(label) / d logit is 1 at the label (its share at each of several), less the probability everywhere
-            of_logits = _logits(hidden[block], weight, bias, ctx.temperature)
-            of_logits = of_logits.sub_(total[block, None]).exp_().mul_(-gradient[block, None])
-            of_logits.scatter_add_(1, label[block], gradient[block, None] * share[block])
-            of_logits = of_logits.div_(ctx.temperature).to(weight.dtype)
-            of_hidden[block] = of_logits @ weight
-            if of_weight is not None:
-                of_weight.addmm_(of_logits.t(), hidden[block])
-            if of_bias is not None:
-                of_bias += of_logits.sum(dim=0)
-        return of_hidden, of_weight, of_bias, None, None, None, None
+        hidden, weight, bias, label, share, of_hidden = ctx.saved_tensors
+        counts = (gradients[0] / ctx.temperature).to(hidden.dtype)[:, None]
+        of_weight = of_bias = None
+        if ctx.of_head is not None and len(counts):
+            if bool((counts == counts[0]).all()):
+                of_weight, of_bias = ctx.of_head.times(counts[0])
+            else:
+                of_head, logits_of = _HeadGradient(weight, bias), _Logits(hidden, weight, bias, ctx.temperature)
+                for block in logits_of.blocks:
+                    logits = logits_of(block)
+                    _, exp_sum = _exp_(logits)
+                    slope = _slope_(logits, exp_sum, label[block], share[block]).to(weight.dtype)
+                    of_head.add(slope.mul_(counts[block]), hidden[block])
+                of_weight, of_bias = of_head.weight, of_head.bias
+        return of_hidden * counts, of_weight, of_bias, None, None, None, None
 
 
-def _blocks(size: int, rows: int) -> list[slice]:
-    return [slice(start, start + rows) for start in range(0, size, rows)]
+class _HeadGradient:
+    """Of weight ``[V, H]`` and bias ``[V]``, summed up block by block."""
+
+    def __init__(self, weight: Tensor, bias: Tensor | None) -> None:
+        self.weight = torch.zeros_like(weight)
+        self.bias = None if bias is None else torch.zeros_like(bias)
+
+    def add(self, slope: Tensor, hidden: Tensor) -> None:
+        """``slope``: ``[n, V]`` gradient of the logits, ``hidden``: ``[n, H]``."""
+        self.weight.addmm_(slope.t(), hidden)
+        if self.bias is not None:
+            self.bias += slope.sum(dim=0)
+
+    def times(self, factor: Tensor) -> tuple[Tensor, Tensor | None]:
+        """Both gradients, scaled."""
+        return self.weight * factor, None if self.bias is None else self.bias * factor
 
 
-def _logits(hidden: Tensor, weight: Tensor, bias: Tensor | None, temperature: float) -> Tensor:
-    logits = functional.linear(hidden, weight, bias).float()
-    return logits if temperature == 1 else logits / temperature
+def logsumexp(hidden: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+    """``log sum_v exp(W_v h + b_v)`` of each row (nats, float32), ``[D]``; only ``hidden`` gets a gradient.
+
+    Args:
+        hidden: ``[D, H]``.
+        weight: ``[V, H]``.
+        bias: ``[V]`` or None.
+    """
+    result: Tensor = _LogSumExp.apply(hidden, weight, bias)
+    return result
+
+
+class _LogSumExp(torch.autograd.Function):
+    """The gradient is the mean of W's rows under the softmax, which is made at once: each logit is computed once."""
+
+    @staticmethod
+    def forward(ctx: Any, hidden: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+        total, mean, _ = softmax_means(hidden, weight, bias)
+        ctx.save_for_backward(mean)
+        return total
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
+        (mean,) = ctx.saved_tensors
+        return (gradients[0][:, None] * mean).to(mean.dtype), None, None
+
+
+@torch.no_grad()
+def softmax_means(hidden: Tensor, weight: Tensor, bias: Tensor | None) -> tuple[Tensor, Tensor, Tensor]:
+    """With p the softmax of ``W h + b``: its logsumexp (float32 ``[D]``), ``sum_v p_v W_v`` and ``sum_v p_v b_v``.
+
+    Args:
+        hidden: ``[D, H]``.
+        weight: ``[V, H]``.
+        bias: ``[V]`` or None, which is 0.
+
+    Returns:
+        ``[D]``, ``[D, H]``, ``[D]``.
+    """
+    total = hidden.new_empty(len(hidden), dtype=torch.float32)
+    mean, offset = torch.empty_like(hidden), hidden.new_zeros(len(hidden))
+    logits_of = _Logits(hidden, weight, bias, 1.0)
+    for block in logits_of.blocks:
+        exp = logits_of(block)
+        total[block], exp_sum = _exp_(exp)
+        likely = exp.div_(exp_sum[:, None]).to(weight.dtype)
+        torch.mm(likely, weight, out=mean[block])
+        if bias is not None:
+            offset[block] = likely @ bias
+    return total, mean, offset
+
+
+class _Logits:
+    """``(W h + b) / T`` of a block of rows at a time, float32, always in the same memory."""
+
+    def __init__(self, hidden: Tensor, weight: Tensor, bias: Tensor | None, temperature: float) -> None:
+        self._hidden, self._weight, self._bias, self._temperature = hidden, weight, bias, temperature
+        rows = max(1, min(BLOCK.get(hidden.device.type, BLOCK["cpu"]) // len(weight), len(hidden)))
+        self.blocks = [slice(start, start + rows) for start in range(0, len(hidden), rows)]
+        width = -(-len(weight) // ALIGNED) * ALIGNED
+        self._memory = weight.new_empty((rows, width))[:, : len(weight)]
+
+    def __call__(self, block: slice) -> Tensor:
+        hidden = self._hidden[block]
+        logits = torch.mm(hidden, self._weight.t(), out=self._memory[: len(hidden)])
+        if self._bias is not None:
+            logits += self._bias
+        logits = logits.float()
+        return logits if self._temperature == 1 else logits.div_(self._temperature)
+
+
+def _exp_(logits: Tensor) -> tuple[Tensor, Tensor]:
+    """Each row's logsumexp ``[n]``; ``logits`` become their exponentials, up to a factor, and the sum of these."""
+    most = logits.amax(dim=1)
+    exp_sum = logits.sub_(most[:, None]).exp_().sum(dim=1)
+    return exp_sum.log() + most, exp_sum
+
+
+def _slope_(exp: Tensor, exp_sum: Tensor, label: Tensor, share: Tensor) -> Tensor:
+    """``exp`` becomes d log p(label) / d logit: 1 at the label (its share at each of several), less the probability."""
+    return exp.div_(-exp_sum[:, None]).scatter_add_(1, label, share)

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from blade_dist.batches import Ragged
+from blade_dist.learners.dense_head import logsumexp, softmax_means
 
 
 @dataclass(frozen=True)
@@ -68,11 +69,8 @@ def imitation(hidden: Tensor, first: Tensor, weight: Tensor, bias: Tensor | None
         weight: ``[V, H]`` of the head.
         bias: ``[V]`` or None.
     """
-    weight, first = weight.detach(), first.detach()
-    bias = torch.zeros(len(weight), device=weight.device, dtype=weight.dtype) if bias is None else bias.detach()
-    likely = torch.softmax(torch.nn.functional.linear(first, weight, bias).float(), dim=1).to(weight.dtype)
-    mean, offset = likely @ weight, likely @ bias
+    weight, bias = weight.detach(), None if bias is None else bias.detach()
+    _, mean, offset = softmax_means(first, weight, bias)
     each = len(hidden) // max(1, len(first))
-    logits = torch.nn.functional.linear(hidden, weight, bias).float()
     expected = (hidden * mean.repeat_interleave(each, dim=0)).sum(dim=1) + offset.repeat_interleave(each)
-    return expected.float() - torch.logsumexp(logits, dim=1)
+    return expected.float() - logsumexp(hidden, weight, bias)

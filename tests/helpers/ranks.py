@@ -164,6 +164,39 @@ def _logprobs(model: torch.nn.Module, batch: LearnBatch, lists: Rollouts, row: i
     return torch.log_softmax(logits, dim=-1).gather(1, tokens[:, None])[:, 0]
 
 
+def dropped_gradients() -> dict[str, torch.Tensor]:
+    """Gradients of a model with dropout, drawn twice: of places of lists that are imitated, and of sequences."""
+    from blade_dist.learners.dropout import add_dropout
+    from blade_dist.learners.imitation import Continued
+    from blade_dist.learners.item_vectors import add_item_vectors
+    from blade_dist.learners.packing import PromptLists
+    from blade_dist.learners.policy import Policy, build_model
+    from blade_dist.learners.zero import DeepSpeedLearner
+
+    build = BuildSettings(hidden_size=64, layers=1, heads=2, kv_heads=1, ffn_size=48, context=64)
+    settings, listed = LearnerSettings(clip_grad=0.0), np.arange(2, 12)
+    batch = make_batch()
+    sequences = PromptLists(batch.prompt_tokens, batch.rollouts.tokens, np.repeat(np.arange(6), GROUP))
+    imitated = Continued.of(batch.prompt_tokens, 2, np.tile([1, 3], (6, 1)))
+    result = {}
+    for name, counts in (("imitated", 0.0), ("sequences", 1.0)):
+        for seed in (1, 2):
+            torch.manual_seed(0)
+            model = build_model(ModelSettings(build=build), VOCAB + 10, PAD, END)
+            add_item_vectors(model, listed, np.arange(VOCAB, VOCAB + 10))
+            add_dropout(model, 0.5)
+            learner = DeepSpeedLearner(Policy(model, temperature=1.0), settings, "float32", PAD)
+            torch.manual_seed(seed)
+            learner.update(sequences, partial(_counted, counts), 1e-3, (imitated, 1.0 - counts))
+            found = [value.reshape(-1) for value in gradients(learner, settings).values()]
+            result[f"{name} {seed}"] = torch.cat(found)
+    return result
+
+
+def _counted(factor: float, _: Any, logprob: torch.Tensor) -> torch.Tensor:
+    return -factor * logprob
+
+
 def adapted_steps(zero_stage: int) -> dict[str, torch.Tensor]:
     """Two steps of an adapted policy: adapters, merged weights, and log-probs with and without them."""
     from blade_dist.learners.adapter import add_adapter

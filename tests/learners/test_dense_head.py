@@ -11,14 +11,21 @@ from blade_dist.learners import dense_head
 from blade_dist.learners.dense_head import dense_logprobs
 
 
-@given(st.integers(0, 1000), st.integers(1, 40), st.sampled_from([1.0, 0.7]), st.booleans(), st.integers(1, 200))
+@given(
+    st.integers(0, 1000),
+    st.integers(1, 40),
+    st.sampled_from([1.0, 0.7]),
+    st.booleans(),
+    st.integers(1, 200),
+    st.booleans(),
+)
 def test_blocks_give_values_and_gradients_of_the_whole(
-    seed: int, rows: int, temperature: float, biased: bool, block: int
+    seed: int, rows: int, temperature: float, biased: bool, block: int, alike: bool
 ) -> None:
     torch.manual_seed(seed)
     vocab, label = 23, torch.randint(23, (rows,))
     arguments = [torch.randn(rows, 8), torch.randn(vocab, 8), torch.randn(vocab) if biased else None]
-    weights = torch.randn(rows)
+    weights = torch.full((rows,), -0.3) if alike else torch.randn(rows)
     for tensor in arguments:
         if tensor is not None:
             tensor.requires_grad_()

@@ -23,11 +23,16 @@ PLACES = np.array([[1, 3], [2, 4]])
 def test_it_is_minus_the_cross_entropy() -> None:
     torch.manual_seed(0)
     hidden, first, weight, bias = torch.randn(6, 4), torch.randn(3, 4), torch.randn(9, 4), torch.randn(9)
+    hidden.requires_grad_()
     for given in (bias, None):
         shift = 0 if given is None else given
         p = torch.softmax(first @ weight.t() + shift, 1).repeat_interleave(2, 0)
         expected = (p * torch.log_softmax(hidden @ weight.t() + shift, 1)).sum(1)
-        torch.testing.assert_close(imitation(hidden, first, weight, given), expected)
+        found = imitation(hidden, first, weight, given)
+        torch.testing.assert_close(found, expected)
+        counts = torch.randn(6)
+        of_found, of_expected = (torch.autograd.grad((values * counts).sum(), hidden) for values in (found, expected))
+        torch.testing.assert_close(of_found, of_expected)
 
 
 def test_only_places_learn() -> None:

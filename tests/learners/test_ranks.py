@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from tests.helpers.ranks import free_port, imitation_step, run_ranks, steps_with_bad_ones
+from tests.helpers.ranks import dropped_gradients, free_port, imitation_step, run_ranks, steps_with_bad_ones
 
 WHOLE, SMALL = 100_000, 40
 ONE = {
@@ -86,6 +86,13 @@ def test_what_is_imitated_weighs_as_the_formula_says(tmp_path: Path) -> None:
         assert kl == pytest.approx(0, abs=1e-9)
         assert gap < 1e-4
         assert weight == pytest.approx(1, abs=1e-4)
+
+
+def test_lists_are_imitated_without_dropout(tmp_path: Path) -> None:
+    found = run_ranks(1, {"drawn": {}}, tmp_path, free_port(), dropped_gradients)["drawn"]
+    assert found["imitated 1"].norm() > 0
+    assert torch.equal(found["imitated 1"], found["imitated 2"])
+    assert not torch.equal(found["sequences 1"], found["sequences 2"])
 
 
 @pytest.fixture(scope="module")

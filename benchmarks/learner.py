@@ -1,4 +1,4 @@
-"""The learner alone: forward, backward and optimizer step with a shared prefix against without, and the legal head."""
+"""The learner alone: forward, backward and optimizer step with a shared prefix against without, and its heads."""
 
 from __future__ import annotations
 
@@ -7,17 +7,20 @@ import statistics
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Annotated
 
 import numpy as np
 import torch
 import typer
+from torch.nn import functional
 
 from benchmarks.report import show, write_result
 from blade_dist.batches import Ragged
 from blade_dist.catalog.legality import Legality
 from blade_dist.catalog.trie import build_trie
+from blade_dist.learners.dense_head import dense_logprobs
 from blade_dist.learners.packing import PromptLists, collate, legal_tokens, microbatches
 from blade_dist.learners.policy import Policy, build_model, sequence_logprobs, why_not_packed
 from blade_dist.settings import ModelSettings
@@ -90,6 +93,24 @@ def make_step(
     return step
 
 
+def make_heads(rows: int = 1500, items: int = 12_101, width: int = 128) -> dict[str, Callable[[], float]]:
+    """Functions that give the seconds of forward and backward of a head over a whole catalog: ours and PyTorch's."""
+    torch.manual_seed(0)
+    hidden, weight = torch.randn(rows, width, requires_grad=True), torch.randn(items, width, requires_grad=True)
+    label = torch.randint(items, (rows,))
+    losses = {
+        "whole catalog": lambda: -dense_logprobs(hidden, weight, None, label, 1.0).mean(),
+        "whole catalog, PyTorch": lambda: functional.cross_entropy(functional.linear(hidden, weight), label),
+    }
+
+    def seconds(loss: Callable[[], torch.Tensor]) -> float:
+        began = time.perf_counter()
+        loss().backward()
+        return time.perf_counter() - began
+
+    return {name: partial(seconds, loss) for name, loss in losses.items()}
+
+
 def fastest(make: Callable[[int], Callable[[], float]], budgets: list[int]) -> tuple[int, Callable[[], float]]:
     """The fastest token budget, by one step after a warm-up each."""
     steps = {budget: make(budget) for budget in budgets}
@@ -127,7 +148,7 @@ def main(
     repeats: Annotated[int, typer.Option(help="Measured turns; the median counts.")] = 5,
     json: Annotated[Path | None, typer.Option(help="Where the result is written.")] = None,
 ) -> None:
-    """Measures what a shared prefix and the legal-token head save, each side at its own fastest micro-batch.
+    """Measures what a shared prefix, at each side's own fastest micro-batch, and the learner's heads save.
 
     Examples:
 
@@ -154,12 +175,17 @@ def main(
     for step in heads.values():
         step()
     seconds |= turn_about(heads, repeats)
+    whole = make_heads()
+    for step in whole.values():
+        step()
+    seconds |= turn_about(whole, repeats)
     results = {
         "seconds": seconds,
         "tokens_per_microbatch": chosen,
         "shared_prefix_speedup": seconds["unpacked"] / seconds["shared"],
         "shared_prefix_limit": work.limit,
         "legal_head_speedup": seconds["whole vocabulary"] / seconds["legal tokens"],
+        "whole_head_speedup": seconds["whole catalog, PyTorch"] / seconds["whole catalog"],
         "logprob_difference": check_equal(sequences, vocab),
         "goals": GOALS,
     }

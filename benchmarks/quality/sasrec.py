@@ -17,12 +17,12 @@ import pyarrow.parquet as pq
 import torch
 from numpy.typing import NDArray
 from torch import nn
-from torch.nn import functional
 
 from benchmarks.quality.rows import rows_of, write_table
 from blade_dist.batches import MISS, ExcludeHistory, Prompts, Ragged, Ranked
 from blade_dist.catalog.catalog import Catalog
 from blade_dist.evaluation.decoding import RANK, decodes
+from blade_dist.learners.dense_head import dense_logprobs
 from blade_dist.rewards.lists import Lists
 from blade_dist.rewards.metrics import ndcg
 from blade_dist.settings import BuildSettings, Config, ListSettings
@@ -80,7 +80,12 @@ class SasRec(nn.Module):
 
     def scores(self, hidden: torch.Tensor) -> torch.Tensor:
         """``[..., hidden]`` to ``[..., items]``."""
-        return hidden @ self.items.weight[: self.padding].T
+        return hidden @ self.written.T
+
+    @property
+    def written(self) -> torch.Tensor:
+        """``[items, hidden]``: their embeddings, without that of the padding."""
+        return self.items.weight[: self.padding]
 
 
 @dataclass(frozen=True)
@@ -153,7 +158,7 @@ def _fit(
         for number, rows in enumerate(batches):
             inputs, wanted = rows[:, :-1], rows[:, 1:]
             real = wanted != model.padding
-            loss = functional.cross_entropy(model.scores(model(inputs)[real]), wanted[real])
+            loss = -dense_logprobs(model(inputs)[real], model.written, None, wanted[real], 1.0).mean()
             optimizer.zero_grad()
             loss.backward()
             nn.utils.clip_grad_norm_(model.parameters(), CLIP)

@@ -163,6 +163,8 @@ class MicroBatch:
     """``[D, 1 + S]`` what each label counts; None: there is one for each decision."""
     packed: bool
     """Whether a row holds more than one sequence, so that attention needs a mask of blocks and lists."""
+    imitating: int | None = None
+    """Decisions of each list, of which the later ones imitate the first; None: labels say what is learned."""
 
     def to(self, device: torch.device | str) -> MicroBatch:
         """On another device."""

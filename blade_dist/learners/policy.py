@@ -16,7 +16,7 @@ from blade_dist.errors import UserError
 from blade_dist.learners.attention import ON_CPU, ON_GPU, attention_mask, causal_columns, layer_windows
 from blade_dist.learners.dense_head import dense_logprobs
 from blade_dist.learners.generation import plain_generation
-from blade_dist.learners.imitation import Continued, imitation
+from blade_dist.learners.imitation import imitation
 from blade_dist.learners.legal_head import HeadPlan, legal_logprobs
 from blade_dist.learners.packing import PADDING, Beginnings, MicroBatch, PromptLists, collate, microbatches
 from blade_dist.settings import ModelSettings
@@ -45,19 +45,13 @@ class Policy(nn.Module):
         if isinstance(getattr(last, "mlp", None), nn.Module):
             last.mlp.forward = partial(self._wanted_only, last.mlp.forward)
 
-    def forward(self, batch: MicroBatch | Beginnings | Continued) -> Tensor:
+    def forward(self, batch: MicroBatch | Beginnings) -> Tensor:
         """Log-probs (nats, float32) of the batch's decisions at the sampling temperature, ``[D]``.
 
-        Of beginnings, the logits of what may follow each, float32 ``[n, V]``; of lists that go on as they begin, how
-        well they do, see :func:`~blade_dist.learners.imitation.imitation`.
+        Of beginnings, the logits of what may follow each, float32 ``[n, V]``; of lists that are to go on as they begin,
+        how well they do, see :func:`~blade_dist.learners.imitation.imitation`.
         """
         decoder, head = self.model.get_decoder(), self.model.get_output_embeddings()
-        if isinstance(batch, Continued):
-            self._wanted = batch.wanted
-            # causal attention needs no mask here: what fills a row stands to the right of all that is read
-            hidden = decoder(input_ids=batch.input_ids, use_cache=False)[0].flatten(0, 1)[batch.wanted]
-            prompts = len(batch.last)
-            return head(hidden[prompts:], None, None, imitated=hidden[:prompts])
         if isinstance(batch, Beginnings):
             row, width = torch.arange(len(batch.last), device=batch.last.device), batch.input_ids.shape[1]
             self._wanted = row * width + batch.last
@@ -75,7 +69,11 @@ class Policy(nn.Module):
         else:
             mask = (batch.segment != PADDING).long()
             hidden = decoder(input_ids=batch.input_ids, attention_mask=mask, use_cache=False)[0]
-        return head(hidden.flatten(0, 1)[batch.wanted], batch.label, batch.head, batch.share, place=batch.place)
+        hidden = hidden.flatten(0, 1)[batch.wanted]
+        if batch.imitating is not None:
+            of_list = hidden[batch.place].unflatten(0, (-1, batch.imitating))
+            return head(of_list[:, 1:].flatten(0, 1), None, None, imitated=of_list[:, 0])
+        return head(hidden, batch.label, batch.head, batch.share, place=batch.place)
 
     def _wanted_only(self, mlp: Callable[[Tensor], Tensor], hidden: Tensor) -> Tensor:
         """``mlp`` of the wanted positions of ``hidden`` ``[rows, width, H]``; 0 elsewhere."""

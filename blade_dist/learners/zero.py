@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import math
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +18,6 @@ from torch import Tensor
 
 from blade_dist.batches import Ragged
 from blade_dist.learners.adapter import without_adapter
-from blade_dist.learners.imitation import Continued
 from blade_dist.learners.item_vectors import WrittenHead
 from blade_dist.learners.packing import Beginnings, Cut, MicroBatch, PromptLists, in_step, microbatches
 from blade_dist.learners.policy import Policy, why_not_packed
@@ -131,7 +130,7 @@ class DeepSpeedLearner:
         sequences: PromptLists,
         loss: Callable[[MicroBatch, Tensor], Tensor],
         lr: float,
-        imitated: tuple[Continued, float] | None = None,
+        imitating: tuple[PromptLists, float] | None = None,
     ) -> Stepped:
         """One optimizer step on the sum of ``loss`` over all decisions of all ranks.
 
@@ -142,20 +141,15 @@ class DeepSpeedLearner:
             loss: from a micro-batch (on CPU) and its log-probs ``[D]`` to per-token losses ``[D]``, already divided
                 by the global number of tokens; the sum over micro-batches and ranks is what is differentiated.
             lr: learning rate of this step.
-            imitated: lists that are to go on as they begin, and what a unit of cross-entropy at one of their places
-                adds to the loss; on all ranks or none.
+            imitating: lists that are to go on as they begin, each with as many decisions, and what a unit of
+                cross-entropy at one of the later ones adds to the loss; on all ranks or none.
         """
         for group in self._engine.optimizer.param_groups:
             group["lr"] = lr
         cuts = self._cut(sequences)
         count, finite = self._common_count(cuts), True
-        if imitated is not None:
-            self._engine.set_gradient_accumulation_boundary(False)
-            self._engine.eval()  # without dropout: what is imitated, and where, is what will be served
-            cross_entropy = -self._engine(imitated[0].to(self.device)).sum() * imitated[1]
-            self._engine.train()
-            finite = bool(cross_entropy.isfinite())
-            self._engine.backward(cross_entropy * self.world_size, scale_wrt_gas=False)
+        if imitating is not None:
+            finite = self._imitate(*imitating)
         for number, batch in enumerate(in_step(cuts, sequences, self._pad, count)):
             # the number of micro-batches differs from step to step, so DeepSpeed's fixed count can't find the last one
             self._engine.set_gradient_accumulation_boundary(number == count - 1)
@@ -173,6 +167,20 @@ class DeepSpeedLearner:
         norm = self._whole_gradient_norm()
         self._engine.step()
         return Stepped(float(self._engine.get_global_grad_norm() or norm), None)
+
+    def _imitate(self, lists: PromptLists, weight: float) -> bool:
+        """The gradient of lists that are to go on as they begin; whether their loss is finite on this rank."""
+        finite, cuts = True, self._cut(lists)
+        self._engine.set_gradient_accumulation_boundary(False)
+        self._engine.eval()  # without dropout: what is imitated, and where, is what will be served
+        for batch in in_step(cuts, lists, self._pad, self._common_count(cuts)):
+            # an idle micro-batch has a beginning and nothing that imitates it
+            each = int(lists.decision.sum()) // len(lists) if len(batch.flat) else 1
+            cross_entropy = -self._engine(replace(batch, imitating=each).to(self.device)).sum() * weight
+            finite = finite and bool(cross_entropy.isfinite())
+            self._engine.backward(cross_entropy * self.world_size, scale_wrt_gas=False)
+        self._engine.train()
+        return finite
 
     def save_state(self, directory: Path) -> None:
         """Optimizer and parameter shards of this rank, in DeepSpeed's format."""

@@ -22,7 +22,6 @@ from blade_dist.data.seeds import prompts_of_step, stable_seed
 from blade_dist.data.sequence_table import SequenceTable
 from blade_dist.learners.adapter import add_adapter
 from blade_dist.learners.dropout import add_dropout
-from blade_dist.learners.imitation import Continued
 from blade_dist.learners.item_vectors import add_item_vectors
 from blade_dist.learners.objective import learning_rate
 from blade_dist.learners.packing import MicroBatch, PromptLists
@@ -48,8 +47,8 @@ IMITATION = 0.5
 PLACES = 3
 """Places of each list that are learned: its prompt is computed once for them."""
 MOST_LISTS = 128
-"""Lists of a step and rank at most, as all logits of their places are held at once; there is one for every other window
-of a smaller batch, as a list costs as much as two windows."""
+"""Lists of a step and rank at most; there is one for every other window of a smaller batch, as a list costs as much as
+two windows."""
 
 
 @dataclass(frozen=True)
@@ -206,7 +205,7 @@ class _Examples:
     def __len__(self) -> int:
         return len(self._chosen)
 
-    def of_step(self, step: int, rank: int, ranks: int) -> tuple[PromptLists, Continued | None]:
+    def of_step(self, step: int, rank: int, ranks: int) -> tuple[PromptLists, PromptLists | None]:
         """A rank's share of a step's windows; some of them as prompts with lists, where lists have own tokens."""
         numbers = np.arange(step * self._batch, (step + 1) * self._batch)[rank::ranks]
         rows = self._chosen[prompts_of_step(self._seed, step, len(self), self._batch)][rank::ranks]
@@ -237,11 +236,11 @@ def _step(learner: DeepSpeedLearner, examples: _Examples, step: int, lr: float) 
         total.add_(-logprob.detach().double().sum().cpu())
         return -logprob / tokens
 
-    imitated = None
+    imitating = None
     if lists is not None:
-        places = float(learner.sum_over_ranks(torch.tensor(float(lists.places.numel()))))
-        imitated = lists, IMITATION / places
-    stepped = learner.update(share, loss, lr, imitated)
+        places = float(learner.sum_over_ranks(torch.tensor(float(lists.decision.sum() - len(lists)))))
+        imitating = lists, IMITATION / places
+    stepped = learner.update(share, loss, lr, imitating)
     return float(learner.sum_over_ranks(total)) / tokens, stepped.not_finite
 
 

@@ -10,7 +10,6 @@ from numpy.typing import NDArray
 from blade_dist.batches import Ragged, offsets_of, ranges
 from blade_dist.catalog.codec import Codec
 from blade_dist.data.split import slices
-from blade_dist.learners.imitation import Continued
 from blade_dist.learners.packing import PromptLists
 from blade_dist.learners.soft_labels import SoftLabels
 
@@ -112,19 +111,21 @@ def training_rows(
     )
 
 
-def continued_lists(codec: Codec, items: Ragged, splits: NDArray[np.int64], places: NDArray[np.int64]) -> Continued:
+def continued_lists(codec: Codec, items: Ragged, splits: NDArray[np.int64], places: NDArray[np.int64]) -> PromptLists:
     """Sequences cut at a place, as prompts with lists that are to go on as they begin.
 
-    Of no sequence there is one prompt without a place: every rank computes something, also where it has no share.
+    A list's first token and its places are its decisions. All of its tokens are the same one: it stands for any that a
+    list may hold, as they all are read as one vector.
 
     Args:
         codec: one whose items have a token in a history and another in a list.
         items: int32 catalog indices, ``n`` rows.
         splits: int64 ``[n]`` items in the prompt, at least one.
-        places: int64 ``[n, r]`` places of the list, from 1.
+        places: int64 ``[n, r]`` places of the list, from 1, each once.
     """
-    token = int(codec.item_tokens.flat[0])
-    if not len(items):
-        return Continued.of(Ragged.of([[token]]), token, np.zeros((1, 0), dtype=np.int64))
     histories = Ragged(items.flat[ranges(items.offsets[:-1], splits)], offsets_of(splits))
-    return Continued.of(codec.encode_prompts(histories), token, places)
+    offsets = offsets_of(places.max(axis=1, initial=0) + 1)
+    given = np.ones(offsets[-1], dtype=bool)
+    given[offsets[:-1]] = given[offsets[:-1, None] + places] = False
+    tokens = np.full(len(given), codec.item_tokens.flat[0], dtype=np.int32)
+    return PromptLists.single(codec.encode_prompts(histories), Ragged(tokens, offsets), given=given)

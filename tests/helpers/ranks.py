@@ -167,7 +167,6 @@ def _logprobs(model: torch.nn.Module, batch: LearnBatch, lists: Rollouts, row: i
 def dropped_gradients() -> dict[str, torch.Tensor]:
     """Gradients of a model with dropout, drawn twice: of places of lists that are imitated, and of sequences."""
     from blade_dist.learners.dropout import add_dropout
-    from blade_dist.learners.imitation import Continued
     from blade_dist.learners.item_vectors import add_item_vectors
     from blade_dist.learners.packing import PromptLists
     from blade_dist.learners.policy import Policy, build_model
@@ -177,7 +176,8 @@ def dropped_gradients() -> dict[str, torch.Tensor]:
     settings, listed = LearnerSettings(clip_grad=0.0), np.arange(2, 12)
     batch = make_batch()
     sequences = PromptLists(batch.prompt_tokens, batch.rollouts.tokens, np.repeat(np.arange(6), GROUP))
-    imitated = Continued.of(batch.prompt_tokens, 2, np.tile([1, 3], (6, 1)))
+    given = np.tile([False, False, True, False], 6)
+    imitated = PromptLists.single(batch.prompt_tokens, Ragged.of([[2] * 4] * 6), given=given)
     result = {}
     for name, counts in (("imitated", 0.0), ("sequences", 1.0)):
         for seed in (1, 2):

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
+import pytest
 import torch
 
 from blade_dist.batches import Ragged
-from blade_dist.learners.imitation import Continued, imitation
+from blade_dist.learners.imitation import imitation
 from blade_dist.learners.item_vectors import add_item_vectors
-from blade_dist.learners.packing import Beginnings
-from blade_dist.learners.policy import Policy
+from blade_dist.learners.packing import Beginnings, PromptLists, collate, idle_microbatch, microbatches
+from blade_dist.learners.policy import Policy, choose_attention
 from tests.learners.test_legal_head import VOCAB, model
 
 ITEMS = 20
@@ -47,9 +49,7 @@ def test_only_places_learn() -> None:
 def test_a_rank_without_a_share_has_a_gradient_of_zero() -> None:
     network: Any = model("granite", True, embedding_multiplier=5.0)
     vectors = add_item_vectors(network, LISTED, SHOWN)
-    found = Policy(network, 1.0)(
-        Continued.of(Ragged.of([[int(LISTED[0])]]), int(LISTED[0]), np.zeros((1, 0), np.int64))
-    )
+    found = Policy(network, 1.0)(replace(idle_microbatch(0), imitating=1))
     assert found.shape == (0,)
     found.sum().backward()
     assert vectors.free.grad is not None
@@ -63,11 +63,20 @@ def test_a_place_that_predicts_the_same_has_no_gradient() -> None:
     torch.testing.assert_close(hidden.grad, torch.zeros_like(hidden), atol=1e-6, rtol=0)
 
 
-def test_a_policy_compares_what_it_predicts_there() -> None:
+@pytest.mark.parametrize("budget", [8, 1000])
+def test_a_policy_compares_what_it_predicts_there(budget: int) -> None:
     network: Any = model("granite", True, embedding_multiplier=5.0)
     add_item_vectors(network, LISTED, SHOWN)
     policy = Policy(network, 1.0)
-    found = policy(Continued.of(PROMPTS, int(LISTED[0]), PLACES)).detach()
+    choose_attention(policy)
+    tokens = Ragged.of([[int(LISTED[0])] * (int(places.max()) + 1) for places in PLACES])
+    given = np.ones(len(tokens.flat), dtype=bool)
+    given[tokens.offsets[:-1]] = given[tokens.offsets[:-1, None] + PLACES] = False
+    lists = PromptLists.single(PROMPTS, tokens, given=given)
+    found = torch.empty(len(PROMPTS), PLACES.shape[1])
+    for cut in microbatches(lists, budget, shared=True):
+        batch = replace(collate(lists, cut, 0), imitating=1 + PLACES.shape[1])
+        found[torch.from_numpy(cut.first)] = policy(batch).detach().view(-1, PLACES.shape[1])
 
     def after(prompt: int, place: int) -> torch.Tensor:
         row = [*PROMPTS[prompt].tolist(), *[int(LISTED[4])] * place]  # any token of a list reads the same
@@ -78,4 +87,4 @@ def test_a_policy_compares_what_it_predicts_there() -> None:
         for prompt in range(2)
         for place in PLACES[prompt].tolist()
     ]
-    torch.testing.assert_close(found, torch.stack(expected), atol=1e-5, rtol=1e-5)
+    torch.testing.assert_close(found.flatten(), torch.stack(expected), atol=1e-5, rtol=1e-5)

@@ -87,13 +87,11 @@ def test_a_history_is_read_as_shown_and_predicts_what_a_list_writes() -> None:
 
 def test_a_list_goes_on_from_its_history() -> None:
     lists = continued_lists(marked(), Ragged.of([[2, 0, 3], [1, 2]]), np.array([2, 1]), np.array([[1, 3], [2, 1]]))
-    assert lists.input_ids.tolist() == [[5, 32, 30, 10, 10, 10], [5, 31, 10, 10, 10, 10]]
-    assert lists.last.tolist() == [2, 1]
-    assert lists.places.tolist() == [[3, 5], [3, 2]]
-    assert lists.wanted.tolist() == [2, 7, 3, 5, 9, 8]
+    assert [row.tolist() for row in lists.prompt] == [[5, 32, 30], [5, 31]]
+    assert [row.tolist() for row in lists.tokens] == [[10, 10, 10, 10], [10, 10, 10]]
+    assert lists.decision.tolist() == [True, True, False, True, True, True, True]
     nothing = continued_lists(marked(), Ragged.of([]), np.zeros(0, np.int64), np.zeros((0, 2), np.int64))
-    assert nothing.wanted.tolist() == [0]
-    assert nothing.places.numel() == 0
+    assert len(nothing) == len(nothing.decision) == 0
 
 
 def test_soft_labels_stand_beside_the_item_that_they_are_about() -> None:

@@ -14,6 +14,7 @@ import numpy as np
 import torch
 import torch.distributed as dist
 from deepspeed.utils import safe_get_full_grad
+from numpy.typing import NDArray
 from torch import Tensor
 
 from blade_dist.batches import Ragged
@@ -99,23 +100,24 @@ class DeepSpeedLearner:
         module.train()
         return result
 
-    def next_logits(self, rows: Ragged) -> Iterator[tuple[slice, Tensor]]:
-        """Logits of what may follow each row, without gradient: a part of the rows and its ``[n, V]`` after another.
+    def next_logits(self, rows: Ragged) -> Iterator[tuple[NDArray[np.int64], Tensor]]:
+        """Logits of what may follow each row, without gradient: the numbers of some rows and their ``[n, V]``, in turn.
 
-        Exhaust it: all ranks compute equally many parts, whether their rows need as many or not.
+        Rows of about the same length come together. Exhaust it: all ranks compute equally many parts, whether their
+        rows need as many or not.
 
         Args:
             rows: tokens, none empty; this rank's, may differ between ranks.
         """
-        width = int(rows.lengths.max(initial=1))
-        size = max(1, self._budget // width)
-        parts = [slice(start, min(start + size, len(rows))) for start in range(0, len(rows), size)]
+        size = max(1, self._budget // int(rows.lengths.max(initial=1)))
+        by_length = np.argsort(rows.lengths, kind="stable")
+        parts = [by_length[start : start + size] for start in range(0, len(rows), size)]
         self._engine.eval()
         with torch.no_grad():
             for number in range(int(self.max_over_ranks(len(parts)))):
                 if number < len(parts):
-                    part = rows.take(np.arange(parts[number].start, parts[number].stop))
-                    yield parts[number], self._engine(Beginnings.of(part, self._pad).to(self.device))
+                    part = Beginnings.of(rows.take(parts[number]), self._pad)
+                    yield parts[number], self._engine(part.to(self.device))
                 else:
                     self._engine(Beginnings.of(Ragged.of([[self._pad]]), self._pad).to(self.device))
         self._engine.train()

@@ -14,8 +14,6 @@ only falls: a going beginning below all of ``width`` waiting ones is dropped. Wi
 
 from __future__ import annotations
 
-from itertools import groupby
-
 import numpy as np
 from numpy.typing import NDArray
 
@@ -171,16 +169,18 @@ class Beams:
         self._park(slots[self._writers.count(slots) > self._items[slots // (2 * self._width)]])
 
     def _park(self, slots: NDArray[np.int64]) -> None:
-        """Of lists that have finished an item and those that wait, the best ``width`` wait."""
-        source, target = [], []
-        for prompt, finished in groupby(np.sort(slots).tolist(), key=self.prompt_of):
-            waiting = self._waiting(prompt)
-            both = np.append(waiting, list(finished))
-            best = both[np.argsort(-self._score[both], kind="stable")[: self._width]]
-            source.append(np.setdiff1d(best, waiting))
-            target.append(np.setdiff1d(waiting, best)[: len(source[-1])])
-        if source:
-            self._move(np.concatenate(source), np.concatenate(target))
+        """Of lists that have finished an item and those that wait, the best ``width`` wait (of equals what waits)."""
+        width, prompts = self._width, np.unique(slots // (2 * self._width))
+        finished = np.full(len(self._score), -np.inf)
+        finished[slots] = self._score[slots]
+        shape = (self._prompts, 2, width)
+        both = np.hstack([self._score.reshape(shape)[prompts, 1], finished.reshape(shape)[prompts, 0]])
+        best = np.zeros(both.shape, dtype=bool)
+        np.put_along_axis(best, np.argsort(-both, axis=1, kind="stable")[:, :width], True, axis=1)
+        # in every row as many come as go, in the order of their slots
+        row, comes = np.nonzero(best[:, width:])
+        _, goes = np.nonzero(~best[:, :width])
+        self._move(prompts[row] * 2 * width + comes, (prompts[row] * 2 + 1) * width + goes)
         self._score[slots] = -np.inf
 
     def _drop_or_advance(self) -> None:

@@ -22,7 +22,7 @@ class Writer(Protocol):
 
     device: torch.device | str
 
-    def next_logits(self, rows: Ragged) -> Iterator[tuple[slice, torch.Tensor]]: ...
+    def next_logits(self, rows: Ragged) -> Iterator[tuple[NDArray[np.int64], torch.Tensor]]: ...
 
     def max_over_ranks(self, value: float) -> float: ...
 
@@ -59,14 +59,12 @@ def _search(learner: Writer, prompts: Ragged, beams: Beams, mask: LegalMask, wid
         owners = np.array([beams.prompt_of(slot) for slot in slots.tolist()], dtype=np.int64)
         written = Ragged.of([beams.tokens(slot) for slot in slots.tolist()])
         rows = _joined(prompts.take(owners), written)
-        choices: list[dict[int, float]] = []
+        choices: list[dict[int, float]] = [{} for _ in slots]
         for part, logits in learner.next_logits(rows):
             allowed = mask.allowed(beams.legal(slots[part]), logits.shape[1])
             likely = torch.log_softmax(logits.masked_fill(~allowed, -torch.inf), dim=1).topk(width)
-            choices.extend(
-                {token: value for token, value in zip(tokens, values, strict=True) if value > -np.inf}
-                for tokens, values in zip(likely.indices.tolist(), likely.values.tolist(), strict=True)
-            )
+            for row, tokens, values in zip(part, likely.indices.tolist(), likely.values.tolist(), strict=True):
+                choices[row] = {token: value for token, value in zip(tokens, values, strict=True) if value > -np.inf}
         if len(slots):
             beams.extend(slots, choices)
 

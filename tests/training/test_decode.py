@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from numpy.typing import NDArray
 
 from blade_dist.batches import Ragged
 from blade_dist.catalog.legality import Legality
@@ -38,10 +39,11 @@ class Alone:
         return value
 
     @torch.no_grad()
-    def next_logits(self, rows: Ragged) -> Iterator[tuple[slice, torch.Tensor]]:
+    def next_logits(self, rows: Ragged) -> Iterator[tuple[NDArray[np.int64], torch.Tensor]]:
+        order = np.arange(len(rows))[::-1]
         for start in range(0, len(rows), 2):
-            part = slice(start, min(start + 2, len(rows)))
-            yield part, self.policy(Beginnings.of(rows.take(np.arange(part.start, part.stop)), pad=0))
+            part = order[start : start + 2]
+            yield part, self.policy(Beginnings.of(rows.take(part), pad=0))
 
 
 def written(decode: Any, kind: str, width: int = 1) -> np.ndarray:

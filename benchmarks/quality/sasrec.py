@@ -181,12 +181,17 @@ def _share_of_rate(step: int, done: float) -> float:
 
 
 def _batches(sequences: Ragged, context: int, padding: int, rng: np.random.Generator) -> Iterator[torch.Tensor]:
-    """Windows in random order, ``[B, the longest one's items]``, cut anew in every epoch so that contexts differ."""
+    """Windows in random order, ``[B, the longest one's items]``, cut anew in every epoch so that contexts differ.
+
+    Those of about the same length share a batch, so that little of it is padding.
+    """
     windows = [window for row in range(len(sequences)) for window in cut_windows(sequences[row], context, rng)]
     order = rng.permutation(len(windows))
+    order = order[np.argsort([len(windows[number]) for number in order], kind="stable")]
     predicted = np.cumsum([len(windows[number]) - 1 for number in order])
-    for chosen in np.split(order, np.flatnonzero(np.diff(predicted // POSITIONS)) + 1):
-        yield _padded([windows[number] for number in chosen], padding)
+    batches = np.split(order, np.flatnonzero(np.diff(predicted // POSITIONS)) + 1)
+    for turn in rng.permutation(len(batches)):
+        yield _padded([windows[number] for number in batches[turn]], padding)
 
 
 def _padded(rows: Sequence[NDArray[np.int32]], padding: int) -> torch.Tensor:

@@ -25,7 +25,14 @@ def distance_of(catalog: Catalog, by_embedding: bool) -> Distance:
     """
     if not by_embedding:
         bits = group_bits(catalog)
-        return lambda items, others: _jaccard(bits[items][:, None, :], bits[others])
+        sizes = np.bitwise_count(bits).sum(axis=1, dtype=np.int32)
+
+        def jaccard(items: NDArray[np.int32], others: NDArray[np.int32]) -> NDArray[np.float64]:
+            shared = np.bitwise_count(bits[items][:, None, :] & bits[others]).sum(axis=2, dtype=np.int32)
+            either = sizes[items][:, None] + sizes[others] - shared
+            return (either - shared) / np.maximum(either, 1)
+
+        return jaccard
     if catalog.embeddings is None:
         raise UserError("a distance by embeddings: the catalog has none (data.columns.embedding)")
     norms = np.linalg.norm(catalog.embeddings, axis=1, keepdims=True)
@@ -35,9 +42,3 @@ def distance_of(catalog: Catalog, by_embedding: bool) -> Distance:
         return (1 - (vectors[others] @ vectors[items][:, :, None])[:, :, 0].astype(np.float64)) / 2
 
     return cosine
-
-
-def _jaccard(first: NDArray[np.uint64], second: NDArray[np.uint64]) -> NDArray[np.float64]:
-    shared = np.bitwise_count(first & second).sum(axis=2, dtype=np.int32)
-    either = np.bitwise_count(first | second).sum(axis=2, dtype=np.int32)
-    return (either - shared) / np.maximum(either, 1)

@@ -67,6 +67,10 @@ class ListWriter:
         self._count(len(rows))
         return found
 
+    def tell(self, doing: str) -> None:
+        """What is being done with the lists, which may take longer than writing them."""
+        self._bar.at(self.finished, doing)
+
     def _count(self, lists: int) -> None:
         self.finished += lists
         self._bar.at(self.finished)
@@ -85,6 +89,7 @@ def searched(
         lists |= {(name, SAMPLED): items for name, items in best.items()}
     if size:
         pool = writer.candidates(prompts.index, size)
+        writer.tell("re-ranking the best items")
         lists |= {(name, RANK): items for name, items in reranked(run, prompts, pool).items()}
     return lists
 

@@ -68,6 +68,7 @@ SPEED: list[Entry] = [
         "{:.1f}x",
         "6.5x",
     ),
+    ("head over 12,101 items, against PyTorch's", "learner", lambda r: r["whole_head_speedup"], "{:.2f}x", ""),
     ("legal-token head, vocabulary 32,000", "learner", lambda r: r["legal_head_speedup"], "{:.2f}x", "1.5x"),
     ("trie of 1,000,000 items: build, s", "trie", _items("1000000", "build_seconds"), "{:.1f}", "60"),
     ("trie of 1,000,000 items: memory, MB", "trie", _items("1000000", "megabytes"), "{:.0f}", "400"),
@@ -94,6 +95,8 @@ SPEED: list[Entry] = [
         "10 M",
     ),
     ("rewards, lists/s, one core", "rewards", lambda r: r["lists_per_second"] / 1e3, "{:.0f} k", "200 k"),
+    ("items of one token, without separators: lists/s", "separators", lambda r: r["ratio"], "{:.2f}x", "1.6x"),
+    ("a log of a million rows: data and fine-tuning, min", "large-log", lambda r: r["seconds"] / 60, "{:.1f}", "15"),
     ("push of 11 MB to two engines over one gloo broadcast", "push", lambda r: r["ratio_to_limit"], "{:.1f}x", "1.5x"),
 ]
 

@@ -15,7 +15,7 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from blade_dist.data.remarks import Remarks
-from blade_dist.data.spelt import iso_dates
+from blade_dist.data.spelt import day_of_24_hours, iso_dates
 
 UNITS = ("seconds", "milliseconds", "microseconds", "nanoseconds", "dates")
 _LIMITS = (1e11, 1e14, 1e17)
@@ -23,10 +23,13 @@ _ZONE = r"^[0-9-]{8,10}[T ][0-9:.,]+ ?(Z|[+-][0-9]{2}(:?[0-9]{2})?)$"
 _NUMBER = r"^[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]+)?$"
 
 
-def microseconds(column: pa.ChunkedArray | pa.Array) -> tuple[pa.Array, NDArray[np.int64]]:
+def microseconds(
+    column: pa.ChunkedArray | pa.Array, day_first: bool | None = None
+) -> tuple[pa.Array, NDArray[np.int64]]:
     """Times as int64 microseconds, null where one can't be read.
 
-    Numbers (whole or not, or as text), date-times with or without a zone (without: UTC), dates.
+    Numbers (whole or not, or as text), date-times with or without a zone (without: UTC), dates. ``day_first``: see
+    :func:`blade_dist.data.spelt.iso_dates`.
 
     Returns:
         The times; int64 ``[5]``: how many of the numbers were of each of :data:`UNITS` (0 is of none).
@@ -43,7 +46,7 @@ def microseconds(column: pa.ChunkedArray | pa.Array) -> tuple[pa.Array, NDArray[
     if pa.types.is_null(kind):
         return pa.nulls(len(column), pa.int64()), none
     if pa.types.is_string(kind) or pa.types.is_large_string(kind):
-        return _text(column.cast(pa.string()))
+        return _text(column.cast(pa.string()), day_first)
     return pa.nulls(len(column), pa.int64()), none
 
 
@@ -116,7 +119,7 @@ def _scaled(numbers: NDArray, null: pa.Array) -> tuple[pa.Array, NDArray[np.int6
     return pc.if_else(null, None, pa.array(times)), of
 
 
-def _text(column: pa.Array) -> tuple[pa.Array, NDArray[np.int64]]:
+def _text(column: pa.Array, day_first: bool | None) -> tuple[pa.Array, NDArray[np.int64]]:
     column = pc.utf8_trim_whitespace(column)
     is_number = pc.match_substring_regex(column, _NUMBER).fill_null(False)
     if pc.all(is_number).as_py():
@@ -125,16 +128,17 @@ def _text(column: pa.Array) -> tuple[pa.Array, NDArray[np.int64]]:
         except pa.ArrowInvalid:  # 1.6e9, 12.0
             return _numbers(column.cast(pa.float64()))
     numbers, of = _numbers(pc.if_else(is_number, column, None).cast(pa.float64()))
-    return pc.coalesce(numbers, _dates(pc.if_else(is_number, None, column))), of
+    return pc.coalesce(numbers, _dates(pc.if_else(is_number, None, column), day_first)), of
 
 
-def _dates(column: pa.Array) -> pa.Array:
+def _dates(column: pa.Array, day_first: bool | None) -> pa.Array:
     """ISO dates and date-times, null where it is none.
 
-    Also without marks, with ``/``, ``UTC`` or a comma for the point, with one digit for a month or an hour, and as
-    :func:`blade_dist.data.spelt.iso_dates` orders them.
+    Also without marks, with ``/``, ``UTC`` or a comma for the point, with one digit for a month or an hour, with AM or
+    PM, and as :func:`blade_dist.data.spelt.iso_dates` orders them.
     """
-    column = iso_dates(column)
+    column, added = day_of_24_hours(column)
+    column = iso_dates(column, day_first)
     column = pc.replace_substring_regex(column, r"^([0-9]{4})([0-9]{2})([0-9]{2})[T ]?", r"\1-\2-\3T")
     column = pc.replace_substring_regex(column, r"T([0-9]{2})([0-9]{2})([0-9]{2})", r"T\1:\2:\3")
     for _ in range(2):  # neighbours share a mark
@@ -147,7 +151,9 @@ def _dates(column: pa.Array) -> pa.Array:
     column = pc.replace_substring_regex(column, r"(\.[0-9]{9})[0-9]+", r"\1")
     zoned = pc.match_substring_regex(column, _ZONE).fill_null(False)
     plain = _parsed(pc.if_else(zoned, None, column), None)
-    return pc.coalesce(plain, _parsed(pc.if_else(zoned, column, None), "UTC")) if pc.any(zoned).as_py() else plain
+    if pc.any(zoned).as_py():
+        plain = pc.coalesce(plain, _parsed(pc.if_else(zoned, column, None), "UTC"))
+    return pc.add(plain, added)
 
 
 def _parsed(column: pa.Array, zone: str | None) -> pa.Array:

@@ -41,7 +41,7 @@ def settings_of(config: Config) -> dict[str, Any]:
 
 def _unset(data: DataSettings) -> dict[str, Any]:
     """Settings that versions before them read as their defaults, where they are left at these."""
-    names = (name for name in ("header", "items_header", "day_first") if getattr(data, name) is None)
+    names = (name for name in ("header", "items_header", "quoted", "day_first") if getattr(data, name) is None)
     return dict.fromkeys(names, True) | ({"columns": {"id"}} if data.columns.id is None else {})
 
 

@@ -17,6 +17,7 @@ _TABBED = (".tsv", ".tab", ".inter", ".item")
 _UNIT = "\x1f"
 """Stands for a separator of several characters, which Arrow does not know: the ASCII unit separator."""
 _SAMPLE = 1 << 20
+_NO_TEXT = re.compile(r"[\x00\x02-\x08\x0e-\x1a]")
 _LINE = re.compile(r"\r\n|\r|\n")
 _EXCEL = re.compile(r'"?sep=(.)"?')
 """A first line by which Excel is told the separator."""
@@ -53,7 +54,12 @@ class Dialect:
 
 
 def sniff(
-    file: DataFile, wanted: set[str], separator: str | None, encoding: str, header: Sequence[str] | None = None
+    file: DataFile,
+    wanted: set[str],
+    separator: str | None,
+    encoding: str,
+    header: Sequence[str] | None = None,
+    quoted: bool | None = None,
 ) -> Dialect:
     """How a file is written that has its names in the first line, or that has none.
 
@@ -65,9 +71,10 @@ def sniff(
         separator: ``data.separator``; None: see ``wanted``.
         encoding: ``data.encoding``; a byte order mark outdoes it.
         header: names of the columns, in order, where the first line is a row; None: it names them.
+        quoted: ``data.quoted``; None: as the beginning of the file shows.
 
     Raises:
-        UserError: no first line, or one that has not as many fields as ``header`` has names.
+        UserError: no first line, one that is no text, or one that has not as many fields as ``header`` has names.
     """
     wanted, sample = set(map(folded, wanted)), file.head(_SAMPLE)
     encoding = _wide(sample) or encoding
@@ -75,6 +82,8 @@ def sniff(
     place, first, told = _first_line(text, wanted if header is None else set())
     if not first:
         raise UserError(f"{file}: the file is empty; its first line must name the columns")
+    if _NO_TEXT.search(first):
+        raise UserError(f"{file}: no text: its first line has bytes that no text has; is it compressed once more?")
     given = separator if separator is not None and separator in first else None
     separator = given or told or _separator(first, wanted, file, header)
     quote = "'" if all(re.fullmatch(r"\s*'.*'\s*", name) for name in first.split(separator)) else '"'
@@ -89,7 +98,9 @@ def sniff(
     typed = header is None and all(map(_RECBOLE.match, names))
     plain = [_RECBOLE.sub(r"\1", name) for name in names] if typed else names
     sequences = {new for new, old in zip(plain, names, strict=True) if typed and old.endswith("_seq")}
-    quoted = len(separator) == 1 and not typed and _is_quoted(text, separator)
+    if quoted is None:
+        quoted = not typed and _is_quoted(text, separator)
+    quoted = quoted and len(separator) == 1
     escaped = quoted and _is_escaped(text, separator)
     return Dialect(
         separator, _once(plain), place + 1, quote if quoted else None, escaped, encoding, frozenset(sequences)

@@ -57,6 +57,8 @@ _MARKS: dict[bytes, Kind] = {
     b"ORC": "orc",
 }
 """How files of typed columns begin; the fourth is a stream of Arrow."""
+_OBJECTS = (b'{"', b"{'", b"{u'", b"[{")
+"""How a file of JSON begins, or of what Python writes of a dict."""
 _NOTHING = "__HIVE_DEFAULT_PARTITION__"
 
 
@@ -190,7 +192,7 @@ def _refuse_stand_in(file: DataFile) -> None:
         head = file.head(256).lstrip()
     if head.startswith(b"version https://git-lfs"):
         raise UserError(f"{file}: it is a pointer of Git LFS, and not the file; fetch that with `git lfs pull`")
-    if head[:15].lower().startswith((b"<!doctype html", b"<html")):
+    if head[:15].lower().startswith((b"<!doctype html", b"<html", b"<?xml")):
         raise UserError(f"{file}: it is a web page and no table; was the download refused? fetch it again")
 
 
@@ -270,7 +272,7 @@ def kind_of(file: DataFile) -> Kind | None:
             return kind
     if file.kind is None and b"\0" in head and head[:2] not in (b"\xff\xfe", b"\xfe\xff"):
         return None
-    if file.kind in (None, "text", "json") and head.lstrip(b"\xef\xbb\xbf \r\n\t")[:2] in (b'{"', b"{'", b"[{"):
+    if file.kind in (None, "text", "json") and head.lstrip(b"\xef\xbb\xbf \r\n\t").startswith(_OBJECTS):
         return "json"
     return file.kind or "text"
 

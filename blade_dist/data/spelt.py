@@ -23,8 +23,8 @@ _NAMED = (
     (rf"{_WEEKDAY}(?i:{_MONTH}) +([0-9]{{1,2}}) +{_CLOCK}{_ZONE} +([0-9]{{4}})$", r"\5-\1-\2 \3\4"),
     # Sep 13, 2020
     (rf"{_WEEKDAY}(?i:{_MONTH}) +([0-9]{{1,2}}),? +([0-9]{{4}})(?:,? +{_CLOCK}{_ZONE})?$", r"\3-\1-\2 \4\5"),
-    # Sun, 13 Sep 2020 12:26:40 GMT, as mails have it
-    (rf"{_WEEKDAY}([0-9]{{1,2}})[ -](?i:{_MONTH})[ -]([0-9]{{4}})(?:,? +{_CLOCK}{_ZONE})?$", r"\3-\2-\1 \4\5"),
+    # Sun, 13 Sep 2020 12:26:40 GMT, as mails have it, and 13/Sep/2020:12:26:40 +0000, as logs of web servers do
+    (rf"{_WEEKDAY}([0-9]{{1,2}})[ /-](?i:{_MONTH})[ /-]([0-9]{{4}})(?:(?:,? +|:){_CLOCK}{_ZONE})?$", r"\3-\2-\1 \4\5"),
 )
 _DOTTED = r"^([0-9]{1,2})\.([0-9]{1,2})\.([0-9]{4})(?:,? +|$)"
 _SLASHED = r"^\s*([0-9]{1,2})[/-]([0-9]{1,2})[/-]([0-9]{4})(?:,? +|T|\s*$)"
@@ -90,7 +90,7 @@ def iso_dates(texts: pa.Array, day_first: bool | None = None) -> pa.Array:
 
     ``day_first``: whether the day is first in texts that are :func:`slashed`; None: nobody knows, and they stay.
     """
-    if pc.any(pc.match_substring_regex(texts, rf"(?i)[0-9 ,-]{_MONTH}|^{_MONTH}")).as_py():
+    if pc.any(pc.match_substring_regex(texts, rf"(?i)[0-9 ,/-]{_MONTH}|^{_MONTH}")).as_py():
         for form, ordered in _NAMED:
             texts = pc.replace_substring_regex(texts, form, ordered)
         for number, name in enumerate(_MONTHS, start=1):

@@ -114,7 +114,7 @@ def open_table(
             return TypedTable(file, kind)
         if kind == "json":
             return JsonTable(file)
-        dialect = sniff(file, wanted, settings.separator, settings.encoding, header)
+        dialect = sniff(file, wanted, settings.separator, settings.encoding, header, settings.quoted)
         return TextTable(file, dialect, remarks if settings.bad_rows == "drop" else None)
 
 

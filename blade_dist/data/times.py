@@ -3,8 +3,9 @@
 Microseconds, as they hold every published log exactly and eight bytes reach 290,000 years. Seconds, milliseconds and
 nanoseconds are told apart by their size: a number below 1e11 is seconds (until the year 5138), below 1e14
 milliseconds (1973 and later), below 1e17 microseconds, above nanoseconds. Numbers that only count up are far below 1e11
-and keep their order as seconds do. Whole numbers of 8 or 14 digits that are all dates, as 20240131 and 20240131103000,
-are those dates.
+and keep their order as seconds do. Whole numbers of 8, 10, 12 or 14 digits that are all dates, as 20240131, 2024013110
+and 20240131103000, are those dates: as seconds those of 10 digits would be in 2032 to 2036, as milliseconds those of 12
+in 1976.
 """
 
 from __future__ import annotations
@@ -89,7 +90,10 @@ def _as_dates(whole: pa.Array) -> tuple[pa.Array, NDArray[np.int64]] | None:
     there = whole.drop_null().to_numpy()
     if not len(there) or there.min() < 1970_01_01:
         return None
-    date, clock = (there, np.zeros_like(there)) if there.max() < 2100_01_01 else np.divmod(there, 10**6)
+    for lacking in (6, 4, 2, 0):  # digits of the clock
+        if there.max() < 2100_01_01 * 10 ** (6 - lacking):
+            break
+    date, clock = np.divmod(there * 10**lacking, 10**6)
     year, month, day = date // 10_000, date // 100 % 100, date % 100
     hour, minute, second = clock // 10_000, clock // 100 % 100, clock % 100
     if year.min() < 1970 or year.max() > 2099 or month.min() < 1 or max(month.max() - 12, hour.max() - 23) > 0:

@@ -7,11 +7,11 @@ from typing import Annotated, Literal
 from pydantic import Field, model_validator
 
 from blade_dist.batches import ExcludeHistory
-from blade_dist.settings.section import Fraction, LocalPath, Name, NonNegative, Positive, Rate, Section
+from blade_dist.settings.section import Encoding, Fraction, LocalPath, Name, NonNegative, Positive, Rate, Section
 
 NULL_WORDS = (
     *("NA", "N/A", "n/a", "#N/A", "<NA>", "NaN", "nan", "NaT", "NULL", "Null", "null", "None", "none", "nil", "\\N"),
-    "undefined",
+    *("undefined", "NONE", "(null)", "[null]", "(not set)"),
 )
 """What programs write where there is nothing."""
 
@@ -82,9 +82,12 @@ class DataSettings(Section):
     """table: what stands between two fields of a text file. None: what the first line shows (a comma, tab, semicolon,
     ``|``, ``::``, ``^``, ``~`` or blanks). Set it where that goes wrong; a file whose first line lacks it is read by
     that line."""
-    encoding: str = "utf-8"
+    encoding: Encoding = "utf-8"
     """table: how a text file writes letters. Set ``latin-1`` where a row is refused as not UTF-8; a byte order mark is
     seen by itself."""
+    quoted: bool | None = None
+    """table: whether a field of a text file may stand in quotes. None: as the file shows. Set ``false`` where a quote
+    is a letter like others, and the command says that one is not ended."""
     day_first: bool | None = None
     """table: whether the day comes first in dates as 01/02/2024. None: a number above 12 in one of the log's dates
     tells; set it where the command says that none does."""

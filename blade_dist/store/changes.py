@@ -10,7 +10,7 @@ from blade_dist.errors import UserError
 
 LONGEST = 140
 """Characters of the changes in a message, but for the first one."""
-LONGEST_VALUE = 60
+LONGEST_VALUE = 48
 """Characters of a value in a message."""
 
 

@@ -12,7 +12,7 @@ import pyarrow.parquet as pq
 import pytest
 from rich.console import Console
 
-from blade_dist.data.bundle import DataBundle
+from blade_dist.data.bundle import DataBundle, load_matching_data
 from blade_dist.data.prepare import prepare_data
 from blade_dist.errors import DivergedError, UserError
 from blade_dist.settings import Config
@@ -83,6 +83,26 @@ def test_a_catalog_that_grew_is_told_as_that(wild: Wild, monkeypatch: pytest.Mon
         sft.sft_stage(config, Console(quiet=True))
     with pytest.raises(UserError, match=r"sft: the fine-tuned model there is of 24 items, and the catalog has 25 now"):
         open_run(config)
+
+
+@pytest.mark.parametrize(
+    ("given", "typed"),
+    [
+        ("data.targets=2", "data.targets=2"),
+        ("data.columns.groups=title", "data.columns.groups=title"),
+        ("data.bad_rows=drop", "data.bad_rows=drop"),
+        ("codec.prompt='so far: {history}'", "codec.prompt='so far: {history}'"),
+        ("data.null_words=[]", None),
+    ],
+)
+def test_what_an_earlier_command_was_given_is_typed_again(wild: Wild, given: str, typed: str | None) -> None:
+    config = wild.config(given)
+    prepare_data(config)
+    assert len(load_matching_data(config).test)
+    with pytest.raises(UserError) as error:
+        load_matching_data(wild.config().model_copy(update={"run": config.run}))
+    again = "" if typed is None else f"as by --set {typed}, "
+    assert f"set them back, {again}or choose another run.dir" in str(error.value)
 
 
 @pytest.mark.parametrize("given", ["data.null_words=[]", f"codec.prompt='{'so far: ' * 30}{{history}}'"])

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import json
+import shlex
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,7 +19,7 @@ from blade_dist.data.prompts import PromptTable
 from blade_dist.data.sequence_table import SequenceTable
 from blade_dist.errors import UserError
 from blade_dist.settings import Config
-from blade_dist.store.changes import changes, made_otherwise
+from blade_dist.store.changes import LONGEST_VALUE, changes, made_otherwise
 from blade_dist.store.context import context_setting
 from blade_dist.store.files import read_json
 
@@ -69,10 +72,22 @@ def load_matching_data(config: Config) -> DataBundle:
         UserError: nothing was prepared there, or with other settings.
     """
     data = load_data(config.run.dir)
-    changed = [text for name, text in other_settings(config, data.card).items() if name not in FREE]
+    changed = {name: text for name, text in other_settings(config, data.card).items() if name not in FREE}
     if changed:
-        raise made_otherwise(config.run.dir / "data", changed, ELSEWHERE)
+        typed = _as_typed(data.card["settings"], list(changed))
+        raise made_otherwise(config.run.dir / "data", changed.values(), f"{typed}{ELSEWHERE}")
     return data
+
+
+def _as_typed(there: Mapping[str, Any], names: list[str]) -> str:
+    """How one setting that an earlier command was given is typed again; nothing where they are several, or no value."""
+    section, *keys = names[0].split(".")
+    value = there.get(names[0], there.get(section))
+    for key in keys if isinstance(value, Mapping) else []:
+        value = value.get(key) if isinstance(value, Mapping) else None
+    if len(names) > 1 or not isinstance(value, bool | int | float | str) or len(str(value)) > LONGEST_VALUE:
+        return ""
+    return f"as by --set {names[0]}={shlex.quote(value) if isinstance(value, str) else json.dumps(value)}, "
 
 
 def read_card(folder: Path) -> dict[str, Any] | None:

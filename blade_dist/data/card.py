@@ -32,11 +32,17 @@ def settings_of(config: Config) -> dict[str, Any]:
     changing = {"lists.exclude_history": config.lists.exclude_history} if again else {}
     plain = {"format", "system"} if config.codec.format == "plain" else set()
     return (changing if prompts_from == "train" else changing | {"train.prompts_from": prompts_from}) | {
-        "data": config.data.model_dump(mode="json"),
+        "data": config.data.model_dump(mode="json", exclude=_unset(config.data)),
         "codec": config.codec.model_dump(mode="json", exclude=plain),
         "model.path": None if config.model.path is None else str(config.model.path),
         "run.seed": config.run.seed,
     }
+
+
+def _unset(data: DataSettings) -> dict[str, Any]:
+    """Settings that versions before them read as their defaults, where they are left at these."""
+    names = (name for name in ("header", "items_header", "quoted", "day_first") if getattr(data, name) is None)
+    return dict.fromkeys(names, True) | ({"columns": {"id"}} if data.columns.id is None else {})
 
 
 def describe_log(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from blade_dist.data.columns import folded
@@ -16,6 +17,7 @@ _TABBED = (".tsv", ".tab", ".inter", ".item")
 _UNIT = "\x1f"
 """Stands for a separator of several characters, which Arrow does not know: the ASCII unit separator."""
 _SAMPLE = 1 << 20
+_NO_TEXT = re.compile(r"[\x00\x02-\x08\x0e-\x1a]")
 _LINE = re.compile(r"\r\n|\r|\n")
 _EXCEL = re.compile(r'"?sep=(.)"?')
 """A first line by which Excel is told the separator."""
@@ -51,8 +53,15 @@ class Dialect:
         return self.separator if len(self.separator) == 1 else _UNIT
 
 
-def sniff(file: DataFile, wanted: set[str], separator: str | None, encoding: str) -> Dialect:
-    """How a file is written that has its names in the first line.
+def sniff(
+    file: DataFile,
+    wanted: set[str],
+    separator: str | None,
+    encoding: str,
+    header: Sequence[str] | None = None,
+    quoted: bool | None = None,
+) -> Dialect:
+    """How a file is written that has its names in the first line, or that has none.
 
     Blank lines, Excel's ``sep=;`` and remarks that begin with ``#`` may stand above it.
 
@@ -61,24 +70,37 @@ def sniff(file: DataFile, wanted: set[str], separator: str | None, encoding: str
         wanted: names of columns: the separator is the one that finds most of them, and else most columns.
         separator: ``data.separator``; None: see ``wanted``.
         encoding: ``data.encoding``; a byte order mark outdoes it.
+        header: names of the columns, in order, where the first line is a row; None: it names them.
+        quoted: ``data.quoted``; None: as the beginning of the file shows.
 
     Raises:
-        UserError: no first line.
+        UserError: no first line, one that is no text, or one that has not as many fields as ``header`` has names.
     """
     wanted, sample = set(map(folded, wanted)), file.head(_SAMPLE)
     encoding = _wide(sample) or encoding
     text = sample.decode("utf-8-sig" if encoding == "utf-8" else encoding, errors="replace")
-    place, first, told = _first_line(text, wanted)
+    place, first, told = _first_line(text, wanted if header is None else set())
     if not first:
         raise UserError(f"{file}: the file is empty; its first line must name the columns")
+    if _NO_TEXT.search(first):
+        raise UserError(f"{file}: no text: its first line has bytes that no text has; is it compressed once more?")
     given = separator if separator is not None and separator in first else None
-    separator = given or told or _separator(first, wanted, file)
+    separator = given or told or _separator(first, wanted, file, header)
     quote = "'" if all(re.fullmatch(r"\s*'.*'\s*", name) for name in first.split(separator)) else '"'
     names = _header(first, separator, quote)
-    typed = all(map(_RECBOLE.match, names))
+    if header is not None:
+        if len(names) != len(header):
+            raise UserError(
+                f"{file}:{place + 1}: {len(names)} fields, and {len(header)} columns are named (data.header; of the "
+                "items: data.items_header); name every column, in order"
+            )
+        place, names = place - 1, list(header)
+    typed = header is None and all(map(_RECBOLE.match, names))
     plain = [_RECBOLE.sub(r"\1", name) for name in names] if typed else names
     sequences = {new for new, old in zip(plain, names, strict=True) if typed and old.endswith("_seq")}
-    quoted = len(separator) == 1 and not typed and _is_quoted(text, separator)
+    if quoted is None:
+        quoted = not typed and _is_quoted(text, separator)
+    quoted = quoted and len(separator) == 1
     escaped = quoted and _is_escaped(text, separator)
     return Dialect(
         separator, _once(plain), place + 1, quote if quoted else None, escaped, encoding, frozenset(sequences)
@@ -107,10 +129,12 @@ def _first_line(text: str, wanted: set[str]) -> tuple[int, str, str | None]:
     return 0, "", None
 
 
-def _separator(first: str, wanted: set[str], file: DataFile) -> str:
+def _separator(first: str, wanted: set[str], file: DataFile, header: Sequence[str] | None) -> str:
     if "\t" in first and set(file.suffixes).intersection(_TABBED):
         return "\t"
     found = {mark: _header(first, mark) for mark in SEPARATORS}
+    if header and (fit := [mark for mark in SEPARATORS if len(found[mark]) == len(header)]):
+        return fit[0]
     return max(
         found, key=lambda mark: (len(wanted.intersection(map(folded, found[mark]))), mark != " " and len(found[mark]))
     )

@@ -18,21 +18,47 @@ import pyarrow as pa
 from blade_dist.data.remarks import Remarks
 from blade_dist.errors import UserError
 
-Kind = Literal["parquet", "text", "json"]
+Kind = Literal["parquet", "arrow", "orc", "text", "json"]
 
 SUFFIXES: dict[Kind, tuple[str, ...]] = {
-    "parquet": (".parquet", ".pq"),
+    "parquet": (".parquet", ".pq", ".parq"),
+    "arrow": (".arrow", ".feather", ".ipc"),
+    "orc": (".orc",),
     "text": (".csv", ".tsv", ".tab", ".psv", ".txt", ".dat", ".data", ".inter", ".item"),
     "json": (".jsonl", ".ndjson", ".json"),
 }
 COMPRESSED = (".gz", ".gzip", ".bz2", ".zst", ".zstd", ".lz4", ".xz")
 ARCHIVES = (".tar", ".tgz", ".7z", ".rar", ".zip")
 """What is to be unpacked first; a single zip is read as a folder."""
-NO_TABLES = (".xlsx", ".xls", ".ods", ".avro", ".orc", ".feather", ".arrow", ".pkl", ".pickle", ".npz", ".npy", ".mat")
+NO_TABLES = (
+    ".xlsx",
+    ".xls",
+    ".ods",
+    ".avro",
+    ".pkl",
+    ".pickle",
+    ".npz",
+    ".npy",
+    ".mat",
+    ".h5",
+    ".hdf5",
+    ".db",
+    ".sqlite",
+)
 """What nothing here reads."""
 
 _CODECS = {b"\x1f\x8b": "gzip", b"BZh": "bz2", b"\x28\xb5\x2f\xfd": "zstd", b"\x04\x22\x4d\x18": "lz4"}
-_XZ, _ZIP, _PARQUET = b"\xfd7zXZ", b"PK\x03\x04", b"PAR1"
+_XZ, _ZIP = b"\xfd7zXZ", b"PK\x03\x04"
+_MARKS: dict[bytes, Kind] = {
+    b"PAR1": "parquet",
+    b"ARROW1": "arrow",
+    b"FEA1": "arrow",
+    b"\xff\xff\xff\xff": "arrow",
+    b"ORC": "orc",
+}
+"""How files of typed columns begin; the fourth is a stream of Arrow."""
+_OBJECTS = (b'{"', b"{'", b"{u'", b"[{")
+"""How a file of JSON begins, or of what Python writes of a dict."""
 _NOTHING = "__HIVE_DEFAULT_PARTITION__"
 
 
@@ -139,7 +165,7 @@ def find(path: Path, setting: str, remarks: Remarks, prefer: tuple[str, ...] = (
         raise UserError(f"{setting}: {packed[0]} is an archive; unpack it, and give the folder that comes out")
     raise UserError(
         f"{setting}: {path} is neither .csv nor .parquet, nor a folder with such files (it has {there}); tables are "
-        "CSV, TSV, JSON lines or Parquet: export it as one of these"
+        "CSV, TSV, JSON lines, Parquet, Arrow or ORC: export it as one of these"
     )
 
 
@@ -166,7 +192,7 @@ def _refuse_stand_in(file: DataFile) -> None:
         head = file.head(256).lstrip()
     if head.startswith(b"version https://git-lfs"):
         raise UserError(f"{file}: it is a pointer of Git LFS, and not the file; fetch that with `git lfs pull`")
-    if head[:15].lower().startswith((b"<!doctype html", b"<html")):
+    if head[:15].lower().startswith((b"<!doctype html", b"<html", b"<?xml")):
         raise UserError(f"{file}: it is a web page and no table; was the download refused? fetch it again")
 
 
@@ -241,11 +267,12 @@ def _readable(file: DataFile) -> bool:
 def kind_of(file: DataFile) -> Kind | None:
     """By its content, where that is plain, else by its name; None where it is no table."""
     head = file.head(4096)
-    if head.startswith(_PARQUET):
-        return "parquet"
+    for mark, kind in _MARKS.items():
+        if head.startswith(mark) and b"\0" in head:  # a text may begin with these letters
+            return kind
     if file.kind is None and b"\0" in head and head[:2] not in (b"\xff\xfe", b"\xfe\xff"):
         return None
-    if file.kind != "parquet" and head.lstrip(b"\xef\xbb\xbf \r\n\t")[:2] in (b'{"', b"{'", b"[{"):
+    if file.kind in (None, "text", "json") and head.lstrip(b"\xef\xbb\xbf \r\n\t").startswith(_OBJECTS):
         return "json"
     return file.kind or "text"
 

@@ -14,7 +14,7 @@ from blade_dist.data.remarks import Remarks, shown
 
 _BLANKS = "\0 \t\r\n\v\f\u00a0\u200b\u200e\u200f\u2060\ufeff"
 """Stripped from both ends: white space, and what no eye sees."""
-_AROUND = _BLANKS + "\"'`{}[]()<>"
+_AROUND = _BLANKS + "\"'`{}[]()<>=#"
 """Stripped from both ends of ids that are not found as they are spelt."""
 _EXACT = 2.0**53
 """From here on a float stands for several whole numbers."""
@@ -96,9 +96,10 @@ def is_null_word(ids: pa.Array, words: Sequence[str]) -> pa.Array:
 class ItemIndex:
     """Rows of the items table by id.
 
-    An id that is not there as it is spelt is looked for without leading zeros, quotes or brackets around it, in lower
-    case and with letters of one kind (Unicode's NFKC), as ``007`` is ``7`` in a file that has been through a
-    spreadsheet; where two items are alike then, it stays unknown.
+    An id that is not there as it is spelt is looked for without leading zeros, quotes, brackets, ``#`` or ``=`` around
+    it, commas between thousands or ``gid://shopify/Product/`` before it, in lower case and with letters of one kind
+    (Unicode's NFKC), as ``007`` is ``7`` in a file that has been through a spreadsheet; where two items are alike then,
+    it stays unknown.
     """
 
     def __init__(self, ids: pa.Array) -> None:
@@ -130,5 +131,8 @@ class ItemIndex:
 def _loose(ids: pa.Array) -> pa.Array:
     plain = pc.utf8_normalize(ids, form="NFKC")
     plain = pc.utf8_lower(pc.utf8_trim(plain, _AROUND))
+    plain = pc.replace_substring_regex(plain, r"^gid://\w+/\w+/", "")  # of Shopify's GraphQL
+    grouped = pc.match_substring_regex(plain, r"^[0-9]{1,3}(,[0-9]{3})+$")
+    plain = pc.if_else(grouped, pc.replace_substring(plain, ",", ""), plain)
     plain = pc.replace_substring_regex(plain, r"\s+", " ")
     return pc.replace_substring_regex(plain, r"^0+([0-9a-z])", r"\1")

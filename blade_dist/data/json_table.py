@@ -186,7 +186,7 @@ def _is_json(line: bytes) -> bool:
     try:
         json.loads(line.decode("utf-8-sig"))
     except ValueError:
-        return not line.lstrip().startswith(b"{'")
+        return not line.lstrip().startswith((b"{'", b"{u'", b'{u"'))
     return True
 
 

@@ -13,7 +13,9 @@ import pyarrow.compute as pc
 _LISTED = r"^\s*(\[.*\]|\"\[.*\]\"|\{[^:]*\}|\(.*,.*\))\s*$"
 _QUOTED = r"^\s*\[\s*['\"].*['\"]\s*\]\s*$"
 """What is a list even beside texts that are none."""
-_NAMES = ("name", "title", "label", "value", "id")
+_PART = r"'((?:[^'\\]|\\.)*)'|\"((?:[^\"\\]|\\.)*)\"|([^\s,'\"][^,]*)"
+"""One value of a list: in quotes, or as it is (``{"Science Fiction",Drama}``, as Postgres writes it)."""
+_NAMES = ("name", "title", "label", "value", "id", "item_id", "product_id", "sku")
 """Where a list has objects, as ``[{'id': 16, 'name': 'Animation'}]``, the first of these fields is the value."""
 
 
@@ -64,8 +66,7 @@ def parsed(text: str, separator: str | None = None) -> list[str]:
             return parsed(value, separator)  # JSON in JSON
     if not re.match(_LISTED, text):
         return text.split(separator) if text and separator else [text] if text else []
-    quoted = re.findall(r"'((?:[^'\\]|\\.)*)'|\"((?:[^\"\\]|\\.)*)\"", text)
-    parts = ["".join(pair) for pair in quoted] if quoted else text[1:-1].split(",")
+    parts = ("".join(part) for part in re.findall(_PART, text.strip()[1:-1]))
     return [part.strip() for part in parts if part.strip()]
 
 

@@ -14,7 +14,7 @@ import pyarrow.compute as pc
 
 from blade_dist.data.ids import id_text, is_null_word
 from blade_dist.data.remarks import Remarks, shown
-from blade_dist.data.spelt import plain_numbers
+from blade_dist.data.spelt import is_text, plain_numbers, slashed
 from blade_dist.data.times import UNITS, microseconds
 from blade_dist.errors import UserError
 
@@ -66,6 +66,8 @@ class Rules:
     """``data.bad_rows: drop``: they are left out and counted, else they are errors."""
     null_words: tuple[str, ...] = ()
     """``data.null_words``: users and items of these names are left out and counted."""
+    day_first: Callable[[], bool | None] = lambda: None
+    """Whether 01/02/2024 is a day of February; None: nothing tells. Asked only where there are such dates."""
 
 
 def normalise(table: pa.Table, columns: LogColumns, rules: Rules, remarks: Remarks) -> pa.Table:
@@ -76,7 +78,7 @@ def normalise(table: pa.Table, columns: LogColumns, rules: Rules, remarks: Remar
             the first of them: for a table of one row, the culprit.
     """
     user, item = (_ids(table, name, role, remarks) for role, name in (("user", columns.user), ("item", columns.item)))
-    time = _times(table, columns.time, remarks)
+    time = _times(table, columns.time, rules, remarks)
     rating, wrong = _ratings(table, columns.rating, rules, remarks)
     left = pa.array(np.ones(len(table), bool))
     for role, name, mask, problem in (
@@ -100,14 +102,24 @@ def normalise(table: pa.Table, columns: LogColumns, rules: Rules, remarks: Remar
     return whole if pc.all(left).as_py() is not False else whole.filter(left)
 
 
-def _times(table: pa.Table, name: str | None, remarks: Remarks) -> pa.Array:
-    """Microseconds, null where one can't be read; without a column, rows are one apart in the order of the files."""
+def _times(table: pa.Table, name: str | None, rules: Rules, remarks: Remarks) -> pa.Array:
+    """Microseconds, null where one can't be read; without a column, rows are one apart in the order of the files.
+
+    Raises:
+        ValueError: a date that may begin with the day or the month.
+    """
     if name is None:
         first = remarks.rows
         remarks.rows += len(table)
         return pa.array(np.arange(first, remarks.rows))
     given = plain_numbers(table.column(name), remarks)
-    time, of = microseconds(given)
+    day_first, place = None, pc.index(slashed(given), True).as_py() if is_text(given.type) else -1
+    if place >= 0 and (day_first := rules.day_first()) is None:
+        raise ValueError(
+            f"column {name!r}: {shown(given[place].as_py())} begins with the day or the month, and the dates of the "
+            "log do not tell which: set data.day_first=true or false"
+        )
+    time, of = microseconds(given, day_first)
     remarks.units += of
     for unit in of.nonzero()[0]:
         if UNITS[unit] not in remarks.unit_examples:
@@ -190,14 +202,25 @@ def first_bad(rows: Iterable[tuple[str, Row]], check: Callable[[list[Row]], obje
     return None
 
 
-def require_columns(path: object, present: Iterable[str], wanted: dict[str, str]) -> None:
-    """Raises UserError where a column is missing; ``wanted``: who needs it -> its name."""
+def require_columns(path: object, present: Iterable[str], wanted: dict[str, str], header: str | None = None) -> None:
+    """Raises UserError where a column is missing.
+
+    Args:
+        path: of the file.
+        present: names of its columns.
+        wanted: who needs a column -> its name.
+        header: the setting that names the columns of such a file where its first line is a row.
+    """
     present = list(present)
     for setting, name in wanted.items():
         if name not in present:
             listed = ", ".join(name[:40] for name in present[:12]) + ", ..." * (len(present) > 12)
-            values = any(part.replace(".", "").isdigit() for part in present)
-            asked = "; does its first line name the columns?" if values else ""
-            if setting == "data.columns.time" and not values:
+            strange = any(part.replace(".", "").isdigit() for part in present) or not {*wanted.values()} & {*present}
+            asked = ""
+            if strange and header:
+                asked = f"; is its first line a row? {header}=[...] names the columns then, in order"
+            elif setting == "data.columns.time":
                 asked = "; where its rows stand in the order of time, set data.columns.time=null"
+            elif setting == "data.columns.item" and "data.columns.title" in wanted:
+                asked = "; where the items call it otherwise than the log, set data.columns.id"
             raise UserError(f"{path}: no column {name!r} ({setting}); it has {listed}{asked}")

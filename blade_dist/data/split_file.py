@@ -41,7 +41,7 @@ class SplitFile:
     """
 
     def __init__(self, path: Path, settings: DataSettings) -> None:
-        self.path, self._remarks = path, Remarks()
+        self.path, self._remarks, self._day_first = path, Remarks(), settings.day_first
         if path.is_dir():
             raise UserError(f"data.splits: {path} is a folder; give one file")
         (self._read,) = open_tables(path, "data.splits", settings, {*_NEEDED, "time"}, self._remarks)
@@ -108,7 +108,7 @@ class SplitFile:
         return pa.table(columns)
 
     def _times(self, table: pa.Table) -> pa.Array:
-        times, _ = microseconds(table.column("time"))
+        times, _ = microseconds(table.column("time"), self._day_first)
         if (bad := _places(times.is_null())).size:
             value = shown(table.column("time")[int(bad[0])].as_py())
             raise UserError(f"{self._where(int(bad[0]))}: column 'time': {value} is no time (a number or 2024-01-31)")

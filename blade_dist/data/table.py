@@ -3,19 +3,21 @@
 from __future__ import annotations
 
 import json
-from functools import partial
+from dataclasses import replace
+from functools import cache, partial
 from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from blade_dist.data.columns import every_name, resolve
+from blade_dist.data.columns import every_name, is_rating, resolve
 from blade_dist.data.ids import id_text
 from blade_dist.data.list_text import as_lists, listed, looks_listed, parsed, values
 from blade_dist.data.rawlog import LogColumns, RawLog
 from blade_dist.data.remarks import Remarks, shown
-from blade_dist.data.tables import Keyed, bad_row, open_tables, rules_of, stream, whole
+from blade_dist.data.tables import Keyed, bad_row, day_first, open_tables, rules_of, stream, whole
+from blade_dist.data.text_table import TextTable
 from blade_dist.errors import UserError
 from blade_dist.settings import DataSettings
 
@@ -30,11 +32,13 @@ def read_table_log(settings: DataSettings, seed: int, folder: Path) -> RawLog:  
     """
     assert settings.path is not None  # checked by Config
     assert settings.items is not None
-    remarks, given = Remarks(), settings.columns
-    tables = open_tables(settings.path, "data.path", settings, every_name(given), remarks, (".inter",))
-    parts = [(table, log_columns(settings, table, remarks)) for table in tables]
+    remarks = Remarks()
+    parts = _log_tables(settings, remarks)
     shape = partial(one_row_each, separator=settings.group_separator) if settings.per_user else one_row
     rules = rules_of(settings)
+    if settings.day_first is None:
+        # the files are read once more, with remarks of their own: what is counted is counted once
+        rules = replace(rules, day_first=cache(lambda: day_first(_log_tables(settings, Remarks()), shape)))
     return RawLog(
         rows=lambda: stream(parts, rules, remarks, shape),
         items=read_items(settings, remarks),
@@ -43,13 +47,27 @@ def read_table_log(settings: DataSettings, seed: int, folder: Path) -> RawLog:  
     )
 
 
+def _log_tables(settings: DataSettings, remarks: Remarks) -> list[tuple[Keyed, LogColumns]]:
+    assert settings.path is not None
+    names = every_name(settings.columns)
+    tables = open_tables(settings.path, "data.path", settings, names, remarks, (".inter",), settings.header)
+    return [(table, log_columns(settings, table, remarks)) for table in tables]
+
+
 def log_columns(settings: DataSettings, table: Keyed, remarks: Remarks) -> LogColumns:
     """The columns of a log; UserError where one is missing."""
     given = settings.columns
-    if settings.min_rating is not None and given.rating is None and "rating" in table.names:
+    if settings.min_rating is not None and given.rating is None and any(map(is_rating, table.names)):
         given = given.model_copy(update={"rating": "rating"})
-    found = resolve(given, table.names, ("user", "item", "time", "rating"), table.file, remarks)
+    found = resolve(
+        given, table.names, ("user", "item", "time", "rating"), table.file, remarks, _setting_of(table, "data.header")
+    )
     return LogColumns(found["user"], found["item"], found.get("time"), found.get("rating"))
+
+
+def _setting_of(table: Keyed, header: str) -> str | None:
+    """The setting, where the table is text, whose first line may be a row."""
+    return header if isinstance(table.table, TextTable) else None
 
 
 def one_row(part: pa.Table, of: LogColumns) -> pa.Table:
@@ -112,12 +130,13 @@ def read_items(settings: DataSettings, remarks: Remarks, setting: str = "data.it
     """The items of ``data.items``, see :class:`blade_dist.data.rawlog.RawLog`; ``setting``: what gave the path."""
     assert settings.items is not None
     given = settings.columns
-    roles = ("item", "title", "groups", "embedding")
+    roles = ("id", "title", "groups", "embedding")
     parts = []
-    for table in open_tables(settings.items, setting, settings, every_name(given), remarks, (".item",)):
-        found = resolve(given, table.names, roles, table.file, remarks)
+    names, header = every_name(given), settings.items_header
+    for table in open_tables(settings.items, setting, settings, names, remarks, (".item",), header):
+        found = resolve(given, table.names, roles, table.file, remarks, _setting_of(table, "data.items_header"))
         part = whole(table, list(dict.fromkeys(found.values())))
-        named = {"item": _item_ids(part, found["item"], table, remarks), "title": _texts(part, found["title"], table)}
+        named = {"item": _item_ids(part, found["id"], table, remarks), "title": _texts(part, found["title"], table)}
         sequences = getattr(getattr(table.table, "dialect", None), "sequences", ())
         separator = " " if found.get("groups") in sequences else settings.group_separator
         named["groups"] = _groups(part, found.get("groups"), separator, remarks)
@@ -131,7 +150,7 @@ def _item_ids(part: pa.Table, name: str, table: Keyed, remarks: Remarks) -> pa.A
     try:
         return id_text(part.column(name), "item", remarks)
     except ValueError as error:
-        raise UserError(f"{table.file}: column {name!r} (data.columns.item) {error}") from None
+        raise UserError(f"{table.file}: column {name!r} (the item id of the items) {error}") from None
 
 
 def _texts(part: pa.Table, name: str, table: Keyed) -> pa.ChunkedArray:

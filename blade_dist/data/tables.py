@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
@@ -12,16 +13,17 @@ import pyarrow as pa
 from blade_dist.data.dialect import sniff
 from blade_dist.data.found import DataFile, find, kind_of, readable
 from blade_dist.data.json_table import JsonTable
-from blade_dist.data.parquet_table import ParquetTable
 from blade_dist.data.rawlog import LogColumns, Rules, normalise
 from blade_dist.data.remarks import Remarks
+from blade_dist.data.spelt import days_seen, is_text
 from blade_dist.data.text_table import TextTable
+from blade_dist.data.typed_table import TypedTable
 from blade_dist.errors import UserError
 from blade_dist.settings import DataSettings
 
 
 class Table(Protocol):
-    """What :class:`TextTable`, :class:`ParquetTable` and :class:`JsonTable` have in common."""
+    """What :class:`TextTable`, :class:`TypedTable` and :class:`JsonTable` have in common."""
 
     file: DataFile
     names: tuple[str, ...]
@@ -73,11 +75,17 @@ class Keyed:
 
 def rules_of(settings: DataSettings) -> Rules:
     """Of the ``data`` section."""
-    return Rules(settings.bad_rows == "drop", tuple(settings.null_words))
+    return Rules(settings.bad_rows == "drop", tuple(settings.null_words), lambda: settings.day_first)
 
 
 def open_tables(
-    path: Path, setting: str, settings: DataSettings, wanted: set[str], remarks: Remarks, prefer: tuple[str, ...] = ()
+    path: Path,
+    setting: str,
+    settings: DataSettings,
+    wanted: set[str],
+    remarks: Remarks,
+    prefer: tuple[str, ...] = (),
+    header: Sequence[str] | None = None,
 ) -> list[Keyed]:
     """The tables at a path, in the order of their names.
 
@@ -88,22 +96,25 @@ def open_tables(
         wanted: names of columns that may be there, by which a separator is seen.
         remarks: counts rows that are no rows, where such are left out.
         prefer: suffixes of which only those are read, where there are some.
+        header: names of the columns of text whose first line is a row; None: that line names them.
 
     Raises:
         UserError: nothing there, a damaged file, a first line that is none.
     """
-    return [Keyed(open_table(file, settings, wanted, remarks)) for file in find(path, setting, remarks, prefer)]
+    return [Keyed(open_table(file, settings, wanted, remarks, header)) for file in find(path, setting, remarks, prefer)]
 
 
-def open_table(file: DataFile, settings: DataSettings, wanted: set[str], remarks: Remarks) -> Table:
+def open_table(
+    file: DataFile, settings: DataSettings, wanted: set[str], remarks: Remarks, header: Sequence[str] | None = None
+) -> Table:
     """See :func:`open_tables`."""
     with readable(file):
         kind = kind_of(file)
-        if kind == "parquet":
-            return ParquetTable(file)
+        if kind in ("parquet", "arrow", "orc"):
+            return TypedTable(file, kind)
         if kind == "json":
             return JsonTable(file)
-        dialect = sniff(file, wanted, settings.separator, settings.encoding)
+        dialect = sniff(file, wanted, settings.separator, settings.encoding, header, settings.quoted)
         return TextTable(file, dialect, remarks if settings.bad_rows == "drop" else None)
 
 
@@ -145,6 +156,23 @@ def stream(
     for table, columns in tables:
         for part in table.batches(list(dict.fromkeys(columns.names()))):
             yield normalise(shape(part, columns), columns, rules, remarks)
+
+
+def day_first(
+    tables: Iterable[tuple[Keyed, LogColumns]],
+    shape: Shape = lambda part, of: part,  # noqa: ARG005
+) -> bool | None:
+    """Whether the day is first in dates as 31/01/2024: a number above 12 is never a month. None: nothing tells, or some
+    dates have it first and others second."""
+    first = second = False
+    for table, columns in tables:
+        with suppress(ValueError):  # of a row that can't be read, where the log is read itself
+            for part in table.batches(list(dict.fromkeys(columns.names()))):
+                times = shape(part, columns).column(columns.time)
+                if is_text(times.type):
+                    day, month = days_seen(times)
+                    first, second = first or day, second or month
+    return None if first == second else first
 
 
 def bad_row(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 from collections.abc import Callable, Iterator
+from functools import cached_property
 from typing import IO, Any, cast
 
 import pyarrow as pa
@@ -14,9 +15,14 @@ from blade_dist.data.dialect import LONGEST_FIELD, Dialect
 from blade_dist.data.found import DataFile
 from blade_dist.data.rawlog import DROPPABLE, first_bad
 from blade_dist.data.remarks import Remarks, shown
+from blade_dist.data.unended import RowLike
 
 BLOCK = 1 << 24
 """Bytes that are parsed at once; a row must fit."""
+_UNENDED = (
+    "a quote begins a field there that nothing ends, so that rows become a part of it: end it, write one that is a "
+    "letter twice, or set data.quoted=false where all are letters"
+)
 
 
 class TextTable:
@@ -37,6 +43,28 @@ class TextTable:
         Raises:
             ValueError: a row that can't be read, see :meth:`problem`.
         """
+        rows = 0
+        for batch in self._parsed(wanted, None if self._skipped is None else self._skip):
+            rows += len(batch)
+            yield pa.Table.from_batches([batch])
+        # a field that swallowed a row has two ends of lines at least
+        if self.dialect.quote is not None and self._lines() >= self.dialect.head + rows + 2 and self._has_swallowed():
+            raise ValueError(f"{self.file}: {_UNENDED}")
+
+    def _lines(self) -> int:
+        with self.file.open() as stream:
+            return sum(chunk.count(b"\n") for chunk in iter(lambda: stream.read(BLOCK), b""))
+
+    def _has_swallowed(self) -> bool:
+        """Whether a field of any column holds rows."""
+        batches = self._parsed(list(self.names), lambda _: "skip")
+        return any(self._row_like.is_in(column) for batch in batches for column in batch.columns)
+
+    @cached_property
+    def _row_like(self) -> RowLike:
+        return RowLike(next((row for _, row in self._rows()), []), self.dialect.delimiter)
+
+    def _parsed(self, wanted: list[str], skip: Callable[[Any], str] | None) -> Iterator[pa.RecordBatch]:
         given = self.dialect
         read = arrow_csv.ReadOptions(
             block_size=BLOCK, column_names=list(self.names), skip_rows=given.head, encoding=given.encoding
@@ -46,19 +74,17 @@ class TextTable:
             quote_char=given.quote or False,
             escape_char="\\" if given.escaped else False,
             newlines_in_values=given.quote is not None,
-            invalid_row_handler=None if self._skipped is None else self._skip,
+            invalid_row_handler=skip,
         )
         convert = arrow_csv.ConvertOptions(
             include_columns=wanted, column_types=dict.fromkeys(wanted, pa.string()), strings_can_be_null=False
         )
         try:
-            reader = arrow_csv.open_csv(self._stream(), read, parse, convert)
+            yield from arrow_csv.open_csv(self._stream(), read, parse, convert)
         except pa.ArrowInvalid as error:
             if "Empty CSV file" in str(error):  # the first line is all there is
                 return
             raise
-        for batch in reader:
-            yield pa.Table.from_batches([batch])
 
     def problem(self, wanted: list[str], check: Callable[[pa.Table], object]) -> str | None:
         """``file:line: what is wrong`` of the first row that can't be read or makes ``check`` raise a ValueError."""
@@ -68,22 +94,24 @@ class TextTable:
         width = len(self.names)
 
         def checked(rows: list[list[str]]) -> None:
-            for row in rows:
-                if len(row) != width:
-                    raise ValueError(f"{len(row)} fields where the first line has {width}{DROPPABLE}")
-            check(pa.table({name: pa.array([row[i] for row in rows], pa.string()) for name, i in where.items()}))
+            if self._row_like.is_in(pa.array([field for row in rows for field in row if "\n" in field], pa.string())):
+                raise ValueError(_UNENDED)
+            whole = [row for row in rows if len(row) == width]
+            if self._skipped is None and len(whole) < len(rows):
+                odd = next(len(row) for row in rows if len(row) != width)
+                raise ValueError(f"{odd} fields where the first line has {width}{DROPPABLE}")
+            check(pa.table({name: pa.array([row[i] for row in whole], pa.string()) for name, i in where.items()}))
 
-        rows = ((f"{self.file}:{line}", row) for line, row in self._rows())
-        if self._skipped is not None:
-            rows = ((place, row) for place, row in rows if len(row) == width)
-        return first_bad(rows, checked)
+        return first_bad(((f"{self.file}:{line}", row) for line, row in self._rows()), checked)
 
     def line_of(self, row: int) -> int:
-        """The line where a row ends; ``row``: counted from 0 below the first line."""
+        """The line where a row begins; ``row``: counted from 0 below the first line."""
         return next(line for number, (line, _) in enumerate(self._rows()) if number == row)
 
     def _skip(self, row: Any) -> str:
         assert self._skipped is not None
+        if self.dialect.quote is not None and self._row_like.is_in(pa.array([row.text])):
+            return "error"
         what = f"{row.actual_columns} fields where there are {row.expected_columns} columns: {shown(row.text)}"
         self._skipped.drop("another number of fields", 1, f"{self.file}: {what}")
         return "skip"
@@ -108,7 +136,7 @@ class TextTable:
         return None
 
     def _rows(self) -> Iterator[tuple[int, list[str]]]:
-        """(line number where the row ends, fields) of every row; blank lines are none."""
+        """(line number where the row begins, fields) of every row; blank lines are none."""
         given = self.dialect
         with self._stream() as stream:
             encoding = "utf-8-sig" if given.encoding == "utf-8" else given.encoding
@@ -124,9 +152,11 @@ class TextTable:
                 doublequote=not given.escaped,
                 escapechar="\\" if given.escaped else None,
             )
+            end = 0
             for row in reader:
                 if row:
-                    yield given.head + reader.line_num, row
+                    yield given.head + end + 1, row
+                end = reader.line_num
 
 
 class _Replaced:

@@ -3,8 +3,9 @@
 Microseconds, as they hold every published log exactly and eight bytes reach 290,000 years. Seconds, milliseconds and
 nanoseconds are told apart by their size: a number below 1e11 is seconds (until the year 5138), below 1e14
 milliseconds (1973 and later), below 1e17 microseconds, above nanoseconds. Numbers that only count up are far below 1e11
-and keep their order as seconds do. Whole numbers of 8 or 14 digits that are all dates, as 20240131 and 20240131103000,
-are those dates.
+and keep their order as seconds do. Whole numbers of 8, 10, 12 or 14 digits that are all dates, as 20240131, 2024013110
+and 20240131103000, are those dates: as seconds those of 10 digits would be in 2032 to 2036, as milliseconds those of 12
+in 1976.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from blade_dist.data.remarks import Remarks
-from blade_dist.data.spelt import iso_dates
+from blade_dist.data.spelt import day_of_24_hours, iso_dates
 
 UNITS = ("seconds", "milliseconds", "microseconds", "nanoseconds", "dates")
 _LIMITS = (1e11, 1e14, 1e17)
@@ -23,10 +24,13 @@ _ZONE = r"^[0-9-]{8,10}[T ][0-9:.,]+ ?(Z|[+-][0-9]{2}(:?[0-9]{2})?)$"
 _NUMBER = r"^[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]+)?$"
 
 
-def microseconds(column: pa.ChunkedArray | pa.Array) -> tuple[pa.Array, NDArray[np.int64]]:
+def microseconds(
+    column: pa.ChunkedArray | pa.Array, day_first: bool | None = None
+) -> tuple[pa.Array, NDArray[np.int64]]:
     """Times as int64 microseconds, null where one can't be read.
 
-    Numbers (whole or not, or as text), date-times with or without a zone (without: UTC), dates.
+    Numbers (whole or not, or as text), date-times with or without a zone (without: UTC), dates. ``day_first``: see
+    :func:`blade_dist.data.spelt.iso_dates`.
 
     Returns:
         The times; int64 ``[5]``: how many of the numbers were of each of :data:`UNITS` (0 is of none).
@@ -43,7 +47,7 @@ def microseconds(column: pa.ChunkedArray | pa.Array) -> tuple[pa.Array, NDArray[
     if pa.types.is_null(kind):
         return pa.nulls(len(column), pa.int64()), none
     if pa.types.is_string(kind) or pa.types.is_large_string(kind):
-        return _text(column.cast(pa.string()))
+        return _text(column.cast(pa.string()), day_first)
     return pa.nulls(len(column), pa.int64()), none
 
 
@@ -86,7 +90,10 @@ def _as_dates(whole: pa.Array) -> tuple[pa.Array, NDArray[np.int64]] | None:
     there = whole.drop_null().to_numpy()
     if not len(there) or there.min() < 1970_01_01:
         return None
-    date, clock = (there, np.zeros_like(there)) if there.max() < 2100_01_01 else np.divmod(there, 10**6)
+    for lacking in (6, 4, 2, 0):  # digits of the clock
+        if there.max() < 2100_01_01 * 10 ** (6 - lacking):
+            break
+    date, clock = np.divmod(there * 10**lacking, 10**6)
     year, month, day = date // 10_000, date // 100 % 100, date % 100
     hour, minute, second = clock // 10_000, clock // 100 % 100, clock % 100
     if year.min() < 1970 or year.max() > 2099 or month.min() < 1 or max(month.max() - 12, hour.max() - 23) > 0:
@@ -116,7 +123,7 @@ def _scaled(numbers: NDArray, null: pa.Array) -> tuple[pa.Array, NDArray[np.int6
     return pc.if_else(null, None, pa.array(times)), of
 
 
-def _text(column: pa.Array) -> tuple[pa.Array, NDArray[np.int64]]:
+def _text(column: pa.Array, day_first: bool | None) -> tuple[pa.Array, NDArray[np.int64]]:
     column = pc.utf8_trim_whitespace(column)
     is_number = pc.match_substring_regex(column, _NUMBER).fill_null(False)
     if pc.all(is_number).as_py():
@@ -125,16 +132,17 @@ def _text(column: pa.Array) -> tuple[pa.Array, NDArray[np.int64]]:
         except pa.ArrowInvalid:  # 1.6e9, 12.0
             return _numbers(column.cast(pa.float64()))
     numbers, of = _numbers(pc.if_else(is_number, column, None).cast(pa.float64()))
-    return pc.coalesce(numbers, _dates(pc.if_else(is_number, None, column))), of
+    return pc.coalesce(numbers, _dates(pc.if_else(is_number, None, column), day_first)), of
 
 
-def _dates(column: pa.Array) -> pa.Array:
+def _dates(column: pa.Array, day_first: bool | None) -> pa.Array:
     """ISO dates and date-times, null where it is none.
 
-    Also without marks, with ``/``, ``UTC`` or a comma for the point, with one digit for a month or an hour, and as
-    :func:`blade_dist.data.spelt.iso_dates` orders them.
+    Also without marks, with ``/``, ``UTC`` or a comma for the point, with one digit for a month or an hour, with AM or
+    PM, and as :func:`blade_dist.data.spelt.iso_dates` orders them.
     """
-    column = iso_dates(column)
+    column, added = day_of_24_hours(column)
+    column = iso_dates(column, day_first)
     column = pc.replace_substring_regex(column, r"^([0-9]{4})([0-9]{2})([0-9]{2})[T ]?", r"\1-\2-\3T")
     column = pc.replace_substring_regex(column, r"T([0-9]{2})([0-9]{2})([0-9]{2})", r"T\1:\2:\3")
     for _ in range(2):  # neighbours share a mark
@@ -147,7 +155,9 @@ def _dates(column: pa.Array) -> pa.Array:
     column = pc.replace_substring_regex(column, r"(\.[0-9]{9})[0-9]+", r"\1")
     zoned = pc.match_substring_regex(column, _ZONE).fill_null(False)
     plain = _parsed(pc.if_else(zoned, None, column), None)
-    return pc.coalesce(plain, _parsed(pc.if_else(zoned, column, None), "UTC")) if pc.any(zoned).as_py() else plain
+    if pc.any(zoned).as_py():
+        plain = pc.coalesce(plain, _parsed(pc.if_else(zoned, column, None), "UTC"))
+    return pc.add(plain, added)
 
 
 def _parsed(column: pa.Array, zone: str | None) -> pa.Array:

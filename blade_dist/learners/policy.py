@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from safetensors import SafetensorError
 from torch import Tensor, nn
 
 from blade_dist.batches import Ragged
@@ -21,6 +22,8 @@ from blade_dist.learners.legal_head import HeadPlan, legal_logprobs
 from blade_dist.learners.packing import PADDING, Beginnings, MicroBatch, PromptLists, collate, microbatches
 from blade_dist.settings import ModelSettings
 
+UNREADABLE = (OSError, ValueError, TypeError, AttributeError, ImportError)
+"""What Transformers raises where a configuration is none, or asks for a package that is not there."""
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 
 
@@ -193,8 +196,13 @@ def load_model(path: Path, settings: ModelSettings) -> Any:
             trust_remote_code=settings.trust_remote_code,
             **plain_generation(path),
         )
-    except (OSError, ValueError) as error:
+    except UNREADABLE as error:
         raise UserError(f"{path}: {' '.join(str(error).split())}") from None
+    except (SafetensorError, KeyError) as error:
+        reason = " ".join(str(error).split())[:120]
+        raise UserError(
+            f"{path}: its weights can't be read: {reason}; are they whole? fetch or save them again"
+        ) from None
 
 
 def model_without_weights(path: Path, settings: ModelSettings) -> Any:
@@ -209,6 +217,6 @@ def model_without_weights(path: Path, settings: ModelSettings) -> Any:
         config = AutoConfig.from_pretrained(path, trust_remote_code=settings.trust_remote_code)
         with torch.device("meta"):
             return AutoModelForCausalLM.from_config(config, trust_remote_code=settings.trust_remote_code)
-    except (OSError, ValueError) as error:
+    except (*UNREADABLE, KeyError) as error:
         sentence = " ".join(str(error).split()).partition(". ")[0]
         raise UserError(f"model.path: {path}: {sentence}") from None

@@ -7,11 +7,11 @@ from typing import Annotated, Literal
 from pydantic import Field, model_validator
 
 from blade_dist.batches import ExcludeHistory
-from blade_dist.settings.section import Fraction, LocalPath, Name, NonNegative, Positive, Rate, Section
+from blade_dist.settings.section import Encoding, Fraction, LocalPath, Name, NonNegative, Positive, Rate, Section
 
 NULL_WORDS = (
     *("NA", "N/A", "n/a", "#N/A", "<NA>", "NaN", "nan", "NaT", "NULL", "Null", "null", "None", "none", "nil", "\\N"),
-    "undefined",
+    *("undefined", "NONE", "(null)", "[null]", "(not set)"),
 )
 """What programs write where there is nothing."""
 
@@ -40,6 +40,8 @@ class ColumnSettings(Section):
     """Log: column of the user id. Change it, and those below, to the names in your files."""
     item: str = "item"
     """Log and items: column of the item id, by which the two files are joined."""
+    id: str | None = None
+    """Items: column of the item id, where the items call it otherwise than the log. None: as ``item``."""
     time: str | None = "time"
     """Log: column of the time, by which each user's interactions are ordered: a number (larger is later), a timestamp,
     or text as 2024-01-31 or 2024-01-31T10:00:00+02:00. null: the log has none, and its rows stand in order."""
@@ -61,13 +63,18 @@ class DataSettings(Section):
     ``columns``. Your own data is a table."""
     path: LocalPath | None = None
     """Where the raw log is; every source but synthetic requires it. movielens: the folder or its zip; amazon: the
-    reviews or ratings; table: the log (CSV, TSV, JSON lines or Parquet; a file, a folder or a zip; perhaps
-    compressed)."""
+    reviews or ratings; table: the log (CSV, TSV, JSON lines, Parquet, Arrow or ORC; a file, a folder or a zip;
+    perhaps compressed)."""
     items: LocalPath | None = None
     """Where the items with their titles are; amazon and table require it. amazon: the meta file; table: as ``path``.
     movielens has them in its folder."""
     columns: ColumnSettings = ColumnSettings()
     """table: the names of the columns in your files. Give those that differ from the names of these settings."""
+    header: list[Name] | None = None
+    """table: the names of the log's columns, in their order, where its first line is a row already, as in MovieLens'
+    ``u.data``. None: the first line of a text file names them."""
+    items_header: list[Name] | None = None
+    """table: the same for the items, as in MovieLens' ``movies.dat``. None: the first line names them."""
     group_separator: str = "|"
     """table: what stands between two groups of an item in a text column. Change it where your file has another one; a
     list column needs none."""
@@ -75,9 +82,15 @@ class DataSettings(Section):
     """table: what stands between two fields of a text file. None: what the first line shows (a comma, tab, semicolon,
     ``|``, ``::``, ``^``, ``~`` or blanks). Set it where that goes wrong; a file whose first line lacks it is read by
     that line."""
-    encoding: str = "utf-8"
+    encoding: Encoding = "utf-8"
     """table: how a text file writes letters. Set ``latin-1`` where a row is refused as not UTF-8; a byte order mark is
     seen by itself."""
+    quoted: bool | None = None
+    """table: whether a field of a text file may stand in quotes. None: as the file shows. Set ``false`` where a quote
+    is a letter like others, and the command says that one is not ended."""
+    day_first: bool | None = None
+    """table: whether the day comes first in dates as 01/02/2024. None: a number above 12 in one of the log's dates
+    tells; set it where the command says that none does."""
     per_user: bool = False
     """table: whether a row of the log is a whole user, with lists of items, times and ratings. Set it where the log
     has a history in each row."""

@@ -6,7 +6,7 @@ import re
 from pathlib import Path
 from typing import Annotated
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field
 from pydantic_core import PydanticCustomError
 
 Positive = Annotated[int, Field(gt=0)]
@@ -32,6 +32,19 @@ def local(given: object) -> object:
     return given
 
 
+def encoding(name: str) -> str:
+    """A name by which Python knows an encoding of text."""
+    try:
+        "".encode(name)
+    except LookupError:
+        raise PydanticCustomError(
+            "encoding", "no encoding of that name; write utf-8, latin-1, cp1252, utf-16, gbk or shift_jis, say"
+        ) from None
+    return name
+
+
+Encoding = Annotated[str, AfterValidator(encoding)]
+"""Of a text file."""
 LocalPath = Annotated[Path, BeforeValidator(local)]
 """A file or folder that is mounted here."""
 

@@ -26,6 +26,7 @@ from blade_dist.stages.ranker import check_ranker, ranker_stamp
 from blade_dist.store.fingerprint import fingerprint
 from blade_dist.store.policy import PolicyStamp, read_policy
 from blade_dist.store.run import RunPaths
+from blade_dist.store.stage import ITEMS, noted
 
 
 @dataclass(frozen=True, eq=False)
@@ -83,6 +84,7 @@ class OpenedRun:
                 "prior.size": config.prior.size,
                 "prior.prompts": config.prior.prompts,
                 "the fine-tuned model": self.reference.weights,
+                ITEMS: len(self.data.catalog),
                 "the catalog": self.data.catalog.fingerprint(),
                 "the training prompts": self.data.train.fingerprint(),
             }
@@ -100,6 +102,12 @@ def open_run(config: Config, evaluated: Path | None = None) -> OpenedRun:
             rule that leaves too few items, or settings of the alignment that the data or the reference don't allow.
     """
     data, paths = load_matching_data(config), RunPaths(config.run.dir)
+    there = noted(paths.sft).get(ITEMS)
+    if there not in (None, len(data.catalog)):
+        raise UserError(
+            f"{paths.sft}: the fine-tuned model there is of {there:,} items, and the catalog has {len(data.catalog):,} "
+            "now: move it away and run `blade-dist sft`, or choose another run.dir"
+        )
     if paths.reference.is_dir():
         return _checked(config, data, paths, read_policy(paths.reference, data.codec.fingerprint()))
     if evaluated is None or not is_base(evaluated) or reads_ranker(config.all_metrics):

@@ -27,7 +27,7 @@ from blade_dist.store.fingerprint import fingerprint_file
 from blade_dist.store.lock import held
 from blade_dist.store.policy import check_base
 from blade_dist.store.run import RunPaths
-from blade_dist.store.stage import begin, is_done, mark
+from blade_dist.store.stage import ITEMS, begin, is_done, mark
 from blade_dist.tracking.listener import StepPrinter
 from blade_dist.tracking.say import say, say_end
 from blade_dist.tracking.step_log import drop_rows_from
@@ -137,6 +137,7 @@ def sft_stamp(config: Config, data: DataBundle) -> dict[str, Any]:
         "evaluate.beam_width": config.evaluate.beams if config.evaluate.decode == "beam" else None,
         "learner": config.learner.model_dump(mode="json", include={"betas", "clip_grad"}),
         "data.max_history": config.data.max_history,
+        ITEMS: len(data.catalog),
         "the codec": data.codec.fingerprint(),
         "the training sequences": data.sequences.fingerprint(),
         "the validation prompts": data.validation.fingerprint(),

@@ -10,6 +10,8 @@ from blade_dist.errors import UserError
 
 LONGEST = 140
 """Characters of the changes in a message, but for the first one."""
+LONGEST_VALUE = 48
+"""Characters of a value in a message."""
 
 
 def changes(there: Mapping[str, Any], now: Mapping[str, Any]) -> dict[str, str]:
@@ -20,10 +22,21 @@ def changes(there: Mapping[str, Any], now: Mapping[str, Any]) -> dict[str, str]:
     """
     old, new = (dict(_flat(json.loads(json.dumps(tree, default=str)))) for tree in (there, now))
     return {
-        name: f"{name}: {old.get(name)} there, {new.get(name)} now"
+        name: "{}: {} there, {} now".format(name, *_apart(str(old.get(name)), str(new.get(name))))
         for name in sorted(old.keys() | new.keys())
         if old.get(name) != new.get(name)
     }
+
+
+def _apart(old: str, new: str) -> tuple[str, str]:
+    """The two, or, where one of them is long, what is around the first place where they differ."""
+    if max(len(old), len(new)) <= LONGEST_VALUE:
+        return old, new
+    alike = next((place for place, pair in enumerate(zip(old, new, strict=False)) if pair[0] != pair[1]), len(old))
+    start = max(0, min(alike, len(old), len(new)) - LONGEST_VALUE // 3)
+    end = start + LONGEST_VALUE
+    there, now = (f"{'...' * (start > 0)}{text[start:end]}{'...' * (len(text) > end)}" for text in (old, new))
+    return there, now
 
 
 def made_otherwise(what: object, changed: Iterable[str], instead: str) -> UserError:

@@ -12,6 +12,8 @@ from blade_dist.errors import UserError
 from blade_dist.store.changes import changes, made_otherwise
 from blade_dist.store.files import read_json, write_json
 
+ITEMS = "items of the catalog"
+"""The name of their number among what a stage depends on: who lets a catalog grow knows that, and no digest."""
 Settings = Mapping[str, Any]
 """Names of settings and inputs to their values, in sections or dotted."""
 

@@ -12,7 +12,7 @@ import pyarrow.parquet as pq
 import pytest
 from rich.console import Console
 
-from blade_dist.data.bundle import DataBundle
+from blade_dist.data.bundle import DataBundle, load_matching_data
 from blade_dist.data.prepare import prepare_data
 from blade_dist.errors import DivergedError, UserError
 from blade_dist.settings import Config
@@ -65,6 +65,55 @@ def test_a_fine_tuning_that_diverged_begins_anew_with_a_lower_rate(wild: Wild, m
         UserError, match=r"sft: the fine-tuned model there was made with other settings: sft\.lr: 0\.01 "
     ):
         sft.sft_stage(config, console)  # what is finished is not given up
+
+
+def test_a_catalog_that_grew_is_told_as_that(wild: Wild, monkeypatch: pytest.MonkeyPatch) -> None:
+    Fits(monkeypatch)
+    config = wild.config("sft.lr=0.01", "reward.weights={ndcg@3: 1.0}", "evaluate.metrics=[ndcg@3]")
+    prepare_data(config)
+    sft.sft_stage(config, Console(quiet=True))
+    shutil.rmtree(RunPaths(config.run.dir).root / "data")
+    with (wild.folder / "items.csv").open("a") as items, (wild.folder / "log.csv").open("a") as rows:
+        items.write("i99,Title 99,a\n")
+        rows.writelines(f"u{user},i99,{user}\n" for user in range(9))
+    prepare_data(config)
+    with pytest.raises(
+        UserError, match=r"sft: the fine-tuned model there was .*: items of the catalog: 24 there, 25 now"
+    ):
+        sft.sft_stage(config, Console(quiet=True))
+    with pytest.raises(UserError, match=r"sft: the fine-tuned model there is of 24 items, and the catalog has 25 now"):
+        open_run(config)
+
+
+@pytest.mark.parametrize(
+    ("given", "typed"),
+    [
+        ("data.targets=2", "data.targets=2"),
+        ("data.columns.groups=title", "data.columns.groups=title"),
+        ("data.bad_rows=drop", "data.bad_rows=drop"),
+        ("codec.prompt='so far: {history}'", "codec.prompt='so far: {history}'"),
+        ("data.null_words=[]", None),
+    ],
+)
+def test_what_an_earlier_command_was_given_is_typed_again(wild: Wild, given: str, typed: str | None) -> None:
+    config = wild.config(given)
+    prepare_data(config)
+    assert len(load_matching_data(config).test)
+    with pytest.raises(UserError) as error:
+        load_matching_data(wild.config().model_copy(update={"run": config.run}))
+    again = "" if typed is None else f"as by --set {typed}, "
+    assert f"set them back, {again}or choose another run.dir" in str(error.value)
+
+
+@pytest.mark.parametrize("given", ["data.null_words=[]", f"codec.prompt='{'so far: ' * 30}{{history}}'"])
+def test_a_change_of_a_long_setting_is_shown_where_it_is(wild: Wild, given: str) -> None:
+    wild.data()
+    wild._runs = 0
+    with pytest.raises(UserError) as error:
+        wild.data(given)
+    text = str(error.value).replace(str(wild.folder), "")
+    assert given.partition("=")[0] in text
+    assert len(text) <= 3 * 80
 
 
 def test_a_finished_training_goes_on_to_more_steps(

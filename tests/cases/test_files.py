@@ -139,7 +139,7 @@ def test_a_zip_is_read_as_a_folder(wild: Wild, plain: Outcome) -> None:
     _same(wild.data(wild.path("log.zip")), plain)
 
 
-@pytest.mark.parametrize("name", ["log.xlsx", "log.feather", "log.avro"])
+@pytest.mark.parametrize("name", ["log.xlsx", "log.pkl", "log.avro"])
 def test_what_is_no_table_is_refused(wild: Wild, name: str) -> None:
     (wild.folder / name).write_bytes(b"PK\x03\x04\0\0")
     assert "export it as one of these" in wild.refused(wild.path(name))

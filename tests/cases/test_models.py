@@ -70,6 +70,24 @@ def test_a_checkpoint_that_is_not_whole_is_a_row_of_the_table(
     assert "\n" not in found.result
 
 
+@pytest.mark.parametrize("weights", [b"\x10" + bytes(7) + b"{}", bytes(8), b""])
+def test_weights_that_are_not_whole_are_a_row_of_the_table(tmp_path: Path, weights: bytes) -> None:
+    gpt2(tmp_path / "base")
+    (tmp_path / "base" / "model.safetensors").write_bytes(weights)
+    found = verdict(tmp_path / "base")
+    assert found.level == Level.FAIL
+    assert "its weights can't be read: " in found.result
+    assert "fetch or save them again" in found.result
+
+
+@pytest.mark.parametrize("text", ["null", "[]", "{}"])
+def test_a_configuration_that_is_none_is_a_row_of_the_table(tmp_path: Path, text: str) -> None:
+    gpt2(tmp_path / "base")
+    (tmp_path / "base" / "config.json").write_text(text)
+    (tmp_path / "base" / "model.safetensors").write_bytes(bytes(8))
+    assert verdict(tmp_path / "base").level == Level.FAIL
+
+
 def test_any_architecture_is_measured(tmp_path: Path) -> None:
     model = GPT2LMHeadModel(GPT2)
     model.save_pretrained(tmp_path / "base")

@@ -63,7 +63,7 @@ def test_a_separator_is_of_the_file_that_has_it(wild: Wild, plain: Outcome) -> N
 
 def test_a_first_line_that_names_nothing_is_asked_about(wild: Wild) -> None:
     (wild.folder / "log.csv").write_text(text(head=False))
-    assert wild.refused().endswith("does its first line name the columns?")
+    assert wild.refused().endswith("is its first line a row? data.header=[...] names the columns then, in order")
 
 
 def _mixed(folder: Path) -> None:
@@ -157,7 +157,7 @@ def test_numbers_are_dates_only_where_all_of_them_are(wild: Wild, plain: Outcome
 
 
 def test_a_time_of_no_known_form_is_refused_with_what_would_be_right(wild: Wild) -> None:
-    for form in ("%d/%m/%Y %H:%M", "%m/%d/%Y %I:%M %p", "%d.%m.%y %H:%M"):
+    for form in ("%d/%m/%y %H:%M", "%H:%M %d/%m/%Y", "%d.%m.%y %H:%M"):
         write_csv(
             wild.folder / "log.csv", NAMES, [("u", "i1", dt.datetime.fromtimestamp(START, dt.UTC).strftime(form))]
         )

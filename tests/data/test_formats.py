@@ -160,7 +160,7 @@ LINE = "a,b,1,2\n"
 BAD_CSV = [
     ("user,item,time,r\n" + LINE * 9000 + "a,b,soon,2\n", "path.csv:9002: column 'time': 'soon' is no time"),
     ("user,item,time,r\na,b,31.01.24,2\n", "path.csv:2: column 'time': '31.01.24' is no time"),
-    ("user,item,time,r\n" + LINE + '"x\ny",b,1,good\n', "path.csv:4: column 'r': 'good' is not a number"),
+    ("user,item,time,r\n" + LINE + '"x\ny",b,1,good\n', "path.csv:3: column 'r': 'good' is not a number"),
     ("user,item,time,r\n" + LINE + "a,b,1,4+\n", "path.csv:3: column 'r': '4\\+' is not a number"),
     ("user,item,time,r\n" + LINE + ",b,1,2\n", "path.csv:3: column 'user' is empty"),
     ("user,item,time,r\n" + LINE + "a,b,1\n", "path.csv:3: 3 fields where the first line has 4"),

@@ -1,6 +1,6 @@
 """A generated log of a million rows, from its file to a fine-tuned model: how long data and fine-tuning take.
 
-The settings are those of the MovieLens preset. Fine-tuning ends when its validation NDCG has stopped rising.
+The settings are those of the MovieLens preset, with fewer passes.
 """
 
 from __future__ import annotations
@@ -24,6 +24,8 @@ from blade_dist.store.run import RunPaths
 PRESET = Path(__file__).parents[1] / "launch" / "configs" / "movielens-small.yaml"
 LOG = "{users: 6000, items: 3700, groups: 18, interactions: 170}"
 """Of about the size of MovieLens 1M."""
+EPOCHS = 8
+"""Fewer than the preset's, which is for a log with a tenth of the rows: a pass has ten times as many steps here."""
 GOAL_S = 900.0
 
 
@@ -39,8 +41,8 @@ def main(
     """
     console = Console()
     with tempfile.TemporaryDirectory() as name:
-        log = ["data.source=synthetic", f"data.synthetic={LOG}", f"run.dir={name}/run", "tracking.tensorboard=false"]
-        config = load_config(PRESET, [*log, *(changes or [])])
+        log = ["data.source=synthetic", f"data.synthetic={LOG}", f"run.dir={name}/run", f"sft.epochs={EPOCHS}"]
+        config = load_config(PRESET, [*log, "tracking.tensorboard=false", *(changes or [])])
         with ray_runtime(config):
             began = time.perf_counter()
             data_stage(config, console)
@@ -62,7 +64,9 @@ def main(
         "validation_ndcg": best["validation_ndcg"],
     }
     show("a large log", results, {"seconds": GOAL_S})
-    write_result(json, "large_log", {"preset": PRESET.name, "log": LOG, "changes": changes or []}, results)
+    write_result(
+        json, "large_log", {"preset": PRESET.name, "log": LOG, "epochs": EPOCHS, "changes": changes or []}, results
+    )
 
 
 if __name__ == "__main__":

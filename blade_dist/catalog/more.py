@@ -46,7 +46,6 @@ def write_items(codec: Codec, before: Catalog, day: Renewed, trained: int, most:
     Raises:
         UserError: titles that can't be told apart by the tokenizer; more new items than a quantiser has codes for.
     """
-    codec = replace(codec, source=codec.tokenizer)  # loaded once, for all that are made of it
     if codec.kind == "title":
         return _as_titles(codec, before, day, most)
     if not day.new or (codec.item_tokens.lengths == 1).all():
@@ -67,6 +66,7 @@ def day_features(
 
 
 def _as_titles(codec: Codec, before: Catalog, day: Renewed, most: int | None) -> Written:
+    codec = replace(codec, source=codec.tokenizer)  # loaded once, for all that are made of it
     order = by_age(day.known, day.renamed, len(day.catalog))
     kept = day.known - len(day.renamed)
     titles, item_ids = (list(values[order]) for values in (day.catalog.titles, day.catalog.item_ids))

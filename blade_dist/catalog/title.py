@@ -128,7 +128,8 @@ def _number(titles: list[str], rows: list[list[int]], tokenizer: PreTrainedToken
     """Puts `` (2)``, `` (3)``, ... behind titles that are written as an earlier one, and encodes them again."""
     plain, taken, number = list(titles), set(titles), Counter[int]()
     for _ in range(_ROUNDS):
-        alike = _equal(rows)
+        if not (alike := _equal(rows)):
+            return
         for first, item in alike:
             number[first] = max(number[first], 1) + 1
             while (candidate := f"{plain[item]} ({number[first]})") in taken:

@@ -38,7 +38,7 @@ class Tables:
 
         with torch.device("meta"):
             model: Any = AutoModelForCausalLM.from_config(AutoConfig.from_pretrained(folder))
-        names = {id(parameter): name for name, parameter in model.named_parameters(remove_duplicate=False)}
+        names = {id(parameter): name for name, parameter in model.named_parameters()}  # of a tied one, the embedding's
         embedding, head = model.get_input_embeddings(), model.get_output_embeddings()
         tied = head.weight is embedding.weight or bool(model.config.tie_word_embeddings)
         bias = getattr(head, "bias", None)

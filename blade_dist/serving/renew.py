@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import filecmp
 import os
 import shutil
 from dataclasses import dataclass
@@ -13,6 +14,7 @@ from blade_dist import __version__
 from blade_dist.batches import Ragged
 from blade_dist.catalog.catalog import Catalog
 from blade_dist.catalog.codec import Codec
+from blade_dist.catalog.layout import TOKENIZER
 from blade_dist.catalog.legality import room_for_all, save_trie
 from blade_dist.catalog.more import Written, day_features, write_items
 from blade_dist.catalog.renewed import Renewed
@@ -140,7 +142,10 @@ def _grown_codec(opened: OpenedExport, folder: Path, written: Written) -> Codec:
     if layout is None:
         return written.codec
     shutil.copytree(opened.folder / CODEC / "tokenizer", folder / GROWN)
-    layout.grow_tokenizer(folder / GROWN)
+    if filecmp.cmp(opened.folder / TOKENIZER, folder / GROWN / TOKENIZER, shallow=False):
+        shutil.copyfile(folder / TOKENIZER, folder / GROWN / TOKENIZER)
+    else:
+        layout.grow_tokenizer(folder / GROWN)
     codec = layout.codec(written.codec, folder / GROWN)
     if (found := codec.vocabulary) != layout.size:
         raise UserError(

@@ -21,6 +21,7 @@ from blade_dist.cluster.placement import place_here
 from blade_dist.cluster.runtime import ray_runtime
 from blade_dist.errors import UserError
 from blade_dist.evaluation.baselines import baseline_lists
+from blade_dist.evaluation.cold import cold_numbers
 from blade_dist.evaluation.corpus import illegal_rates
 from blade_dist.evaluation.decoding import RANK, Cost, decodes, trained_for
 from blade_dist.evaluation.ease import MOST_ITEMS
@@ -108,7 +109,7 @@ def evaluate_stage(run: OpenedRun, checkpoint: Path, against: list[Path], consol
         per_user_rows(name, decode, prompts, batch, reported, reward) for (name, decode), batch in lists.items()
     )
     trained = {name: trained_for(stamp.policy) for name, stamp in zip(names, stamps, strict=True)}
-    summary = _summary(config, rows, lists, illegal, names) | {
+    summary = _summary(config, rows, lists, illegal, names, data.catalog.cold) | {
         "decode": {"served": config.evaluate.decode, "trained_for": trained},
         "lists": written_lists(config.lists),
         "weights": {name: stamp.weights for name, stamp in zip(names, stamps, strict=True)},
@@ -230,13 +231,19 @@ def _summary(
     lists: dict[tuple[str, str], Lists],
     illegal: dict[tuple[str, str], dict[str, float]],
     names: list[str],
+    cold: NDArray[np.bool_],
 ) -> dict[str, Any]:
-    """Numbers of what is served by policy, those of the other decodes below their names, and the differences."""
+    """Numbers of what is served by policy, those of the other decodes below their names, and the differences.
+
+    ``cold``: ``[I]``, see :attr:`blade_dist.catalog.catalog.Catalog.cold`; there are numbers of them where there are some.
+    """
     summary: dict[str, Any] = {}
     for decode in decodes(config):
         by_policy = summarise(rows, lists, decode)
         for policy, numbers in by_policy.items():
             numbers.update(illegal.get((policy, decode), {}))
+            if cold.any():
+                numbers.update(cold_numbers(lists[policy, decode], cold))
         summary |= by_policy if decode == config.evaluate.decode else {decode: by_policy}
         if len(names) > 1:
             summary[difference_key(config, decode)] = differences(

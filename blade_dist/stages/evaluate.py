@@ -38,6 +38,7 @@ from blade_dist.stages.actors import engines
 from blade_dist.stages.base import read_checkpoint
 from blade_dist.stages.chosen import test_rows
 from blade_dist.stages.findings import Findings, difference_key
+from blade_dist.stages.grown import say_new, with_todays_items
 from blade_dist.stages.opened import OpenedRun, make_composite, written_lists
 from blade_dist.stages.prior import open_prior
 from blade_dist.stages.ranker_tables import ranked_by
@@ -65,7 +66,9 @@ def evaluate_stage(run: OpenedRun, checkpoint: Path, against: list[Path], consol
         UserError: a checkpoint that is missing or of another model; scales of the reward that no prior says yet.
     """
     config, data, reward = run.config, run.data, scaled_reward(run)
-    paths = [checkpoint, *against]
+    for path in (checkpoint, *against):
+        say_new("evaluate", path, data, console)
+    paths = [with_todays_items(path, config, data) for path in (checkpoint, *against)]
     stamps = [read_checkpoint(path, data.codec) for path in paths]
     names = _names(stamps)
     prompts = data.test.rows(test_rows(config, len(data.test)))
@@ -81,7 +84,7 @@ def evaluate_stage(run: OpenedRun, checkpoint: Path, against: list[Path], consol
     with (
         Bar("evaluate", len(prompts) * calls, "lists", console, "starting the engines") as bar,
         ray_runtime(config),
-        engines(config, run.paths, checkpoint, place_here(config, learners=False).engines) as pool,
+        engines(config, run.paths, paths[0], place_here(config, learners=False).engines) as pool,
         _publisher(run, pool) as publisher,
     ):
         writer = ListWriter(run, pool, _prompter(run), bar)
@@ -235,7 +238,7 @@ def _summary(
 ) -> dict[str, Any]:
     """Numbers of what is served by policy, those of the other decodes below their names, and the differences.
 
-    ``cold``: ``[I]``, see :attr:`blade_dist.catalog.catalog.Catalog.cold`; there are numbers of them where there are some.
+    ``cold``: ``[I]``, see :attr:`blade_dist.catalog.catalog.Catalog.cold`; where there are none, no number is of them.
     """
     summary: dict[str, Any] = {}
     for decode in decodes(config):

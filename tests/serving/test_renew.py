@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import shutil
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,6 +24,7 @@ from blade_dist.serving.opened import OpenedExport, open_export
 from blade_dist.serving.request import ListRequest, Resolver
 from blade_dist.settings import DataSettings, ModelSettings
 from blade_dist.stages.catalog import catalog_stage
+from blade_dist.stages.recommend import say_new
 from tests.helpers.exports import ITEMS, KINDS, renew, rows_of, small_export, write_items
 
 GONE, RENAMED, NEW = 2, 5, 3
@@ -72,6 +74,10 @@ def test_it_says_what_it_is(case: Case) -> None:
     assert after.codec == case.after.codec.fingerprint() != before.codec
     assert after.catalog == case.after.catalog.fingerprint() != before.catalog
     assert f"{ITEMS - GONE + NEW} items are on sale: 3 new since the training, 1 changed; 2 withdrawn" in case.said
+    told = Console(file=io.StringIO(), record=True)
+    for opened in (case.before, case.after):
+        say_new(opened, told)
+    assert told.export_text() == f"recommend: 3 of {ITEMS - GONE + NEW} items came after the training\n"
     assert "3 of them came after" in (case.after.folder / "README.md").read_text()
 
 

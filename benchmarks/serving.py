@@ -73,7 +73,7 @@ def main(
             found[PEER] = beam_by_transformers(export, requests, seconds)
     for title, numbers in found.items():
         show(title, numbers)
-    results = _ratios(found) | _against_peer(found, users)
+    results = _ratios(found) | against_peer(found, users)
     for numbers in found.values():
         numbers.pop(LISTS, None)  # many, and no summary
     show("serving", {name: results[name] for name in GOALS if name in results}, GOALS)
@@ -134,7 +134,7 @@ async def _killed(export: Path, users: HeldOut, requests: int) -> dict[str, Any]
     }
 
 
-def _against_peer(found: dict[str, Any], users: HeldOut) -> dict[str, Any]:
+def against_peer(found: dict[str, Any], users: HeldOut) -> dict[str, Any]:
     """How much more accurate the greedy list is than the peer's, of the prompts that both were asked for."""
     if PEER not in found:
         return {}

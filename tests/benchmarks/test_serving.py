@@ -10,7 +10,7 @@ import pytest
 import torch
 from aiohttp import web
 
-from benchmarks.serving import PEER, _against_peer
+from benchmarks.serving import PEER, against_peer
 from benchmarks.serving_clients import closed_loop, is_engine, until
 from benchmarks.serving_export import LISTS, HeldOut, K
 from benchmarks.serving_peer import Trie, before
@@ -56,8 +56,8 @@ def test_accuracy_is_that_of_the_likeliest_list(users: HeldOut) -> None:
 def test_the_peer_is_compared_on_the_prompts_that_both_were_asked_for(users: HeldOut) -> None:
     hit, miss = list(range(5, 5 + K)), list(range(8, 8 + K))
     found = {"greedy": {LISTS: {0: hit, 1: miss}}, PEER: {LISTS: {0: miss}}}
-    assert _against_peer(found, users)["ndcg_above_hf_beam"] == {"mean": 1, "low": 1, "high": 1, "prompts": 1}
-    assert _against_peer({"greedy": found["greedy"]}, users) == {}
+    assert against_peer(found, users)["ndcg_above_hf_beam"] == {"mean": 1, "low": 1, "high": 1, "prompts": 1}
+    assert against_peer({"greedy": found["greedy"]}, users) == {}
 
 
 @pytest.mark.parametrize(

@@ -20,8 +20,9 @@ from blade_dist.stages.data import data_stage
 from blade_dist.stages.export import export_stage
 from blade_dist.stages.grown import is_earlier, say_new, with_todays_items
 from blade_dist.stages.opened import open_run
-from blade_dist.store.policy import read_policy
+from blade_dist.store.policy import check_base, read_policy
 from blade_dist.store.run import RunPaths
+from blade_dist.training.sft import start_model, why_whole
 from tests.cases.wild import log, write_csv
 from tests.helpers.exports import KINDS
 from tests.helpers.runs import random_policy
@@ -151,6 +152,15 @@ def test_an_evaluation_needs_no_fine_tuned_model_and_an_export_has_todays_items(
     export_stage(case.july, case.policy, tmp_path / "served", Console(quiet=True))
     opened = open_export(tmp_path / "served")
     assert opened.catalog.on_sale == OLD + NEW - GONE
+
+
+def test_fine_tuning_goes_on_from_it(case: Case) -> None:
+    opened = with_todays_items(case.policy, case.july, case.after)
+    check_base(opened, case.after.codec.fingerprint(), tokenizer_of=None)
+    config = case.july.model_copy(update={"model": case.july.model.model_copy(update={"path": opened})})
+    assert why_whole(config, case.after.codec) is None  # no token is new to it
+    model = start_model(config, case.after.codec)
+    assert model.get_input_embeddings().num_embeddings == case.after.codec.vocabulary
 
 
 def test_other_checkpoints_are_refused_as_before(case: Case, tmp_path: Path) -> None:

@@ -16,14 +16,17 @@ import typer
 
 from benchmarks.report import show, write_result
 from benchmarks.serving_clients import Body, Load, closed_loop, server
-from benchmarks.serving_export import HeldOut, held_out, make_export
+from benchmarks.serving_export import LISTS, NDCG, HeldOut, held_out, make_export
 from benchmarks.serving_peer import beam_by_transformers
+from blade_dist.evaluation.bootstrap import Resamples
 
 CLIENTS = (1, 8, 64)
 """Requests under way at once."""
 SAMPLES = 16
 """Lists of a search: best-of-16, by their own log-probs."""
 SEARCH, PEER, KILLED = "best of 16", "Transformers' beam", "an engine is killed"
+BOOTSTRAP = 2000
+"""Resamples of the users."""
 WARM = 64
 """Requests before anything is measured."""
 KILL_S = 2.0
@@ -42,52 +45,60 @@ def main(
     items: Annotated[int, typer.Option(min=100, help="Items of the generated catalog.")] = 10_000,
     levels: Annotated[int, typer.Option(min=1, help="Tokens of an item.")] = 1,
     epochs: Annotated[float, typer.Option(min=0, help="Of the fine-tuning; 0: random weights.")] = 3,
-    requests: Annotated[int, typer.Option(min=1, help="Of each way and number of clients.")] = 1000,
+    requests: Annotated[int, typer.Option(min=1, help="Of each way and number of clients, at most.")] = 1000,
+    seconds: Annotated[float, typer.Option(min=1, help="That each of these takes, at most.")] = 20,
     killed: Annotated[int, typer.Option(min=0, help="Requests while one of two engines is killed.")] = 10_000,
     peer: Annotated[bool, typer.Option(help="Whether the peer is measured.")] = True,
     json: Annotated[Path | None, typer.Option(help="Where the result is written.")] = None,
 ) -> None:
     """Makes an export, serves it, asks, and prints lists per second, latencies and accuracy of each way.
 
+    All of it takes some ten minutes on two cores.
+
     Examples:
 
       python -m benchmarks.serving --json serving.json
+
+      python -m benchmarks.serving --items 500 --epochs 0 --requests 50 --seconds 5 --killed 500
 
       python -m benchmarks.serving --items 1000000 --levels 2 --epochs 0 --json serving-1m.json
     """
     with tempfile.TemporaryDirectory() as name:
         export = make_export(Path(name), items, levels, epochs)
         users = held_out(Path(name))
-        found = asyncio.run(_ways(export, users, requests))
+        found = asyncio.run(_ways(export, users, requests, seconds))
         if killed:
             found[KILLED] = asyncio.run(_killed(export, users, killed))
         if peer:
-            found[PEER] = beam_by_transformers(export, requests)
+            found[PEER] = beam_by_transformers(export, requests, seconds)
     for title, numbers in found.items():
         show(title, numbers)
-    results = _ratios(found)
+    results = _ratios(found) | against_peer(found, users)
+    for numbers in found.values():
+        numbers.pop(LISTS, None)  # many, and no summary
     show("serving", {name: results[name] for name in GOALS if name in results}, GOALS)
-    settings = {"items": items, "levels": levels, "epochs": epochs, "requests": requests, "killed": killed}
+    settings = {"items": items, "levels": levels, "epochs": epochs, "requests": requests}
+    settings |= {"seconds": seconds, "killed": killed}
     write_result(json, "serving", settings, results | {"by_way": found})
 
 
-async def _ways(export: Path, users: HeldOut, requests: int) -> dict[str, Any]:
+async def _ways(export: Path, users: HeldOut, requests: int, seconds: float) -> dict[str, Any]:
     """By way: accuracy, and by number of clients speed and latencies."""
     found: dict[str, Any] = {}
     async with server(export, engines=1) as running:
         await closed_loop(running.url, users.bodies(WARM, GREEDY), max(CLIENTS))
         for name, how in WAYS.items():
             bodies = users.bodies(requests, how)
-            loads = {clients: await _load(name, running.url, bodies, clients) for clients in CLIENTS}
+            loads = {clients: await _load(name, running.url, bodies, clients, seconds) for clients in CLIENTS}
             found[name] = _numbers(loads, users) | {"memory_mb": running.memory_mb()}
         searches = users.searches(max(CLIENTS[1], requests // SAMPLES), SAMPLES)
-        loads = {clients: await _load(SEARCH, running.url, searches, clients) for clients in CLIENTS[:2]}
+        loads = {clients: await _load(SEARCH, running.url, searches, clients, seconds) for clients in CLIENTS[:2]}
         found[SEARCH] = _numbers(loads, users)
     return found
 
 
-async def _load(name: str, url: str, bodies: Sequence[Body], clients: int) -> Load:
-    load = await closed_loop(url, bodies, clients)
+async def _load(name: str, url: str, bodies: Sequence[Body], clients: int, seconds: float) -> Load:
+    load = await closed_loop(url, bodies, clients, seconds)
     print(f"{name}, {clients} client(s): {load.per_second:.1f} answers/s", flush=True)
     return load
 
@@ -103,6 +114,7 @@ def _numbers(loads: dict[int, Load], users: HeldOut) -> dict[str, Any]:
         "lost": sum(load.lost for load in loads.values()),
         "illegal": sum(users.illegal(load.answers) for load in loads.values()),
         **users.accuracy(loads[max(loads)].answers),
+        LISTS: users.items_of(loads[max(loads)].answers),
     }
 
 
@@ -120,6 +132,17 @@ async def _killed(export: Path, users: HeldOut, requests: int) -> dict[str, Any]
         "answers_per_second": load.per_second,
         "slowest_ms": load.percentile_ms(100),
     }
+
+
+def against_peer(found: dict[str, Any], users: HeldOut) -> dict[str, Any]:
+    """How much more accurate the greedy list is than the peer's, of the prompts that both were asked for."""
+    if PEER not in found:
+        return {}
+    both = found["greedy"][LISTS].keys() & found[PEER][LISTS].keys()
+    lists = [{row: found[name][LISTS][row] for row in sorted(both)} for name in ("greedy", PEER)]
+    gains = users.ndcg_of(lists[0]) - users.ndcg_of(lists[1])
+    interval = Resamples(users.prompts.user[sorted(both)], BOOTSTRAP, seed=0).each_mean({NDCG: gains})[NDCG]
+    return {"ndcg_above_hf_beam": interval.as_dict() | {"prompts": len(both)}}
 
 
 def _ratios(found: dict[str, Any]) -> dict[str, Any]:

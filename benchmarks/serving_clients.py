@@ -4,28 +4,31 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import math
 import os
+import re
 import socket
 import subprocess
 import sys
 import time
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import aiohttp
 import numpy as np
 import psutil
 
 from blade_dist.serving.door import HEALTH, RECOMMEND
-from blade_dist.serving.engines import ENGINE
+from blade_dist.serving.engines import APP, ENGINE
 
 START_S = 300.0
 """How long a server may take until all its engines answer."""
 BUSY_S = 0.05
 """Until a request that was refused as one too many is sent again."""
 Body = dict[str, Any] | list[dict[str, Any]]
+T = TypeVar("T")
 
 
 @dataclass
@@ -50,14 +53,25 @@ class Load:
         return float(np.percentile(self.latencies, share)) * 1e3
 
 
-async def closed_loop(url: str, bodies: Sequence[Body], clients: int) -> Load:
-    """Sends all bodies, so many at once: each client sends its next one when it has an answer."""
-    load, waiting = Load(), iter(enumerate(bodies))
+async def closed_loop(url: str, bodies: Sequence[Body], clients: int, most_s: float = math.inf) -> Load:
+    """Sends all bodies, so many at once: each client sends its next one when it has an answer.
+
+    ``most_s``: seconds after which no further one is sent.
+    """
+    load, waiting = Load(), until(time.perf_counter() + most_s, enumerate(bodies))
     async with aiohttp.ClientSession() as session:
         began = time.perf_counter()
         await asyncio.gather(*(_client(session, url + RECOMMEND, waiting, load) for _ in range(clients)))
         load.seconds = time.perf_counter() - began
     return load
+
+
+def until(end: float, things: Iterable[T]) -> Iterator[T]:
+    """Those that are asked for before the clock (:func:`time.perf_counter`) says ``end``, and one at least."""
+    for number, thing in enumerate(things):
+        if number and time.perf_counter() >= end:
+            return
+        yield thing
 
 
 async def _client(session: aiohttp.ClientSession, url: str, waiting: Any, load: Load) -> None:
@@ -98,8 +112,16 @@ class Server:
         self._engines()[0].kill()
 
     def _engines(self) -> list[psutil.Process]:
-        below = self.process.children(recursive=True)
-        return [one for one in below if f":{ENGINE}:" in " ".join(_command(one))]
+        titles = {one: " ".join(_command(one)).strip() for one in self.process.children(recursive=True)}
+        if found := [one for one, title in titles.items() if is_engine(title)]:
+            return found
+        raise RuntimeError(f"none of these is an engine: {sorted(title[:60] for title in titles.values())}")
+
+
+def is_engine(title: str) -> bool:
+    """Whether a process of this title is an engine: Ray writes ``ray::CLASS``, and ``.METHOD`` behind it while it is at
+    work; Serve's class of a replica has the application's and the deployment's name in it."""
+    return re.match(rf"ray::ServeReplica:{APP}\d+:{ENGINE}(\.|$)", title) is not None
 
 
 def _command(process: psutil.Process) -> list[str]:

@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from rich.console import Console
 
 from blade_dist.batches import MISS, Prompts
@@ -29,6 +30,9 @@ from blade_dist.store.run import RunPaths
 K = 10
 HISTORY = 20
 RUN, EXPORT = "run", "export"
+NDCG = f"ndcg@{K}"
+LISTS = "lists"
+"""Key of a way's lists, catalog indices by the prompt's row."""
 Answers = Iterable[tuple[int, list[dict[str, Any]]]]
 """Number of the request, and the lists that came."""
 
@@ -111,20 +115,29 @@ class HeldOut:
         )
 
     def accuracy(self, answers: Answers) -> dict[str, float]:
-        """HR and NDCG of the answers; of several lists of a request, the one that the model finds likeliest."""
+        """HR and NDCG of the answers."""
+        return self.accuracy_of(self.items_of(answers))
+
+    def items_of(self, answers: Answers) -> dict[int, list[int]]:
+        """Catalog indices by the prompt's row; of several lists of a request, the one that is likeliest."""
         chosen = {number % len(self.histories): _likeliest(lists) for number, lists in answers}
-        items = {row: [self.index[item["id"]] for item in answer["items"]] for row, answer in chosen.items()}
-        return self.accuracy_of(items)
+        return {row: [self.index[item["id"]] for item in answer["items"]] for row, answer in chosen.items()}
 
     def accuracy_of(self, items: dict[int, list[int]]) -> dict[str, float]:
-        """As :meth:`accuracy`, of catalog indices by the prompt's row."""
+        """As :meth:`accuracy`, of what :meth:`items_of` gives."""
+        return {f"hr@{K}": float(hr(self._lists(items), K).mean()), NDCG: float(self.ndcg_of(items).mean())}
+
+    def ndcg_of(self, items: dict[int, list[int]]) -> NDArray[np.floating]:
+        """Of each prompt, in the order of their rows."""
+        return ndcg(self._lists(items), K)
+
+    def _lists(self, items: dict[int, list[int]]) -> Lists:
         rows = np.array(sorted(items))
         table = np.full((len(rows), K), MISS, dtype=np.int32)
         for line, row in zip(table, rows, strict=True):
             line[: len(items[row])] = items[row][:K]
         part = self.prompts.take(rows)
-        lists = Lists(table, part.targets, part.history, self.catalog)
-        return {f"hr@{K}": float(hr(lists, K).mean()), f"ndcg@{K}": float(ndcg(lists, K).mean())}
+        return Lists(table, part.targets, part.history, self.catalog)
 
 
 def _likeliest(lists: list[dict[str, Any]]) -> dict[str, Any]:

@@ -1,6 +1,7 @@
 """The peer of the server: Transformers' beam search over the trie of single items, as papers serve such models.
 
-Runs as a process of its own, with all cores and without HTTP: ``python -m benchmarks.serving_peer EXPORT JSON``.
+Runs as a process of its own, with all cores and without HTTP:
+``python -m benchmarks.serving_peer EXPORT REQUESTS SECONDS JSON``.
 """
 
 from __future__ import annotations
@@ -17,19 +18,20 @@ import psutil
 import torch
 from transformers import AutoModelForCausalLM
 
-from benchmarks.serving_export import HeldOut, K, held_out
+from benchmarks.serving_clients import until
+from benchmarks.serving_export import LISTS, HeldOut, K, held_out
 from blade_dist.catalog.codec import Codec
 from blade_dist.serving.opened import open_export
 
 BATCHES = (1, 8, 64)
 
 
-def beam_by_transformers(export: Path, requests: int) -> dict[str, Any]:
-    """Answers per second by batch size, seconds of one, memory and accuracy, measured in another process."""
+def beam_by_transformers(export: Path, requests: int, seconds: float) -> dict[str, Any]:
+    """Answers per second by batch size, seconds of one, memory, lists and accuracy, measured in another process."""
     out = export.parent / "peer.json"
-    subprocess.run([sys.executable, "-m", __name__, str(export), str(requests), str(out)], check=True)
+    subprocess.run([sys.executable, "-m", __name__, str(export), str(requests), str(seconds), str(out)], check=True)
     found: dict[str, Any] = json.loads(out.read_text())
-    return found
+    return found | {LISTS: {int(row): items for row, items in found[LISTS].items()}}
 
 
 class Trie:
@@ -71,20 +73,20 @@ def _lists(model: Any, trie: Trie, codec: Codec, users: HeldOut, rows: np.ndarra
     found: dict[int, list[int]] = {}
     for number, row in enumerate(rows.tolist()):
         texts = written[number * K : (number + 1) * K, width:].tolist()
-        items = [trie.of[key] for text in texts if (key := until(text, codec.end, codec.pad)) in trie.of]
+        items = [trie.of[key] for text in texts if (key := before(text, codec.end, codec.pad)) in trie.of]
         had = set(users.prompts.history[row].tolist())
         found[row] = [item for item in items if item not in had]
     return found
 
 
-def until(tokens: list[int], *ends: int) -> tuple[int, ...]:
+def before(tokens: list[int], *ends: int) -> tuple[int, ...]:
     """The tokens before the first of ``ends``."""
     cut = next((place for place, token in enumerate(tokens) if token in ends), len(tokens))
     return tuple(tokens[:cut])
 
 
-def main(export: Path, requests: int, out: Path) -> None:
-    """Measures every batch size on as many prompts as there is time for."""
+def main(export: Path, requests: int, seconds: float, out: Path) -> None:
+    """Measures every batch size, on so many prompts and for so long at most."""
     codec, users = open_export(export).codec, held_out(export.parent)
     model = AutoModelForCausalLM.from_pretrained(export, dtype=torch.float32).eval()
     trie = Trie(codec)
@@ -94,18 +96,22 @@ def main(export: Path, requests: int, out: Path) -> None:
     for batch in BATCHES:
         count = min(len(users.prompts), max(batch, requests * batch // BATCHES[-1]))
         began = time.perf_counter()
-        for start in range(0, count, batch):
-            found |= _lists(model, trie, codec, users, np.arange(start, min(start + batch, count)))
-        speed[str(batch)] = count / (time.perf_counter() - began)
+        done = 0
+        for start in until(began + seconds, range(0, count, batch)):
+            rows = np.arange(start, min(start + batch, count))
+            found |= _lists(model, trie, codec, users, rows)
+            done += len(rows)
+        speed[str(batch)] = done / (time.perf_counter() - began)
     info = psutil.Process().memory_info()
     result = {
         "answers_per_second": speed,
         "p50_ms": {"1": 1e3 / speed["1"]},
         "memory_mb": (info.rss - info.shared) / 2**20,
         **users.accuracy_of(found),
+        LISTS: found,
     }
     out.write_text(json.dumps(result))
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]), int(sys.argv[2]), Path(sys.argv[3]))
+    main(Path(sys.argv[1]), int(sys.argv[2]), float(sys.argv[3]), Path(sys.argv[4]))

@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import numpy as np
 from numpy.typing import NDArray
-from sklearn.cluster import KMeans, MiniBatchKMeans
 
 from blade_dist.batches import ranges
 
@@ -110,6 +109,8 @@ def _centers(points: NDArray[np.float32], codes: int, seed: int) -> NDArray[np.f
     distinct = np.unique(points, axis=0)
     if len(distinct) <= codes:
         return distinct[np.arange(codes) % len(distinct)]
+    from sklearn.cluster import KMeans, MiniBatchKMeans  # takes seconds; items with a token each need none of it
+
     kind = KMeans if len(points) <= _EXACT_ITEMS else MiniBatchKMeans
     centers: NDArray[np.float32] = kind(codes, random_state=seed, n_init=2).fit(points).cluster_centers_
     return centers.astype(np.float32)

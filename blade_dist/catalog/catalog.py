@@ -51,6 +51,12 @@ class Catalog:
         """Items that a list may hold."""
         return len(self) if self.withdrawn is None else int((~self.withdrawn).sum())
 
+    @property
+    def cold(self) -> NDArray[np.bool_]:
+        """``[I]`` whether a list may hold the item, and no interaction with it was trained on."""
+        never = self.popularity == 0
+        return never if self.withdrawn is None else never & ~self.withdrawn
+
     @classmethod
     def build(
         cls,

@@ -61,6 +61,13 @@ class CodecChoice:
         left = {setting: reason for setting, reason in why.items() if setting not in unread}
         return cls(kind, levels, codes, left, pretrained)
 
+    @classmethod
+    def like(cls, codec: Codec, why: dict[str, str]) -> CodecChoice:
+        """Of items that are written by a codec that is there."""
+        if codec.kind == "title":
+            return cls("title", 1, 0, why)
+        return cls("semantic_id", int(codec.item_tokens.lengths.min()), 0, why)
+
     def describe(self, codec: Codec) -> dict[str, Any]:
         """For the data card: what was chosen and why; of semantic IDs the codes of each level that some item has, and
         how many items share all of their codes with another one, so that a last code tells them apart."""

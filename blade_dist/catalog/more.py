@@ -3,7 +3,9 @@ that is written as its title and has another title now."""
 
 from __future__ import annotations
 
+import shutil
 from dataclasses import dataclass, replace
+from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,6 +19,7 @@ from blade_dist.catalog.placed import placed_tokens
 from blade_dist.catalog.renewed import Renewed, by_age
 from blade_dist.catalog.title import blank_before, more_title_tokens
 from blade_dist.catalog.words import WordFeatures, item_texts
+from blade_dist.errors import UserError
 
 
 @dataclass(frozen=True, eq=False)
@@ -46,7 +49,6 @@ def write_items(codec: Codec, before: Catalog, day: Renewed, trained: int, most:
     Raises:
         UserError: titles that can't be told apart by the tokenizer; more new items than a quantiser has codes for.
     """
-    codec = replace(codec, source=codec.tokenizer)  # loaded once, for all that are made of it
     if codec.kind == "title":
         return _as_titles(codec, before, day, most)
     if not day.new or (codec.item_tokens.lengths == 1).all():
@@ -54,6 +56,26 @@ def write_items(codec: Codec, before: Catalog, day: Renewed, trained: int, most:
     known, new = day_features(before, day, trained, seed)
     tokens = Ragged.concat([codec.item_tokens, placed_tokens(codec.item_tokens, known, new)])
     return Written(day.catalog, replace(codec, item_tokens=tokens), None, [])
+
+
+def with_new_tokens(written: Written, folder: Path) -> Codec:
+    """The day's codec with all its items; where its vocabulary grows, ``folder`` gets the tokenizer.
+
+    Raises:
+        UserError: a tokenizer that can't grow.
+    """
+    layout, codec = written.layout, written.codec
+    if layout is None:
+        return codec
+    assert isinstance(codec.source, Path)
+    shutil.copytree(codec.source, folder)
+    layout.grow_tokenizer(folder)
+    grown = layout.codec(codec, folder)
+    if (found := grown.vocabulary) != layout.size:
+        raise UserError(
+            f"{codec.source}: this tokenizer can't grow: {found} tokens instead of {layout.size}; train anew"
+        )
+    return grown
 
 
 def day_features(
@@ -67,6 +89,7 @@ def day_features(
 
 
 def _as_titles(codec: Codec, before: Catalog, day: Renewed, most: int | None) -> Written:
+    codec = replace(codec, source=codec.tokenizer)  # loaded once, for all that are made of it
     order = by_age(day.known, day.renamed, len(day.catalog))
     kept = day.known - len(day.renamed)
     titles, item_ids = (list(values[order]) for values in (day.catalog.titles, day.catalog.item_ids))

@@ -75,7 +75,7 @@ def renewed(
         withdrawn=withdrawn if withdrawn.any() else None,
     )
     made, names = _with_groups(made, catalog, row_of, groups)
-    before = _names(catalog)
+    before = names_of(catalog)
     regrouped = [row for row in place[place >= 0].tolist() if names[row] != before[row]]
     return Renewed(made, known, np.array(renamed, dtype=np.int64), np.sort(np.array(regrouped, dtype=np.int64)))
 
@@ -108,8 +108,8 @@ def by_age(known: int, renamed: Sequence[int] | NDArray, items: int) -> NDArray[
     return np.concatenate([np.flatnonzero(~changed), np.flatnonzero(changed), np.arange(known, items)])
 
 
-def _names(catalog: Catalog) -> list[tuple[str, ...]]:
-    """Of each item's groups."""
+def names_of(catalog: Catalog) -> list[tuple[str, ...]]:
+    """Names of each item's groups."""
     return [tuple(catalog.group_names[group] for group in catalog.groups[item]) for item in range(len(catalog))]
 
 
@@ -117,7 +117,7 @@ def _with_groups(
     made: Catalog, catalog: Catalog, row_of: NDArray[np.int64], groups: Sequence[Sequence[str]] | None
 ) -> tuple[Catalog, list[tuple[str, ...]]]:
     """With the groups of the day, and those of withdrawn items as they were; each item's names."""
-    names = _names(catalog) + [()] * (len(made) - len(catalog))
+    names = names_of(catalog) + [()] * (len(made) - len(catalog))
     for row, given in zip(row_of.tolist(), groups or (), strict=groups is not None):
         names[row] = tuple(sorted({*given}))
     group_names = sorted({name for row in names for name in row})

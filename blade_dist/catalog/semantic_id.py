@@ -14,7 +14,7 @@ from blade_dist.catalog.balanced import residual_codes
 from blade_dist.catalog.catalog import Catalog
 from blade_dist.catalog.choice import CodecChoice
 from blade_dist.catalog.embed import embed_items
-from blade_dist.catalog.tokenizer import load_tokenizer, train_tokenizer
+from blade_dist.catalog.tokenizer import load_base, train_tokenizer
 from blade_dist.catalog.words import WordFeatures, item_texts
 from blade_dist.errors import UserError
 from blade_dist.settings import CodecSettings
@@ -45,7 +45,7 @@ def semantic_tokens(
     last = _last_codes(codes)
     columns = [*codes.T, last]
     if base_tokenizer is not None:
-        tokenizer = load_tokenizer(base_tokenizer)
+        tokenizer = load_base(base_tokenizer)
     else:
         tokenizer = train_tokenizer([settings.prompt], settings.vocab_size)
     ids = np.stack([_code_tokens(tokenizer, level, column) for level, column in enumerate(columns)], axis=1)

@@ -13,7 +13,7 @@ from transformers import PreTrainedTokenizerBase
 from blade_dist.batches import Ragged
 from blade_dist.catalog.catalog import Catalog, unique_titles
 from blade_dist.catalog.codec import Codec
-from blade_dist.catalog.tokenizer import encode, load_tokenizer, train_tokenizer
+from blade_dist.catalog.tokenizer import encode, load_base, train_tokenizer
 from blade_dist.settings import CodecSettings
 
 BLANK = " "
@@ -55,7 +55,7 @@ def title_tokens(
     """
     titles, before = list(catalog.titles), "" if base_tokenizer is not None else BLANK
     if base_tokenizer is not None:
-        tokenizer = load_tokenizer(base_tokenizer)
+        tokenizer = load_base(base_tokenizer)
     else:
         tokenizer = train_tokenizer([*(before + title for title in titles), settings.prompt], settings.vocab_size)
     rows = encode(tokenizer, [before + title for title in titles])
@@ -128,7 +128,8 @@ def _number(titles: list[str], rows: list[list[int]], tokenizer: PreTrainedToken
     """Puts `` (2)``, `` (3)``, ... behind titles that are written as an earlier one, and encodes them again."""
     plain, taken, number = list(titles), set(titles), Counter[int]()
     for _ in range(_ROUNDS):
-        alike = _equal(rows)
+        if not (alike := _equal(rows)):
+            return
         for first, item in alike:
             number[first] = max(number[first], 1) + 1
             while (candidate := f"{plain[item]} ({number[first]})") in taken:

@@ -12,6 +12,8 @@ from transformers import PreTrainedTokenizerBase, PreTrainedTokenizerFast
 from blade_dist.errors import UserError
 
 PAD, EOS, SEPARATOR = "<pad>", "<eos>", "<sep>"
+CODE = "<a_0>"
+"""The first token of items that are written in codes."""
 
 
 def train_tokenizer(texts: Iterable[str], vocab_size: int) -> PreTrainedTokenizerFast:
@@ -59,6 +61,21 @@ def load_tokenizer(folder: Path) -> PreTrainedTokenizerBase:
     except Exception as error:  # a bare one of a damaged file, one of imports where a package is missing
         reason = f"{type(error).__name__}: {' '.join(str(error).split())[:160]}"
         raise UserError(f"{folder}: no tokenizer could be read ({reason}); save or fetch it again") from None
+
+
+def load_base(folder: Path) -> PreTrainedTokenizerBase:
+    """As :func:`load_tokenizer`, of a tokenizer that gets tokens for items.
+
+    Raises:
+        UserError: also where it has such tokens: they are of other items, and would be taken for these.
+    """
+    tokenizer = load_tokenizer(folder)
+    if CODE in tokenizer.get_added_vocab():
+        raise UserError(
+            f"{folder}: its tokens of items, as {CODE}, are of another run's items; set codec.grown_from to that run's "
+            "folder, or give another tokenizer"
+        )
+    return tokenizer
 
 
 def special_token(tokenizer: PreTrainedTokenizerBase, text: str) -> int:

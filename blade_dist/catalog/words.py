@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
-from sklearn.decomposition import TruncatedSVD
-from sklearn.feature_extraction.text import TfidfVectorizer
 
 from blade_dist.catalog.catalog import Catalog
+
+if TYPE_CHECKING:
+    from sklearn.decomposition import TruncatedSVD
+    from sklearn.feature_extraction.text import TfidfVectorizer
 
 _SVD_SIZE = 128
 
@@ -26,6 +28,9 @@ class WordFeatures:
     @classmethod
     def fit(cls, texts: list[str], seed: int) -> tuple[WordFeatures, NDArray[np.float32]]:
         """Fitted to ``I`` items' texts, see :func:`item_texts`; with their features, float32 ``[I, D]``."""
+        from sklearn.decomposition import TruncatedSVD  # takes seconds; titles need none of it
+        from sklearn.feature_extraction.text import TfidfVectorizer
+
         words = TfidfVectorizer(token_pattern=r"\w+|[^\w\s]", sublinear_tf=True)
         counts = words.fit_transform(texts)
         size = min(_SVD_SIZE, counts.shape[1] - 1, len(texts) - 1)

@@ -31,6 +31,7 @@ def settings_of(config: Config) -> dict[str, Any]:
     # a value that changes nothing is not named: data of versions that did not know the setting are still these
     changing = {"lists.exclude_history": config.lists.exclude_history} if again else {}
     plain = {"format", "system"} if config.codec.format == "plain" else set()
+    plain |= {"grown_from"} if config.codec.grown_from is None else set()
     return (changing if prompts_from == "train" else changing | {"train.prompts_from": prompts_from}) | {
         "data": config.data.model_dump(mode="json", exclude=_unset(config.data)),
         "codec": config.codec.model_dump(mode="json", exclude=plain),
@@ -85,11 +86,11 @@ def describe_catalog(catalog: Catalog) -> dict[str, Any]:
     """Items and groups."""
     bare = np.flatnonzero(catalog.groups.lengths == 0)
     return {
-        "items": len(catalog),
+        "items": catalog.on_sale,
         "groups": catalog.n_groups,
         "items_without_group": len(bare),
         "first_without_group": [f"{catalog.item_ids[item]} ({catalog.titles[item]})" for item in bare[:NAMED]],
-        "items_only_held_out": int((catalog.popularity == 0).sum()),
+        "items_only_held_out": int(catalog.cold.sum()),
     }
 
 

@@ -14,10 +14,11 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from blade_dist.catalog.build import build_codec
+from blade_dist.catalog.build import Built, build_codec
 from blade_dist.catalog.catalog import Catalog
 from blade_dist.catalog.choice import CodecChoice
 from blade_dist.catalog.codec import Codec
+from blade_dist.catalog.earlier import Earlier
 from blade_dist.catalog.legality import write_trie
 from blade_dist.catalog.semantic_id import item_features
 from blade_dist.data.assemble import SPLITS, Assembler, HeldOut, Source, SplitName
@@ -55,6 +56,7 @@ from blade_dist.data.census import (
     wasted,
 )
 from blade_dist.data.formats import FORMATS
+from blade_dist.data.grown_from import describe, earlier_of, write_as_earlier
 from blade_dist.data.held_rows import HeldName, HeldRows, check_once, check_targets
 from blade_dist.data.overview import describe_times, example_of_core, times_hints
 from blade_dist.data.partition import ReadCounts, read_sequences
@@ -72,7 +74,7 @@ from blade_dist.settings import Config
 from blade_dist.store.changes import made_otherwise
 from blade_dist.store.files import whole_folder, write_json
 from blade_dist.store.fingerprint import fingerprint
-from blade_dist.store.run import FEATURES
+from blade_dist.store.run import EARLIER, FEATURES
 
 __all__ = ["DataBundle", "load_data", "prepare_data"]
 
@@ -147,7 +149,7 @@ class _Filtered:
 
 def _prepare(config: Config, folder: Path, doing: Callable[[str], object]) -> dict[str, Any]:
     """Everything but the card, which it returns."""
-    parts = folder / "parts"
+    earlier, parts = earlier_of(config), folder / "parts"
     parts.mkdir()
     doing("reading the log")
     filtered = _filter(config, folder, parts, doing)
@@ -155,7 +157,8 @@ def _prepare(config: Config, folder: Path, doing: Callable[[str], object]) -> di
     split, counts = _split(config, filtered)
     check_items(config, int((counts > 0).sum()))
     assembler = Assembler(config.data, config.lists.exclude_history, split, counts, config.train.prompts_from)
-    catalog = build_catalog(filtered.items.take(pa.array(assembler.kept_items)), assembler.popularity())
+    items = filtered.items.take(pa.array(assembler.kept_items))
+    catalog = build_catalog(items, assembler.popularity())
     write_items_without_group(catalog, folder)
     doing("writing prompts")
     sources = dict.fromkeys(get_args(Source), 0)
@@ -169,9 +172,7 @@ def _prepare(config: Config, folder: Path, doing: Callable[[str], object]) -> di
     tables = {name: PromptTable.load(folder / f"{name}.arrow") for name in SPLITS}
     sequences = SequenceTable.load(folder / SEQUENCES)
     doing("writing items as tokens")
-    choice = CodecChoice.of(config.codec, config.model.path is not None, len(catalog))
-    tokenizer, most = config.codec.tokenizer or config.model.path, config.data.max_title_tokens
-    built = build_codec(catalog, config.codec, choice, tokenizer, config.run.seed, most)
+    choice, built = _written(config, earlier, catalog, items.column("title").to_pylist(), parts)
     codec, catalog = built.codec, built.catalog
     for line in built.remarks:
         filtered.remarks.hint(line)
@@ -193,8 +194,23 @@ def _prepare(config: Config, folder: Path, doing: Callable[[str], object]) -> di
         | {name: table.fingerprint() for name, table in tables.items()}
         | {"sequences": sequences.fingerprint()},
     }
+    if earlier is not None:
+        earlier.save(folder / EARLIER)
+        card["grown"] = describe(config, earlier, catalog)
     shutil.rmtree(parts)
     return card
+
+
+def _written(
+    config: Config, earlier: Earlier | None, catalog: Catalog, titles: list[str], scratch: Path
+) -> tuple[CodecChoice, Built]:
+    """The items' tokens; ``titles``: as they were given."""
+    if earlier is not None:
+        choice = CodecChoice.like(earlier.codec, {"codec.grown_from": f"as in {config.codec.grown_from}"})
+        return choice, write_as_earlier(config, earlier, catalog, titles, scratch / "tokenizer")
+    choice = CodecChoice.of(config.codec, config.model.path is not None, len(catalog))
+    tokenizer, most = config.codec.tokenizer or config.model.path, config.data.max_title_tokens
+    return choice, build_codec(catalog, config.codec, choice, tokenizer, config.run.seed, most)
 
 
 def _counted(assembler: Assembler, counts: dict[Source, int]) -> Iterator[Batch]:

@@ -13,7 +13,7 @@ from blade_dist.rewards.lists import Lists
 def corpus_metrics(lists: Lists) -> dict[str, float]:
     """Coverage, Gini, entropy of the recommended items, MGU and DGU of the group shares, share of misses.
 
-    - coverage: share of the catalog that is in any list;
+    - coverage: share of the catalog that is in any list; what is withdrawn can be in none, and does not count;
     - gini: inequality of how often items are recommended, over the whole catalog, 0 = equal;
     - entropy: of the items' shares, over the logarithm of the catalog's size;
     - corpus_mgu, corpus_dgu: mean absolute, and spread of the, difference between the groups' shares of all positions
@@ -22,6 +22,8 @@ def corpus_metrics(lists: Lists) -> dict[str, float]:
     - miss: share of positions that are a miss.
     """
     counts = np.bincount(lists.items[lists.items != MISS], minlength=len(lists.catalog)).astype(np.float64)
+    if lists.catalog.withdrawn is not None:
+        counts = counts[~lists.catalog.withdrawn]
     shares = counts / max(1.0, counts.sum())
     positive = shares[shares > 0]
     miss = float((lists.items == MISS).mean())

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import shutil
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,6 +22,8 @@ from blade_dist.serving.manifest import WEIGHTS
 from blade_dist.store.files import read_json, write_json
 
 INDEX = "model.safetensors.index.json"
+Features = tuple[NDArray[np.float32], NDArray[np.float32]]
+"""``[I, D]`` of the items that there are, ``[n, D]`` of the new ones."""
 
 
 @dataclass(frozen=True)
@@ -38,7 +42,7 @@ class Tables:
 
         with torch.device("meta"):
             model: Any = AutoModelForCausalLM.from_config(AutoConfig.from_pretrained(folder))
-        names = {id(parameter): name for name, parameter in model.named_parameters(remove_duplicate=False)}
+        names = {id(parameter): name for name, parameter in model.named_parameters()}  # of a tied one, the embedding's
         embedding, head = model.get_input_embeddings(), model.get_output_embeddings()
         tied = head.weight is embedding.weight or bool(model.config.tie_word_embeddings)
         bias = getattr(head, "bias", None)
@@ -51,6 +55,50 @@ class Tables:
     @property
     def all(self) -> list[str]:
         return [name for name in (self.embedding, self.head, self.bias) if name is not None]
+
+
+def copy_policy(
+    files: Sequence[Path],
+    folder: Path,
+    codec: Codec,
+    layout: Layout | None,
+    trained: int,
+    features: Callable[[], Features],
+) -> float | None:
+    """Copies the files of a policy, with the weights and the tokenizer of a vocabulary that grows where it does.
+
+    Args:
+        files: config, weights, tokenizer and what else belongs to it, of one folder.
+        folder: gets the copies.
+        codec: as for :func:`grow_weights`.
+        layout: of the grown vocabulary; None where it stays.
+        trained: as for :func:`grow_weights`.
+        features: makes those of :func:`grow_weights`; is called where the vocabulary grows.
+
+    Returns:
+        As :func:`grow_weights`; None where the weights stay.
+
+    Raises:
+        UserError: weights or a tokenizer that can't grow.
+    """
+    for path in files:
+        is_weights = path.name.endswith(WEIGHTS)
+        if layout is None or not (is_weights or path.name in ("config.json", INDEX)):
+            copy = _share if is_weights else shutil.copyfile
+            copy(path, folder / path.name)
+    if layout is None:
+        return None
+    known, new = features()
+    layout.grow_tokenizer(folder)
+    return grow_weights(files[0].parent, folder, codec, layout, trained, known, new)
+
+
+def _share(source: Path, copy: Path) -> None:
+    """The same bytes under another name, as nobody writes into finished weights; a copy where links can't be."""
+    try:
+        os.link(source, copy)
+    except OSError:
+        shutil.copyfile(source, copy)
 
 
 def grow_weights(

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import os
 import shutil
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -14,15 +14,15 @@ from blade_dist.batches import Ragged
 from blade_dist.catalog.catalog import Catalog
 from blade_dist.catalog.codec import Codec
 from blade_dist.catalog.legality import room_for_all, save_trie
-from blade_dist.catalog.more import Written, day_features, write_items
+from blade_dist.catalog.more import Written, day_features, with_new_tokens, write_items
 from blade_dist.catalog.renewed import Renewed
 from blade_dist.catalog.rules import make_rules
 from blade_dist.catalog.tokenizer import load_tokenizer
 from blade_dist.catalog.trie import build_trie
 from blade_dist.errors import UserError
 from blade_dist.serving.export import CATALOG, CODEC, TRIE, write_generation
-from blade_dist.serving.grown_weights import INDEX, grow_weights
-from blade_dist.serving.manifest import CARD, MANIFEST, WEIGHTS, Day, Manifest, checksums
+from blade_dist.serving.grown_weights import copy_policy
+from blade_dist.serving.manifest import CARD, MANIFEST, Day, Manifest, checksums
 from blade_dist.serving.opened import OpenedExport
 from blade_dist.serving.text import ItemText, Turn, item_text, sent_turns
 from blade_dist.store.files import read_json, whole_folder, write_json, write_text
@@ -66,14 +66,16 @@ def write_renewed(out: Path, opened: OpenedExport, day: Renewed) -> RenewedExpor
 
     Raises:
         UserError: see :func:`blade_dist.catalog.more.write_items` and
-            :func:`blade_dist.serving.grown_weights.grow_weights`.
+            :func:`blade_dist.serving.grown_weights.copy_policy`.
     """
     manifest, trained = opened.manifest, opened.trained
     written = write_items(opened.codec, opened.catalog, day, trained.items, manifest.max_title_tokens, manifest.seed)
     _check_longest(manifest, written)
     with whole_folder(out) as folder:
-        told = _copy_policy(opened, folder, written, day, trained.items)
-        codec = _grown_codec(opened, folder, written)
+        files = [opened.folder / name for name in manifest.files if "/" not in name]
+        features = partial(day_features, opened.catalog, day, trained.items, manifest.seed)
+        told = copy_policy(files, folder, opened.codec, written.layout, trained.items, features)
+        codec = with_new_tokens(written, folder / GROWN)
         written.catalog.save(folder / CATALOG)
         codec.save(folder / CODEC)
         shutil.rmtree(folder / GROWN, ignore_errors=True)
@@ -109,44 +111,6 @@ def _check_longest(manifest: Manifest, written: Written) -> None:
             f"--items: the title of item {catalog.item_ids[longest]!r} takes {len(codec.item_blocks[longest])} tokens; "
             f"with such, an item and a list of {k} take {needed} of the model's {manifest.context} tokens: shorten it"
         )
-
-
-def _copy_policy(opened: OpenedExport, folder: Path, written: Written, day: Renewed, trained: int) -> float | None:
-    """All files of the policy; where the vocabulary grows, grown: how much of the vectors the words tell."""
-    grows = written.layout is not None
-    changes = {"config.json", INDEX} if grows else set()
-    for name in opened.manifest.files:
-        if "/" in name or name in changes or (grows and name.endswith(WEIGHTS)):
-            continue
-        copy = _share if name.endswith(WEIGHTS) else shutil.copyfile
-        copy(opened.folder / name, folder / name)
-    if written.layout is None:
-        return None
-    known, new = day_features(opened.catalog, day, trained, opened.manifest.seed)
-    written.layout.grow_tokenizer(folder)
-    return grow_weights(opened.folder, folder, opened.codec, written.layout, trained, known, new)
-
-
-def _share(source: Path, copy: Path) -> None:
-    """The same bytes under another name, as nobody writes into the files of an export; a copy where links can't be."""
-    try:
-        os.link(source, copy)
-    except OSError:
-        shutil.copyfile(source, copy)
-
-
-def _grown_codec(opened: OpenedExport, folder: Path, written: Written) -> Codec:
-    layout = written.layout
-    if layout is None:
-        return written.codec
-    shutil.copytree(opened.folder / CODEC / "tokenizer", folder / GROWN)
-    layout.grow_tokenizer(folder / GROWN)
-    codec = layout.codec(written.codec, folder / GROWN)
-    if (found := codec.vocabulary) != layout.size:
-        raise UserError(
-            f"{opened.folder}: its tokenizer can't grow: {found} tokens instead of {layout.size}; train anew"
-        )
-    return codec
 
 
 def _stamp(folder: Path, codec: str, weights: str) -> None:

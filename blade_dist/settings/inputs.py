@@ -186,6 +186,11 @@ class CodecSettings(Section):
     follow, or with one token per item its vector (``sft.item_features``). Set it where words alone do not say what is
     alike. None: they follow ``data.columns.embedding``, or else the words of titles and groups."""
 
+    grown_from: LocalPath | None = None
+    """Folder of an earlier run: its items keep their tokens, and those that are new get theirs beside them. Set it so
+    that checkpoints of that run can be evaluated on this data, and trained further (``model.path``); the other settings
+    of ``codec`` must be as there. None: items are written anew, and no checkpoint of another run knows them."""
+
     @model_validator(mode="after")
     def _spoken(self) -> CodecSettings:
         if self.system is not None and self.format == "plain":

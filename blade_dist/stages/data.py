@@ -9,6 +9,7 @@ from typing import Any
 from rich.console import Console
 
 from blade_dist.data.card import WITHOUT_GROUP
+from blade_dist.data.grown_from import of_new
 from blade_dist.data.prepare import PHASES, prepare_data
 from blade_dist.settings import Config
 from blade_dist.stages.data_table import WIDTH, log_lines, log_table
@@ -36,6 +37,7 @@ def data_stage(config: Config, console: Console) -> None:
     _say_early_rows(card["split"], card["prompts"]["test"], console)
     _say_sources(card, console)
     _say_codec(card["codec"], console)
+    _say_grown(card, console)
     _name_items_without_group(card["catalog"], folder, console)
     _say_result(card, folder, console)
 
@@ -94,6 +96,16 @@ def _say_codec(codec: dict[str, Any], console: Console) -> None:
         how = f"items are written in {levels} codes each, {used} in use{apart}"
     why = "; ".join(f"{setting}: {reason}" for setting, reason in codec["why"].items()) or "as set"
     say(console, f"data: {how} ({why})")
+
+
+def _say_grown(card: dict[str, Any], console: Console) -> None:
+    """Says what the policies of the earlier run know, where the items are written as that run's."""
+    if (grown := card.get("grown")) is not None:
+        say(
+            console,
+            f"data: policies of {grown['from']} know {grown['known']:,} of {card['catalog']['items']:,} items; "
+            f"{of_new(grown)}; {grown['withdrawn']:,} of theirs are withdrawn",
+        )
 
 
 def _name_items_without_group(catalog: dict[str, Any], folder: Path, console: Console) -> None:

@@ -21,6 +21,7 @@ from blade_dist.cluster.placement import place_here
 from blade_dist.cluster.runtime import ray_runtime
 from blade_dist.errors import UserError
 from blade_dist.evaluation.baselines import baseline_lists
+from blade_dist.evaluation.cold import cold_numbers
 from blade_dist.evaluation.corpus import illegal_rates
 from blade_dist.evaluation.decoding import RANK, Cost, decodes, trained_for
 from blade_dist.evaluation.ease import MOST_ITEMS
@@ -37,6 +38,7 @@ from blade_dist.stages.actors import engines
 from blade_dist.stages.base import read_checkpoint
 from blade_dist.stages.chosen import test_rows
 from blade_dist.stages.findings import Findings, difference_key
+from blade_dist.stages.grown import say_new, with_todays_items
 from blade_dist.stages.opened import OpenedRun, make_composite, written_lists
 from blade_dist.stages.prior import open_prior
 from blade_dist.stages.ranker_tables import ranked_by
@@ -64,7 +66,9 @@ def evaluate_stage(run: OpenedRun, checkpoint: Path, against: list[Path], consol
         UserError: a checkpoint that is missing or of another model; scales of the reward that no prior says yet.
     """
     config, data, reward = run.config, run.data, scaled_reward(run)
-    paths = [checkpoint, *against]
+    for path in (checkpoint, *against):
+        say_new("evaluate", path, data, console)
+    paths = [with_todays_items(path, config, data) for path in (checkpoint, *against)]
     stamps = [read_checkpoint(path, data.codec) for path in paths]
     names = _names(stamps)
     prompts = data.test.rows(test_rows(config, len(data.test)))
@@ -80,7 +84,7 @@ def evaluate_stage(run: OpenedRun, checkpoint: Path, against: list[Path], consol
     with (
         Bar("evaluate", len(prompts) * calls, "lists", console, "starting the engines") as bar,
         ray_runtime(config),
-        engines(config, run.paths, checkpoint, place_here(config, learners=False).engines) as pool,
+        engines(config, run.paths, paths[0], place_here(config, learners=False).engines) as pool,
         _publisher(run, pool) as publisher,
     ):
         writer = ListWriter(run, pool, _prompter(run), bar)
@@ -108,7 +112,7 @@ def evaluate_stage(run: OpenedRun, checkpoint: Path, against: list[Path], consol
         per_user_rows(name, decode, prompts, batch, reported, reward) for (name, decode), batch in lists.items()
     )
     trained = {name: trained_for(stamp.policy) for name, stamp in zip(names, stamps, strict=True)}
-    summary = _summary(config, rows, lists, illegal, names) | {
+    summary = _summary(config, rows, lists, illegal, names, data.catalog.cold) | {
         "decode": {"served": config.evaluate.decode, "trained_for": trained},
         "lists": written_lists(config.lists),
         "weights": {name: stamp.weights for name, stamp in zip(names, stamps, strict=True)},
@@ -230,13 +234,19 @@ def _summary(
     lists: dict[tuple[str, str], Lists],
     illegal: dict[tuple[str, str], dict[str, float]],
     names: list[str],
+    cold: NDArray[np.bool_],
 ) -> dict[str, Any]:
-    """Numbers of what is served by policy, those of the other decodes below their names, and the differences."""
+    """Numbers of what is served by policy, those of the other decodes below their names, and the differences.
+
+    ``cold``: ``[I]``, see :attr:`blade_dist.catalog.catalog.Catalog.cold`; where there are none, no number is of them.
+    """
     summary: dict[str, Any] = {}
     for decode in decodes(config):
         by_policy = summarise(rows, lists, decode)
         for policy, numbers in by_policy.items():
             numbers.update(illegal.get((policy, decode), {}))
+            if cold.any():
+                numbers.update(cold_numbers(lists[policy, decode], cold))
         summary |= by_policy if decode == config.evaluate.decode else {decode: by_policy}
         if len(names) > 1:
             summary[difference_key(config, decode)] = differences(

@@ -13,6 +13,7 @@ from blade_dist.serving.export import check_exportable, write_export
 from blade_dist.serving.held_out import HeldOut, held_out
 from blade_dist.serving.manifest import check_out
 from blade_dist.settings import Config
+from blade_dist.stages.grown import say_new, with_todays_items
 from blade_dist.stages.opened import written_lists
 from blade_dist.store.policy import read_policy
 from blade_dist.store.run import RunPaths
@@ -36,6 +37,8 @@ def export_stage(config: Config, checkpoint: Path, out: Path, console: Console) 
             and is not an export, or can't be.
     """
     data, paths = load_matching_data(config), RunPaths(config.run.dir)
+    say_new("export", checkpoint, data, console)
+    checkpoint = with_todays_items(checkpoint, config, data)
     stamp = read_policy(checkpoint, data.codec.fingerprint())
     check_out(out)
     check_exportable(config, checkpoint, data.catalog)

@@ -14,6 +14,7 @@ from rich.console import Console
 from rich.table import Table
 
 from blade_dist.evaluation.bootstrap import Interval
+from blade_dist.evaluation.cold import ASKED, render_cold
 from blade_dist.evaluation.decoding import HOW, RANK, Cost, decodes, render_costs
 from blade_dist.evaluation.per_user import (
     differences,
@@ -70,7 +71,7 @@ class Findings:
         recommenders = [*self.names, *self.simple]
         for table in render_means(self.rows, served, recommenders, self._weights, _width(console), title):
             show_table(console, table, TABLE_WIDTH)
-        for table in self._differences(served):
+        for table in (*self._differences(served), *self._cold(served, recommenders)):
             show_table(console, table, TABLE_WIDTH)
         others = ", ".join(way for way in decodes(self.config) if way != served)
         say(
@@ -120,6 +121,7 @@ class Findings:
         for way in decodes(self.config):
             yield from render(f"{way} ({HOW[way]}): {HEAD}", self._intervals(policies, way), weights, width)
             yield from self._differences(way)
+            yield from self._cold(way, [*self.names, *self.simple])
             if way == RANK and self.reranked:
                 names, title = [self.names[:2][-1], *self.reranked], f"{RANK}, re-ranked: mean over prompts"
                 yield from render_means(self.rows, RANK, names, weights, width, title)
@@ -133,6 +135,12 @@ class Findings:
         if (key := difference_key(self.config, way)) in self.summary:
             title = f"{way}: {self.names[0]} minus {self.names[1]}, per user"
             yield render_differences(title, self.summary[key], self._weights)
+
+    def _cold(self, way: str, policies: list[str]) -> Iterator[Table]:
+        """Of items that were never trained on, where there are any."""
+        by_policy = self.summary if way == self.config.evaluate.decode else self.summary.get(way, {})
+        if ASKED in by_policy.get(policies[0], {}):
+            yield render_cold(way, by_policy, policies)
 
 
 def difference_key(config: Config, decode: str) -> str:

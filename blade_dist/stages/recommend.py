@@ -13,7 +13,7 @@ from rich.console import Console
 from rich.table import Table
 
 from blade_dist.errors import UserError
-from blade_dist.serving.opened import EngineOptions, open_export
+from blade_dist.serving.opened import EngineOptions, OpenedExport, open_export
 from blade_dist.serving.parts import HistoryFile, Job
 from blade_dist.serving.recommend import Recommender
 from blade_dist.serving.request import Resolver, answer, notes
@@ -35,6 +35,12 @@ class Spread:
     """Cores of each; None shares them out."""
 
 
+def say_new(opened: OpenedExport, console: Console) -> None:
+    """Says how many of the items the policy was not trained with, where there are any."""
+    if (day := opened.manifest.day) is not None and day.new:
+        say(console, f"recommend: {day.new:,} of {day.on_sale:,} items came after the training")
+
+
 def recommend_one(
     served: Path, request: dict[str, Any], options: EngineOptions, as_json: bool, console: Console
 ) -> None:
@@ -52,6 +58,7 @@ def recommend_one(
     if as_json:
         say_whole(console, json.dumps(answered, ensure_ascii=False))
         return
+    say_new(opened, console)
     for line in notes(answered):
         say(console, f"recommend: {line}")
     table = Table()
@@ -86,6 +93,7 @@ def recommend_many(
         UserError: no whole export there; a file that can't be read or written; a row that can't be answered.
     """
     opened, file = open_export(served), HistoryFile(histories)
+    say_new(opened, console)
     said = [0.0]
 
     def engine() -> Recommender:

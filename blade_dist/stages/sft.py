@@ -20,6 +20,7 @@ from blade_dist.settings import Config
 from blade_dist.settings.load import dump_config
 from blade_dist.stages.actors import tracker
 from blade_dist.stages.fit import fit, publish
+from blade_dist.stages.grown import say_new, with_todays_items
 from blade_dist.stages.resume import find_start
 from blade_dist.store.checkpoints import LEARNERS
 from blade_dist.store.files import write_text
@@ -42,6 +43,7 @@ def sft_stage(config: Config, console: Console) -> None:
     """
     paths = RunPaths(config.run.dir)
     data = load_matching_data(config)
+    given, config = config, _opened(config, data, console)
     if config.model.path is not None:
         check_base(config.model.path, data.codec.fingerprint(), _tokenizer_of(config, data))
         if config.sft_dropout:
@@ -52,7 +54,7 @@ def sft_stage(config: Config, console: Console) -> None:
             say(console, f"sft: {config.model.path / FILE} is invalid and is not used ({problem})")
     check_context(config, data.card["tokens"]["longest_prompt"], data.codec.max_list_tokens(config.lists.k))
     check_sequences(config, data)
-    stamp = sft_stamp(config, data)
+    stamp = sft_stamp(config, data) | {"model": given.model.model_dump(mode="json")}
     if is_done(paths.sft, stamp, "the fine-tuned model", ELSEWHERE):
         say_end(console, "sft", f"{paths.reference} is already there", _quality(config, paths.sft))
         return
@@ -76,7 +78,7 @@ def _tune(config: Config, data: DataBundle, stamp: dict[str, Any], console: Cons
     _, steps = sft_steps(len(examples), config)
     with tracker(paths.sft, config) as log:
         roles = place_here(config, engines=False).learners
-        job = SftJob(_with_whole_path(config), config.run.dir.absolute(), log)
+        job = SftJob(config, config.run.dir.absolute(), log)
         listener, end = StepPrinter(steps, console, "sft"), log.ask_to_end.remote
         try:
             result = fit(fine_tune, job, config, paths.sft / LEARNERS, roles, best_and_last, listener, end)
@@ -97,9 +99,15 @@ def _said_of_adapters(config: Config, data: DataBundle) -> str | None:
     return f"trains adapters of rank {lora.rank} (learner.lora), which are merged into the fine-tuned model"
 
 
-def _with_whole_path(config: Config) -> Config:
-    """For the ranks, which work in a folder of their own: from there a relative ``model.path`` leads nowhere."""
-    path = None if config.model.path is None else config.model.path.absolute()
+def _opened(config: Config, data: DataBundle, console: Console) -> Config:
+    """With a ``model.path`` that knows all items, where it is a policy of the run that the items are written as.
+
+    It is a whole path, as the ranks work in a folder of their own: from there a relative one leads nowhere.
+    """
+    if (base := config.model.path) is None:
+        return config
+    say_new("sft", base, data, console)
+    path = with_todays_items(base, config, data).absolute()
     return config.model_copy(update={"model": config.model.model_copy(update={"path": path})})
 
 

@@ -7,6 +7,8 @@ from pathlib import Path
 
 FEATURES = "item_features.npy"
 """File in the data folder, see :attr:`RunPaths.features`."""
+EARLIER = "earlier"
+"""Folder in it, see :attr:`RunPaths.earlier`."""
 
 
 @dataclass(frozen=True)
@@ -42,6 +44,15 @@ class RunPaths:
     def features(self) -> Path:
         """What is known of each item, a row each; only where an item is one token."""
         return self.data / FEATURES
+
+    @property
+    def earlier(self) -> Path:
+        """Catalog and codec of the earlier run that this one's items are written as; only with ``codec.grown_from``."""
+        return self.data / EARLIER
+
+    def grown(self, weights: str) -> Path:
+        """A policy of the earlier run, by the digest of its weights, with this run's items."""
+        return self.root / "grown" / weights
 
     @property
     def sft(self) -> Path:

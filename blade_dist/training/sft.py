@@ -130,7 +130,7 @@ def fine_tune(job: SftJob) -> None:
 def _start(config: Config, paths: RunPaths, codec: Codec) -> DeepSpeedLearner:
     """The base checkpoint with what is there for the fine-tuning alone: item features and dropout."""
     model = start_model(config, codec)
-    if codec.shown_tokens is not None:
+    if config.model.path is None and codec.shown_tokens is not None:
         listed, shown = (rows.flat.astype(np.int64) for rows in (codec.item_tokens, codec.shown_tokens))
         vectors = add_item_vectors(model, listed, shown)
         if config.sft.item_features and paths.features.is_file():
@@ -196,6 +196,8 @@ class _Examples:
         self._history, self._k = config.data.max_history, config.lists.k
         self._windows = sft_windows(sequences, config)
         self._chosen = sft_examples(len(self._windows), config)
+        # of a checkpoint, lists go on as they were taught to, and items in them have vectors of their own
+        self._imitates = config.model.path is None and codec.shown_tokens is not None and self._k > 1
         self._teacher: Teacher | None = None
         if config.sft.distillation and (codec.item_tokens.lengths == 1).all():
             known = np.load(features, allow_pickle=False) if features.is_file() else None
@@ -218,7 +220,7 @@ class _Examples:
             soft = self._teacher.of([self._windows.bounds(some, turn) for some, turn in passes])
         rng = np.random.default_rng([self._seed, step, rank])
         sequences = training_rows(self._codec, items, rng.integers(1, items.lengths), self._repeats, soft)
-        if self._codec.shown_tokens is None or self._k < 2:
+        if not self._imitates:
             return sequences, None
         some = items.take(np.arange(min((len(items) + 1) // 2, MOST_LISTS)))
         splits = rng.integers(1, np.minimum(some.lengths, self._history) + 1)

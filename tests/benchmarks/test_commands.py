@@ -61,8 +61,20 @@ def helps() -> dict[str, str]:
 
 SPEED = ["throughput", "learner", "trie", "posterior", "rewards", "push", "gpu", "peer_trl"]
 QUALITY = ["quality", "quality.recommenders", "quality.ranking"]
-OTHERS = ["first_run", "smollm2"]
-COMMANDS = [*SPEED, *OTHERS, "record", "tables", "serving", "resume", "chaos", "fuzz", "separators", *QUALITY]
+OTHERS = ["first_run", "smollm2", "catalog"]
+COMMANDS = [
+    *SPEED,
+    *OTHERS,
+    "record",
+    "tables",
+    "serving",
+    "catalog",
+    "resume",
+    "chaos",
+    "fuzz",
+    "separators",
+    *QUALITY,
+]
 SAY_HELP = """
 import contextlib, io, json, runpy, sys
 said = {}

@@ -10,9 +10,10 @@ import pytest
 import torch
 from aiohttp import web
 
-from benchmarks.serving_clients import closed_loop
-from benchmarks.serving_export import HeldOut, K
-from benchmarks.serving_peer import Trie, until
+from benchmarks.serving import PEER, against_peer
+from benchmarks.serving_clients import closed_loop, is_engine, until
+from benchmarks.serving_export import LISTS, HeldOut, K
+from benchmarks.serving_peer import Trie, before
 from blade_dist.batches import Prompts, Ragged
 from blade_dist.catalog.catalog import Catalog
 from blade_dist.catalog.codec import Codec
@@ -52,6 +53,33 @@ def test_accuracy_is_that_of_the_likeliest_list(users: HeldOut) -> None:
     assert users.accuracy(answers) == {f"hr@{K}": 0.5, f"ndcg@{K}": 0.5}
 
 
+def test_the_peer_is_compared_on_the_prompts_that_both_were_asked_for(users: HeldOut) -> None:
+    hit, miss = list(range(5, 5 + K)), list(range(8, 8 + K))
+    found = {"greedy": {LISTS: {0: hit, 1: miss}}, PEER: {LISTS: {0: miss}}}
+    assert against_peer(found, users)["ndcg_above_hf_beam"] == {"mean": 1, "low": 1, "high": 1, "prompts": 1}
+    assert against_peer({"greedy": found["greedy"]}, users) == {}
+
+
+@pytest.mark.parametrize(
+    ("title", "engine"),
+    [
+        ("ray::ServeReplica:engines-1:engine", True),
+        ("ray::ServeReplica:engines-12:engine.handle_request_with_rejection", True),
+        ("ray::ServeReplica:blade-dist:front", False),
+        ("ray::ServeReplica:blade-dist:front.handle_request", False),
+        ("ray::ServeController.listen_for_change", False),
+        ("python -m blade_dist serve engines-1:engine", False),
+    ],
+)
+def test_engines_are_told_by_the_titles_of_their_processes(title: str, engine: bool) -> None:
+    assert is_engine(title) is engine
+
+
+def test_what_there_is_no_time_for_is_left() -> None:
+    assert [*until(0.0, range(5))] == [0]  # long ago
+    assert [*until(float("inf"), range(5))] == [0, 1, 2, 3, 4]
+
+
 def test_the_peers_trie_allows_items_and_then_the_end() -> None:
     nothing = np.zeros(0, np.int32)
     tokens = Ragged.of([[4, 7], [4, 8], [5]])
@@ -60,7 +88,7 @@ def test_the_peers_trie_allows_items_and_then_the_end() -> None:
     assert torch.equal(trie.allowed([]), torch.tensor([4, 5]))
     assert torch.equal(trie.allowed([4]), torch.tensor([7, 8]))
     assert torch.equal(trie.allowed([5]), torch.tensor([1]))
-    assert trie.of[until([4, 8, 1, 0], 1, 0)] == 1
+    assert trie.of[before([4, 8, 1, 0], 1, 0)] == 1
 
 
 def test_clients_send_again_what_was_one_too_many() -> None:

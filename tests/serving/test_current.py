@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import shutil
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,7 @@ from blade_dist.serving.access import digest
 from blade_dist.serving.api import make_app
 from blade_dist.serving.current import Current, NoEngine, Served, check_same_policy
 from blade_dist.serving.door import Door, Limits, Metrics
+from blade_dist.serving.manifest import MANIFEST
 from blade_dist.serving.opened import OpenedExport, open_export
 from blade_dist.serving.recommend import List
 from blade_dist.serving.request import Resolved, Resolver
@@ -123,6 +125,10 @@ def test_old_requests_end_on_the_old_export_and_new_ones_begin_on_the_new(
 
 def test_what_can_not_be_served_changes_nothing(before: OpenedExport, tmp_path: Path) -> None:
     other = small_export(tmp_path, "title")
+    damaged, later = (shutil.copytree(before.folder, tmp_path / name) for name in ("damaged", "later"))
+    (damaged / "trie" / "rank.npy").write_bytes(b"")
+    manifest = (later / MANIFEST).read_text()
+    (later / MANIFEST).write_text(manifest.replace('"schema_version": 2', '"schema_version": 9'))
 
     async def story() -> None:
         server = Server(before)
@@ -131,6 +137,10 @@ def test_what_can_not_be_served_changes_nothing(before: OpenedExport, tmp_path: 
         for folder, status, line in (
             (tmp_path / "nowhere", 422, "no export there"),
             (other, 422, "another policy: its training had the "),
+            (damaged, 422, "rank.npy has 0 bytes instead of"),
+            (later, 422, "schema_version: 9; this version of blade_dist reads 1 and 2"),
+            ("", 422, "no export there"),
+            ("a\x00b", 422, "no export there"),
             (tmp_path / "none", 503, "no room for 1 more engine(s)"),
         ):
             assert (await server.renew(folder))[0] == status

@@ -121,6 +121,8 @@ def test_one_request_has_one_answer_and_many_have_many(client: Make, opened: Ope
         (b'{"history": ["gone"]}', 422, "history: none of its 1 ids is an item ('gone')"),
         (b'{"history": ["i1"], "k": 0}', 422, "k: Input should be greater than 0"),
         (b'{"history": ["i1"], "k": 1.5}', 422, "k: Input should be a valid integer"),
+        (b'{"history": ["i1"], "k": 40}', 422, "k: 40 items, and 39 of 40 may stand in this list; ask for fewer"),
+        (b'{"history": ["i1"], "exclude": ["a\\u0000"]}', 422, "exclude: 'a\\x00' has a control character"),
         (b'{"history": ["i1"], "k": 9999999999999999999999}', 422, "k: 9999999999999999999999 items, and there are 40"),
         (b'{"history": ["i1"], "seed": 9223372036854775808}', 422, "seed: Input should be less than"),
         (b'{"history": ["i1"], "decode": "guess"}', 422, "decode: Input should be"),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import shutil
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,16 +11,20 @@ import numpy as np
 import pytest
 import torch
 from rich.console import Console
+from safetensors.torch import load_file
 
 from blade_dist.batches import Ragged
 from blade_dist.catalog.legality import Legality
 from blade_dist.errors import UserError
+from blade_dist.learners.policy import build_model
 from blade_dist.rollouts.constrain import LegalMask
+from blade_dist.serving.grown_weights import Tables
 from blade_dist.serving.manifest import WEIGHTS, check_files, read_manifest
 from blade_dist.serving.opened import OpenedExport, open_export
 from blade_dist.serving.request import ListRequest, Resolver
-from blade_dist.settings import DataSettings
+from blade_dist.settings import DataSettings, ModelSettings
 from blade_dist.stages.catalog import catalog_stage
+from blade_dist.stages.recommend import say_new
 from tests.helpers.exports import ITEMS, KINDS, renew, rows_of, small_export, write_items
 
 GONE, RENAMED, NEW = 2, 5, 3
@@ -69,6 +74,10 @@ def test_it_says_what_it_is(case: Case) -> None:
     assert after.codec == case.after.codec.fingerprint() != before.codec
     assert after.catalog == case.after.catalog.fingerprint() != before.catalog
     assert f"{ITEMS - GONE + NEW} items are on sale: 3 new since the training, 1 changed; 2 withdrawn" in case.said
+    told = Console(file=io.StringIO(), record=True)
+    for opened in (case.before, case.after):
+        say_new(opened, told)
+    assert told.export_text() == f"recommend: 3 of {ITEMS - GONE + NEW} items came after the training\n"
     assert "3 of them came after" in (case.after.folder / "README.md").read_text()
 
 
@@ -121,6 +130,15 @@ def test_the_policy_is_what_it_was(case: Case) -> None:
             logits.append(model(input_ids=prompt).logits[0, -1][torch.from_numpy(first[kept].astype(np.int64))])
     # a wider head may add in another order
     torch.testing.assert_close(*logits, rtol=0, atol=1e-5)
+
+
+@pytest.mark.parametrize("tied", [True, False])
+def test_the_tables_of_a_model_are_found_by_the_names_that_its_files_have(tmp_path: Path, tied: bool) -> None:
+    build = {"hidden_size": 32, "layers": 1, "heads": 1, "kv_heads": 1, "ffn_size": 32, "context": 32, "tied": tied}
+    build_model(ModelSettings.model_validate({"build": build}), 20, pad=0, end=1).save_pretrained(tmp_path)
+    tables = Tables.of(tmp_path)
+    assert (tables.embedding, tables.head) == ("model.embed_tokens.weight", None if tied else "lm_head.weight")
+    assert load_file(tmp_path / "model.safetensors").keys() >= {*tables.all}
 
 
 def test_the_next_day_starts_from_this_one(case: Case, tmp_path: Path) -> None:

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import io
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
 import pytest
 
+from blade_dist.evaluation.cold import ASKED, HIT, LISTED
 from blade_dist.evaluation.decoding import Cost, decodes
 from blade_dist.evaluation.per_user import differences
 from blade_dist.settings.load import load_config
@@ -72,6 +74,17 @@ def test_all_tables_are_in_the_report_and_on_a_verbose_terminal(found: Findings,
         for title in ("list: blade minus sft", "sampled: blade minus sft", "rank, re-ranked", "cost of decoding"):
             assert title in words
         assert words.count("without a model: mean") == 1
+
+
+@pytest.mark.parametrize("verbose", [False, True])
+def test_cold_items_have_a_table_where_there_are_some(found: Findings, verbose: bool) -> None:
+    assert "never trained on" not in "".join(shown(found, verbose))
+    numbers = {name: {ASKED: 0.25, LISTED: 0.015, HIT: 0.125} for name in MEANS}
+    summary = found.summary | numbers | {"rank": numbers, "sampled": numbers}
+    words = " ".join(" ".join(shown(replace(found, summary=summary), verbose)).split())
+    assert words.count("list: items that were never trained on, 25.0% of what was held out") == 1
+    assert words.count("items that were never trained on") == (3 if verbose else 1)
+    assert words.count("1.50% │ 12.50%") == len(MEANS) * (3 if verbose else 1)
 
 
 def test_the_last_sentence_is_about_what_needs_no_model(found: Findings) -> None:

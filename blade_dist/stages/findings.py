@@ -71,7 +71,7 @@ class Findings:
         recommenders = [*self.names, *self.simple]
         for table in render_means(self.rows, served, recommenders, self._weights, _width(console), title):
             show_table(console, table, TABLE_WIDTH)
-        for table in (*self._differences(served), *self._cold(served, recommenders)):
+        for table in self._differences(served):
             show_table(console, table, TABLE_WIDTH)
         others = ", ".join(way for way in decodes(self.config) if way != served)
         say(

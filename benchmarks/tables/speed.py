@@ -96,7 +96,7 @@ SPEED: list[Entry] = [
     ),
     ("rewards, lists/s, one core", "rewards", lambda r: r["lists_per_second"] / 1e3, "{:.0f} k", "200 k"),
     ("items of one token, without separators: lists/s", "separators", lambda r: r["ratio"], "{:.2f}x", "1.6x"),
-    ("a log of a million rows: data and fine-tuning, min", "large-log", lambda r: r["seconds"] / 60, "{:.1f}", "15"),
+    ("a log of a million rows: data and fine-tuning, min", "large_log", lambda r: r["seconds"] / 60, "{:.1f}", "15"),
     ("push of 11 MB to two engines over one gloo broadcast", "push", lambda r: r["ratio_to_limit"], "{:.1f}x", "1.5x"),
 ]
 

@@ -205,7 +205,7 @@ class TestReadme:
         )
         section = README.read_text().partition("## Results\n")[2].partition("\n## ")[0]
         results = [line.split("|")[3].strip() for line in section.splitlines() if line.startswith("| ")][2:]
-        assert len(results) == 5
+        assert len(results) == 6
         for result in results:
             assert f"| {result} |" in tables, result
 

@@ -222,7 +222,7 @@ def relevance(pool: Ranked) -> NDArray[np.float64]:
 def probability(pool: Ranked) -> NDArray[np.float64]:
     """``[n, C]`` softmax of the scores over each prompt's candidates; 0 at misses."""
     valid = pool.items != MISS
-    scores = np.where(valid, pool.scores, -np.inf)
+    scores = np.where(valid, pool.scores, -np.inf).astype(np.float64)
     likely = np.exp(scores - scores.max(axis=1, initial=-1e300, keepdims=True))
     return np.asarray(likely / np.maximum(likely.sum(axis=1, keepdims=True), 1e-300), np.float64)
 

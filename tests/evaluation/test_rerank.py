@@ -16,7 +16,7 @@ from blade_dist.catalog.rules import Rules, make_rules
 from blade_dist.errors import UserError
 from blade_dist.evaluation import rerank
 from blade_dist.evaluation.dissimilarity import distance_of
-from blade_dist.evaluation.rerank import reranked_lists, usable
+from blade_dist.evaluation.rerank import probability, reranked_lists, usable
 from blade_dist.rewards.lists import Lists
 from blade_dist.rewards.metrics import calibration, ild, ild_embedding, ndcg
 from blade_dist.settings import ListSettings, Reranker
@@ -221,3 +221,9 @@ def test_what_has_nothing_to_go_by_is_left_out() -> None:
 def test_no_embeddings_are_said() -> None:
     with pytest.raises(UserError, match=r"data\.columns\.embedding"):
         distance_of(replace(make_catalog(), embeddings=None), by_embedding=True)
+
+
+def test_a_prompt_without_candidates_has_no_probabilities() -> None:
+    pool = Ranked(np.array([[0, 1], [MISS, MISS]], np.int32), np.array([[0.0, 0.0], [-np.inf, -np.inf]], np.float32))
+    with np.errstate(all="raise"):
+        assert probability(pool).tolist() == [[0.5, 0.5], [0.0, 0.0]]

@@ -1,7 +1,8 @@
 """Log-probs over the whole vocabulary without ever holding all logits. Pure torch.
 
 With 12,000 items the logits of a micro-batch take a hundred times the memory of its hidden states, and reading them
-back costs more than computing them. So they are made block by block, in the forward and once more in the backward.
+back costs more than computing them. So they are made block by block, and what the backward needs is made of each block
+while it is there.
 """
 
 from __future__ import annotations
@@ -77,20 +78,20 @@ class _DenseLogprobs(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
         hidden, weight, bias, label, share, of_hidden = ctx.saved_tensors
-        counts = (gradients[0] / ctx.temperature).to(hidden.dtype)[:, None]
+        counts = (gradients[0] / ctx.temperature)[:, None]
         of_weight = of_bias = None
         if ctx.of_head is not None and len(counts):
             if bool((counts == counts[0]).all()):
-                of_weight, of_bias = ctx.of_head.times(counts[0])
+                of_weight, of_bias = ctx.of_head.times(counts[0, 0])
             else:
                 of_head, logits_of = _HeadGradient(weight, bias), _Logits(hidden, weight, bias, ctx.temperature)
                 for block in logits_of.blocks:
                     logits = logits_of(block)
                     _, exp_sum = _exp_(logits)
-                    slope = _slope_(logits, exp_sum, label[block], share[block]).to(weight.dtype)
-                    of_head.add(slope.mul_(counts[block]), hidden[block])
+                    slope = _slope_(logits, exp_sum, label[block], share[block]).mul_(counts[block])
+                    of_head.add(slope.to(weight.dtype), hidden[block])
                 of_weight, of_bias = of_head.weight, of_head.bias
-        return of_hidden * counts, of_weight, of_bias, None, None, None, None
+        return (of_hidden * counts).to(hidden.dtype), of_weight, of_bias, None, None, None, None
 
 
 class _HeadGradient:
@@ -107,7 +108,7 @@ class _HeadGradient:
             self.bias += slope.sum(dim=0)
 
     def times(self, factor: Tensor) -> tuple[Tensor, Tensor | None]:
-        """Both gradients, scaled."""
+        """Both gradients, scaled by a number."""
         return self.weight * factor, None if self.bias is None else self.bias * factor
 
 

@@ -15,7 +15,7 @@ from torch import Tensor
 BLOCK = {"cpu": 2**21, "cuda": 2**26}
 """Logits that are held at once: on a CPU about what its cache holds, on a GPU enough to keep it busy."""
 ALIGNED = 16
-"""A row of logits begins at a multiple of so many numbers. Products into rows of 12,101 take twice as long on a CPU."""
+"""A row of logits begins at a multiple of so many numbers: a CPU is slow to write into rows that begin anywhere."""
 
 
 def dense_logprobs(

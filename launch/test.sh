@@ -17,6 +17,7 @@ Examples:
   launch/test.sh -m "not slow"      # without tests that start Ray, vLLM or DeepSpeed: under 3 minutes on 2 cores
   launch/test.sh tests/posterior/test_beta.py
   launch/test.sh -k codec -x
+  launch/test.sh -n 0 --pdb tests/posterior    # in one process, for a debugger
 EOF
     exit
     ;;
@@ -33,4 +34,6 @@ cd "$root"
 check ruff check
 check ruff format --check
 check mypy
-check pytest --durations=40 --durations-min=5 "$@"
+# Two at a time, as most of a slow test is a process that starts on one core. A file's tests share fixtures: one worker
+# has them all, and a Ray of its own.
+check pytest --numprocesses 2 --dist loadfile --durations=40 --durations-min=5 "$@"

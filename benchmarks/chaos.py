@@ -8,10 +8,11 @@ from __future__ import annotations
 
 import os
 import signal
-import tempfile
 import time
 import uuid
 from collections import Counter
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -20,8 +21,7 @@ import psutil
 import pyarrow as pa
 import typer
 
-from benchmarks.disturbed import GROUP, Program, Settings, compared, newest, prepared
-from benchmarks.report import show, write_result
+from benchmarks.disturbed import GROUP, Folder, Json, Program, Seed, Settings, compared, newest, prepared, record
 
 ROLES = {
     "engine": "Engine",
@@ -38,6 +38,8 @@ SILENCE_S = 20.0
 EVERY = 2
 """Steps between checkpoints."""
 STEPS_OF_A_BLOW = 2 * EVERY
+STARTS = 3
+"""Programs that may end one after the other without reaching what is waited for."""
 MARK = "BLADE_CHAOS"
 """Variable in the environment of all processes, so that those that are left over are found."""
 GOALS = {"runs_ended": 0, "evidence_lost": 0, "evidence_doubled": 0, "orphans": 0, "identical": True}
@@ -45,9 +47,9 @@ GOALS = {"runs_ended": 0, "evidence_lost": 0, "evidence_doubled": 0, "orphans": 
 
 def main(
     blows: Annotated[int, typer.Option(min=1, help="How many.")] = 60,
-    seed: Annotated[int, typer.Option(help="Of roles, kinds and moments.")] = 0,
-    folder: Annotated[Path | None, typer.Option(help="Where the runs are kept. Default: nowhere.")] = None,
-    json: Annotated[Path | None, typer.Option(help="Where the result is written.")] = None,
+    seed: Seed = 0,
+    folder: Folder = None,
+    json: Json = None,
 ) -> None:
     """Trains under blows, and keeps the books.
 
@@ -55,10 +57,7 @@ def main(
 
       python -m benchmarks.chaos --blows 60 --seed 0 --json chaos.json
     """
-    with tempfile.TemporaryDirectory() as name:
-        results = run(folder or Path(name), blows, np.random.default_rng(seed))
-    show("chaos", {name: value for name, value in results.items() if name != "log"}, GOALS)
-    write_result(json, "chaos", {"blows": blows, "seed": seed}, results)
+    record("chaos", partial(run, blows), {"blows": blows, "seed": seed}, GOALS, folder, json)
 
 
 def schedule(blows: int, rng: np.random.Generator) -> list[tuple[str, bool]]:
@@ -70,7 +69,7 @@ def schedule(blows: int, rng: np.random.Generator) -> list[tuple[str, bool]]:
     return chosen[:blows]
 
 
-def run(folder: Path, blows: int, rng: np.random.Generator) -> dict[str, Any]:
+def run(blows: int, folder: Path, rng: np.random.Generator) -> dict[str, Any]:
     """The blows, and what became of the training."""
     steps = STEPS_OF_A_BLOW * (blows + 1)
     limits = {"request_timeout_s": SILENCE_S, "push_timeout_s": SILENCE_S}
@@ -82,23 +81,28 @@ def run(folder: Path, blows: int, rng: np.random.Generator) -> dict[str, Any]:
         ray={"silence_s": SILENCE_S},
         train={"max_failures": 10**6},
     )
-    mark = uuid.uuid4().hex
-    variables = {MARK: mark}
-    began, ended, log = time.perf_counter(), 0, []
-    program = Program(config, folder / "log", variables)
-    for number, (role, hangs) in enumerate(schedule(blows, rng)):
-        wanted = min(newest(config) + EVERY, steps - EVERY)
-        ended += _wait(program, config, wanted)
-        if program.failed:
-            program = Program(config, folder / "log", variables)
-            ended += _wait(program, config, wanted)
-        time.sleep(float(rng.uniform(0, 2)))
-        struck = _strike(program, role, hangs, rng)
-        print(f"blow {number + 1} of {blows}: {role} {'hangs' if hangs else 'dies'}; step {newest(config)}", flush=True)
-        log.append({"role": role, "hangs": hangs, "step": newest(config), "struck": struck})
-        if ROLES[role] is None:
-            program = Program(config, folder / "log", variables)
-    program.end()
+    mark, began = uuid.uuid4().hex, time.perf_counter()
+    start = partial(Program, config, folder / "log", {MARK: mark})
+    program, ended, log = start(), 0, []
+    try:
+        for number, (role, hangs) in enumerate(schedule(blows, rng)):
+            wanted = min(newest(config) + EVERY, steps - EVERY)
+            program, died = _lasting(program, start, lambda _, wanted=wanted: newest(config) >= wanted)
+            ended += died
+            time.sleep(float(rng.uniform(0, 2)))
+            struck = _strike(program, role, hangs, rng)
+            print(
+                f"blow {number + 1} of {blows}: {role} {'hangs' if hangs else 'dies'}; step {newest(config)}",
+                flush=True,
+            )
+            log.append({"role": role, "hangs": hangs, "step": newest(config), "struck": struck})
+            if ROLES[role] is None:
+                program = start()
+        program, died = _lasting(program, start, lambda program: program.done)
+        ended += died
+        orphans = _orphans(mark)
+    finally:
+        program.kill()
     lost, doubled = evidence(config, whole)
     books = compared(config, whole)
     return {
@@ -109,22 +113,32 @@ def run(folder: Path, blows: int, rng: np.random.Generator) -> dict[str, Any]:
         "steps_done": newest(config),
         "evidence_lost": lost,
         "evidence_doubled": doubled,
-        "orphans": _orphans(mark),
+        "orphans": orphans,
         **books,
         "seconds": time.perf_counter() - began,
         "log": log,
     }
 
 
-def _wait(program: Program, config: Settings, step: int) -> int:
-    """Until the step is saved; 1 where the program ended instead."""
-    try:
-        program.wait(lambda: newest(config) >= step)
-    except RuntimeError:
-        if not program.failed:
-            raise
-        return 1
-    return 0
+def _lasting(
+    program: Program, start: Callable[[], Program], condition: Callable[[Program], object]
+) -> tuple[Program, int]:
+    """One that lived until the condition held, this or the next one, and how many ended, or saved nothing more, before.
+
+    Raises:
+        RuntimeError: so did :data:`STARTS` in a row.
+    """
+    for ended in range(STARTS):
+        try:
+            program.wait(partial(condition, program))
+        except RuntimeError:
+            program.kill()
+            if ended + 1 == STARTS:
+                raise
+            program = start()
+        else:
+            break
+    return program, ended
 
 
 def _strike(program: Program, role: str, hangs: bool, rng: np.random.Generator) -> bool:

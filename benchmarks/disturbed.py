@@ -7,18 +7,23 @@ import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
+import numpy as np
 import psutil
 import pyarrow.parquet as pq
 import torch
+import typer
 from rich.console import Console
 from safetensors.torch import load_file
 
+from benchmarks.report import show, write_result
 from blade_dist.cluster.runtime import ray_runtime
 from blade_dist.settings import Config
 from blade_dist.settings.load import dump_config, load_config
@@ -31,9 +36,13 @@ from blade_dist.store.run import RunPaths
 GROUP = 8
 """Lists of a prompt in a step."""
 PATIENCE_S = 600.0
-"""How long anything may take."""
+"""How long a program may take until its next checkpoint, or its end."""
 TIMES = ("seconds/", "lists_per_second")
 """Columns that two equal trainings differ in."""
+
+Seed = Annotated[int, typer.Option(help="Of what falls when.")]
+Folder = Annotated[Path | None, typer.Option(help="Where the runs are kept. Default: nowhere.")]
+Json = Annotated[Path | None, typer.Option(help="Where the result is written.")]
 
 
 @dataclass(frozen=True)
@@ -62,7 +71,7 @@ class Program:
 
         ``variables``: of the environment, beside those of this process.
         """
-        self._log = log
+        self._settings, self._log = settings, log
         plain = {name: value for name, value in os.environ.items() if name not in ("RAY_ADDRESS", "RAY_JOB_ID")}
         environment = plain | (variables or {})
         command = [sys.executable, "-m", "blade_dist", "train", str(settings.file)]
@@ -73,18 +82,20 @@ class Program:
         """Until the condition holds.
 
         Raises:
-            RuntimeError: it ended before, or it takes too long.
+            RuntimeError: it ended before, or it saves nothing more.
         """
-        until = time.monotonic() + PATIENCE_S
+        seen, until = -1, 0.0
         while not condition():
+            if (step := newest(self._settings)) > seen:
+                seen, until = step, time.monotonic() + PATIENCE_S
             if self._process.poll() is not None or time.monotonic() > until:
                 raise RuntimeError(f"{' '.join(map(str, self._process.args))}: {self._log.read_text()[-3000:]}")
             time.sleep(0.05)
 
     @property
-    def failed(self) -> bool:
-        """Whether it has ended by itself, otherwise than well."""
-        return self._process.poll() not in (None, 0)
+    def done(self) -> bool:
+        """Whether it has ended well."""
+        return self._process.poll() == 0
 
     def below(self) -> list[psutil.Process]:
         """All processes that it has started."""
@@ -94,18 +105,21 @@ class Program:
             return []
 
     def kill(self) -> None:
-        """SIGKILL to all of it at once."""
-        os.killpg(self._process.pid, signal.SIGKILL)
+        """SIGKILL to all of it at once, if it is still there."""
+        with suppress(ProcessLookupError):
+            os.killpg(self._process.pid, signal.SIGKILL)
         self._process.wait()
 
     def end(self) -> None:
         """Waits until it ends by itself.
 
         Raises:
-            RuntimeError: it failed.
+            RuntimeError: it failed, or it saves nothing more; nothing of it is left then.
         """
-        if self._process.wait(PATIENCE_S):
-            raise RuntimeError(self._log.read_text()[-3000:])
+        try:
+            self.wait(lambda: self.done)
+        finally:
+            self.kill()
 
 
 def prepared(folder: Path, steps: int, every: int, **changes: dict[str, Any]) -> tuple[Settings, Settings]:
@@ -152,6 +166,30 @@ def _settings(folder: Path, name: str, train: dict[str, Any], changes: dict[str,
     config = Config.model_validate(tree)
     write_text(folder / f"{name}.yaml", dump_config(config))
     return Settings(folder / f"{name}.yaml", RunPaths(config.run.dir), config.target)
+
+
+def record(
+    benchmark: str,
+    run: Callable[[Path, np.random.Generator], dict[str, Any]],
+    options: Mapping[str, int],
+    goals: Mapping[str, Any],
+    folder: Path | None,
+    json: Path | None,
+) -> None:
+    """Runs it in a folder, prints its numbers and writes its result.
+
+    Args:
+        benchmark: its name.
+        run: from the folder and random numbers to results, of which lists are only written.
+        options: as they were given; has a ``seed``.
+        goals: by the names of numbers.
+        folder: None: a temporary one.
+        json: file of the result; None: nowhere.
+    """
+    with tempfile.TemporaryDirectory() as name:
+        results = run(folder or Path(name), np.random.default_rng(options["seed"]))
+    show(benchmark, {name: value for name, value in results.items() if not isinstance(value, list)}, goals)
+    write_result(json, benchmark, dict(options), results)
 
 
 def newest(settings: Settings) -> int:

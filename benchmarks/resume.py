@@ -6,16 +6,15 @@ damaged before the next start, so that the one before it has to do.
 
 from __future__ import annotations
 
-import tempfile
 import time
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
 
 import numpy as np
 import typer
 
-from benchmarks.disturbed import Program, compared, newest, prepared
-from benchmarks.report import show, write_result
+from benchmarks.disturbed import Folder, Json, Program, Seed, compared, newest, prepared, record
 
 DAMAGED = 4
 """Every so many kills the newest checkpoint is damaged, too."""
@@ -27,9 +26,9 @@ APART = 3
 
 def main(
     points: Annotated[int, typer.Option(min=1, help="Kills.")] = 10,
-    seed: Annotated[int, typer.Option(help="Of the moments.")] = 0,
-    folder: Annotated[Path | None, typer.Option(help="Where the runs are kept. Default: nowhere.")] = None,
-    json: Annotated[Path | None, typer.Option(help="Where the result is written.")] = None,
+    seed: Seed = 0,
+    folder: Folder = None,
+    json: Json = None,
 ) -> None:
     """Trains with kills and without, and compares every row and every weight.
 
@@ -37,13 +36,10 @@ def main(
 
       python -m benchmarks.resume --points 10 --json resume.json
     """
-    with tempfile.TemporaryDirectory() as name:
-        results = run(folder or Path(name), points, np.random.default_rng(seed))
-    show("resume", {name: value for name, value in results.items() if name != "kills"}, {"identical": True})
-    write_result(json, "resume", {"points": points, "seed": seed}, results)
+    record("resume", partial(run, points), {"points": points, "seed": seed}, {"identical": True}, folder, json)
 
 
-def run(folder: Path, points: int, rng: np.random.Generator) -> dict[str, Any]:
+def run(points: int, folder: Path, rng: np.random.Generator) -> dict[str, Any]:
     """The kills, and whether what they left is what nobody touched."""
     steps = (APART + 2) * (points + 1)
     config, whole = prepared(folder, steps, EVERY)
@@ -51,10 +47,12 @@ def run(folder: Path, points: int, rng: np.random.Generator) -> dict[str, Any]:
     began = time.perf_counter()
     for point in range(points):
         program = Program(config, folder / "log")
-        wanted = newest(config) + int(rng.integers(1, APART + 1))
-        program.wait(lambda wanted=wanted: newest(config) >= wanted)
-        time.sleep(float(rng.uniform(0, 1)))
-        program.kill()
+        wanted = min(newest(config) + int(rng.integers(1, APART + 1)), steps - EVERY)
+        try:
+            program.wait(lambda wanted=wanted: newest(config) >= wanted)
+            time.sleep(float(rng.uniform(0, 1)))
+        finally:
+            program.kill()
         saved = newest(config)
         damaged = point % DAMAGED == DAMAGED - 1
         if damaged:
@@ -67,7 +65,7 @@ def run(folder: Path, points: int, rng: np.random.Generator) -> dict[str, Any]:
 
 def _damage(checkpoint: Path) -> None:
     """Turns a bit of the optimizer's state."""
-    file = next((checkpoint / "deepspeed" / "state").glob("*optim_states.pt"))
+    file = next((checkpoint / "optimizer").glob("*.safetensors"))
     content = bytearray(file.read_bytes())
     content[len(content) // 2] ^= 1
     file.write_bytes(content)

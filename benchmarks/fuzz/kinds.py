@@ -79,7 +79,7 @@ def prepare(good: Path) -> None:
         folder.mkdir(parents=True)
         (folder / "weights").write_bytes(bytes(2000))
         write_json(folder / NUMBERS, {"step": step})
-        write_json(folder / PROGRESS, {"ranks": 1, "step": step})
+        write_json(folder / PROGRESS, {"layout": {"ranks": 1, "zero_stage": 0}, "step": step})
         write_manifest(folder, sums(folder, files_below(folder)))
 
 

@@ -22,7 +22,9 @@ from blade_dist.learners.adapter import without_adapter
 from blade_dist.learners.item_vectors import WrittenHead
 from blade_dist.learners.packing import Beginnings, Cut, MicroBatch, PromptLists, in_step, microbatches
 from blade_dist.learners.policy import Policy, why_not_packed
+from blade_dist.learners.shares import copy_to_weights, load_shares, save_shares, shares_of
 from blade_dist.settings import LearnerSettings
+from blade_dist.store.checkpoints import Layout
 
 _LOG = logging.getLogger(__name__)
 # On a CPU, DeepSpeed compiles kernels of its inference when it is initialized, which no training calls. That needs a
@@ -78,6 +80,11 @@ class DeepSpeedLearner:
     def model(self) -> Any:
         """The Hugging Face model inside (its parameters are shards under ZeRO-3)."""
         return self._engine.module.model
+
+    @property
+    def layout(self) -> Layout:
+        """Over what the training is spread."""
+        return Layout(self.world_size, self._engine.zero_optimization_stage())
 
     def logprobs(self, sequences: PromptLists, policy: torch.nn.Module | None = None) -> Tensor:
         """Log-probs of every list token, without gradient, ``[T]`` in the order of ``sequences.tokens.flat``.
@@ -185,15 +192,16 @@ class DeepSpeedLearner:
         return finite
 
     def save_state(self, directory: Path) -> None:
-        """Optimizer and parameter shards of this rank, in DeepSpeed's format."""
-        self._engine.save_checkpoint(str(directory), tag="state", exclude_frozen_parameters=True)
+        """Writes what the optimizer holds on this rank, by the parameters' names; the weights are copies of it."""
+        shares = shares_of(self._engine)
+        # where all ranks hold the same, each writes a part
+        own = shares if self._engine.zero_optimization_stage() else shares[self.rank :: self.world_size]
+        save_shares(own, directory / f"rank-{self.rank}.safetensors")
 
     def load_state(self, directory: Path) -> None:
-        """The opposite of :meth:`save_state`, with the same ZeRO stage and number of ranks."""
-        whole = all(parameter.requires_grad for parameter in self.model.parameters())
-        loaded, _ = self._engine.load_checkpoint(str(directory), tag="state", load_module_strict=whole)
-        if loaded is None:
-            raise RuntimeError(f"{directory}: DeepSpeed can't load a state from there")
+        """The opposite of :meth:`save_state` (collective); ZeRO stage and number of ranks may be others."""
+        load_shares(shares_of(self._engine), directory)
+        copy_to_weights(self._engine)
 
     def sum_over_ranks(self, values: Tensor) -> Tensor:
         """Sum of a small tensor over all ranks."""
@@ -279,7 +287,6 @@ def _deepspeed_config(settings: LearnerSettings, dtype: str) -> dict[str, Any]:
         "gradient_clipping": settings.clip_grad or NO_CLIPPING,
         "bf16": {"enabled": dtype == "bfloat16", "check_grad_overflow": True},
         "zero_optimization": {"stage": settings.zero_stage},
-        "checkpoint": {"use_node_local_storage": True},  # every rank writes into a folder of its own
         "optimizer": {
             "type": "AdamW",
             "params": {

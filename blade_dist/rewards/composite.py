@@ -30,6 +30,11 @@ SIGNIFICANT_BITS = 40
 between lists far above."""
 
 
+def is_own(name: str) -> bool:
+    """Whether it names a function of the user's, as ``package.module:function``."""
+    return ":" in name
+
+
 class Composite:
     """``sum_i weight_i * metric_i``. A name with a colon is ``package.module:function``, called with ``Lists``."""
 
@@ -104,7 +109,7 @@ class Composite:
 
     def _checked(self, name: str, part: Callable[[Lists], Scores], lists: Lists) -> Scores:
         where = f"{self._setting} {name}"
-        if ":" not in name:
+        if not is_own(name):
             return _settled_finite(where, part(lists), lists)
         try:
             with nullcontext() if self._given is None else self._given.kept(name, lists):
@@ -144,7 +149,7 @@ def spreads(parts: Mapping[str, Scores]) -> dict[str, float]:
 
 
 def _part(name: str, k: int, setting: str, named: NamedMetrics) -> Callable[[Lists], Scores]:
-    if ":" not in name:
+    if not is_own(name):
         function, cut = named.find(name, k, setting)
         return lambda lists: function(lists, cut)
     module, _, attribute = name.partition(":")

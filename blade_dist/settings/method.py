@@ -59,8 +59,9 @@ class RewardSettings(Section):
     """How fast the weights of missed floors and ceilings rise, per step and unit that is missed. Raise it where a limit
     is still missed at the end, lower it where its metric swings around the limit."""
     timeout_s: Rate = 600.0
-    """How long the lists of a step may take to score before the process that does it is ended and another one tries. A
-    function of yours that waits for something slow may need more."""
+    """How long the lists of a step may take to score before the process that does it is ended and another one tries;
+    at the start the functions of yours are tried on two lists, which may take as long. One that waits for something
+    slow may need more."""
 
     @property
     def constrained(self) -> list[str]:

@@ -69,10 +69,11 @@ class LoraSettings(Section):
 class LearnerSettings(Section):
     workers: Positive = 1
     """Ranks, one per GPU (or per ``cpus_per_worker`` cores). Each learns its share of ``train.prompts_per_step``, so
-    that more of them make a step faster. An unfinished training resumes only with as many as before."""
+    that more of them make a step faster. An unfinished training may go on with another number."""
     zero_stage: Annotated[int, Field(ge=0, le=3)] = 0
     """DeepSpeed ZeRO stage: 1 shards the optimizer's state over the ranks, 2 the gradients too, 3 the weights too.
-    Raise it where a rank runs out of memory; 3 makes every push gather the weights."""
+    Raise it where a rank runs out of memory; 3 makes every push gather the weights. An unfinished training may go on
+    with another one."""
     lr: Rate | None = None
     """Peak learning rate. None: 1e-3 for a model that is built from nothing; with ``model.path`` 1e-6, or 1e-5 where
     adapters are trained (``lora``)."""

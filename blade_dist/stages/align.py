@@ -33,7 +33,7 @@ from blade_dist.stages.fit import fit, publish
 from blade_dist.stages.opened import OpenedRun
 from blade_dist.stages.prior import build_prior, open_prior, show_prior
 from blade_dist.stages.ranker_tables import scorer_of
-from blade_dist.stages.resume import find_start
+from blade_dist.stages.resume import find_start, layout_of
 from blade_dist.stages.watch import watched
 from blade_dist.store.checkpoints import LEARNERS, saved_step
 from blade_dist.store.files import write_text
@@ -98,7 +98,7 @@ def _align(
     config, paths = run.config.in_training, run.paths
     folder, stamp = paths.target(config.target), align_stamp(run)
     kept = _kept(config.train)
-    start = find_start(folder, config.learner.workers, kept)
+    start = find_start(folder, layout_of(config.learner), kept)
     for line in start.lines:
         say(console, f"train: {line}")
     if (prior := open_prior(run)) is not None:
@@ -298,7 +298,7 @@ def _going_on(config: Config, folder: Path, steps_there: int | None) -> str | No
 def align_stamp(run: OpenedRun) -> dict[str, Any]:
     """All that the aligned weights depend on, by setting; not where and how fast they are made."""
     config = run.config
-    how_fast = {"workers", "cpus_per_worker", "tokens_per_microbatch", "shared_prefix"}
+    how_fast = {"workers", "zero_stage", "cpus_per_worker", "tokens_per_microbatch", "shared_prefix"}
     limits = {"at_least", "at_most", "multiplier_lr"} if config.reward.constrained else set()
     late = {"max_staleness"} if config.rollout.max_staleness else set()
     chooses = {"validation_prompts", "patience", "checkpoint_every"} if config.train.validation_prompts else set()

@@ -20,7 +20,7 @@ from blade_dist.cluster.placement import Role
 from blade_dist.cluster.signals import Stopped, first_signal_asks
 from blade_dist.errors import DivergedError, FullDiskError, UserError, origin
 from blade_dist.settings import Config
-from blade_dist.stages.resume import find_start
+from blade_dist.stages.resume import find_start, layout_of
 from blade_dist.store.checkpoints import saved_step
 from blade_dist.store.files import whole_folder
 from blade_dist.store.whole import damage
@@ -80,7 +80,7 @@ def fit(
             _refuse(error, folder.parent)
             if not failures.another(shown):
                 raise error
-            lines = find_start(folder.parent, len(roles), checkpoints).lines
+            lines = find_start(folder.parent, layout_of(config.learner), checkpoints).lines
             _LOG.warning("the learners start again from step %d", saved_step(folder))
             for line in lines:
                 _LOG.warning("%s", line)

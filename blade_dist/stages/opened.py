@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -16,9 +17,10 @@ from blade_dist.data.bundle import DataBundle, load_matching_data
 from blade_dist.data.seeds import stable_seed
 from blade_dist.errors import UserError
 from blade_dist.learners.adapter import check_modules
-from blade_dist.rewards.composite import Composite
+from blade_dist.rewards.composite import Composite, is_own
 from blade_dist.rewards.given import GivenLists
 from blade_dist.rewards.named import check_groups, reads_ranker
+from blade_dist.rewards.tried import try_own
 from blade_dist.settings import Config, ListSettings
 from blade_dist.stages.base import is_base, read_checkpoint
 from blade_dist.stages.chosen import training_rows
@@ -148,20 +150,31 @@ def check_metrics(config: Config, data: DataBundle) -> Composite:
     """The reward. It is tried on a small batch, and so are all other metrics: evaluation comes last, hours later.
 
     Raises:
-        UserError: an unknown metric, a function of the user's that fails, or a ranker that a metric reads and that has
-            nothing to say.
+        UserError: an unknown metric, a function of the user's that fails, hangs or ends its process, or a ranker that a
+            metric reads and that has nothing to say.
     """
-    limits = {"reward.at_least": config.reward.at_least, "reward.at_most": config.reward.at_most}
-    # the reward scores them too; these exist so that an error names the setting in which the metric stands
-    bounds = [make_composite(config, data, dict.fromkeys(names, 1.0), setting) for setting, names in limits.items()]
-    reward = make_composite(config, data, config.reward.scored)
-    check_groups([name for name, weight in config.reward.weights.items() if weight], data.catalog, "reward.weights")
-    report = make_composite(config, data, dict.fromkeys(config.evaluate.metrics, 1.0), "evaluate.metrics")
-    select = search_choice(config, data)
-    for metrics in (*bounds, reward, report, *([select] if select else [])):
+    reward, lists = config.reward, config.lists
+    # the reward scores what has a floor or a ceiling too; these exist so that an error names the metric's setting
+    standing: dict[str, Iterable[str]] = {
+        "reward.at_least": reward.at_least,
+        "reward.at_most": reward.at_most,
+        "reward.weights": reward.scored,
+        "evaluate.metrics": config.evaluate.metrics,
+        "evaluate.select_by": config.evaluate.select_by,
+    }
+    built_in = [
+        make_composite(config, data, {name: 1.0 for name in names if not is_own(name)}, setting)
+        for setting, names in standing.items()
+    ]
+    check_groups([name for name, weight in reward.weights.items() if weight], data.catalog, "reward.weights")
+    for metrics in built_in:
         metrics.check()
+    own = {name: setting for setting, names in reversed(standing.items()) for name in names if is_own(name)}
+    if own:  # what they do to their process, they do to another one than this first
+        try_own(tuple(own.items()), data.catalog, lists.k, _incidents(config), reward.timeout_s)
+    search_choice(config, data)
     check_ranker(config, data)
-    return reward
+    return make_composite(config, data, reward.scored)
 
 
 def search_choice(config: Config, data: DataBundle) -> Composite | None:
@@ -183,8 +196,12 @@ def make_composite(
         UserError: an unknown metric.
     """
     reward = config.reward
-    given = GivenLists(RunPaths(config.run.dir.absolute()).incidents, "command")
+    given = GivenLists(_incidents(config), "command")
     return Composite(weights, data.catalog, config.lists.k, setting, reward.distributions, reward.boosts, given)
+
+
+def _incidents(config: Config) -> Path:
+    return RunPaths(config.run.dir.absolute()).incidents
 
 
 def check_lists(config: Config, data: DataBundle) -> None:

@@ -11,7 +11,8 @@ import ray
 from ray.train import CheckpointConfig
 
 from blade_dist.errors import UserError
-from blade_dist.store.checkpoints import LEARNERS, Checkpoint, remove_unfinished, take_whole
+from blade_dist.settings import LearnerSettings
+from blade_dist.store.checkpoints import LEARNERS, Checkpoint, Layout, remove_unfinished, take_whole
 from blade_dist.store.files import write_json
 
 SNAPSHOT = "checkpoint_manager_snapshot.json"
@@ -25,10 +26,15 @@ class Start:
     step: int
     """Steps that are done."""
     lines: list[str]
-    """What there is to say: a line for each checkpoint that can't be used."""
+    """What there is to say: a line for each checkpoint that can't be used, and one where the layout is another."""
 
 
-def find_start(stage: Path, workers: int, kept: CheckpointConfig) -> Start:
+def layout_of(learner: LearnerSettings) -> Layout:
+    """Of a run with these settings."""
+    return Layout(learner.workers, learner.zero_stage)
+
+
+def find_start(stage: Path, layout: Layout, kept: CheckpointConfig) -> Start:
     """Makes the stage's checkpoints such that Ray Train goes on from the newest whole one.
 
     What dead writers left is removed, damaged checkpoints are moved aside, and Ray Train's list is written anew from
@@ -36,24 +42,27 @@ def find_start(stage: Path, workers: int, kept: CheckpointConfig) -> Start:
 
     Args:
         stage: the stage's folder; it need not be there.
-        workers: learners of this run.
+        layout: of this run.
         kept: how Ray Train orders checkpoints.
 
     Raises:
-        UserError: the checkpoints are of another number of learners. Optimizer partitions and the states of random
-            numbers are saved rank by rank, so that no other number can go on from them.
+        UserError: the checkpoints are of an earlier version, which saved the optimizer in another form.
     """
     parent = stage / LEARNERS
     if not parent.is_dir():
         return Start(0, [])
     remove_unfinished(parent)
     whole, lines = take_whole(parent)
-    for checkpoint in whole:
-        if checkpoint.ranks != workers:
-            raise UserError(
-                f"learner.workers: the checkpoints in {stage} are of {checkpoint.ranks} learners, and this run has "
-                f"{workers}; set learner.workers={checkpoint.ranks} to go on from them, or delete {stage} to begin anew"
-            )
+    if any(checkpoint.layout is None for checkpoint in whole):
+        raise UserError(
+            f"{stage}: the checkpoints there are of an earlier version of blade-dist: finish the training with that "
+            "one, or delete the folder to begin anew"
+        )
+    if whole and whole[-1].layout != layout:
+        lines.append(
+            f"the layout changed from {whole[-1].layout} to {layout}: these go on from step {whole[-1].step} with the "
+            "same weights and optimizer"
+        )
     if whole:
         write_json(parent / SNAPSHOT, snapshot(whole, kept))
     else:

@@ -21,7 +21,7 @@ from blade_dist.settings.load import dump_config
 from blade_dist.stages.actors import tracker
 from blade_dist.stages.fit import fit, publish
 from blade_dist.stages.grown import say_new, with_todays_items
-from blade_dist.stages.resume import find_start
+from blade_dist.stages.resume import find_start, layout_of
 from blade_dist.store.checkpoints import LEARNERS
 from blade_dist.store.files import write_text
 from blade_dist.store.fingerprint import fingerprint_file
@@ -67,7 +67,7 @@ def _tune(config: Config, data: DataBundle, stamp: dict[str, Any], console: Cons
     best_and_last = CheckpointConfig(num_to_keep=2, checkpoint_score_attribute="validation_ndcg")
     if anew := begin(paths.sft, stamp):
         say(console, f"sft: {anew}")
-    start = find_start(paths.sft, config.learner.workers, best_and_last)
+    start = find_start(paths.sft, layout_of(config.learner), best_and_last)
     for line in start.lines:
         say(console, f"sft: {line}")
     drop_rows_from(paths.sft / "metrics.parquet", start.step)

@@ -20,9 +20,22 @@ LEARNERS = "learners"
 NUMBERS = "numbers.json"
 """File of a checkpoint: the steps done, and the score where one was measured."""
 PROGRESS = "progress.json"
-"""File of a checkpoint: how far the training is, among it ``ranks``."""
+"""File of a checkpoint: how far the training is, among it ``layout``."""
+OPTIMIZER = "optimizer"
+"""Folder of a checkpoint: what the optimizers of the ranks hold."""
 PROBE_BYTES = 2**20
 _NAME = re.compile(r"checkpoint_(\d{8,})")
+
+
+@dataclass(frozen=True)
+class Layout:
+    """Over what a training is spread."""
+
+    ranks: int = 1
+    zero_stage: int = 0
+
+    def __str__(self) -> str:
+        return f"{self.ranks} learner(s) of ZeRO stage {self.zero_stage}"
 
 
 @dataclass(frozen=True)
@@ -32,7 +45,8 @@ class Checkpoint:
     folder: Path
     numbers: dict[str, float]
     """``step``, and the score where one was measured."""
-    ranks: int
+    layout: Layout | None
+    """Of the training that saved it; None in those of versions that another layout could not read."""
 
     @property
     def step(self) -> int:
@@ -83,8 +97,8 @@ def take_whole(parent: Path) -> tuple[list[Checkpoint], list[str]]:
     whole, lines = [], []
     for _, folder in _standing(parent):
         if (what := damage(folder)) is None:
-            numbers, progress = _content(folder, NUMBERS), _content(folder, PROGRESS)
-            whole.append(Checkpoint(folder, numbers, int(progress["ranks"])))
+            layout = _content(folder, PROGRESS).get("layout")
+            whole.append(Checkpoint(folder, _content(folder, NUMBERS), None if layout is None else Layout(**layout)))
         else:
             aside = parent / f"damaged_{folder.name}"
             shutil.rmtree(aside, ignore_errors=True)

@@ -13,7 +13,7 @@ import torch
 
 from blade_dist.cluster.runtime import RETRIES
 from blade_dist.learners.adapter import save_adapter
-from blade_dist.store.checkpoints import LEARNERS, PROGRESS
+from blade_dist.store.checkpoints import LEARNERS, OPTIMIZER, PROGRESS, Layout
 from blade_dist.store.files import read_json, write_json
 from blade_dist.store.policy import save_policy
 from blade_dist.training.collective import from_first
@@ -36,7 +36,7 @@ class AlignState:
     """Number of the group of learners; every restart is a new one."""
     step: int = 0
     """Steps done."""
-    ranks: int = 1
+    layout: Layout = field(default_factory=Layout)
     patience: Patience = field(default_factory=Patience)
     skips: Skips = field(default_factory=Skips)
 
@@ -44,10 +44,12 @@ class AlignState:
 class RankCheckpoint:
     """Saves and restores a rank, and on rank 0 what belongs to all ranks. Methods are collective.
 
-    A checkpoint holds ``deepspeed/`` (parameters and optimizer, a shard per rank), ``rng-<rank>.npy``, ``policy/`` (the
-    whole weights, which are the stage's result), ``anchor.safetensors`` where there is an anchor, ``estimator.arrow``
-    and ``progress.json``. Estimator and learner are saved together, because a replay of steps with a newer estimator
-    would count their evidence twice. What makes the folder whole is :func:`new_checkpoint`'s.
+    A checkpoint holds ``optimizer/`` (the weights in float32 and their moments, a file per rank), ``rng-<rank>.npy``,
+    ``policy/`` (the whole weights, which are the stage's result), ``anchor.safetensors`` where there is an anchor,
+    ``estimator.arrow`` and ``progress.json``. Any number of ranks and any ZeRO stage can go on from it; of more ranks
+    than before several take the random numbers of one. Estimator and learner are saved together, because a replay of
+    steps with a newer estimator would count their evidence twice. What makes the folder whole is
+    :func:`new_checkpoint`'s.
     """
 
     def __init__(self, rank: Rank, pipeline: Any, roles: Roles, tracker: Any) -> None:
@@ -59,11 +61,11 @@ class RankCheckpoint:
 
     def restore(self) -> AlignState:
         """The newest checkpoint's state, or that of a new run, with the number of a new attempt."""
-        state, estimates = AlignState(ranks=self._rank.learner.world_size), None
+        state, estimates = AlignState(layout=self._rank.learner.layout), None
         checkpoint = ray.train.get_checkpoint()
         if checkpoint is not None:
             with checkpoint.as_directory() as name:
-                state, estimates = self._read(Path(name), state.ranks)
+                state, estimates = self._read(Path(name))
         state.attempt = from_first(lambda: self._begin(state.attempt, estimates))
         return state
 
@@ -85,7 +87,7 @@ class RankCheckpoint:
         adapter = {} if lora is None else trained_state(rank.learner.model, bucket_bytes, keep=first)
         scored = {name: validation[name] for name in validation if name == VALIDATION}
         with new_checkpoint(rank.paths.target(rank.config.target) / LEARNERS, state.step, scored) as folder:
-            rank.learner.save_state(folder / "deepspeed")
+            rank.learner.save_state(folder / OPTIMIZER)
             np.save(folder / f"rng-{rank.learner.rank}.npy", torch.get_rng_state().numpy())
             if first:
                 self._write_shared(folder, state, weights)
@@ -93,16 +95,17 @@ class RankCheckpoint:
                     save_adapter(folder / "policy" / "adapter", adapter, lora, rank.paths.reference)
                 ray.get(self._tracker.flush.remote(state.step))
 
-    def _read(self, folder: Path, ranks: int) -> tuple[AlignState, bytes]:
+    def _read(self, folder: Path) -> tuple[AlignState, bytes]:
         """Loads the rank's part; returns the state, and the estimator's."""
         rank = self._rank
         saved = read_json(folder / PROGRESS) or {}
-        rank.learner.load_state(folder / "deepspeed")
+        rank.learner.load_state(folder / OPTIMIZER)
         if rank.anchor is not None:
             rank.anchor.load(folder / ANCHOR)
-        torch.set_rng_state(torch.from_numpy(np.load(folder / f"rng-{rank.learner.rank}.npy")))
+        source = rank.learner.rank % saved["layout"]["ranks"]
+        torch.set_rng_state(torch.from_numpy(np.load(folder / f"rng-{source}.npy")))
         counts = Patience(**saved["patience"]), Skips(**saved.get("skips", {}))
-        state = AlignState(saved["attempt"], saved["step"], ranks, *counts)
+        state = AlignState(saved["attempt"], saved["step"], rank.learner.layout, *counts)
         return state, (folder / "estimator.arrow").read_bytes()
 
     def _begin(self, saved_attempt: int, estimates: bytes | None) -> int:

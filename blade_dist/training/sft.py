@@ -28,7 +28,7 @@ from blade_dist.learners.packing import MicroBatch, PromptLists
 from blade_dist.learners.policy import Policy, build_model, load_model
 from blade_dist.learners.zero import DeepSpeedLearner
 from blade_dist.settings import Config, LearnerSettings
-from blade_dist.store.checkpoints import LEARNERS, PROGRESS
+from blade_dist.store.checkpoints import LEARNERS, OPTIMIZER, PROGRESS, Layout
 from blade_dist.store.files import read_json, write_json
 from blade_dist.store.policy import save_policy
 from blade_dist.store.run import RunPaths
@@ -68,7 +68,7 @@ class SftState:
     """Steps done."""
     seconds: float = 0.0
     """Spent on them, over all attempts."""
-    ranks: int = 1
+    layout: Layout = field(default_factory=Layout)
     patience: Patience = field(default_factory=Patience)
     """Is shown the validation NDCG."""
     losses: list[float] = field(default_factory=list)
@@ -76,10 +76,10 @@ class SftState:
     skips: Skips = field(default_factory=Skips)
 
     @classmethod
-    def of(cls, saved: dict[str, Any], ranks: int) -> SftState:
-        """That of a ``progress.json``, for so many ranks."""
+    def of(cls, saved: dict[str, Any], layout: Layout) -> SftState:
+        """That of a ``progress.json``, for ranks of this layout."""
         patience, skips = Patience(**saved["patience"]), Skips(**saved.get("skips", {}))
-        return cls(saved["step"], saved["seconds"], ranks, patience, saved.get("losses", []), skips)
+        return cls(saved["step"], saved["seconds"], layout, patience, saved.get("losses", []), skips)
 
 
 def fine_tune(job: SftJob) -> None:
@@ -255,10 +255,10 @@ def _restore(learner: DeepSpeedLearner) -> SftState:
     """The newest checkpoint's state, or that of a new run."""
     checkpoint = ray.train.get_checkpoint()
     if checkpoint is None:
-        return SftState(ranks=learner.world_size)
+        return SftState(layout=learner.layout)
     with checkpoint.as_directory() as folder:
-        learner.load_state(Path(folder) / "deepspeed")
-        return SftState.of(read_json(Path(folder) / PROGRESS) or {}, learner.world_size)
+        learner.load_state(Path(folder) / OPTIMIZER)
+        return SftState.of(read_json(Path(folder) / PROGRESS) or {}, learner.layout)
 
 
 def _save(
@@ -268,7 +268,7 @@ def _save(
     weights = full_state(learner.model, config.weights.bucket_mb * 2**20, keep=learner.rank == 0)
     scored = {} if ndcg is None else {"validation_ndcg": ndcg}
     with new_checkpoint(parent, state.step, scored) as folder:
-        learner.save_state(folder / "deepspeed")
+        learner.save_state(folder / OPTIMIZER)
         if learner.rank == 0:
             save_policy(
                 folder / "policy",

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
+import pytest
 import torch
 from safetensors.torch import save_file
 
-from benchmarks.chaos import ROLES, evidence, schedule
+from benchmarks.chaos import ROLES, STARTS, _lasting, evidence, schedule
 from benchmarks.disturbed import GROUP, Settings, compared
 from blade_dist.posterior.carried import Carried
 from blade_dist.store.checkpoints import LEARNERS, checkpoint_folder
@@ -65,3 +67,38 @@ def test_every_role_is_struck_once_a_round_and_the_driver_only_dies() -> None:
         assert {role for role, _ in blows[start : start + len(ROLES)]} == set(ROLES)
     assert sum(hangs for _, hangs in blows) >= 10
     assert not any(hangs for role, hangs in blows if role == "driver")
+
+
+class Ending:
+    """A program of which every start but the ``lasting`` one ends before its time."""
+
+    started = 0
+
+    def __init__(self, lasting: int) -> None:
+        self.number, self.lasting, self.killed = Ending.started, lasting, False
+        Ending.started += 1
+
+    def wait(self, condition: Any) -> None:
+        if self.number != self.lasting:
+            raise RuntimeError
+        assert condition()
+
+    def kill(self) -> None:
+        self.killed = True
+
+
+@pytest.mark.parametrize("lasting", range(STARTS))
+def test_a_run_that_ends_is_counted_and_started_again(lasting: int) -> None:
+    Ending.started = 0
+    first: Any = Ending(lasting)
+    program, ended = _lasting(first, lambda: Ending(lasting), lambda given: given.number == lasting)
+    assert (program.number, ended) == (lasting, lasting)
+    assert first.killed == (lasting > 0)
+
+
+def test_a_run_that_ends_every_time_is_given_up() -> None:
+    Ending.started = 0
+    first: Any = Ending(STARTS)
+    with pytest.raises(RuntimeError):
+        _lasting(first, lambda: Ending(STARTS), lambda _: True)
+    assert Ending.started == STARTS

@@ -16,7 +16,7 @@ from ray.train.v2._internal.execution.training_report import _TrainingReport
 
 from blade_dist.errors import UserError
 from blade_dist.stages.resume import SNAPSHOT, find_start
-from blade_dist.store.checkpoints import LEARNERS, checkpoint_folder, unfinished_folder
+from blade_dist.store.checkpoints import LEARNERS, Layout, checkpoint_folder, unfinished_folder
 from tests.store.test_checkpoints import save
 
 PLAIN = CheckpointConfig(num_to_keep=2)
@@ -53,7 +53,7 @@ def test_the_list_is_the_one_that_ray_train_wrote(tmp_path: Path, kept: Checkpoi
 
     asyncio.run(training())
     written = json.loads((tmp_path / LEARNERS / SNAPSHOT).read_text())
-    start = find_start(tmp_path, 1, kept)
+    start = find_start(tmp_path, Layout(), kept)
     assert (start.step, start.lines) == (24, [])
     ours = json.loads((tmp_path / LEARNERS / SNAPSHOT).read_text())
     assert ours.keys() == written.keys()
@@ -78,7 +78,7 @@ def test_a_damaged_newest_checkpoint_and_a_damaged_list_stop_nothing(tmp_path: P
         file.write(b"v")
     if half is not None:
         (tmp_path / LEARNERS / SNAPSHOT).write_text(half)
-    start = find_start(tmp_path, 1, PLAIN)
+    start = find_start(tmp_path, Layout(), PLAIN)
     assert start.step == 4
     assert len(start.lines) == 1
     assert latest(manager(tmp_path, PLAIN)) == "checkpoint_00000004"
@@ -89,7 +89,7 @@ def test_a_damaged_newest_checkpoint_and_a_damaged_list_stop_nothing(tmp_path: P
             await report(ray_train, tmp_path, step, None)
 
     asyncio.run(rest())
-    assert find_start(tmp_path, 1, PLAIN) == find_start(tmp_path, 1, PLAIN)
+    assert find_start(tmp_path, Layout(), PLAIN) == find_start(tmp_path, Layout(), PLAIN)
     assert latest(manager(tmp_path, PLAIN)) == "checkpoint_00000012"
     assert sorted(path.name for path in (tmp_path / LEARNERS).glob("c*_0*")) == [
         "checkpoint_00000008",
@@ -107,30 +107,37 @@ def test_a_checkpoint_that_was_deleted_by_hand_is_not_missed(tmp_path: Path) -> 
     shutil.rmtree(checkpoint_folder(tmp_path / LEARNERS, 8))
     with pytest.raises(CheckpointManagerInitializationError):
         manager(tmp_path, PLAIN)
-    assert find_start(tmp_path, 1, PLAIN).step == 4
+    assert find_start(tmp_path, Layout(), PLAIN).step == 4
     assert latest(manager(tmp_path, PLAIN)) == "checkpoint_00000004"
 
 
 def test_a_checkpoint_that_ray_train_never_heard_of_is_gone_on_from(tmp_path: Path) -> None:
     save(tmp_path / LEARNERS, 4)
-    assert find_start(tmp_path, 1, BEST).step == 4
+    assert find_start(tmp_path, Layout(), BEST).step == 4
     assert latest(manager(tmp_path, BEST)) == "checkpoint_00000004"
 
 
 def test_without_a_whole_checkpoint_the_training_begins_anew(tmp_path: Path) -> None:
-    assert find_start(tmp_path, 1, PLAIN).step == 0
+    assert find_start(tmp_path, Layout(), PLAIN).step == 0
     (save(tmp_path / LEARNERS, 4) / "weights").unlink()
     (tmp_path / LEARNERS / SNAPSHOT).write_text("{")
-    start = find_start(tmp_path, 1, PLAIN)
+    start = find_start(tmp_path, Layout(), PLAIN)
     assert start.step == 0
     assert "begins anew" in start.lines[-1]
     assert manager(tmp_path, PLAIN).latest_checkpoint_result is None
 
 
-def test_checkpoints_of_another_number_of_learners_are_refused(tmp_path: Path) -> None:
-    save(tmp_path / LEARNERS, 4, ranks=2)
-    with pytest.raises(
-        UserError, match=r"learner\.workers: the checkpoints in .* are of 2 learners, and this run has 1"
-    ):
-        find_start(tmp_path, 1, PLAIN)
-    assert find_start(tmp_path, 2, PLAIN).step == 4
+def test_another_layout_goes_on_and_is_named(tmp_path: Path) -> None:
+    save(tmp_path / LEARNERS, 4, layout=Layout(1, 0))
+    save(tmp_path / LEARNERS, 8, layout=Layout(2, 3))
+    start = find_start(tmp_path, Layout(1, 0), PLAIN)
+    assert start.step == 8
+    (line,) = start.lines
+    assert "changed from 2 learner(s) of ZeRO stage 3 to 1 learner(s) of ZeRO stage 0: these go on from step 8" in line
+    assert find_start(tmp_path, Layout(2, 3), PLAIN).lines == []
+
+
+def test_checkpoints_of_an_earlier_version_are_refused(tmp_path: Path) -> None:
+    save(tmp_path / LEARNERS, 4, layout=None)
+    with pytest.raises(UserError, match="the checkpoints there are of an earlier version"):
+        find_start(tmp_path, Layout(), PLAIN)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+from dataclasses import asdict
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -15,6 +16,7 @@ from blade_dist.store import checkpoints
 from blade_dist.store.checkpoints import (
     NUMBERS,
     PROGRESS,
+    Layout,
     check_room,
     checkpoint_folder,
     finish,
@@ -27,14 +29,18 @@ from blade_dist.store.checkpoints import (
 from blade_dist.store.files import write_json
 from blade_dist.store.whole import files_below, sums, write_manifest
 
+ONE = Layout()
 
-def save(parent: Path, step: int, score: float | None = None, ranks: int = 1, weights: bytes = b"weights") -> Path:
+
+def save(
+    parent: Path, step: int, score: float | None = None, layout: Layout | None = ONE, weights: bytes = b"weights"
+) -> Path:
     """A whole checkpoint."""
     folder = unfinished_folder(parent, step)
     folder.mkdir(parents=True)
     (folder / "weights").write_bytes(weights)
     write_json(folder / NUMBERS, {"step": step} if score is None else {"step": step, "score": score})
-    write_json(folder / PROGRESS, {"ranks": ranks})
+    write_json(folder / PROGRESS, {"ranks": 1} if layout is None else {"layout": asdict(layout)})
     write_manifest(folder, sums(folder, files_below(folder)))
     finish(folder, checkpoint_folder(parent, step))
     return checkpoint_folder(parent, step)
@@ -46,12 +52,12 @@ def names(folder: Path) -> list[str]:
 
 def test_whole_ones_are_taken_in_the_order_of_their_steps(tmp_path: Path) -> None:
     for step in (12, 4, 100_000_000):
-        save(tmp_path, step, score=step / 10, ranks=2)
+        save(tmp_path, step, score=step / 10, layout=Layout(2, 3))
     whole, lines = take_whole(tmp_path)
-    assert [(one.step, one.ranks, one.numbers["score"]) for one in whole] == [
-        (4, 2, 0.4),
-        (12, 2, 1.2),
-        (10**8, 2, 1e7),
+    assert [(one.step, one.layout, one.numbers["score"]) for one in whole] == [
+        (4, Layout(2, 3), 0.4),
+        (12, Layout(2, 3), 1.2),
+        (10**8, Layout(2, 3), 1e7),
     ]
     assert not lines
     assert saved_step(tmp_path) == 10**8

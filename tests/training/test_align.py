@@ -12,6 +12,7 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 from rich.console import Console
+from safetensors.torch import load_file
 
 from blade_dist.data.bundle import DataBundle
 from blade_dist.errors import UserError
@@ -28,9 +29,9 @@ from tests.helpers.runs import TRAIN_PROMPTS, with_settings
 
 def first_moment(paths: RunPaths) -> torch.Tensor:
     """Adam's first moment after one step: (1 - beta1) times the gradient."""
-    (file,) = (paths.target("blade") / "learners").glob("checkpoint_*/deepspeed/state/mp_rank_00_model_states.pt")
-    state = torch.load(file, weights_only=False)["optimizer"]["state"]
-    return torch.cat([state[key]["exp_avg"].reshape(-1) for key in sorted(state)])
+    files = (paths.target("blade") / "learners").glob("checkpoint_*/optimizer/*.safetensors")
+    saved = {key: numbers for file in files for key, numbers in load_file(file).items()}
+    return torch.cat([saved[key] for key in sorted(saved) if key.endswith("/exp_avg")])
 
 
 def test_two_ranks_and_engines_take_the_same_first_step(trained: dict[int, RunPaths]) -> None:

@@ -5,27 +5,27 @@ from __future__ import annotations
 import json
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
 import time
 from collections.abc import Callable
+from io import StringIO
 from pathlib import Path
 
 import psutil
 import pyarrow.parquet as pq
 import pytest
 import torch
-from ray.train import CheckpointConfig
 from rich.console import Console
 from safetensors.torch import load_file
 
-from blade_dist.errors import UserError
 from blade_dist.settings import Config
 from blade_dist.settings.load import dump_config, load_config
 from blade_dist.stages.align import align_stage
 from blade_dist.stages.opened import open_run
-from blade_dist.stages.resume import SNAPSHOT, find_start
+from blade_dist.stages.resume import SNAPSHOT
 from blade_dist.store.checkpoints import LEARNERS, PROGRESS, checkpoint_folder, saved_step, unfinished_folder
 from blade_dist.store.files import write_text
 from blade_dist.store.run import RunPaths
@@ -80,7 +80,7 @@ def kill_actor(program: subprocess.Popen[bytes], name: str) -> None:
 
 def damage(folder: Path) -> None:
     """Turns a bit of the checkpoint's optimizer, and leaves half of another one and of Ray Train's list."""
-    file = min((folder / "deepspeed" / "state").glob("*optim_states.pt"))
+    file = min((folder / "optimizer").glob("*.safetensors"))
     content = bytearray(file.read_bytes())
     content[len(content) // 2] ^= 1
     file.write_bytes(content)
@@ -121,15 +121,11 @@ def test_a_stopped_and_then_killed_job_goes_on_as_if_it_never_had_been(job: Path
     rows = pq.read_table(paths.target("blade") / "metrics.parquet").to_pylist()
     assert [row["step"] for row in rows] == list(range(STEPS))
     log = (job / "log").read_text()
-    assert f"{damaged} is skipped: deepspeed/state/" in log
+    assert f"{damaged} is skipped: optimizer/" in log
     assert f"train: goes on from step {began['step']}, saved in {saved}" in log
     ended = progress(checkpoint_folder(saved, STEPS))
     # the learners began anew where an actor with a memory had died, and where it is the scorer they noticed nothing
     assert (ended["attempt"], ended["step"]) == (began["attempt"] + 3, STEPS)
-    with pytest.raises(
-        UserError, match=r"learner\.workers: the checkpoints in .* are of 2 learners, and this run has 1"
-    ):
-        find_start(paths.target("blade"), 1, CheckpointConfig())
 
     whole = RunPaths(job / "whole")
     for part in ("data", "sft", "prior.arrow"):
@@ -144,3 +140,25 @@ def test_a_stopped_and_then_killed_job_goes_on_as_if_it_never_had_been(job: Path
     ours, plain = (load_file(of.policy("blade") / "model.safetensors") for of in (paths, whole))
     for name, weights in plain.items():
         assert torch.equal(ours[name], weights), name
+
+
+def test_another_layout_goes_on_where_the_one_before_was(job: Path) -> None:
+    """Two ranks of ZeRO stage 3, then one that holds all of it: it goes the step that they would have gone."""
+
+    def aligned(name: str, steps: int, *layout: str) -> tuple[list[dict], str]:
+        changes = [f"run.dir={job / name}", f"train.steps={steps}", "learner.schedule=constant", *layout]
+        run, said = open_run(load_config(job / "job.yaml", changes)), StringIO()
+        align_stage(run, Console(file=said, width=400))
+        return pq.read_table(run.paths.target("blade") / "metrics.parquet").to_pylist(), said.getvalue()
+
+    aligned("run", EVERY)
+    shutil.copytree(job / "run", job / "other")
+    (*_, same), said = aligned("run", EVERY + 1)
+    assert "layout" not in said
+    rows, said = aligned("other", EVERY + 1, "learner.workers=1", "learner.zero_stage=0")
+    assert "the layout changed from 2 learner(s) of ZeRO stage 3 to 1 learner(s) of ZeRO stage 0" in said
+    assert [row["step"] for row in rows] == list(range(EVERY + 1))
+    lists = ["reward", "posterior/tau", "informative_groups", "list_tokens", "lr"]  # weights, evidence, prompts
+    assert [rows[-1][name] for name in lists] == [same[name] for name in lists]
+    for name in ("loss", "kl", "grad_norm"):
+        assert rows[-1][name] == pytest.approx(same[name], rel=1e-3), name

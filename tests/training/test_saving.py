@@ -39,7 +39,7 @@ def reported(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, float]]:
 def writing(parent: Path, step: int) -> Iterator[Path]:
     """A checkpoint of one rank, to which the block may add."""
     with new_checkpoint(parent, step, {"score": step / 10}) as folder:
-        write_json(folder / PROGRESS, {"ranks": 1})
+        write_json(folder / PROGRESS, {"layout": {}})
         yield folder
 
 
@@ -140,7 +140,7 @@ WRITERS = {
 
 def save(step, megabytes):
     with new_checkpoint(parent, step, {}) as folder:
-        write_json(folder / PROGRESS, {"ranks": 1})
+        write_json(folder / PROGRESS, {"layout": {}})
         write(torch.zeros(megabytes * 2**20, dtype=torch.uint8), folder / "tensor")
 
 

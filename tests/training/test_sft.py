@@ -72,7 +72,7 @@ def fine_tuned(
 
     if damaged is not None:
         shutil.copytree(RunPaths(damaged).sft, RunPaths(config.run.dir).sft)
-        file = max(RunPaths(config.run.dir).sft.glob("*/*/deepspeed/state/mp_rank_00_model_states.pt"))
+        file = max(RunPaths(config.run.dir).sft.glob("*/*/optimizer/rank-0.safetensors"))
         file.write_bytes(file.read_bytes()[:-1])
     start = newest(config)
     modules: Any = (ray, ray.train)  # this process is a rank's, not the test's

@@ -50,7 +50,31 @@ def test_numbers_with_commas() -> None:
     assert plain_numbers(pa.array(texts), remarks).to_pylist() == [
         *("4.5", "1,234", "1600000000", "-2.25", "4", "x,5", None)
     ]
-    assert remarks.repaired["numbers with a comma"].count == 3
+    assert remarks.repaired["numbers with a comma or marks between thousands"].count == 3
+
+
+@pytest.mark.parametrize(
+    ("text", "number"),
+    [
+        ("1.600.000.000", "1600000000"),
+        ("1.600,5", "1600.5"),
+        ("1 600", "1600"),
+        ("1\u202f600\u202f000,25", "1600000.25"),
+        ("1'600'000.5", "1600000.5"),
+        ("1600000000,125", "1600000000.125"),
+        ("0,125", "0.125"),
+        ("-1,234,567.8", "-1234567.8"),
+    ],
+)
+def test_marks_between_thousands(text: str, number: str) -> None:
+    assert plain_numbers(pa.array([text, "7"]), Remarks()).to_pylist() == [number, "7"]
+
+
+@pytest.mark.parametrize(
+    "text", ["1,234", "1.234", "1 60", "1.60.000", "2020 123", "192.168.1.1", "13.09.2020", "1,2,3"]
+)
+def test_numbers_that_could_mean_several_stay(text: str) -> None:
+    assert plain_numbers(pa.array([text]), Remarks()).to_pylist() == [text]
 
 
 @pytest.mark.parametrize("write", [lambda t: f"{t},5", lambda t: f"{t:,}"])
@@ -59,7 +83,7 @@ def test_times_and_ratings_of_a_spreadsheet(wild: Wild, plain: Outcome, write: C
     write_csv(wild.folder / "log.csv", [*NAMES, "rating"], rows, separator=";")
     made = wild.data("data.min_rating=0.1")
     assert (made.histories, made.log["left"]) == (plain.histories, ROWS)
-    assert f"{2 * ROWS} numbers with a comma" in made.said
+    assert f"{2 * ROWS} numbers with a comma or marks" in made.said
 
 
 def test_ids_that_a_spreadsheet_shortened_are_said(wild: Wild) -> None:

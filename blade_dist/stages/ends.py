@@ -28,7 +28,7 @@ REMEDIES = {
     errno.EROFS: "nothing can be written there: choose another run.dir",
     errno.ENOTDIR: "a file stands where a folder is needed: choose another run.dir",
     errno.ENAMETOOLONG: "choose a shorter run.dir",
-    errno.EMFILE: "too many files are open at once: raise the limit (ulimit -n 65535), and run the same command again",
+    errno.EMFILE: "raise the limit (ulimit -n 65535), and run the same command again",
     errno.EIO: "the disk or the network storage fails: run the same command again where it works",
     errno.ESTALE: "the network storage let go of it: run the same command again",
 }

@@ -1,5 +1,6 @@
 """More of what people bring: numbers and dates as people write them, JSON as stores export it, files in files."""
 
+import datetime as dt
 import gzip
 import io
 import json
@@ -8,6 +9,7 @@ from collections.abc import Callable
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
+from zoneinfo import ZoneInfo
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -21,6 +23,11 @@ from tests.cases.wild import ROWS, Outcome, Wild, log, titles, write_csv
 NAMES = ["user", "item", "time"]
 HALF_PAST = 1_600_000_200 * 10**6
 """2020-09-13 12:30 in UTC."""
+AMBIGUOUS = [
+    *("01/02/2024", "Sep 2020", "13/09/20", "13.09.20 12:26", "2020-09-13 12:26:40 EST", "2020-09-13 12:26 CET"),
+    *("2020-09-13 12:26 Europe/Nowhere", "Europe/Berlin", "[Europe/Berlin]"),
+]
+"""As dates of two digits for a year, or of a zone that is several."""
 
 
 @pytest.mark.parametrize(
@@ -34,13 +41,21 @@ HALF_PAST = 1_600_000_200 * 10**6
         "13-SEP-2020 12:30:00",
         "13.09.2020 12:30",
         "13.9.2020, 12:30:00",
+        "2020-09-13 14:30:00 Europe/Berlin",
+        "2020-09-13T08:30[America/New_York]",
+        "13.09.2020 18:00 Asia/Kolkata",
+        "2020-09-13T14:30:00+02:00[America/New_York]",
+        "2020-09-13 14:30:00+02:00 Europe/Berlin",
+        "2020-09-13 14:30 GMT+2",
+        "2020-09-13 07:30:00 UTC-05:00",
+        "Sun Sep 13 2020 14:30:00 GMT+0200 (Central European Summer Time)",
     ],
 )
 def test_dates_that_can_mean_one_day(text: str) -> None:
     assert microseconds(pa.array([text]))[0].to_pylist() == [HALF_PAST]
 
 
-@pytest.mark.parametrize("text", ["01/02/2024", "Sep 2020", "2020-09-13 12:26:40 EST", "13.13.2020", "mar", "1.2.3"])
+@pytest.mark.parametrize("text", [*AMBIGUOUS, "13.13.2020", "mar", "1.2.3"])
 def test_dates_that_could_mean_several(text: str) -> None:
     assert microseconds(pa.array(["13.09.2020", text]))[0].to_pylist()[1] is None
 
@@ -155,6 +170,17 @@ def test_objects_in_the_place_of_ids_are_shown(wild: Wild) -> None:
     assert said == "log.jsonl:1: field 'user': an object, {'name': 'u0'}; name a field of plain values"
     (wild.folder / "log.jsonl").write_text('{"user": "u", "item": "i1", "time": 1}\n[1, 2]\n')
     assert "log.jsonl:2: an object is needed, not list" in wild.refused(f"data.path={path}")
+
+
+def test_clocks_of_two_places(wild: Wild, plain: Outcome) -> None:
+    places = [ZoneInfo("Europe/Berlin"), ZoneInfo("America/New_York")]
+
+    def write(number: int, time: int) -> str:
+        place = places[number % 2]
+        return f"{dt.datetime.fromtimestamp(time, place):%Y-%m-%dT%H:%M:%S}[{place.key}]"
+
+    write_csv(wild.folder / "log.csv", NAMES, [(u, i, write(n, t)) for n, (u, i, t) in enumerate(log())])
+    assert wild.data().histories == plain.histories
 
 
 def test_goodreads(wild: Wild, plain: Outcome) -> None:

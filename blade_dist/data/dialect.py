@@ -41,6 +41,8 @@ class Dialect:
     encoding: str = "utf-8"
     sequences: frozenset[str] = frozenset()
     """Columns whose values are joined by blanks (``:token_seq`` of RecBole)."""
+    repeated: frozenset[str] = frozenset()
+    """Names that several columns have; the first of these is read."""
 
     @property
     def wide(self) -> bool:
@@ -102,9 +104,9 @@ def sniff(
         quoted = not typed and _is_quoted(text, separator)
     quoted = quoted and len(separator) == 1
     escaped = quoted and _is_escaped(text, separator)
-    return Dialect(
-        separator, _once(plain), place + 1, quote if quoted else None, escaped, encoding, frozenset(sequences)
-    )
+    twice = frozenset(name for name in plain if name and plain.count(name) > 1)
+    mark = quote if quoted else None
+    return Dialect(separator, _once(plain), place + 1, mark, escaped, encoding, frozenset(sequences), twice)
 
 
 def _wide(sample: bytes) -> str | None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import lzma
+import re
 import zipfile
 from collections.abc import Callable, Iterator
 from contextlib import suppress
@@ -139,7 +140,8 @@ def find(path: Path, setting: str, remarks: Remarks, prefer: tuple[str, ...] = (
     Raises:
         UserError: nothing there, or nothing that is a table.
     """
-    places = [path] if path.exists() else [Path(name) for name in sorted(glob(str(path), recursive=True))]  # noqa: PTH207 - of any root
+    named = sorted(glob(str(path), recursive=True), key=_counted)  # noqa: PTH207 - of any root
+    places = [path] if path.exists() else [Path(name) for name in named]
     members = [] if places else _members(path)
     if not places and not members:
         raise UserError(f"{setting}: {path} does not exist")
@@ -287,15 +289,21 @@ def inside(path: Path, depth: int | None = None) -> Iterator[DataFile]:
     """All files of a folder or an archive that are not hidden; ``depth``: folders below it, None: all."""
     if path.is_file():
         with readable(path), zipfile.ZipFile(path) as archive:
-            names = sorted(info.filename for info in archive.infolist() if not info.is_dir())
+            names = sorted((info.filename for info in archive.infolist() if not info.is_dir()), key=_counted)
         for name in names:
             if not _hidden(PurePosixPath(name)):
                 yield DataFile(path, name, _keys(PurePosixPath(name)))
         return
-    for file in sorted(path.rglob("*")) if depth is None else sorted(_near(path, depth)):
+    for file in sorted(path.rglob("*") if depth is None else _near(path, depth), key=_counted):
         below = PurePosixPath(file.relative_to(path).as_posix())
         if file.is_file() and not _hidden(below):
             yield DataFile(file, None, _keys(below))
+
+
+def _counted(path: object) -> list[list[str | int]]:
+    """By which names are ordered as people count: ``part-2`` before ``part-10``."""
+    names = (re.split(r"([0-9]+)", name) for name in PurePosixPath(str(path)).parts)
+    return [[int(part) if place % 2 else part for place, part in enumerate(parts)] for parts in names]
 
 
 def _near(path: Path, depth: int) -> Iterator[Path]:

@@ -61,6 +61,7 @@ from blade_dist.data.held_rows import HeldName, HeldRows, check_once, check_targ
 from blade_dist.data.overview import describe_times, example_of_core, times_hints
 from blade_dist.data.partition import ReadCounts, read_sequences
 from blade_dist.data.prompts import PromptTable, write_prompts
+from blade_dist.data.raw_files import changed_files, raw_files
 from blade_dist.data.remarks import Remarks
 from blade_dist.data.sequence_table import SequenceTable, write_sequences
 from blade_dist.data.sequences import SequenceStore, k_core
@@ -108,7 +109,8 @@ def prepare_data(config: Config, doing: Callable[[str], object] = str) -> None:
         return
     started = time.monotonic()
     with whole_folder(folder) as scratch:
-        card = _prepare(config, scratch, doing) | {"settings_fingerprint": settings}
+        card = {"raw_files": raw_files(config.data)} | _prepare(config, scratch, doing)
+        card["settings_fingerprint"] = settings
         write_json(scratch / "card.json", card)
     prompts = ", ".join(f"{card['prompts'][name]} {name}" for name in SPLITS)
     seconds = time.monotonic() - started
@@ -128,6 +130,8 @@ def _reuse(config: Config, folder: Path, settings: str) -> None:
     check_items(config, len(codec.item_tokens))
     check_context(config, card["tokens"]["longest_prompt"], codec.max_list_tokens(config.lists.k))
     _LOG.info("%s: already there with these settings, skipped", folder)
+    for line in changed_files(card.get("raw_files", {}), config.data):
+        _LOG.warning("data: warning: %s, and %s stays as it is: choose another run.dir to read it anew", line, folder)
 
 
 @dataclass(frozen=True, eq=False)

@@ -1,7 +1,8 @@
 """Numbers and dates as people write them, brought to the forms that Arrow reads. Pure.
 
-Only what can mean one thing: 1,5 is one and a half, 1,600,000,000 has no fraction, and 1,234 could be either, so that
-it stays. 31.01.2024 begins with the day; 01/02/2024 could begin with either, and stays where nobody knows which.
+Only what can mean one thing: 1,5 and 1600000000,125 have a fraction, 1,600,000,000, 1.600.000.000 and 1 600 have none,
+and 1,234 could be either, so that it stays. 31.01.2024 begins with the day; 01/02/2024 could begin with either, and
+stays where nobody knows which.
 """
 
 from __future__ import annotations
@@ -11,8 +12,17 @@ import pyarrow.compute as pc
 
 from blade_dist.data.remarks import Remarks, shown
 
-_DECIMAL = r"^\s*([+-]?[0-9]+),([0-9]{1,2}|[0-9]{4,})\s*$"
-_GROUPED = r"^\s*[+-]?[0-9]{1,3}(,[0-9]{3}){2,}(\.[0-9]+)?\s*$"
+_DECIMAL = (r"^\s*([+-]?[0-9]+),([0-9]{1,2}|[0-9]{4,})\s*$", r"^\s*([+-]?(?:0+|[0-9]{4,})),([0-9]+)\s*$")
+_BLANK = r" '\x{a0}\x{202f}\x{2009}\x{2019}"
+"""What stands between thousands and nowhere else in a number: blanks of all widths, the apostrophe of the Swiss."""
+_GROUPED = (
+    (r"^\s*[+-]?[0-9]{1,3}(,[0-9]{3}){2,}(\.[0-9]+)?\s*$", ","),
+    (r"^\s*[+-]?[0-9]{1,3}((\.[0-9]{3}){2,}(,[0-9]+)?|(\.[0-9]{3})+,[0-9]+)\s*$", r"\."),
+    (rf"^\s*[+-]?[0-9]{{1,3}}([{_BLANK}][0-9]{{3}})+([.,][0-9]+)?\s*$", f"[{_BLANK}]"),
+)
+"""Numbers with a mark between thousands, and that mark."""
+_MARKED = rf"^\s*[+-]?(?:[0-9]+,|[0-9]{{1,3}}[.{_BLANK}][0-9]{{3}})"
+"""How each of these begins."""
 _MONTHS = ("jan", "feb", "mar", "apr", "may", "jun", "jul", "aug", "sep", "oct", "nov", "dec")
 _MONTH = rf"((?:{'|'.join(_MONTHS)})[a-z]*)\.?"
 _WEEKDAY = r"^(?i:(?:mon|tue|wed|thu|fri|sat|sun)[a-z]*,? +)?"
@@ -40,18 +50,20 @@ def is_text(kind: pa.DataType) -> bool:
 
 
 def plain_numbers(texts: pa.ChunkedArray | pa.Array, remarks: Remarks) -> pa.ChunkedArray | pa.Array:
-    """Texts with a decimal comma, or with commas between thousands, as numbers with a point."""
-    if not is_text(texts.type):
+    """Texts with a decimal comma, or with marks between thousands, as numbers with a point."""
+    if not is_text(texts.type) or not pc.any(pc.match_substring_regex(texts, _MARKED)).as_py():
         return texts
-    if not pc.any(pc.match_substring(texts, ",")).as_py():
-        return texts
-    plain = pc.replace_substring_regex(texts, _DECIMAL, r"\1.\2")
-    grouped = pc.match_substring_regex(texts, _GROUPED)
-    plain = pc.if_else(grouped, pc.replace_substring(texts, ",", ""), plain)
+    plain = texts
+    for form, mark in _GROUPED:
+        grouped = pc.match_substring_regex(texts, form)
+        plain = pc.if_else(grouped, pc.replace_substring_regex(plain, mark, ""), plain)
+    for form in _DECIMAL:
+        plain = pc.replace_substring_regex(plain, form, r"\1.\2")
     changed = pc.fill_null(pc.not_equal(plain, texts), False)
     if count := pc.sum(changed).as_py() or 0:
         place = pc.index(changed, True).as_py()
-        remarks.repair("numbers with a comma", count, f"{shown(texts[place].as_py())} read as {plain[place].as_py()}")
+        example = f"{shown(texts[place].as_py())} read as {plain[place].as_py()}"
+        remarks.repair("numbers with a comma or marks between thousands", count, example)
     return plain
 
 

@@ -115,6 +115,8 @@ def open_table(
         if kind == "json":
             return JsonTable(file)
         dialect = sniff(file, wanted, settings.separator, settings.encoding, header, settings.quoted)
+        for name in sorted(dialect.repeated & wanted):
+            remarks.hint(f"several columns are called {name!r}, and the first of them is read", str(file))
         return TextTable(file, dialect, remarks if settings.bad_rows == "drop" else None)
 
 

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import csv
 import io
-from collections.abc import Callable, Iterator
+import re
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from functools import cached_property
 from typing import IO, Any, cast
 
@@ -19,6 +21,8 @@ from blade_dist.data.unended import RowLike
 
 BLOCK = 1 << 24
 """Bytes that are parsed at once; a row must fit."""
+_CUT = "unexpected end of data"
+"""What Python's reader says of a quote that nothing ends."""
 _UNENDED = (
     "a quote begins a field there that nothing ends, so that rows become a part of it: end it, write one that is a "
     "letter twice, or set data.quoted=false where all are letters"
@@ -47,13 +51,18 @@ class TextTable:
         for batch in self._parsed(wanted, None if self._skipped is None else self._skip):
             rows += len(batch)
             yield pa.Table.from_batches([batch])
-        # a field that swallowed a row has two ends of lines at least
-        if self.dialect.quote is not None and self._lines() >= self.dialect.head + rows + 2 and self._has_swallowed():
+        more = self._lines() - self.dialect.head - rows if self.dialect.quote is not None else 0
+        # a field that swallowed whole rows has two ends of lines at least
+        if (more > 1 and self._has_swallowed()) or (more > 0 and self._torn() is not None):
             raise ValueError(f"{self.file}: {_UNENDED}")
 
     def _lines(self) -> int:
+        """Of the file, the last one too where nothing ends it."""
+        count, last = 0, b"\n"
         with self.file.open() as stream:
-            return sum(chunk.count(b"\n") for chunk in iter(lambda: stream.read(BLOCK), b""))
+            for chunk in iter(lambda: stream.read(BLOCK), b""):
+                count, last = count + chunk.count(b"\n"), chunk[-1:]
+        return count + (last != b"\n")
 
     def _has_swallowed(self) -> bool:
         """Whether a field of any column holds rows."""
@@ -63,6 +72,31 @@ class TextTable:
     @cached_property
     def _row_like(self) -> RowLike:
         return RowLike(next((row for _, row in self._rows()), []), self.dialect.delimiter)
+
+    def _torn(self) -> int | None:
+        """Line of the first of two rows that became one, as ``a,"12 in`` and ``b,"9 in`` below it do.
+
+        Their field has several lines, and ends at a quote that was meant to begin one, or not at all.
+        """
+        mark, last = re.escape(self.dialect.delimiter), ""
+
+        def noted(lines: Iterable[str]) -> Iterator[str]:
+            nonlocal last
+            for line in lines:
+                last = line
+                yield line
+
+        with self._lines_below() as lines:
+            reader, end = self._reader(noted(lines), strict=True), 0
+            while True:
+                try:
+                    if next(reader, None) is None:
+                        return None
+                except csv.Error as error:
+                    begins = re.search(rf"(?:^|{mark}){self.dialect.quote}[^{mark}\s{self.dialect.quote}]", last)
+                    if reader.line_num > end + 1 and (begins or _CUT in str(error)):
+                        return self.dialect.head + end + 1
+                end = reader.line_num
 
     def _parsed(self, wanted: list[str], skip: Callable[[Any], str] | None) -> Iterator[pa.RecordBatch]:
         given = self.dialect
@@ -102,7 +136,10 @@ class TextTable:
                 raise ValueError(f"{odd} fields where the first line has {width}{DROPPABLE}")
             check(pa.table({name: pa.array([row[i] for row in whole], pa.string()) for name, i in where.items()}))
 
-        return first_bad(((f"{self.file}:{line}", row) for line, row in self._rows()), checked)
+        bad = first_bad(((f"{self.file}:{line}", row) for line, row in self._rows()), checked)
+        if bad is None and self.dialect.quote is not None and (line := self._torn()):
+            return f"{self.file}:{line}: {_UNENDED}"
+        return bad
 
     def line_of(self, row: int) -> int:
         """The line where a row begins; ``row``: counted from 0 below the first line."""
@@ -137,26 +174,36 @@ class TextTable:
 
     def _rows(self) -> Iterator[tuple[int, list[str]]]:
         """(line number where the row begins, fields) of every row; blank lines are none."""
-        given = self.dialect
-        with self._stream() as stream:
-            encoding = "utf-8-sig" if given.encoding == "utf-8" else given.encoding
-            lines = io.TextIOWrapper(cast(Any, stream), encoding=encoding, errors="replace", newline="")
-            for _ in range(given.head):
-                lines.readline()
-            csv.field_size_limit(LONGEST_FIELD)
-            reader = csv.reader(
-                lines,
-                delimiter=given.delimiter,
-                quotechar=given.quote or '"',
-                quoting=csv.QUOTE_NONE if given.quote is None else csv.QUOTE_MINIMAL,
-                doublequote=not given.escaped,
-                escapechar="\\" if given.escaped else None,
-            )
-            end = 0
+        with self._lines_below() as lines:
+            reader, end = self._reader(lines), 0
             for row in reader:
                 if row:
-                    yield given.head + end + 1, row
+                    yield self.dialect.head + end + 1, row
                 end = reader.line_num
+
+    @contextmanager
+    def _lines_below(self) -> Iterator[io.TextIOWrapper]:
+        """The lines below the first one."""
+        with self._stream() as stream:
+            encoding = "utf-8-sig" if self.dialect.encoding == "utf-8" else self.dialect.encoding
+            lines = io.TextIOWrapper(cast(Any, stream), encoding=encoding, errors="replace", newline="")
+            for _ in range(self.dialect.head):
+                lines.readline()
+            yield lines
+
+    def _reader(self, lines: Iterable[str], strict: bool = False) -> Any:
+        """Python's reader; ``strict``: it raises where something stands behind the quote that ends a field."""
+        given = self.dialect
+        csv.field_size_limit(LONGEST_FIELD)
+        return csv.reader(
+            lines,
+            delimiter=given.delimiter,
+            quotechar=given.quote or '"',
+            quoting=csv.QUOTE_NONE if given.quote is None else csv.QUOTE_MINIMAL,
+            doublequote=not given.escaped,
+            escapechar="\\" if given.escaped else None,
+            strict=strict,
+        )
 
 
 class _Replaced:

@@ -10,6 +10,8 @@ in 1976.
 
 from __future__ import annotations
 
+from contextlib import suppress
+
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -20,6 +22,16 @@ from blade_dist.data.spelt import day_of_24_hours, iso_dates
 
 UNITS = ("seconds", "milliseconds", "microseconds", "nanoseconds", "dates")
 _LIMITS = (1e11, 1e14, 1e17)
+_PLACE = r"[A-Z][A-Za-z]+/[A-Za-z_/+-]+"
+"""A zone by its place, as ``Europe/Berlin``."""
+_ABOUT_ZONES = rf"UTC|GMT|{_PLACE}|\)$"
+_OFFSETS = (
+    (r" ?\([^()]+\)$", ""),
+    (rf"(Z|[+-][0-9]{{2}}:?[0-9]{{2}}) ?\[?{_PLACE}\]?$", r"\1"),
+    (r" ?(?:GMT|UTC) ?([+-])([0-9])(?::?00)?$", r" \10\2:00"),
+    (r" ?(?:GMT|UTC) ?([+-][0-9]{2}(?::?[0-9]{2})?)$", r" \1"),
+)
+"""What programs write about a zone beside its distance from UTC, as JavaScript and Java do."""
 _ZONE = r"^[0-9-]{8,10}[T ][0-9:.,]+ ?(Z|[+-][0-9]{2}(:?[0-9]{2})?)$"
 _NUMBER = r"^[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]+)?$"
 
@@ -141,13 +153,17 @@ def _dates(column: pa.Array, day_first: bool | None) -> pa.Array:
     Also without marks, with ``/``, ``UTC`` or a comma for the point, with one digit for a month or an hour, with AM or
     PM, and as :func:`blade_dist.data.spelt.iso_dates` orders them.
     """
+    if pc.any(pc.match_substring_regex(column, _ABOUT_ZONES)).as_py():
+        for form, plain in _OFFSETS:
+            column = pc.replace_substring_regex(column, form, plain)
+        if pc.any(pc.match_substring_regex(column, rf"{_PLACE}\]?$")).as_py():
+            return _of_places(column, day_first)
     column, added = day_of_24_hours(column)
     column = iso_dates(column, day_first)
     column = pc.replace_substring_regex(column, r"^([0-9]{4})([0-9]{2})([0-9]{2})[T ]?", r"\1-\2-\3T")
     column = pc.replace_substring_regex(column, r"T([0-9]{2})([0-9]{2})([0-9]{2})", r"T\1:\2:\3")
     for _ in range(2):  # neighbours share a mark
         column = pc.replace_substring_regex(column, r"([-/T :])([0-9])([-/T :.]|$)", r"\10\2\3")
-    column = pc.replace_substring_regex(column, r"\[[A-Za-z/_]+\]$", "")
     column = pc.replace_substring_regex(column, r"^([0-9]{4})[/.]([0-9]{2})[/.]([0-9]{2})", r"\1-\2-\3")
     column = pc.replace_substring_regex(column, r" ?(UTC|GMT|utc|z)$", "Z")
     column = pc.replace_substring_regex(column, r"([0-9]{2}:[0-9]{2}:[0-9]{2}),([0-9]+)", r"\1.\2")
@@ -158,6 +174,20 @@ def _dates(column: pa.Array, day_first: bool | None) -> pa.Array:
     if pc.any(zoned).as_py():
         plain = pc.coalesce(plain, _parsed(pc.if_else(zoned, column, None), "UTC"))
     return pc.add(plain, added)
+
+
+def _of_places(column: pa.Array, day_first: bool | None) -> pa.Array:
+    """Dates of which some end with the place of their zone: as clocks there show them, the earlier of two that do."""
+    parts = pc.extract_regex(column, rf"^(?P<clock>.*[0-9])(?: |\[)(?P<place>{_PLACE})\]?$")
+    clock, place = (pc.struct_field(parts, name) for name in ("clock", "place"))
+    named = pc.match_substring_regex(column, rf"{_PLACE}\]?$").fill_null(False)
+    times = _dates(pc.if_else(named, None, column), day_first)
+    for name in place.drop_null().unique().to_pylist():
+        local = _dates(pc.if_else(pc.equal(place, name), clock, None), day_first).cast(pa.timestamp("us"))
+        with suppress(pa.ArrowInvalid):  # a place that nobody knows: its times can't be read
+            there = pc.assume_timezone(local, name, ambiguous="earliest", nonexistent="earliest")
+            times = pc.coalesce(times, there.cast(pa.int64()))
+    return times
 
 
 def _parsed(column: pa.Array, zone: str | None) -> pa.Array:

@@ -41,6 +41,8 @@ class TypedTable:
 
     def batches(self, wanted: list[str]) -> Iterator[pa.Table]:
         """The columns, block by block."""
+        if twice := [name for name in wanted if self.names.count(name) > 1]:
+            raise UserError(f"{self.file}: several columns are called {twice[0]!r}; write it with a name for each")
         batches = self._read(wanted)
         while (table := self._next(batches, wanted)) is not None:
             yield _known_types(table)

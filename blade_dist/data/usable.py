@@ -8,7 +8,7 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from blade_dist.catalog.catalog import Catalog
-from blade_dist.data.remarks import Remarks
+from blade_dist.data.remarks import Remarks, shown
 from blade_dist.data.titles import clean_titles, plain_html
 from blade_dist.errors import UserError
 from blade_dist.settings.inputs import NULL_WORDS
@@ -19,6 +19,8 @@ NO_GROUP = {*NULL_WORDS, "(no genres listed)"}
 
 def usable_items(items: pa.Table, remarks: Remarks) -> tuple[pa.Table, int]:
     """Items with an id and a title, each once, with titles that are clean (:mod:`blade_dist.data.titles`).
+
+    Where an item has several rows, its first title counts, and the groups of all of them are its groups.
 
     Args:
         items: see :class:`blade_dist.data.rawlog.RawLog`.
@@ -31,14 +33,50 @@ def usable_items(items: pa.Table, remarks: Remarks) -> tuple[pa.Table, int]:
         UserError: no item with a title.
     """
     if not len(items):
-        raise UserError("no item is there: the file of items has a first line alone; is it whole?")
+        raise UserError("data.items: no item is there, as the file has a first line alone; is it whole?")
     items = items.set_column(1, "title", clean_titles(items.column("title"), remarks))
     kept = items.filter(pc.and_(items.column("title").is_valid(), items.column("item").is_valid()))
     if not len(kept):
         raise UserError(f"data.items: none of the {len(items)} items has a title (data.columns.title)")
     codes = kept.column("item").combine_chunks().dictionary_encode().indices.to_numpy()
-    first = np.sort(np.unique(codes, return_index=True)[1])
-    return kept.take(pa.array(first)), len(kept) - len(first)
+    first = np.unique(codes, return_index=True)[1]  # of each code, which are given in the order of the rows
+    if len(first) < len(kept):
+        _say_other_titles(kept, codes, first, remarks)
+        kept = _with_all_groups(kept, codes, first, remarks)
+    return kept.take(pa.array(first)), len(codes) - len(first)
+
+
+def _say_other_titles(items: pa.Table, codes: NDArray[np.int32], first: NDArray[np.int64], remarks: Remarks) -> None:
+    """Says where an item has several titles; ``first``: row of each code."""
+    titles = items.column("title").combine_chunks().dictionary_encode().indices.to_numpy()
+    other = np.flatnonzero(titles != titles[first[codes]])
+    if len(other):
+        row = int(other[0])
+        one, two = (shown(items.column("title")[int(place)].as_py()) for place in (first[codes[row]], row))
+        remarks.hint(
+            f"{len(np.unique(codes[other])):,} items stand there again with another title, and the first one counts: "
+            f"item {items.column('item')[row].as_py()!r} is {one}, later {two}"
+        )
+
+
+def _with_all_groups(items: pa.Table, codes: NDArray[np.int32], first: NDArray[np.int64], remarks: Remarks) -> pa.Table:
+    """With the groups of all rows of an item in its first row; ``first``: row of each code."""
+    joined = pc.fill_null(pc.binary_join(items.column("groups").combine_chunks(), "\x1f"), "")
+    texts = joined.dictionary_encode().indices.to_numpy()
+    differ = np.unique(codes[texts != texts[first[codes]]])
+    if not len(differ):
+        return items
+    groups = items.column("groups").to_pylist()
+    together: dict[int, list[str | None]] = {row: [] for row in first[differ].tolist()}
+    for row in np.flatnonzero(np.isin(codes, differ)).tolist():
+        together[int(first[codes[row]])] += groups[row] or []
+    for row, names in together.items():
+        groups[row] = list(dict.fromkeys(names))
+    row = int(first[differ[0]])
+    example = f"item {items.column('item')[row].as_py()!r} has {', '.join(map(str, groups[row][:4]))}"
+    remarks.repair("items with other groups in a later row, put together", len(differ), example)
+    place = items.schema.get_field_index("groups")
+    return items.set_column(place, "groups", pa.array(groups, pa.list_(pa.string())))
 
 
 def build_catalog(items: pa.Table, popularity: NDArray[np.int64]) -> Catalog:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated, Final, Literal
 
-from pydantic import Field, ValidationError
+from pydantic import Field, ValidationError, computed_field
 
 from blade_dist.errors import UserError
 from blade_dist.serving.text import ItemText, Turn
@@ -108,6 +108,12 @@ class Manifest(Section):
     files: dict[str, FileSum]
     """Every file of the export but the manifest and the model card, by its path inside."""
 
+    @computed_field  # type: ignore[prop-decorator]
+    @property
+    def k(self) -> int:
+        """Items of a list: ``lists.k``, by a name of its own for who builds prompts and reads lists by hand."""
+        return self.lists.k
+
 
 def checksums(folder: Path) -> dict[str, FileSum]:
     """Of all files in a folder, by path, ascending."""
@@ -132,12 +138,16 @@ def read_manifest(folder: Path) -> Manifest:
             f"{' and '.join(map(str, READ))}: "
             "write the export again with it"
         )
+    k = content.pop("k", None)  # which lists.k says, and exports that were written before lack
     try:
-        return Manifest.model_validate(content)
+        manifest = Manifest.model_validate(content)
     except ValidationError as error:
         first = error.errors()[0]
         name = ".".join(map(str, first["loc"]))
         raise UserError(f"{folder / MANIFEST}: damaged: {name}: {first['msg']}; write the export again") from None
+    if k not in (None, manifest.k):
+        raise UserError(f"{folder / MANIFEST}: damaged: k: {k}, and lists.k: {manifest.k}; write the export again")
+    return manifest
 
 
 def check_out(out: Path) -> None:

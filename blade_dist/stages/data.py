@@ -27,9 +27,12 @@ def data_stage(config: Config, console: Console) -> None:
             command that is preparing data in the same folder.
     """
     folder = config.run.dir / "data"
+    there = folder.exists()
     with held(folder, "blade-dist data", "run.dir"), Bar("data", sum(PHASES.values()), "parts", console) as bar:
         prepare_data(config, lambda phase: bar.at(_before(phase), phase))
         bar.at(sum(PHASES.values()))
+    if there:
+        say(console, f"data: {folder} was there with these settings, and nothing is read anew; it is of this log:")
     card = read_json(folder / "card.json") or {}
     show_table(console, log_table(card), WIDTH)
     for line in log_lines(card):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import re
 import traceback
 from contextlib import suppress
@@ -21,6 +22,17 @@ OUT_OF_MEMORY = ("low on memory", "OutOfMemoryError", "CUDA out of memory", "Can
 
 DIED = ("ActorDiedError", "ActorUnavailableError", "RayActorError", "WorkerCrashedError")
 """Ray's errors where a process is gone."""
+
+_MOVED = "was it moved, or is it another's? put it back, or choose another run.dir"
+REMEDIES = {
+    errno.EROFS: "nothing can be written there: choose another run.dir",
+    errno.ENOTDIR: "a file stands where a folder is needed: choose another run.dir",
+    errno.ENAMETOOLONG: "choose a shorter run.dir",
+    errno.EMFILE: "raise the limit (ulimit -n 65535), and run the same command again",
+    errno.EIO: "the disk or the network storage fails: run the same command again where it works",
+    errno.ESTALE: "the network storage let go of it: run the same command again",
+}
+"""What to do about other errors of the system, by their numbers."""
 
 HUNG = "WorkerHealthCheckTimeoutError"
 """Ray Train's, where a rank did not answer."""
@@ -86,8 +98,9 @@ def foreseen(cause: BaseException) -> UserError | None:
             "the learners gave no sign of life within ray.silence_s, again and again; raise it where the machine "
             "stalls, and run the same command again: it goes on from what is saved"
         )
-    if isinstance(cause, FileNotFoundError | PermissionError):
-        return UserError(f"{_flat(text)}; was it moved, or is it another's? put it back, or choose another run.dir")
+    moved = _MOVED if isinstance(cause, FileNotFoundError | PermissionError) else None
+    if remedy := REMEDIES.get(getattr(cause, "errno", None), moved):
+        return UserError(f"{_flat(text)}; {remedy}")
     return None
 
 

@@ -70,7 +70,7 @@ class Loudness:
                 out, _ = self._stack.enter_context(
                     noise_to(self.log, redacted(shlex.join(["blade-dist", *sys.argv[1:]])))
                 )
-            except PermissionError as error:
+            except OSError as error:  # not ours, read-only, full
                 raise UserError(f"run.dir: nothing can be written in {folder} ({error.strerror})") from None
         os.environ[TO_DRIVER] = str(int(self.verbose or self.log is not None))
         return Voice(out, self.quiet, self.verbose)

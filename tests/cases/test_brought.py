@@ -1,5 +1,6 @@
 """More of what people bring: numbers and dates as people write them, JSON as stores export it, files in files."""
 
+import datetime as dt
 import gzip
 import io
 import json
@@ -8,6 +9,7 @@ from collections.abc import Callable
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
+from zoneinfo import ZoneInfo
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -21,6 +23,11 @@ from tests.cases.wild import ROWS, Outcome, Wild, log, titles, write_csv
 NAMES = ["user", "item", "time"]
 HALF_PAST = 1_600_000_200 * 10**6
 """2020-09-13 12:30 in UTC."""
+AMBIGUOUS = [
+    *("01/02/2024", "Sep 2020", "13/09/20", "13.09.20 12:26", "2020-09-13 12:26:40 EST", "2020-09-13 12:26 CET"),
+    *("2020-09-13 12:26 Europe/Nowhere", "Europe/Berlin", "[Europe/Berlin]"),
+]
+"""As dates of two digits for a year, or of a zone that is several."""
 
 
 @pytest.mark.parametrize(
@@ -34,13 +41,21 @@ HALF_PAST = 1_600_000_200 * 10**6
         "13-SEP-2020 12:30:00",
         "13.09.2020 12:30",
         "13.9.2020, 12:30:00",
+        "2020-09-13 14:30:00 Europe/Berlin",
+        "2020-09-13T08:30[America/New_York]",
+        "13.09.2020 18:00 Asia/Kolkata",
+        "2020-09-13T14:30:00+02:00[America/New_York]",
+        "2020-09-13 14:30:00+02:00 Europe/Berlin",
+        "2020-09-13 14:30 GMT+2",
+        "2020-09-13 07:30:00 UTC-05:00",
+        "Sun Sep 13 2020 14:30:00 GMT+0200 (Central European Summer Time)",
     ],
 )
 def test_dates_that_can_mean_one_day(text: str) -> None:
     assert microseconds(pa.array([text]))[0].to_pylist() == [HALF_PAST]
 
 
-@pytest.mark.parametrize("text", ["01/02/2024", "Sep 2020", "2020-09-13 12:26:40 EST", "13.13.2020", "mar", "1.2.3"])
+@pytest.mark.parametrize("text", [*AMBIGUOUS, "13.13.2020", "mar", "1.2.3"])
 def test_dates_that_could_mean_several(text: str) -> None:
     assert microseconds(pa.array(["13.09.2020", text]))[0].to_pylist()[1] is None
 
@@ -50,7 +65,31 @@ def test_numbers_with_commas() -> None:
     assert plain_numbers(pa.array(texts), remarks).to_pylist() == [
         *("4.5", "1,234", "1600000000", "-2.25", "4", "x,5", None)
     ]
-    assert remarks.repaired["numbers with a comma"].count == 3
+    assert remarks.repaired["numbers with a comma or marks between thousands"].count == 3
+
+
+@pytest.mark.parametrize(
+    ("text", "number"),
+    [
+        ("1.600.000.000", "1600000000"),
+        ("1.600,5", "1600.5"),
+        ("1 600", "1600"),
+        ("1\u202f600\u202f000,25", "1600000.25"),
+        ("1'600'000.5", "1600000.5"),
+        ("1600000000,125", "1600000000.125"),
+        ("0,125", "0.125"),
+        ("-1,234,567.8", "-1234567.8"),
+    ],
+)
+def test_marks_between_thousands(text: str, number: str) -> None:
+    assert plain_numbers(pa.array([text, "7"]), Remarks()).to_pylist() == [number, "7"]
+
+
+@pytest.mark.parametrize(
+    "text", ["1,234", "1.234", "1 60", "1.60.000", "2020 123", "192.168.1.1", "13.09.2020", "1,2,3"]
+)
+def test_numbers_that_could_mean_several_stay(text: str) -> None:
+    assert plain_numbers(pa.array([text]), Remarks()).to_pylist() == [text]
 
 
 @pytest.mark.parametrize("write", [lambda t: f"{t},5", lambda t: f"{t:,}"])
@@ -59,7 +98,7 @@ def test_times_and_ratings_of_a_spreadsheet(wild: Wild, plain: Outcome, write: C
     write_csv(wild.folder / "log.csv", [*NAMES, "rating"], rows, separator=";")
     made = wild.data("data.min_rating=0.1")
     assert (made.histories, made.log["left"]) == (plain.histories, ROWS)
-    assert f"{2 * ROWS} numbers with a comma" in made.said
+    assert f"{2 * ROWS} numbers with a comma or marks" in made.said
 
 
 def test_ids_that_a_spreadsheet_shortened_are_said(wild: Wild) -> None:
@@ -131,6 +170,17 @@ def test_objects_in_the_place_of_ids_are_shown(wild: Wild) -> None:
     assert said == "log.jsonl:1: field 'user': an object, {'name': 'u0'}; name a field of plain values"
     (wild.folder / "log.jsonl").write_text('{"user": "u", "item": "i1", "time": 1}\n[1, 2]\n')
     assert "log.jsonl:2: an object is needed, not list" in wild.refused(f"data.path={path}")
+
+
+def test_clocks_of_two_places(wild: Wild, plain: Outcome) -> None:
+    places = [ZoneInfo("Europe/Berlin"), ZoneInfo("America/New_York")]
+
+    def write(number: int, time: int) -> str:
+        place = places[number % 2]
+        return f"{dt.datetime.fromtimestamp(time, place):%Y-%m-%dT%H:%M:%S}[{place.key}]"
+
+    write_csv(wild.folder / "log.csv", NAMES, [(u, i, write(n, t)) for n, (u, i, t) in enumerate(log())])
+    assert wild.data().histories == plain.histories
 
 
 def test_goodreads(wild: Wild, plain: Outcome) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from collections.abc import Callable
 from contextlib import nullcontext
 from pathlib import Path
 from types import SimpleNamespace
@@ -135,3 +136,45 @@ def test_a_finished_training_goes_on_to_more_steps(
     assert read_policy(folder / "policy", tiny_data.codec.fingerprint()).step == 2
     with pytest.raises(UserError, match=r"made with other settings: train\.steps: 2 there, 1 now; it stays as it is"):
         align("train.steps=1")
+
+
+def _longer(wild: Wild) -> str:
+    with (wild.folder / "log.csv").open("a") as file:
+        file.write("u1,i1,1600000000\n")
+    return f"{wild.folder / 'log.csv'} (data.path) has changed since (8,"
+
+
+def _as_long(wild: Wild) -> str:
+    text = (wild.folder / "items.csv").read_text()
+    (wild.folder / "items.csv").write_text(text.replace("Title 3", "Other 3"))
+    return f"{wild.folder / 'items.csv'} (data.items) has changed since, and "
+
+
+def _another_name(wild: Wild) -> str:
+    (wild.folder / "parts" / "a.csv").rename(wild.folder / "parts" / "b.csv")
+    return f"{wild.folder / 'parts'} (data.path) has changed since, and "
+
+
+@pytest.mark.parametrize("change", [_longer, _as_long, _another_name])
+def test_a_file_that_changed_is_said_when_data_is_run_again(
+    wild: Wild, caplog: pytest.LogCaptureFixture, change: Callable[[Wild], str]
+) -> None:
+    (wild.folder / "parts").mkdir()
+    shutil.copy(wild.folder / "log.csv", wild.folder / "parts" / "a.csv")
+    given = [wild.path("parts")] if change is _another_name else []
+    first = wild.data(*given)
+    wild._runs = 0
+    again = wild.data(*given)
+    assert not caplog.records
+    assert "was there with these settings, and nothing is read anew" in again.said
+    assert "nothing is read anew" not in first.said
+    said, wild._runs = change(wild), 0
+    assert wild.data(*given).histories == first.histories
+    (line,) = [record.getMessage() for record in caplog.records]
+    assert line.startswith(f"data: warning: {said}")
+    assert line.endswith("stays as it is: choose another run.dir to read it anew")
+    caplog.clear()
+    (wild.folder / "items.csv").unlink()
+    wild._runs = 0
+    wild.data(*given)
+    assert len(caplog.records) == (change is not _as_long)  # nothing of what is not there

@@ -23,7 +23,9 @@ def noted(wild: Wild, note: Callable[[int], str], first: bool = False) -> None:
     (wild.folder / "log.csv").write_text("".join(f"{line}\n" for line in lines))
 
 
-@pytest.mark.parametrize("rows", [[100], [100, 200], [100, 103], [0, 300]])
+@pytest.mark.parametrize(
+    "rows", [[100], [100, 200], [100, 103], [0, 300], [100, 101], [0, 1, 200, 201], [ROWS - 2, ROWS - 1], [ROWS - 2]]
+)
 @pytest.mark.parametrize("first", [False, True])
 @pytest.mark.parametrize("bad_rows", ["refuse", "drop"])
 def test_a_quote_that_nothing_ends_is_refused(
@@ -39,6 +41,8 @@ TEXTS = [
     '"one, two, three, four\nred, green, blue, white\n\nsmall, large, huge, 5"',
     '"1,2,3,4\n5,6,7,8\nwords\nand, more\nwords"',
     '"a ""word""\nb\nc\nd"',
+    '"one\ntwo, ""three"""',
+    '"Heroes" and villains',
     '12"',
 ]
 
@@ -54,6 +58,16 @@ def test_items_whose_titles_begin_with_a_quote(wild: Wild) -> None:
     (wild.folder / "items.csv").write_text("\n".join(["item,title,genre", *lines]))
     assert wild.refused() == f"items.csv:5: {UNENDED}"
     assert wild.data("data.quoted=false").titles["i3"] == '"Title 3'
+
+
+@pytest.mark.parametrize("names", ["item,title,genre", "item,title"])
+def test_two_neighbours_among_words(wild: Wild, names: str) -> None:
+    more = ",a" * names.endswith("genre")
+    lines = [f"{item},{QUOTE * (item in ('i3', 'i4'))}{title}{more}" for item, title in titles().items()]
+    (wild.folder / "items.csv").write_text("\n".join([names, *lines]))
+    groups = f"data.columns.groups={'genre' if more else 'null'}"
+    assert wild.refused(groups) == f"items.csv:5: {UNENDED}"
+    assert wild.data("data.quoted=false", groups).titles["i4"] == '"Title 4'
 
 
 def test_a_row_is_told_by_its_numbers_or_by_its_length() -> None:

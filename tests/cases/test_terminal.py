@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import io
+import os
 import signal
 import subprocess
 import sys
@@ -183,6 +185,18 @@ def test_exit_codes(
 ) -> None:
     assert prepares(stage=raising(error)) == code
     assert capsys.readouterr().err.startswith(line)
+
+
+@pytest.mark.parametrize("number", [errno.EROFS, errno.ENOSPC, errno.EACCES, errno.ESTALE])
+def test_a_run_folder_that_takes_nothing(
+    prepares: Callable[..., int], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], number: int
+) -> None:
+    def refuses(*_: object) -> None:
+        raise OSError(number, os.strerror(number), "mine/log.txt")
+
+    monkeypatch.setattr(loudness, "noise_to", refuses)
+    assert prepares() == 2
+    assert capsys.readouterr().err == f"error: run.dir: nothing can be written in mine ({os.strerror(number)})\n"
 
 
 def test_the_number_that_matters_has_its_interval(tmp_path: Path) -> None:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
 import pytest
 from rich.console import Console
 from tokenizers import Tokenizer, models, pre_tokenizers
@@ -45,6 +47,25 @@ def test_text_gives_the_tokens_of_the_training(wild: Wild, prompt: str) -> None:
         items = [manifest.text.item.replace("{title}", data.catalog.titles[item]) for item in histories[row]]
         text = manifest.prompt.replace("{history}", "".join(items))
         assert tokenizer(text)["input_ids"] == data.codec.encode_prompt(histories[row]).tolist()
+
+
+def test_a_list_by_hand_is_the_same_by_text_and_by_tokens(wild: Wild) -> None:
+    """With names that a reader finds in the folder, and nothing of ours."""
+    out = exported(wild, "codec.kind=title")
+    asked, codec = (json.loads((out / name).read_text()) for name in ("recommender.json", "codec/codec.json"))
+    assert asked["k"] == asked["lists"]["k"] == 3
+    assert codec == json.loads((out.parent / "data/codec/codec.json").read_text())
+    tokenizer = AutoTokenizer.from_pretrained(out)
+    by_item = pa.ipc.open_file(out / "codec/codec.arrow").read_all()["tokens"].to_pylist()
+    titles = pa.ipc.open_file(out / "catalog/items.arrow").read_all()["title"].to_pylist()
+    for items in ([0, 5, 11], [23], [7, 8]):
+        tokens = [token for item in items for token in [*by_item[item], codec["separator"]]]
+        shown = "".join(asked["text"]["item"].replace("{title}", titles[item]) for item in items)
+        text = tokenizer(asked["prompt"].replace("{history}", shown))["input_ids"]
+        assert text == [*codec["prefix"], *tokens, *codec["suffix"]]
+        answer = tokenizer.decode([*tokens, codec["end"], codec["pad"]], skip_special_tokens=True)
+        named = [title.strip() for title in answer.split(asked["text"]["separator"])[: asked["k"]]]
+        assert [title for title in named if title] == [titles[item] for item in items]
 
 
 def test_an_answer_without_special_tokens_still_has_its_separators(wild: Wild) -> None:

@@ -93,6 +93,7 @@ def test_weights_that_nobody_knows_are_refused_and_an_edited_card_is_not(served:
         ({"schema_version": None}, "schema_version: an earlier version's"),
         ({"decode": "guess"}, "damaged: decode: Input should be"),
         ({"extra": 1}, "damaged: extra: Extra inputs"),
+        ({"k": 99}, "damaged: k: 99, and lists.k: "),
     ],
 )
 def test_a_manifest_of_another_version_or_damaged(served: Path, change: dict, message: str) -> None:

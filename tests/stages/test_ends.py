@@ -70,6 +70,9 @@ def test_the_actors_are_called_as_ray_calls_them() -> None:
         (MemoryError(), "out of memory: a process was ended; lower learner.tokens_per_microbatch or ", "the same"),
         (RuntimeError("CUDA out of memory. Tried to allocate 2 GiB"), "out of memory: a process", "lower"),
         (FileNotFoundError(2, "No such file", "runs/mine/data/train.arrow"), "[Errno 2] No such file: 'runs/", "moved"),
+        (OSError(errno.EROFS, "Read-only", "runs/mine/a"), "[Errno 30] Read-only: 'runs/mine/a'; nothing", "run.dir"),
+        (OSError(errno.ENAMETOOLONG, "Name too long", "r"), "[Errno 36] Name too long: 'r'; choose a ", "run.dir"),
+        (OSError(errno.EMFILE, "Too many open files"), "[Errno 24] Too many open files; raise the", "same command"),
         (OSError(errno.ENOSPC, "No space left"), "the disk is full: [Errno 28] No space left; make room", "again"),
     ],
 )

@@ -77,11 +77,10 @@ def main(
         found[FREE] = without_legality(export)
         if peer:
             found[PEER] = beam_by_transformers(export, requests, seconds)
-    for title, numbers in found.items():
-        show(title, numbers)
     results = against_goals(found) | against_peer(found, users)
-    for numbers in found.values():
+    for title, numbers in found.items():
         numbers.pop(LISTS, None)  # many, and no summary
+        show(title, numbers)
     show("serving", {name: results[name] for name in GOALS if name in results}, GOALS)
     settings = {"items": items, "levels": levels, "epochs": epochs, "requests": requests}
     settings |= {"seconds": seconds, "killed": killed}

@@ -11,7 +11,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import AsyncIterator, Iterable, Iterator, Sequence
+from collections.abc import AsyncIterator, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
@@ -48,9 +48,13 @@ class Load:
         """Requests."""
         return len(self.answers) / self.seconds
 
-    def percentile_ms(self, share: float) -> float:
-        """Of the latencies."""
-        return float(np.percentile(self.latencies, share)) * 1e3
+
+def percentiles_ms(seconds: Mapping[str, Sequence[float]]) -> dict[str, dict[str, float]]:
+    """``p50_ms``, ``p95_ms`` and ``p99_ms`` of latencies in seconds, each by the names that they come with."""
+    return {
+        f"p{share}_ms": {name: float(np.percentile(of, share)) * 1e3 for name, of in seconds.items()}
+        for share in (50, 95, 99)
+    }
 
 
 async def closed_loop(url: str, bodies: Sequence[Body], clients: int, most_s: float = math.inf) -> Load:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import json
+import subprocess
+import sys
 from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cached_property
@@ -76,6 +79,14 @@ def _random_weights(config: Config, paths: RunPaths) -> None:
     save_policy(paths.reference, model, weights, codec.tokenizer, codec=codec.fingerprint(), policy="sft", step=0)
 
 
+def in_own_process(module: str, export: Path, *arguments: object) -> dict[str, Any]:
+    """The JSON that ``python -m MODULE EXPORT JSON ARGUMENTS`` writes about the export."""
+    out = export.parent / f"{module}.json"
+    subprocess.run([sys.executable, "-m", module, str(export), str(out), *map(str, arguments)], check=True)
+    found: dict[str, Any] = json.loads(out.read_text())
+    return found
+
+
 @dataclass(frozen=True)
 class HeldOut:
     """Test prompts, which requests are made of."""
@@ -103,11 +114,11 @@ class HeldOut:
         drawn = [{"decode": "sample", "seed": seed} for seed in range(samples)]
         return [[body | how for how in drawn] for body in self.bodies(requests, {})]
 
-    def illegal(self, answers: Answers) -> int:
-        """Lists that are not K different items of the catalog, none of which the user has had."""
+    def illegal(self, answers: Answers, k: int = K) -> int:
+        """Lists that are not ``k`` different items of the catalog, none of which the user has had."""
         return sum(
-            len(items := [item["id"] for item in answer["items"]]) != K
-            or len(set(items)) != K
+            len(items := [item["id"] for item in answer["items"]]) != k
+            or len(set(items)) != k
             or not self.index.keys() >= set(items)
             or not set(self.histories[number % len(self.histories)]).isdisjoint(items)
             for number, lists in answers

@@ -1,13 +1,12 @@
 """The peer of the server: Transformers' beam search over the trie of single items, as papers serve such models.
 
 Runs as a process of its own, with all cores and without HTTP:
-``python -m benchmarks.serving_peer EXPORT REQUESTS SECONDS JSON``.
+``python -m benchmarks.serving_peer EXPORT JSON REQUESTS SECONDS``.
 """
 
 from __future__ import annotations
 
 import json
-import subprocess
 import sys
 import time
 from pathlib import Path
@@ -18,8 +17,8 @@ import psutil
 import torch
 from transformers import AutoModelForCausalLM
 
-from benchmarks.serving_clients import until
-from benchmarks.serving_export import LISTS, HeldOut, K, held_out
+from benchmarks.serving_clients import percentiles_ms, until
+from benchmarks.serving_export import LISTS, HeldOut, K, held_out, in_own_process
 from blade_dist.catalog.codec import Codec
 from blade_dist.serving.opened import open_export
 
@@ -27,10 +26,8 @@ BATCHES = (1, 8, 64)
 
 
 def beam_by_transformers(export: Path, requests: int, seconds: float) -> dict[str, Any]:
-    """Answers per second by batch size, seconds of one, memory, lists and accuracy, measured in another process."""
-    out = export.parent / "peer.json"
-    subprocess.run([sys.executable, "-m", __name__, str(export), str(requests), str(seconds), str(out)], check=True)
-    found: dict[str, Any] = json.loads(out.read_text())
+    """By batch size answers per second and latencies; memory, lists and accuracy; measured in another process."""
+    found = in_own_process(__name__, export, requests, seconds)
     return found | {LISTS: {int(row): items for row, items in found[LISTS].items()}}
 
 
@@ -85,27 +82,29 @@ def before(tokens: list[int], *ends: int) -> tuple[int, ...]:
     return tuple(tokens[:cut])
 
 
-def main(export: Path, requests: int, seconds: float, out: Path) -> None:
+def main(export: Path, out: Path, requests: int, seconds: float) -> None:
     """Measures every batch size, on so many prompts and for so long at most."""
     codec, users = open_export(export).codec, held_out(export.parent)
     model = AutoModelForCausalLM.from_pretrained(export, dtype=torch.float32).eval()
     trie = Trie(codec)
     _lists(model, trie, codec, users, np.arange(BATCHES[0]))  # what is done once
     speed: dict[str, float] = {}
+    took: dict[str, list[float]] = {}
     found: dict[int, list[int]] = {}
     for batch in BATCHES:
         count = min(len(users.prompts), max(batch, requests * batch // BATCHES[-1]))
-        began = time.perf_counter()
-        done = 0
-        for start in until(began + seconds, range(0, count, batch)):
+        done, times = 0, took.setdefault(str(batch), [])
+        for start in until(time.perf_counter() + seconds, range(0, count, batch)):
             rows = np.arange(start, min(start + batch, count))
+            began = time.perf_counter()
             found |= _lists(model, trie, codec, users, rows)
+            times.append(time.perf_counter() - began)
             done += len(rows)
-        speed[str(batch)] = done / (time.perf_counter() - began)
+        speed[str(batch)] = done / sum(times)
     info = psutil.Process().memory_info()
     result = {
         "answers_per_second": speed,
-        "p50_ms": {"1": 1e3 / speed["1"]},
+        **percentiles_ms(took),
         "memory_mb": (info.rss - info.shared) / 2**20,
         **users.accuracy_of(found),
         LISTS: found,
@@ -114,4 +113,4 @@ def main(export: Path, requests: int, seconds: float, out: Path) -> None:
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]), int(sys.argv[2]), float(sys.argv[3]), Path(sys.argv[4]))
+    main(Path(sys.argv[1]), Path(sys.argv[2]), int(sys.argv[3]), float(sys.argv[4]))

@@ -6,7 +6,7 @@ import os
 import statistics
 import tempfile
 import time
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -103,16 +103,22 @@ def measure_generation(codec: Codec, work: Workload, run: Path) -> dict[str, flo
     save_policy(
         run / "model", model, model.state_dict(), codec.tokenizer, codec=codec.fingerprint(), policy="sft", step=0
     )
-    request = make_request(codec, work)
-    engines = {}
-    for name in ("none", "catalog"):
-        lists = config.lists.model_copy(update={"constrain": name})
-        context = work.prompt_tokens + work.k * (work.item_tokens + 1) + 64
-        spec = EngineSpec.of(config.model_copy(update={"lists": lists}), run / "model", paths, context)
-        engines[name] = Engine(spec)
+    context = work.prompt_tokens + work.k * (work.item_tokens + 1) + 64
+    spec = EngineSpec.of(config, run / "model", paths, context)
+    return generation_speed(start_engines(spec), make_request(codec, work), work.repeats)
+
+
+def start_engines(spec: EngineSpec) -> dict[str, Engine]:
+    """By ``lists.constrain``: an engine without the legality of lists, and one with it."""
+    lists = {name: spec.lists.model_copy(update={"constrain": name}) for name in ("none", "catalog")}
+    return {name: Engine(replace(spec, lists=of)) for name, of in lists.items()}
+
+
+def generation_speed(engines: dict[str, Engine], request: RolloutRequest, repeats: int) -> dict[str, float]:
+    """Tokens per second of what :func:`start_engines` gives, each the median of so many turns."""
     seconds: dict[str, list[float]] = {name: [] for name in engines}
     tokens: dict[str, int] = {}
-    for _ in range(work.repeats + 1):  # turn about, so that a busy moment meets both; the first turn warms up
+    for _ in range(repeats + 1):  # turn about, so that a busy moment meets both; the first turn warms up
         for name, engine in engines.items():
             began = time.perf_counter()
             samples = engine.sample(request)

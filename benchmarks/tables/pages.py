@@ -11,7 +11,7 @@ import re
 from collections.abc import Callable
 from pathlib import Path
 
-from benchmarks.tables import movielens, quickstart, ranking, speed, synthetic
+from benchmarks.tables import movielens, quickstart, ranking, serving, speed, synthetic
 from benchmarks.tables.text import Result, Rows, markdown
 
 RESULTS = Path(__file__).parents[1] / "results"
@@ -38,6 +38,11 @@ def _of(rows: Callable[..., Rows], name: str, *arguments: str) -> Callable[[], R
     return lambda: rows(load(name), *arguments)
 
 
+def _once_recorded(rows: Callable[..., Rows], name: str) -> Callable[[], Rows]:
+    """As :func:`_of`; nothing where the file is not there yet."""
+    return lambda: rows(load(name)) if (RESULTS / "cpu" / f"{name}.json").exists() else []
+
+
 TABLES: dict[str, Callable[[], Rows]] = {
     **{f"quickstart-{way}": _of(quickstart.policies, "quickstart", way) for way in ("list", "rank", "sampled")},
     "quickstart-difference": _of(quickstart.difference, "quickstart"),
@@ -48,6 +53,8 @@ TABLES: dict[str, Callable[[], Rows]] = {
     "speed": lambda: speed.speed(_all("cpu")),
     "gpu": lambda: speed.gpu(_all("gpu")),
     "seconds": _of(speed.step_seconds, "throughput"),
+    "serving": _once_recorded(serving.ways, "serving"),
+    "catalog": _once_recorded(serving.catalog, "catalog"),
 }
 
 

@@ -97,6 +97,16 @@ SPEED: list[Entry] = [
     ("rewards, lists/s, one core", "rewards", lambda r: r["lists_per_second"] / 1e3, "{:.0f} k", "200 k"),
     ("items of one token, without separators: lists/s", "separators", lambda r: r["ratio"], "{:.2f}x", "1.6x"),
     ("a log of a million rows: data and fine-tuning, min", "large_log", lambda r: r["seconds"] / 60, "{:.1f}", "15"),
+    ("served greedy list of 10: lists/s", "serving", lambda r: r["lists_per_second"], "{:.0f}", ""),
+    ("the same, times Transformers' beam over a trie", "serving", lambda r: r["ratio_vs_hf_beam"], "{:.1f}x", "10x"),
+    ("the same, times the best of 16 drawn lists", "serving", lambda r: r["ratio_vs_best_of_16"], "{:.1f}x", "12x"),
+    ("p99 over p50 of latencies at 8 clients", "serving", lambda r: r["p99_over_p50"], "{:.1f}", "3"),
+    ("first item of a list, ms at 1 client", "serving", lambda r: r["first_item_ms"], "{:.0f}", ""),
+    ("the whole list, ms at 1 client", "serving", lambda r: r["whole_list_ms"], "{:.0f}", ""),
+    ("constrained over unconstrained tokens/s, as served", "serving", lambda r: r["generation_ratio"], "{:.2f}", "0.9"),
+    ("requests lost, an engine killed among them", "serving", lambda r: r["lost"], "{:.0f}", "0"),
+    ("illegal lists served", "serving", lambda r: r["illegal"], "{:.0f}", "0"),
+    ("catalog of the day with 100,000 new items, s", "catalog", lambda r: r["seconds"], "{:.1f}", "10"),
     ("push of 11 MB to two engines over one gloo broadcast", "push", lambda r: r["ratio_to_limit"], "{:.1f}x", "1.5x"),
 ]
 

@@ -32,7 +32,9 @@ def title(policy: str) -> str:
 
 
 def markdown(rows: Rows) -> str:
-    """The table as a page has it."""
+    """The table as a page has it; nothing of no rows."""
+    if not rows:
+        return ""
     head, *lines = rows
     return "".join(f"| {' | '.join(line)} |\n" for line in [head, ["---"] * len(head), *lines])
 

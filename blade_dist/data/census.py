@@ -134,6 +134,15 @@ def ratings_hints(data: DataSettings, read: ReadCounts) -> list[str]:
     return lines
 
 
+def items_hints(read: ReadCounts) -> list[str]:
+    """A line where more than a tenth of the rows go with items that ``data.items`` lacks."""
+    if read.without_title <= FEW * read.read:
+        return []
+    there = f"data.items has a title for {read.items - read.items_without_title:,} of the log's {read.items:,} items"
+    gone = f"{read.without_title:,} of {read.read:,} rows go with the others"
+    return [f"{there}, and {gone}: is it whole, and of this log?"]
+
+
 def freed_by_min_history(data: DataSettings, lengths: NDArray[np.int64], ends: NDArray[np.int64]) -> int:
     """Users with a training sequence and no prompt who would have a prompt with ``data.min_history: 1``.
 

@@ -51,6 +51,7 @@ from blade_dist.data.census import (
     describe_users,
     few_prompts,
     freed_by_min_history,
+    items_hints,
     ratings_hints,
     short_windows,
     wasted,
@@ -280,6 +281,7 @@ def _hints(
     visited = config.train.steps * config.train.prompts_per_step
     return [
         *core_choices(data, filtered.raw, left + filtered.left_out.users, len(filtered.items), scratch),
+        *items_hints(filtered.read),
         *ratings_hints(data, filtered.read),
         *short_windows(data, lengths),
         *(few_prompts(data, ends, prompts, visited) if config.train.prompts_from == "train" else []),

@@ -64,8 +64,8 @@ def times_hints(times: dict[str, Any]) -> list[str]:
         )
     if times["dates"]:
         lines.append(
-            f"{times['dates']:,} of {times['of_times']:,} times are dates and the others only count up, or are before 1980 "
-            "or after 2100: which of the two kinds is earlier is not known; write all alike"
+            f"{times['dates']:,} of {times['of_times']:,} times are dates and the others only count up, or are before "
+            "1980 or after 2100: which of the two kinds is earlier is not known; write all alike"
         )
     return lines
 

@@ -143,10 +143,11 @@ def find(path: Path, setting: str, remarks: Remarks, prefer: tuple[str, ...] = (
         UserError: nothing there, or nothing that is a table.
     """
     named = sorted(glob(str(path), recursive=True), key=_counted)  # noqa: PTH207 - of any root
-    places = [path] if path.exists() else [Path(name) for name in named]
+    places = [path] if path.exists() else [place for place in map(Path, named) if place.exists()]
     members = [] if places else _members(path)
     if not places and not members:
-        raise UserError(f"{setting}: {path} does not exist")
+        link = f" is a link to {path.readlink()}, which" if path.is_symlink() else ""
+        raise UserError(f"{setting}: {path}{link} does not exist")
     single = len(places) == 1 and places[0].is_file() and not is_zip(places[0])
     if single and _readable(DataFile(places[0])):
         _refuse_stand_in(DataFile(places[0]))

@@ -142,8 +142,8 @@ def find(path: Path, setting: str, remarks: Remarks, prefer: tuple[str, ...] = (
     Raises:
         UserError: nothing there, or nothing that is a table.
     """
-    named = sorted(glob(str(path), recursive=True), key=_counted)  # noqa: PTH207 - of any root
-    places = [path] if path.exists() else [place for place in map(Path, named) if place.exists()]
+    matching = sorted(glob(str(path), recursive=True), key=_counted)  # noqa: PTH207 - of any root
+    places = [path] if path.exists() else [place for place in map(Path, matching) if place.exists()]
     members = [] if places else _members(path)
     if not places and not members:
         link = f" is a link to {path.readlink()}, which" if path.is_symlink() else ""

@@ -136,17 +136,15 @@ def read_manifest(folder: Path) -> Manifest:
             f"{' and '.join(map(str, READ))}: "
             "write the export again with it"
         )
-    k = content.pop("k", None)  # which lists.k says, and exports that were written before lack
+    alone = content.pop("k", None)  # which exports that were written before lack
     try:
         manifest = Manifest.model_validate(content)
     except ValidationError as error:
         first = error.errors()[0]
         name = ".".join(map(str, first["loc"]))
         raise UserError(f"{folder / MANIFEST}: damaged: {name}: {first['msg']}; write the export again") from None
-    if k not in (None, manifest.lists.k):
-        raise UserError(
-            f"{folder / MANIFEST}: damaged: k: {k}, and lists.k: {manifest.lists.k}; write the export again"
-        )
+    if alone not in (None, k := manifest.lists.k):
+        raise UserError(f"{folder / MANIFEST}: damaged: k: {alone}, and lists.k: {k}; write the export again")
     return manifest
 
 

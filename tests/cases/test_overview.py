@@ -74,6 +74,14 @@ def test_a_file_that_lacks_items_is_said(wild: Wild, there: int, said: bool) -> 
     assert (line in made.said) == said
 
 
+@pytest.mark.parametrize(("nobody", "share", "said"), [("-", 3, True), ("guest", 5, True), ("0", 40, False)])
+def test_a_user_with_a_tenth_of_the_log_is_said(wild: Wild, nobody: str, share: int, said: bool) -> None:
+    write_csv(wild.folder / "log.csv", NAMES, [(u if n % share else nobody, i, t) for n, (u, i, t) in enumerate(log())])
+    line = f"warning: user '{nobody}' has {ROWS // share} of {ROWS} rows: if it stands for nobody, add it to data.null_"
+    assert (line in wild.data("data.k_core=0", "data.targets=1").said) == said
+    assert line not in wild.data(f"data.null_words=['{nobody}']", "data.k_core=0", "data.targets=1").said
+
+
 def test_targets_and_windows_that_do_not_fit_are_said(wild: Wild) -> None:
     rows = [row for row in log(each=20) if int(row[0][1:]) < 5 or row[2] % 1000 < 12]
     write_csv(wild.folder / "log.csv", NAMES, rows)

@@ -36,6 +36,16 @@ def test_a_row_for_each_group_gives_an_item_all_of_them(wild: Wild) -> None:
     assert "repaired: 12 items with other groups in a later row, put together: item 'i1' has a, b, c" in made.said
 
 
+@pytest.mark.parametrize(
+    ("names", "said"),
+    [(("Drama", "drama", " DRAMA"), 2), (("Film", "FILM", "Play"), 1), (("Film", " Film ", "Play"), 0)],
+)
+def test_groups_that_differ_by_case_alone_are_said(wild: Wild, names: tuple[str, ...], said: int) -> None:
+    wild.items([(item, title, names[int(item[1:]) % 3]) for item, title, _ in ITEMS])
+    line = f"note: {said} groups differ from another one by case alone, and count as others: '"
+    assert (line in wild.data().said) == (said > 0)
+
+
 @pytest.mark.parametrize("again", [ITEMS, [("i0", "", "b")], [("i0", "Title 0", "")]])
 def test_nothing_is_said_of_rows_that_say_nothing_else(
     wild: Wild, plain: Outcome, again: list[tuple[str, str, str]]

@@ -330,7 +330,7 @@ def _near(path: Path, depth: int) -> Iterator[Path]:
 
 def _hidden(below: PurePosixPath) -> bool:
     """Whether it, or a folder that it stands in, is none of the parts: ``_SUCCESS``, ``.part.crc``, ``README.txt``."""
-    told = PurePosixPath(below.name).stem.lower() in TOLD
+    told = below.stem.lower() in TOLD and below.suffix.lower() in ("", ".txt", ".md")
     return told or any(part.startswith((".", "_")) and "=" not in part for part in below.parts)
 
 

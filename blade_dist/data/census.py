@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from blade_dist.data.assemble import SplitName
 from blade_dist.data.partition import ReadCounts
+from blade_dist.data.remarks import shown
 from blade_dist.data.sequences import SequenceStore, k_core
 from blade_dist.data.split import leave_last, windows
 from blade_dist.settings import DataSettings
@@ -132,6 +133,25 @@ def ratings_hints(data: DataSettings, read: ReadCounts) -> list[str]:
         what = "are dropped by data.min_rating" if least is not None and least > 0 else "are kept"
         lines.append(f"{zero:,} rows are rated 0 and {what}; in some logs 0 means that there is no rating")
     return lines
+
+
+def items_hints(read: ReadCounts) -> list[str]:
+    """A line where more than a tenth of the rows go with items that ``data.items`` lacks."""
+    if read.without_title <= FEW * read.read:
+        return []
+    there = f"data.items has a title for {read.items - read.items_without_title:,} of the log's {read.items:,} items"
+    gone = f"{read.without_title:,} of {read.read:,} rows go with the others"
+    return [f"{there}, and {gone}: is it whole, and of this log?"]
+
+
+def one_user_hints(read: ReadCounts) -> list[str]:
+    """A line where one user of many has more than a tenth of all rows."""
+    user, rows = read.busiest
+    if read.users < 2 / FEW or rows <= FEW * read.read:
+        return []
+    return [
+        f"user {shown(user)} has {rows:,} of {read.read:,} rows: if it stands for nobody, add it to data.null_words"
+    ]
 
 
 def freed_by_min_history(data: DataSettings, lengths: NDArray[np.int64], ends: NDArray[np.int64]) -> int:

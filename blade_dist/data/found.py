@@ -31,6 +31,8 @@ SUFFIXES: dict[Kind, tuple[str, ...]] = {
 COMPRESSED = (".gz", ".gzip", ".bz2", ".zst", ".zstd", ".lz4", ".xz")
 ARCHIVES = (".tar", ".tgz", ".7z", ".rar", ".zip")
 """What is to be unpacked first; a single zip is read as a folder."""
+TOLD = ("readme", "license", "licence", "notice", "changelog")
+"""Names of what tells of tables."""
 NO_TABLES = (
     ".xlsx",
     ".xls",
@@ -140,11 +142,12 @@ def find(path: Path, setting: str, remarks: Remarks, prefer: tuple[str, ...] = (
     Raises:
         UserError: nothing there, or nothing that is a table.
     """
-    named = sorted(glob(str(path), recursive=True), key=_counted)  # noqa: PTH207 - of any root
-    places = [path] if path.exists() else [Path(name) for name in named]
+    matching = sorted(glob(str(path), recursive=True), key=_counted)  # noqa: PTH207 - of any root
+    places = [path] if path.exists() else [place for place in map(Path, matching) if place.exists()]
     members = [] if places else _members(path)
     if not places and not members:
-        raise UserError(f"{setting}: {path} does not exist")
+        link = f" is a link to {path.readlink()}, which" if path.is_symlink() else ""
+        raise UserError(f"{setting}: {path}{link} does not exist")
     single = len(places) == 1 and places[0].is_file() and not is_zip(places[0])
     if single and _readable(DataFile(places[0])):
         _refuse_stand_in(DataFile(places[0]))
@@ -159,7 +162,7 @@ def find(path: Path, setting: str, remarks: Remarks, prefer: tuple[str, ...] = (
         if chosen := [file for file in named if guarded(file.is_empty, file)]:
             _refuse_stand_in(chosen[0])
             _say_others(files, chosen, prefer, path, remarks)
-            return chosen
+            return _without_copies(chosen, remarks)
         if named:
             raise UserError(f"{setting}: all files at {path} are empty; a first line must name the columns")
     there = ", ".join(sorted({file.suffixes[-1] for file in files if file.suffixes})) or "nothing"
@@ -237,6 +240,20 @@ def _say_others(
         )
 
 
+def _without_copies(files: list[DataFile], remarks: Remarks) -> list[DataFile]:
+    """Without those that are compressed and stand beside a file of the same name that is not."""
+    names = {str(file) for file in files}
+    copies = [file for file in files if _compressed(file) and str(file).removesuffix(file.suffixes[-1]) in names]
+    if copies:
+        beside = PurePosixPath(str(copies[0])).name
+        remarks.hint(f"{len(copies)} compressed files stand beside themselves, and are passed over", beside)
+    return [file for file in files if file not in copies]
+
+
+def _compressed(file: DataFile) -> bool:
+    return bool(file.suffixes) and file.suffixes[-1] in COMPRESSED
+
+
 def guarded(is_empty: Callable[[], bool], file: object) -> bool:
     """Whether a file has something in it; UserError where its compression is damaged."""
     with readable(file):
@@ -312,8 +329,9 @@ def _near(path: Path, depth: int) -> Iterator[Path]:
 
 
 def _hidden(below: PurePosixPath) -> bool:
-    """Whether it, or a folder that it stands in, is none of the parts: ``_SUCCESS``, ``.part.crc``, ``_delta_log``."""
-    return any(part.startswith((".", "_")) and "=" not in part for part in below.parts)
+    """Whether it, or a folder that it stands in, is none of the parts: ``_SUCCESS``, ``.part.crc``, ``README.txt``."""
+    told = below.stem.lower() in TOLD and below.suffix.lower() in ("", ".txt", ".md")
+    return told or any(part.startswith((".", "_")) and "=" not in part for part in below.parts)
 
 
 def _keys(below: PurePosixPath) -> dict[str, str | None]:

@@ -21,7 +21,7 @@ MANY_TIES = 0.3
 
 def describe_times(read: ReadCounts, store: SequenceStore) -> dict[str, Any]:
     """Span of all interactions; of those that are left, sessions, the share of neighbours with equal times, and how
-    many are no dates where most are."""
+    many are no dates where most are, or dates where most are none."""
     gaps = equal = sessions = users = every = odd = 0
     odd_one: int | None = None
     for partition in range(len(store)):
@@ -43,6 +43,8 @@ def describe_times(read: ReadCounts, store: SequenceStore) -> dict[str, Any]:
         "last": _date(last) if dated else last,
         "no_dates": odd if dated else 0,
         "first_no_date": _date(odd_one) if dated else None,
+        "dates": 0 if dated else every - odd,
+        "of_times": every,
         "sessions": sessions + users if dated else None,
         "equal_neighbours": equal / gaps if gaps else 0.0,
     }
@@ -59,6 +61,11 @@ def times_hints(times: dict[str, Any]) -> list[str]:
         lines.append(
             f"{times['no_dates']:,} times are before 1980 or after 2100, as {times['first_no_date']}, and come first "
             "or last in their histories: if they stand for an unknown time, leave these rows out of the log"
+        )
+    if times["dates"]:
+        lines.append(
+            f"{times['dates']:,} of {times['of_times']:,} times are dates and the others only count up, or are before "
+            "1980 or after 2100: which of the two kinds is earlier is not known; write all alike"
         )
     return lines
 

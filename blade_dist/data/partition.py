@@ -44,6 +44,8 @@ class ReadCounts:
     """Interactions with each rating; empty where there are many different ones."""
     examples: dict[str, str] = field(default_factory=dict, compare=False)
     """One of what was dropped, by the names of these counts."""
+    busiest: tuple[str, int] = field(default=("", 0), compare=False)
+    """The user with most rows of the rest, and how many."""
     first_time: int | None = field(default=None, compare=False)
     """In microseconds; of all interactions."""
     last_time: int | None = field(default=None, compare=False)
@@ -116,6 +118,7 @@ def read_sequences(
     store = SequenceStore(folder, partitions)
     for partition, path in enumerate(paths):
         table = pq.read_table(path)
+        counts.busiest = max(counts.busiest, _busiest(table), key=lambda pair: pair[1])
         sequences, repeated = build_sequences(table, repeats)
         if repeated and "repeated" not in counts.examples:
             counts.examples["repeated"] = _example_of_repeat(table, log.items)
@@ -185,6 +188,13 @@ def _rated(rows: pa.Table, min_rating: float, counts: ReadCounts) -> pa.Table:
     counts.without_rating += rating.null_count
     counts.low_rating += len(rows) - len(good) - rating.null_count
     return good
+
+
+def _busiest(table: pa.Table) -> tuple[str, int]:
+    """The user with most rows, and how many; nobody where there are none."""
+    users = table.column("user").combine_chunks().dictionary_encode()
+    rows = np.bincount(users.indices.to_numpy(), minlength=1)
+    return (users.dictionary[int(rows.argmax())].as_py(), int(rows.max())) if len(table) else ("", 0)
 
 
 def _example_of_repeat(table: pa.Table, items: pa.Table) -> str:

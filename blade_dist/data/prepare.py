@@ -51,6 +51,8 @@ from blade_dist.data.census import (
     describe_users,
     few_prompts,
     freed_by_min_history,
+    items_hints,
+    one_user_hints,
     ratings_hints,
     short_windows,
     wasted,
@@ -68,7 +70,7 @@ from blade_dist.data.sequences import SequenceStore, k_core
 from blade_dist.data.split import Batch
 from blade_dist.data.split_file import SplitFile
 from blade_dist.data.times import say_units
-from blade_dist.data.usable import build_catalog, usable_items
+from blade_dist.data.usable import build_catalog, say_alike_groups, usable_items
 from blade_dist.data.whole_catalog import LeftOut, leave_out
 from blade_dist.errors import UserError
 from blade_dist.settings import Config
@@ -163,6 +165,7 @@ def _prepare(config: Config, folder: Path, doing: Callable[[str], object]) -> di
     assembler = Assembler(config.data, config.lists.exclude_history, split, counts, config.train.prompts_from)
     items = filtered.items.take(pa.array(assembler.kept_items))
     catalog = build_catalog(items, assembler.popularity())
+    say_alike_groups(catalog.group_names, filtered.remarks)
     write_items_without_group(catalog, folder)
     doing("writing prompts")
     sources = dict.fromkeys(get_args(Source), 0)
@@ -280,6 +283,8 @@ def _hints(
     visited = config.train.steps * config.train.prompts_per_step
     return [
         *core_choices(data, filtered.raw, left + filtered.left_out.users, len(filtered.items), scratch),
+        *items_hints(filtered.read),
+        *one_user_hints(filtered.read),
         *ratings_hints(data, filtered.read),
         *short_windows(data, lengths),
         *(few_prompts(data, ends, prompts, visited) if config.train.prompts_from == "train" else []),

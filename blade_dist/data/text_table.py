@@ -93,7 +93,7 @@ class TextTable:
                     if next(reader, None) is None:
                         return None
                 except csv.Error as error:
-                    begins = re.search(rf"(?:^|{mark}){self.dialect.quote}[^{mark}\s{self.dialect.quote}]", last)
+                    begins = re.search(rf"(?:^|{mark}){self.dialect.quote}[^{mark}\r\n{self.dialect.quote}]", last)
                     if reader.line_num > end + 1 and (begins or _CUT in str(error)):
                         return self.dialect.head + end + 1
                 end = reader.line_num

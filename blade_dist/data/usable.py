@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -92,6 +94,15 @@ def build_catalog(items: pa.Table, popularity: NDArray[np.int64]) -> Catalog:
         popularity=popularity,
         embeddings=_embeddings(items) if "embedding" in items.column_names else None,
     )
+
+
+def say_alike_groups(names: Sequence[str], remarks: Remarks) -> None:
+    """Says where groups differ by case alone."""
+    first: dict[str, str] = {}
+    pairs = [(one, name) for name in sorted(names) if (one := first.setdefault(name.casefold(), name)) != name]
+    if pairs:
+        alike = " and ".join(map(shown, pairs[0]))
+        remarks.hint(f"{len(pairs)} groups differ from another one by case alone, and count as others: {alike}")
 
 
 def group_names(row: list[str | None] | None) -> list[str]:

@@ -115,7 +115,7 @@ def write_export(
             max_title_tokens=config.data.max_title_tokens,
             files=checksums(folder),
         )
-        write_json(folder / MANIFEST, manifest.model_dump(mode="json"))
+        write_json(folder / MANIFEST, manifest.written())
         write_text(folder / CARD, card)
 
 

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Final, Literal
+from typing import Annotated, Any, Final, Literal
 
-from pydantic import Field, ValidationError, computed_field
+from pydantic import Field, ValidationError
 
 from blade_dist.errors import UserError
 from blade_dist.serving.text import ItemText, Turn
@@ -108,11 +108,9 @@ class Manifest(Section):
     files: dict[str, FileSum]
     """Every file of the export but the manifest and the model card, by its path inside."""
 
-    @computed_field  # type: ignore[prop-decorator]
-    @property
-    def k(self) -> int:
-        """Items of a list: ``lists.k``, by a name of its own for who builds prompts and reads lists by hand."""
-        return self.lists.k
+    def written(self) -> dict[str, Any]:
+        """What stands in the file: the fields, and ``k`` of ``lists`` by itself, for who builds prompts by hand."""
+        return {"k": self.lists.k} | self.model_dump(mode="json")
 
 
 def checksums(folder: Path) -> dict[str, FileSum]:
@@ -138,15 +136,15 @@ def read_manifest(folder: Path) -> Manifest:
             f"{' and '.join(map(str, READ))}: "
             "write the export again with it"
         )
-    k = content.pop("k", None)  # which lists.k says, and exports that were written before lack
+    alone = content.pop("k", None)  # which exports that were written before lack
     try:
         manifest = Manifest.model_validate(content)
     except ValidationError as error:
         first = error.errors()[0]
         name = ".".join(map(str, first["loc"]))
         raise UserError(f"{folder / MANIFEST}: damaged: {name}: {first['msg']}; write the export again") from None
-    if k not in (None, manifest.k):
-        raise UserError(f"{folder / MANIFEST}: damaged: k: {k}, and lists.k: {manifest.k}; write the export again")
+    if alone not in (None, k := manifest.lists.k):
+        raise UserError(f"{folder / MANIFEST}: damaged: k: {alone}, and lists.k: {k}; write the export again")
     return manifest
 
 

@@ -96,7 +96,7 @@ def write_renewed(out: Path, opened: OpenedExport, day: Renewed) -> RenewedExpor
                 "files": checksums(folder),
             }
         )
-        write_json(folder / MANIFEST, made.model_dump(mode="json"))
+        write_json(folder / MANIFEST, made.written())
         write_text(folder / CARD, _card(opened.folder, made))
     return RenewedExport(made, told, written.remarks)
 

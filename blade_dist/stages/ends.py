@@ -20,6 +20,9 @@ LONGEST = 160
 OUT_OF_MEMORY = ("low on memory", "OutOfMemoryError", "CUDA out of memory", "Cannot allocate memory")
 """What Ray, PyTorch and the system say."""
 
+NO_ROOM = r"No space left on device|Disk quota exceeded|[0-9]+ requested and [0-9]+ written"
+"""What libraries make of a full disk: Rust's and C++'s (safetensors, PyTorch), NumPy's."""
+
 DIED = ("ActorDiedError", "ActorUnavailableError", "RayActorError", "WorkerCrashedError")
 """Ray's errors where a process is gone."""
 
@@ -82,9 +85,9 @@ def ending(error: Exception, log: Path | None, noise: bool, verbose: bool) -> tu
 
 def foreseen(cause: BaseException) -> UserError | None:
     """What a user can do about an error of Ray's or of the system's; None where it is none of those."""
-    if isinstance(cause, OSError) and cause.errno in FULL:
-        return UserError(f"the disk is full: {cause}; make room, then run the same command again")
     kind, text = type(cause).__name__, str(cause)
+    if (isinstance(cause, OSError) and cause.errno in FULL) or re.search(NO_ROOM, text):
+        return UserError(f"the disk is full: {_flat(text)[:LONGEST]}; make room, then run the same command again")
     if isinstance(cause, MemoryError) or any(words in text or words in kind for words in OUT_OF_MEMORY):
         return _out_of_memory(text)
     if kind in DIED:

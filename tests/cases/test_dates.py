@@ -108,3 +108,14 @@ def test_hours_of_half_a_day(text: str, hour: float) -> None:
         round((midnight + 3600 * hour) * 1e6),
         round(midnight * 1e6),
     ]
+
+
+@pytest.mark.parametrize("counted", [lambda t: t - START, lambda t: f"{t / 86_400 + 25_569:.6f}", lambda t: 10**10 + t])
+def test_dates_among_numbers_that_are_none_are_said(wild: Wild, counted: Callable[[int], object]) -> None:
+    """A mere order, the days of a spreadsheet, a far future."""
+    rows = [
+        (u, i, counted(t) if n % 3 else dt.datetime.fromtimestamp(t, dt.UTC).isoformat())
+        for n, (u, i, t) in enumerate(log())
+    ]
+    write_csv(wild.folder / "log.csv", NAMES, rows)
+    assert f"warning: {ROWS // 3} of {ROWS} times are dates and the others only count up, or are" in wild.data().said

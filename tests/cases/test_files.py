@@ -191,3 +191,11 @@ def test_rows_with_too_many_fields_can_be_left_out(wild: Wild) -> None:
     assert "4 fields where the first line has 3" in wild.refused()
     made = wild.data("data.bad_rows=drop")
     assert (made.log["read"], made.log["unreadable"]) == (ROWS + 2, 2)
+
+
+@pytest.mark.parametrize(("name", "link"), [("gone.csv", False), ("link.csv", True), ("part-*.csv", False)])
+def test_a_path_without_a_file(wild: Wild, name: str, link: bool) -> None:
+    if link:
+        (wild.folder / name).symlink_to("nowhere.csv")
+    leads = " is a link to nowhere.csv, which" if link else ""
+    assert wild.refused(wild.path(name)) == f"data.path: {name}{leads} does not exist"

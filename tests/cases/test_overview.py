@@ -63,6 +63,25 @@ def test_ratings_that_drop_most_are_said(wild: Wild) -> None:
     assert "data.min_rating=4 drops 450 of 600 rows; data.min_rating=3 keeps 300" in made.said
 
 
+@pytest.mark.parametrize(("there", "said"), [(12, True), (20, True), (23, False)])
+def test_a_file_that_lacks_items_is_said(wild: Wild, there: int, said: bool) -> None:
+    wild.items([(f"i{n}", f"Title {n}", "a") for n in range(there)])
+    made, lost = wild.data(), sum(int(item[1:]) >= there for _, item, _ in log())
+    line = (
+        f"warning: data.items has a title for {there} of the log's 24 items, and {lost} of {ROWS} rows go with the "
+        "others: is it whole, and of this log?"
+    )
+    assert (line in made.said) == said
+
+
+@pytest.mark.parametrize(("nobody", "share", "said"), [("-", 3, True), ("guest", 5, True), ("0", 40, False)])
+def test_a_user_with_a_tenth_of_the_log_is_said(wild: Wild, nobody: str, share: int, said: bool) -> None:
+    write_csv(wild.folder / "log.csv", NAMES, [(u if n % share else nobody, i, t) for n, (u, i, t) in enumerate(log())])
+    line = f"warning: user '{nobody}' has {ROWS // share} of {ROWS} rows: if it stands for nobody, add it to data.null_"
+    assert (line in wild.data("data.k_core=0", "data.targets=1").said) == said
+    assert line not in wild.data(f"data.null_words=['{nobody}']", "data.k_core=0", "data.targets=1").said
+
+
 def test_targets_and_windows_that_do_not_fit_are_said(wild: Wild) -> None:
     rows = [row for row in log(each=20) if int(row[0][1:]) < 5 or row[2] % 1000 < 12]
     write_csv(wild.folder / "log.csv", NAMES, rows)

@@ -1,5 +1,6 @@
 """What stands there twice: items with other titles and groups, columns of one name; and parts that are counted."""
 
+import gzip
 import zipfile
 from collections.abc import Callable
 
@@ -7,7 +8,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from tests.cases.wild import Outcome, Wild, log, titles, write_csv
+from tests.cases.wild import ROWS, Outcome, Wild, log, titles, write_csv
 
 NAMES = ["user", "item", "time"]
 ITEMS = [(item, title, "a") for item, title in titles().items()]
@@ -33,6 +34,16 @@ def test_a_row_for_each_group_gives_an_item_all_of_them(wild: Wild) -> None:
     }
     assert of == {item: {"a", "b", "c"} if int(item[1:]) % 2 else {"a"} for item in titles()}
     assert "repaired: 12 items with other groups in a later row, put together: item 'i1' has a, b, c" in made.said
+
+
+@pytest.mark.parametrize(
+    ("names", "said"),
+    [(("Drama", "drama", " DRAMA"), 2), (("Film", "FILM", "Play"), 1), (("Film", " Film ", "Play"), 0)],
+)
+def test_groups_that_differ_by_case_alone_are_said(wild: Wild, names: tuple[str, ...], said: int) -> None:
+    wild.items([(item, title, names[int(item[1:]) % 3]) for item, title, _ in ITEMS])
+    line = f"note: {said} groups differ from another one by case alone, and count as others: '"
+    assert (line in wild.data().said) == (said > 0)
 
 
 @pytest.mark.parametrize("again", [ITEMS, [("i0", "", "b")], [("i0", "Title 0", "")]])
@@ -97,3 +108,17 @@ def test_parts_are_read_as_people_count(
     path = write(wild, {f"part-{n}.csv": ordered[30 * n : 30 * n + 30] for n in range(12)})
     made = wild.data(wild.path(path), "data.columns.time=null")
     assert made.histories == plain.histories
+
+
+@pytest.mark.parametrize("repeats", ["first", "all"])
+def test_a_compressed_copy_beside_its_file_is_passed_over(wild: Wild, plain: Outcome, repeats: str) -> None:
+    _folder(wild, {"a.csv": log()[:200], "b.csv": log()[200:]})
+    for name in ("a.csv", "b.csv"):
+        path = wild.folder / "parts" / name
+        path.with_name(f"{name}.gz").write_bytes(gzip.compress(path.read_bytes()))
+    (wild.folder / "parts" / "a.csv").unlink()  # of which the compressed one is no copy then
+    (wild.folder / "parts" / "README.txt").write_text("Exported daily.\n")
+    made = wild.data(wild.path("parts"), f"data.repeats={repeats}")
+    assert (made.log["read"], made.log["repeated"]) == (ROWS, 0)
+    assert made.histories == plain.histories
+    assert "1 compressed files stand beside themselves, and are passed over (as b.csv.gz)" in made.said

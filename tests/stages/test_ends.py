@@ -73,6 +73,8 @@ def test_the_actors_are_called_as_ray_calls_them() -> None:
         (OSError(errno.EROFS, "Read-only", "runs/mine/a"), "[Errno 30] Read-only: 'runs/mine/a'; nothing", "run.dir"),
         (OSError(errno.ENAMETOOLONG, "Name too long", "r"), "[Errno 36] Name too long: 'r'; choose a ", "run.dir"),
         (OSError(errno.EMFILE, "Too many open files"), "[Errno 24] Too many open files; raise the", "same command"),
+        (OSError("4096 requested and 512 written"), "the disk is full: 4096 requested and 512 written; make", "again"),
+        (RuntimeError("I/O error: No space left on device (os error 28)"), "the disk is full: I/O error", "again"),
         (OSError(errno.ENOSPC, "No space left"), "the disk is full: [Errno 28] No space left; make room", "again"),
     ],
 )

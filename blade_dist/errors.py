@@ -5,8 +5,11 @@ from __future__ import annotations
 
 import difflib
 import re
+import reprlib
 from collections.abc import Iterable
 
+LONGEST_NAME = 100
+"""Characters of somebody's name for a thing that a message shows."""
 WRAPPED = ("cause", "controller_failure", "health_check_failure", "__cause__")
 """Attributes in which Ray's exceptions, and Python's, hold another one; ``worker_failures`` holds one per rank."""
 
@@ -37,7 +40,19 @@ def redacted(text: str) -> str:
 
 def nearest(name: str, valid: Iterable[str]) -> str:
     """The one of the ``valid`` names (at least one) that is most like ``name``, for "did you mean ...?"."""
-    return difflib.get_close_matches(name, list(valid), n=1, cutoff=0.0)[0]
+    # whatever is longer was not meant as a name, and takes as long to compare as it is long
+    return difflib.get_close_matches(name[:LONGEST_NAME], list(valid), n=1, cutoff=0.0)[0]
+
+
+def quoted(name: str) -> str:
+    """A name in quotes, its middle left out where it is long.
+
+    >>> quoted("a" * 1000)[:4], len(quoted("a" * 1000))
+    ("'aaa", 100)
+    """
+    short = reprlib.Repr()
+    short.maxstring = LONGEST_NAME
+    return short.repr(name)
 
 
 def origin(error: BaseException) -> BaseException:

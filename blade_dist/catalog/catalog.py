@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -81,6 +81,18 @@ class Catalog:
             group_names=names,
             popularity=np.asarray(popularity, dtype=np.int64),
             embeddings=None if embeddings is None else np.ascontiguousarray(embeddings, dtype=np.float32),
+        )
+
+    def take(self, rows: NDArray[np.int64]) -> Catalog:
+        """The given rows, in the given order."""
+        return replace(
+            self,
+            item_ids=self.item_ids[rows],
+            titles=self.titles[rows],
+            groups=self.groups.take(rows),
+            popularity=self.popularity[rows],
+            embeddings=None if self.embeddings is None else self.embeddings[rows],
+            withdrawn=None if self.withdrawn is None else self.withdrawn[rows],
         )
 
     def group_matrix(self) -> NDArray[np.float32]:

@@ -1,12 +1,12 @@
-"""A catalog that is written as an earlier run's was: what both have keeps its tokens, and what is new gets its own.
+"""A catalog that is written as an earlier one was: what both have keeps its tokens, and what is new gets its own.
 
-So a policy of the earlier run can be evaluated and trained on the later run's data. Items of the earlier run that the
-later one lacks are *withdrawn*: they stand behind all others, and no list holds them.
+So a policy of the earlier catalog can be evaluated and trained on the later run's data. Items of the earlier one that
+the later run lacks are *withdrawn*: they stand behind all others, and no list holds them.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -16,33 +16,55 @@ from numpy.typing import NDArray
 from blade_dist.catalog.build import Built
 from blade_dist.catalog.catalog import Catalog
 from blade_dist.catalog.codec import Codec
+from blade_dist.catalog.growth import growth, writes_as
+from blade_dist.catalog.layout import Layout
 from blade_dist.catalog.more import with_new_tokens, write_items
 from blade_dist.catalog.renewed import Renewed, names_of, renewed
+from blade_dist.store.run import EARLIER
 
 CATALOG, CODEC = "catalog", "codec"
 
 
 @dataclass(frozen=True, eq=False)
 class Earlier:
-    """What the policies of the earlier run know."""
+    """What the policies of an earlier run or export know."""
 
     catalog: Catalog
     codec: Codec
+    before: Earlier | None = None
+    """What this one is written as in its turn."""
 
     @classmethod
     def load(cls, folder: Path) -> Earlier:
-        """From a folder that has both, as the data stage's.
+        """From a folder that has both, as the data stage's and an export.
 
         Raises:
             FileNotFoundError: no such folder.
             UserError: it is damaged.
         """
-        return cls(Catalog.load(folder / CATALOG), Codec.load(folder / CODEC))
+        before = cls.load(folder / EARLIER) if (folder / EARLIER).is_dir() else None
+        return cls(Catalog.load(folder / CATALOG), Codec.load(folder / CODEC), before)
 
     def save(self, folder: Path) -> None:
         """For :meth:`load`."""
         self.catalog.save(folder / CATALOG)
         self.codec.save(folder / CODEC)
+        if self.before is not None:
+            self.before.save(folder / EARLIER)
+
+    def chain(self) -> Iterator[Earlier]:
+        """This one, what it is written as, and so on."""
+        yield self
+        if self.before is not None:
+            yield from self.before.chain()
+
+    def is_kept(self, catalog: Catalog, codec: Codec) -> bool:
+        """See :func:`blade_dist.catalog.growth.writes_as`."""
+        return writes_as(self.codec, self.catalog, codec, catalog)
+
+    def growth(self, catalog: Catalog, codec: Codec) -> tuple[Layout | None, Renewed]:
+        """See :func:`blade_dist.catalog.growth.growth`."""
+        return growth(self.codec, self.catalog, codec, catalog)
 
     def today(self, catalog: Catalog, titles: Sequence[str] | None = None) -> Renewed:
         """The earlier items, and behind them what is new in ``catalog``, in its order.
@@ -78,11 +100,8 @@ class Earlier:
         shown = None if codec.shown_tokens is None else codec.shown_tokens.take(order)
         return Built(
             replace(codec, item_tokens=codec.item_tokens.take(order), shown_tokens=shown),
-            Catalog(
-                item_ids=made.catalog.item_ids[order],
-                titles=made.catalog.titles[order],
-                groups=made.catalog.groups.take(order),
-                group_names=made.catalog.group_names,
+            replace(
+                made.catalog.take(order),
                 popularity=np.append(catalog.popularity, np.zeros(len(gone), np.int64)),
                 embeddings=None if catalog.embeddings is None else _with_zeros(catalog.embeddings, len(gone)),
                 withdrawn=day.gone[order] if len(gone) else None,

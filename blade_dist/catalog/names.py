@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from blade_dist.catalog.catalog import Catalog
-from blade_dist.errors import UserError, nearest
+from blade_dist.errors import UserError, nearest, quoted
 
 GROUP = "group:"
 """What the name of a group stands behind, where an item's id could stand too."""
@@ -45,7 +45,8 @@ def group_number(name: str, catalog: Catalog, setting: str) -> int:
         UserError: no such group; says the nearest one.
     """
     if not catalog.group_names:
-        raise UserError(f"{setting}: there is no group {name!r}; the catalog has no groups (data.columns.groups)")
+        raise UserError(f"{setting}: there is no group {quoted(name)}; the catalog has no groups (data.columns.groups)")
     if name not in catalog.group_names:
-        raise UserError(f"{setting}: there is no group {name!r}; did you mean {nearest(name, catalog.group_names)!r}?")
+        near = nearest(name, catalog.group_names)
+        raise UserError(f"{setting}: there is no group {quoted(name)}; did you mean {near!r}?")
     return catalog.group_names.index(name)

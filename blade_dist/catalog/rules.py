@@ -110,10 +110,11 @@ def make_rules(lists: ListSettings, catalog: Catalog) -> Rules | None:
     excluded = np.zeros(len(catalog), dtype=bool) if catalog.withdrawn is None else catalog.withdrawn.copy()
     for items in named_items(lists.exclude, catalog, "lists.exclude"):
         excluded[items] = True
-    most = np.full(catalog.n_groups, lists.at_most.get(EVERY, lists.k), dtype=np.int64)
+    # a limit of K says as much as any larger one, which may be larger than numpy's numbers
+    most = np.full(catalog.n_groups, min(lists.at_most.get(EVERY, lists.k), lists.k), dtype=np.int64)
     for name, number in lists.at_most.items():
         if name != EVERY:
-            most[group_number(name, catalog, "lists.at_most")] = number
+            most[group_number(name, catalog, "lists.at_most")] = min(number, lists.k)
     item, group = np.repeat(np.arange(len(catalog)), catalog.groups.lengths), catalog.groups.flat
     # A limit of 0 excludes; one of K or more no list can break.
     excluded[item[most[group] == 0]] = True

@@ -73,7 +73,7 @@ def load_base(folder: Path) -> PreTrainedTokenizerBase:
     if CODE in tokenizer.get_added_vocab():
         raise UserError(
             f"{folder}: its tokens of items, as {CODE}, are of another run's items; set codec.grown_from to that run's "
-            "folder, or give another tokenizer"
+            "folder or export, or give another tokenizer"
         )
     return tokenizer
 

@@ -203,7 +203,7 @@ def _prepare(config: Config, folder: Path, doing: Callable[[str], object]) -> di
     }
     if earlier is not None:
         earlier.save(folder / EARLIER)
-        card["grown"] = describe(config, earlier, catalog)
+        card["grown"] = {"from": str(config.codec.grown_from)} | describe(earlier, catalog)
     shutil.rmtree(parts)
     return card
 

@@ -191,6 +191,8 @@ def _renew(app: FastAPI, current: Current, starter: Starter, limits: Limits, gua
         try:
             # whoever asked may go away: what has begun ends
             return await asyncio.shield(renewed(Path(body.served)))
+        except UserError as error:
+            raise UserError(f"served: {str(error).removeprefix('served: ')}") from error
         except NoEngine as error:
             return refusal(503, str(error))  # type: ignore[return-value]
 
@@ -209,6 +211,10 @@ def _refuse_in_one_line(app: FastAPI) -> None:
         return refusal(422, str(error))
 
     @app.exception_handler(400)
+    async def unreadable(_: Request, __: HTTPException) -> Response:
+        # no JSON in ways that the parser has no words for: bytes of no encoding, too deep, a number that is too long
+        return refusal(400, "body: not valid JSON")
+
     @app.exception_handler(404)
     @app.exception_handler(405)
     async def other(_: Request, error: HTTPException) -> Response:

@@ -24,6 +24,8 @@ DOCS, OPENAPI = "/docs", "/openapi.json"
 OPEN = {HEALTH, DOCS, OPENAPI}
 """Paths without a token: balancers ask for the first, and the others say what anybody can read in the program."""
 COUNTED = {RECOMMEND, CATALOG, HEALTH, MODEL, METRICS}
+LONGEST_LINE = 1000
+"""Characters of a refusal: what it quotes may be as long as a body."""
 SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30)
 """Edges of the histogram of latencies."""
 
@@ -56,8 +58,10 @@ class Metrics:
 
 
 def refusal(status: int, line: str, headers: dict[str, str] | None = None) -> JSONResponse:
-    """One line; what could not be written as UTF-8, or would break it, is escaped."""
+    """One line; what could not be written as UTF-8, or would break it, is escaped, and what is too long is cut."""
     plain = " ".join(line.split()).encode("utf-8", "backslashreplace").decode()
+    if len(plain) > LONGEST_LINE:
+        plain = plain[: LONGEST_LINE - 3] + "..."
     return JSONResponse({"error": plain}, status, headers)
 
 

@@ -16,11 +16,12 @@ from blade_dist.catalog.prompt_text import PromptText, chat_turns
 from blade_dist.catalog.rules import make_rules
 from blade_dist.catalog.tokenizer import load_tokenizer
 from blade_dist.errors import UserError
-from blade_dist.serving.manifest import CARD, MANIFEST, WEIGHTS, Manifest, checksums
+from blade_dist.serving.manifest import CARD, WEIGHTS, Manifest, checksums
 from blade_dist.serving.text import Turn, item_text, sent_turns, show_separator
 from blade_dist.settings import Config, Decode
 from blade_dist.settings.reports import BEAMS
 from blade_dist.store.context import context_length
+from blade_dist.store.exported import MANIFEST
 from blade_dist.store.files import whole_folder, write_json, write_text
 from blade_dist.store.policy import PolicyStamp
 

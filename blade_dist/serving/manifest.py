@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import fnmatch
 from pathlib import Path
-from typing import Annotated, Any, Final, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import Field, ValidationError
 
@@ -11,18 +12,15 @@ from blade_dist.errors import UserError
 from blade_dist.serving.text import ItemText, Turn
 from blade_dist.settings import Decode, ListSettings
 from blade_dist.settings.section import NonNegative, Positive, Section
-from blade_dist.store.files import check_folder, read_json
+from blade_dist.store.exported import MANIFEST, SCHEMA, is_export, read_export
+from blade_dist.store.files import check_folder
 from blade_dist.store.whole import damage, files_below, sums
 
-SCHEMA: Final = 2
-"""Version of the manifest, and of all that it describes. Version 1 knew no items that are withdrawn, so that what reads
-it would recommend them."""
-READ: Final = (1, 2)
-"""Versions that are read; what 1 does not have has a default."""
-MANIFEST = "recommender.json"
 CARD = "README.md"
 """The model card: for people, who may edit it, so that it has no checksum."""
 WEIGHTS = ".safetensors"
+NEEDED = ("config.json", f"*{WEIGHTS}", "catalog/items.arrow", "codec/codec.json", "codec/codec.arrow", "trie/*")
+"""Patterns of files without which there is nothing to serve."""
 
 
 class FileSum(Section):
@@ -125,17 +123,7 @@ def read_manifest(folder: Path) -> Manifest:
     Raises:
         UserError: no export there, one of another schema version, or a damaged manifest.
     """
-    content = read_json(folder / MANIFEST)
-    if content is None:
-        raise UserError(f"{folder}: no export there ({MANIFEST} is missing); write one with `blade-dist export`")
-    version = content.get("schema_version") if isinstance(content, dict) else None
-    if version not in READ:
-        found = "an earlier version's, without a number" if version is None else repr(version)
-        raise UserError(
-            f"{folder / MANIFEST}: schema_version: {found}; this version of blade_dist reads "
-            f"{' and '.join(map(str, READ))}: "
-            "write the export again with it"
-        )
+    content = read_export(folder)
     alone = content.pop("k", None)  # which exports that were written before lack
     try:
         manifest = Manifest.model_validate(content)
@@ -150,7 +138,7 @@ def read_manifest(folder: Path) -> Manifest:
 
 def check_out(out: Path) -> None:
     """Raises UserError where ``--out`` is there and is not an export, or can't be."""
-    if out.exists() and not (out / MANIFEST).is_file():
+    if out.exists() and not is_export(out):
         raise UserError(f"--out {out}: exists and is not an export; choose another one")
     check_folder(out, "--out")
 
@@ -159,9 +147,11 @@ def check_files(folder: Path, manifest: Manifest) -> None:
     """Compares every file with its checksum; reads all of them once.
 
     Raises:
-        UserError: a file that is missing or damaged, or weights that the manifest does not know (an engine would load
-            them).
+        UserError: a file that is missing or damaged, one that the manifest should know, or weights that it does not
+            (an engine would load them).
     """
+    if unknown := next((pattern for pattern in NEEDED if not fnmatch.filter(manifest.files, pattern)), None):
+        raise UserError(f"{folder / MANIFEST}: damaged: files: no {unknown} there; copy the export again, as a whole")
     if what := damage(folder, {name: of.model_dump() for name, of in manifest.files.items()}):
         raise UserError(f"{folder}/{what}; copy the export again, as a whole")
     for path in folder.glob(f"*{WEIGHTS}"):

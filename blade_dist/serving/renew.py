@@ -22,9 +22,10 @@ from blade_dist.catalog.trie import build_trie
 from blade_dist.errors import UserError
 from blade_dist.serving.export import CATALOG, CODEC, TRIE, write_generation
 from blade_dist.serving.grown_weights import copy_policy
-from blade_dist.serving.manifest import CARD, MANIFEST, Day, Manifest, checksums
+from blade_dist.serving.manifest import CARD, Day, Manifest, checksums
 from blade_dist.serving.opened import OpenedExport
 from blade_dist.serving.text import ItemText, Turn, item_text, sent_turns
+from blade_dist.store.exported import MANIFEST
 from blade_dist.store.files import read_json, whole_folder, write_json, write_text
 from blade_dist.store.policy import STAMP, weights_digest
 

@@ -11,11 +11,12 @@ from typing import Annotated, Any
 import numpy as np
 from numpy.typing import NDArray
 from pydantic import BeforeValidator, Field, ValidationError
+from pydantic_core import PydanticCustomError
 
 from blade_dist.batches import Ragged
 from blade_dist.catalog.names import GROUP, named_items
 from blade_dist.catalog.terms import tightened
-from blade_dist.errors import UserError
+from blade_dist.errors import UserError, quoted
 from blade_dist.serving.opened import OpenedExport
 from blade_dist.settings import ListSettings, Way
 from blade_dist.settings.section import Name, NonNegative, Positive, Section
@@ -25,7 +26,16 @@ SHOWN = 5
 ALSO = {"greedy": "list", "sample": "sampled"}
 """Other words for ways of decoding."""
 Asked = Annotated[Way, BeforeValidator(lambda given: ALSO.get(given, given) if isinstance(given, str) else given)]
-Seed = Annotated[int, Field(ge=0, lt=2**63)]
+
+
+def number(given: object) -> object:
+    """An error for true and false, which pydantic takes for 1 and 0."""
+    if isinstance(given, bool):
+        raise PydanticCustomError("int_type", "Input should be a valid integer")
+    return given
+
+
+Seed = Annotated[int, Field(ge=0, lt=2**63), BeforeValidator(number)]
 
 
 class ListRequest(Section):
@@ -33,11 +43,11 @@ class ListRequest(Section):
 
     history: list[Name]
     """Item ids, oldest first."""
-    k: Positive | None = None
+    k: Annotated[Positive, BeforeValidator(number)] | None = None
     """Items of the list; the export's where it is left out."""
     exclude: list[Name] = Field(default_factory=list)
     """Items that this list may not hold: ids, and ``group:NAME``."""
-    at_most: dict[Name, NonNegative] = Field(default_factory=dict)
+    at_most: dict[Name, Annotated[NonNegative, BeforeValidator(number)]] = Field(default_factory=dict)
     """How many items of a group it may hold, beside the export's own rules."""
     decode: Asked | None = None
     """``list`` (or ``greedy``), ``rank``, ``beam``, or ``sampled`` (or ``sample``); else the export's."""
@@ -122,6 +132,8 @@ class Resolver:
         own = self.opened.manifest.lists
         if request.k in (None, own.k) and not request.at_most:
             return own
+        names = set(self.opened.catalog.group_names)
+        _check_readable([name for name in request.at_most if name not in names], f"{where}at_most")
         lists = tightened(own, request.k, request.at_most)
         if request.k is not None and request.k > (there := self.opened.catalog.on_sale):
             raise UserError(f"{where}k: {request.k} items, and there are {there}; ask for fewer")
@@ -137,7 +149,7 @@ class Resolver:
         unknown = [name for name in request.exclude if not name.startswith(GROUP) and name not in index]
         _check_readable(unknown, f"{where}exclude")
         items = [index[name] for name in request.exclude if name in index and not name.startswith(GROUP)]
-        groups = [name for name in request.exclude if name.startswith(GROUP)]
+        groups = [name for name in dict.fromkeys(request.exclude) if name.startswith(GROUP)]
         found = named_items(groups, self.opened.catalog, f"{where}exclude") if groups else []
         return [np.array(items, dtype=np.int64), *found]
 
@@ -212,11 +224,11 @@ def _once(items: NDArray[np.int32], repeats: str) -> NDArray[np.int32]:
 def _check_readable(ids: Sequence[str], where: str) -> None:
     for item in ids:
         if any(unicodedata.category(character) in ("Cc", "Cs") for character in item):  # Cs: half of a character
-            raise UserError(f"{where}: {item!r} has a control character, and no item is called so")
+            raise UserError(f"{where}: {quoted(item)} has a control character, and nothing is called so")
 
 
 def _few(ids: Sequence[str]) -> str:
-    return ", ".join(map(repr, ids[:SHOWN])) + (", ..." if len(ids) > SHOWN else "")
+    return ", ".join(map(quoted, ids[:SHOWN])) + (", ..." if len(ids) > SHOWN else "")
 
 
 def notes(answers: Mapping[str, Any]) -> list[str]:

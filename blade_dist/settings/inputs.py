@@ -187,9 +187,10 @@ class CodecSettings(Section):
     alike. None: they follow ``data.columns.embedding``, or else the words of titles and groups."""
 
     grown_from: LocalPath | None = None
-    """Folder of an earlier run: its items keep their tokens, and those that are new get theirs beside them. Set it so
-    that checkpoints of that run can be evaluated on this data, and trained further (``model.path``); the other settings
-    of ``codec`` must be as there. None: items are written anew, and no checkpoint of another run knows them."""
+    """Folder of an earlier run or export: its items keep their tokens, and those that are new get theirs beside them.
+    Set it so that checkpoints of it, and of what it grew from itself, can be evaluated on this data and trained further
+    (``model.path``); the other settings of ``codec`` must be as there. None: items are written anew, and a checkpoint
+    of another run knows them only where that comes to the same tokens."""
 
     @model_validator(mode="after")
     def _spoken(self) -> CodecSettings:

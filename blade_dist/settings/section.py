@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from pathlib import Path
 from typing import Annotated
@@ -13,7 +14,16 @@ Positive = Annotated[int, Field(gt=0)]
 NonNegative = Annotated[int, Field(ge=0)]
 Rate = Annotated[float, Field(gt=0)]
 Fraction = Annotated[float, Field(ge=0, lt=1)]
-Name = Annotated[str, Field(coerce_numbers_to_str=True)]
+
+
+def finite(given: object) -> object:
+    """An error for a float that is no number."""
+    if isinstance(given, float) and not math.isfinite(given):
+        raise PydanticCustomError("finite_number", "Input should be a finite number")
+    return given
+
+
+Name = Annotated[str, Field(coerce_numbers_to_str=True), BeforeValidator(finite)]
 """Of an item or a group, which a log may number."""
 
 

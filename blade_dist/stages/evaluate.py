@@ -67,7 +67,7 @@ def evaluate_stage(run: OpenedRun, checkpoint: Path, against: list[Path], consol
     """
     config, data, reward = run.config, run.data, scaled_reward(run)
     for path in (checkpoint, *against):
-        say_new("evaluate", path, data, console)
+        say_new("evaluate", path, config, data, console)
     paths = [with_todays_items(path, config, data) for path in (checkpoint, *against)]
     stamps = [read_checkpoint(path, data.codec) for path in paths]
     names = _names(stamps)

@@ -37,7 +37,7 @@ def export_stage(config: Config, checkpoint: Path, out: Path, console: Console) 
             and is not an export, or can't be.
     """
     data, paths = load_matching_data(config), RunPaths(config.run.dir)
-    say_new("export", checkpoint, data, console)
+    say_new("export", checkpoint, config, data, console)
     checkpoint = with_todays_items(checkpoint, config, data)
     stamp = read_policy(checkpoint, data.codec.fingerprint())
     check_out(out)

@@ -1,33 +1,59 @@
-"""Policies of the earlier run that ``codec.grown_from`` names: opened with the items of this one."""
+"""Policies that were trained on an earlier catalog: opened with the items of this run.
+
+They are those of the runs and exports that ``codec.grown_from`` leads back to, and others whose tokens mean the same
+items here.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
 
 from rich.console import Console
 
-from blade_dist.catalog.earlier import Earlier
-from blade_dist.catalog.layout import Layout
+from blade_dist.catalog.earlier import CATALOG, CODEC, Earlier
 from blade_dist.catalog.more import day_features
 from blade_dist.data.bundle import DataBundle
-from blade_dist.data.grown_from import of_new
+from blade_dist.data.grown_from import describe, of_new
 from blade_dist.serving.grown_weights import copy_policy
+from blade_dist.serving.manifest import CARD
 from blade_dist.settings import Config
+from blade_dist.store.exported import MANIFEST
 from blade_dist.store.files import read_json, whole_folder, write_json
 from blade_dist.store.policy import STAMP, read_policy, weights_digest
 from blade_dist.store.run import RunPaths
 from blade_dist.tracking.say import say
 
 
-def is_earlier(checkpoint: Path, data: DataBundle) -> bool:
-    """Whether it is a policy of the run that the data's items are written as, and not of this one."""
-    grown, stamp = data.card.get("grown"), read_json(checkpoint / STAMP)
-    return grown is not None and stamp is not None and stamp.get("codec") == grown["codec"]
+def known_to(checkpoint: Path, config: Config, data: DataBundle) -> Earlier | None:
+    """What a policy of an earlier catalog knows; None of one of this run, and of one to which tokens mean other items.
+
+    Its items are looked for in the checkpoint where that is an export, in its own run, and in what the data grew from.
+
+    Raises:
+        UserError: a damaged catalog or codec there.
+    """
+    stamp = read_json(checkpoint / STAMP)
+    codec = None if stamp is None else stamp.get("codec")
+    if codec is None or codec == data.codec.fingerprint():
+        return None
+    places = _earlier(checkpoint, RunPaths(config.run.dir))
+    # the first decides: codecs of other items may have the same fingerprint
+    found = next((one for one in places if one.codec.fingerprint() == codec), None)
+    return found if found is not None and found.is_kept(data.catalog, data.codec) else None
+
+
+def _earlier(checkpoint: Path, paths: RunPaths) -> Iterator[Earlier]:
+    for folder in (checkpoint, RunPaths(checkpoint.absolute().parent.parent).data):
+        if (folder / CATALOG).is_dir() and (folder / CODEC).is_dir():
+            yield Earlier.load(folder)
+    if paths.earlier.is_dir():
+        yield from Earlier.load(paths.earlier).chain()
 
 
 def with_todays_items(checkpoint: Path, config: Config, data: DataBundle) -> Path:
-    """The checkpoint as it is; of a policy of the earlier run, a copy in this run's folder that knows all items.
+    """The checkpoint as it is; of a policy of an earlier catalog, a copy in this run's folder that knows all items.
 
     New items with a token of their own get vectors as ``blade-dist catalog`` gives them
     (:mod:`blade_dist.serving.grown_weights`); where items have several tokens, nothing but the stamp is another.
@@ -35,17 +61,15 @@ def with_todays_items(checkpoint: Path, config: Config, data: DataBundle) -> Pat
     Raises:
         UserError: a damaged checkpoint, or one that can't grow.
     """
-    if not is_earlier(checkpoint, data) or data.codec.fingerprint() == data.card["grown"]["codec"]:
+    if (earlier := known_to(checkpoint, config, data)) is None:
         return checkpoint
-    paths, stamp = RunPaths(config.run.dir), read_policy(checkpoint, data.card["grown"]["codec"])
-    made = paths.grown(stamp.weights)
+    stamp = read_policy(checkpoint, earlier.codec.fingerprint())
+    made = RunPaths(config.run.dir).grown(stamp.weights)
     if not made.is_dir():
-        earlier = Earlier.load(paths.earlier)
-        known, day = len(earlier.catalog), earlier.today(data.catalog)
-        grows = data.codec.vocabulary > earlier.codec.vocabulary
-        layout = Layout.of(earlier.codec, day.new) if grows else None
+        known, (layout, day) = len(earlier.catalog), earlier.growth(data.catalog, data.codec)
         features = partial(day_features, earlier.catalog, day, known, config.run.seed)
-        files = [path for path in sorted(checkpoint.iterdir()) if path.is_file() and path.name != STAMP]
+        left = {STAMP, MANIFEST, CARD}
+        files = [path for path in sorted(checkpoint.iterdir()) if path.is_file() and path.name not in left]
         with whole_folder(made) as folder:
             copy_policy(files, folder, earlier.codec, layout, known, features)
             codec, weights = data.codec.fingerprint(), weights_digest(folder)
@@ -53,8 +77,9 @@ def with_todays_items(checkpoint: Path, config: Config, data: DataBundle) -> Pat
     return made
 
 
-def say_new(stage: str, checkpoint: Path, data: DataBundle, console: Console) -> None:
-    """Says which items a policy of the earlier run was not trained with; nothing of others."""
-    if is_earlier(checkpoint, data) and data.card["grown"]["new"]:
-        grown = data.card["grown"]
-        say(console, f"{stage}: {checkpoint} knows {grown['known']:,} of the items; {of_new(grown)} to it")
+def say_new(stage: str, checkpoint: Path, config: Config, data: DataBundle, console: Console) -> None:
+    """Says which items a policy of an earlier catalog was not trained with; nothing of others."""
+    if (earlier := known_to(checkpoint, config, data)) is not None:
+        grown = describe(earlier, data.catalog)
+        if grown["new"]:
+            say(console, f"{stage}: {checkpoint} knows {grown['known']:,} of the items; {of_new(grown)} to it")

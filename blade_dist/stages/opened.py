@@ -24,7 +24,7 @@ from blade_dist.rewards.tried import try_own
 from blade_dist.settings import Config, ListSettings
 from blade_dist.stages.base import is_base, read_checkpoint
 from blade_dist.stages.chosen import training_rows
-from blade_dist.stages.grown import is_earlier, with_todays_items
+from blade_dist.stages.grown import known_to, with_todays_items
 from blade_dist.stages.ranker import check_ranker, ranker_stamp
 from blade_dist.store.fingerprint import fingerprint
 from blade_dist.store.policy import PolicyStamp, read_policy
@@ -97,9 +97,9 @@ class OpenedRun:
 def open_run(config: Config, evaluated: Path | None = None) -> OpenedRun:
     """Opens what the data and SFT stages left and tries the reward on a small batch; starts nothing.
 
-    ``evaluated``: a checkpoint that is to be evaluated. One that nobody of ours trained, or an earlier run
-    (``codec.grown_from``), is its own reference, so that it needs no SFT stage before, where no metric reads the
-    fine-tuned model.
+    ``evaluated``: a checkpoint that is to be evaluated. One that nobody of ours trained, or that was trained on an
+    earlier catalog (:mod:`blade_dist.stages.grown`), is its own reference, so that it needs no SFT stage before, where
+    no metric reads the fine-tuned model.
 
     Raises:
         UserError: a missing or foreign artefact, data of other settings, an unknown metric, a reward that fails, a
@@ -114,7 +114,7 @@ def open_run(config: Config, evaluated: Path | None = None) -> OpenedRun:
         )
     if paths.reference.is_dir():
         return _checked(config, data, paths, read_policy(paths.reference, data.codec.fingerprint()))
-    foreign = evaluated is not None and (is_base(evaluated) or is_earlier(evaluated, data))
+    foreign = evaluated is not None and (is_base(evaluated) or known_to(evaluated, config, data) is not None)
     if evaluated is None or not foreign or reads_ranker(config.all_metrics):
         raise UserError(f"{paths.reference}: no fine-tuned model there; run `blade-dist sft` first")
     stamp = read_checkpoint(with_todays_items(evaluated, config, data), data.codec)

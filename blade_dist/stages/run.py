@@ -18,6 +18,7 @@ from blade_dist.stages.cost import StageSeconds, peak_memory
 from blade_dist.stages.data import data_stage
 from blade_dist.stages.evaluate import evaluate_stage
 from blade_dist.stages.export import export_stage
+from blade_dist.stages.one_list import one_list
 from blade_dist.stages.opened import check_lists, check_metrics, open_run
 from blade_dist.stages.sft import sft_stage
 from blade_dist.store.files import write_json
@@ -62,6 +63,9 @@ def run_stages(config: Config, console: Console) -> None:
     write_json(paths.root / "summary.json", {**evaluated, **_training(paths, targets), **spent})
     end, command = last_lines(console), ["blade-dist", "recommend", str(out), "--history", ",".join(history)]
     say(end, f"summary: {paths.root / 'summary.json'}; model: {out}")
+    for line in one_list(paths.root / "per_user.parquet", config.target, config.evaluate.decode, data):
+        say(end, line)
+    say_command(end, "lists over HTTP: ", ["blade-dist", "serve", str(out)])
     say_command(end, "a list for a history: ", command)
 
 

@@ -106,7 +106,7 @@ def _opened(config: Config, data: DataBundle, console: Console) -> Config:
     """
     if (base := config.model.path) is None:
         return config
-    say_new("sft", base, data, console)
+    say_new("sft", base, config, data, console)
     path = with_todays_items(base, config, data).absolute()
     return config.model_copy(update={"model": config.model.model_copy(update={"path": path})})
 

@@ -20,12 +20,12 @@ def read_json(path: Path) -> dict | None:
     """The file's content; None where there is no such file.
 
     Raises:
-        UserError: it is not JSON.
+        UserError: it is not JSON, or can't be read.
     """
-    if not path.is_file():
-        return None
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
+        return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else None
+    except OSError as error:
+        raise UserError(f"{path}: can't be read: {error.strerror}") from None
     except ValueError as error:
         raise UserError(
             f"{path}: damaged, not valid JSON ({error}): fix it, or delete its folder and make it again"

@@ -15,11 +15,13 @@ from aiohttp import web
 from benchmarks.serving import FIRST, FREE, PEER, SEARCH, against_goals, against_peer, judged
 from benchmarks.serving_clients import Load, closed_loop, is_engine, percentiles_ms, until
 from benchmarks.serving_export import LISTS, HeldOut, K
+from benchmarks.serving_free import without_legality
 from benchmarks.serving_peer import Trie, before
 from benchmarks.tables import pages
 from blade_dist.batches import Prompts, Ragged
 from blade_dist.catalog.catalog import Catalog
 from blade_dist.catalog.codec import Codec
+from tests.helpers.exports import small_export
 
 ITEMS = 30
 
@@ -96,6 +98,14 @@ def test_the_table_appears_when_it_is_recorded(tmp_path: Path, monkeypatch: pyte
     assert "| greedy list without legality |  |  |  |  |  |  | 0.0400 | 0.0800 |  |" in lines
     assert "| title | 100,000 | 9.0 | 2.0 | 800 |" in lines
     assert not any("killed" in line for line in lines)
+
+
+@pytest.mark.slow
+def test_the_served_checkpoint_is_decoded_with_and_without_legality(tmp_path: Path) -> None:
+    found = without_legality(small_export(tmp_path, "one"))
+    assert min(found["unconstrained_tokens_per_second"], found["constrained_tokens_per_second"]) > 0
+    assert 0 < found["missing"] <= 1  # weights at random write what is no item
+    assert {f"hr@{K}", f"ndcg@{K}", "generation_ratio"} <= found.keys()
 
 
 def test_accuracy_is_that_of_the_likeliest_list(users: HeldOut) -> None:

@@ -17,10 +17,10 @@ from blade_dist.serving.access import digest
 from blade_dist.serving.api import make_app
 from blade_dist.serving.current import Current, NoEngine, Served, check_same_policy
 from blade_dist.serving.door import Door, Limits, Metrics
-from blade_dist.serving.manifest import MANIFEST
 from blade_dist.serving.opened import OpenedExport, open_export
 from blade_dist.serving.recommend import List
 from blade_dist.serving.request import Resolved, Resolver
+from blade_dist.store.exported import MANIFEST
 from tests.helpers.exports import ITEMS, renew, rows_of, small_export
 
 SECRET = "a-secret-of-sixteen"
@@ -141,10 +141,13 @@ def test_what_can_not_be_served_changes_nothing(before: OpenedExport, tmp_path: 
             (later, 422, "schema_version: 9; this version of blade_dist reads 1 and 2"),
             ("", 422, "no export there"),
             ("a\x00b", 422, "no export there"),
+            ("a" * 5000, 422, "served: aaa"),
             (tmp_path / "none", 503, "no room for 1 more engine(s)"),
         ):
             assert (await server.renew(folder))[0] == status
-            assert line in (await server.renew(folder))[1]["error"]
+            said = (await server.renew(folder))[1]["error"]
+            assert line in said
+            assert status != 422 or said.startswith("served: ")
         assert (await server.client.post("/v1/catalog", json={"other": 1})).status_code == 422
         await server.ask([str(before.catalog.item_ids[0])])
         assert server.starter.stopped == []

@@ -17,9 +17,10 @@ from blade_dist.data.bundle import DataBundle
 from blade_dist.errors import UserError
 from blade_dist.serving.card import Base
 from blade_dist.serving.export import CATALOG, CODEC, TRIE
-from blade_dist.serving.manifest import MANIFEST, check_files, read_manifest
+from blade_dist.serving.manifest import check_files, read_manifest
 from blade_dist.settings import Config
 from blade_dist.stages.export import export_stage
+from blade_dist.store.exported import MANIFEST
 from tests.helpers.program import Program
 from tests.helpers.runs import random_policy
 

@@ -11,51 +11,20 @@ import torch
 from rich.console import Console
 
 from blade_dist.catalog.rules import load_rules
-from blade_dist.data.bundle import DataBundle, load_data
+from blade_dist.data.bundle import load_data
 from blade_dist.errors import UserError
 from blade_dist.serving.opened import open_export
-from blade_dist.settings import Config
-from blade_dist.settings.load import load_config
-from blade_dist.stages.data import data_stage
 from blade_dist.stages.export import export_stage
-from blade_dist.stages.grown import is_earlier, say_new, with_todays_items
+from blade_dist.stages.grown import known_to, say_new, with_todays_items
 from blade_dist.stages.opened import open_run
 from blade_dist.store.policy import check_base, read_policy
 from blade_dist.store.run import RunPaths
 from blade_dist.training.sft import start_model, why_whole
-from tests.cases.wild import log, write_csv
 from tests.helpers.exports import KINDS
+from tests.helpers.months import Shop, first_logits, names, prepared
 from tests.helpers.runs import random_policy
 
 OLD, GONE, NEW = 24, 2, 3
-
-
-class Shop:
-    """A log and items that change from one month to the next."""
-
-    def __init__(self, folder: Path, kind: str) -> None:
-        self.folder, self._kind = folder, kind
-
-    def month(self, name: str, items: list[int], *settings: str) -> Config:
-        """The settings of a run on a log of so many items."""
-        rows = [(user, f"i{items[int(item[1:])]}", time) for user, item, time in log(items=len(items))]
-        write_csv(self.folder / f"{name}-log.csv", ["user", "item", "time"], rows)
-        table = [(f"i{item}", f"Title {item} of {item % 5}", "abcd"[item % 4]) for item in items]
-        write_csv(self.folder / f"{name}-items.csv", ["item", "title", "genre"], table)
-        given = [
-            *(f"run.dir={self.folder / name}", "data.source=table", f"data.path={self.folder / name}-log.csv"),
-            *(f"data.items={self.folder / name}-items.csv", "data.columns.groups=genre", "data.k_core=2"),
-            *("data.targets=3", "lists.k=3", "codec.vocab_size=512", "reward.weights={ndcg@3: 1.0}"),
-            *("evaluate.metrics=[ndcg@3]", "evaluate.rerank={}"),
-            "model.build={hidden_size: 64, layers: 1, heads: 2, kv_heads: 1, ffn_size: 64, context: 256}",
-        ]
-        return load_config(None, [*given, *KINDS[self._kind], *settings])
-
-
-def prepared(config: Config) -> tuple[DataBundle, str]:
-    said = io.StringIO()
-    data_stage(config, Console(width=400, file=said))
-    return load_data(config.run.dir), said.getvalue()
 
 
 class Case:
@@ -77,12 +46,6 @@ class Case:
 @pytest.fixture(scope="module", params=list(KINDS))
 def case(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Case:
     return Case(tmp_path_factory.mktemp(request.param), request.param)
-
-
-def names(data: DataBundle, item: int, shown: bool) -> list[str]:
-    codec = data.codec
-    tokens = codec.shown_tokens if shown and codec.shown_tokens is not None else codec.item_tokens
-    return codec.tokenizer.convert_ids_to_tokens(tokens[item].tolist())
 
 
 def test_known_items_keep_their_tokens_and_what_is_gone_stands_last(case: Case) -> None:
@@ -114,32 +77,21 @@ def test_prompts_are_of_todays_items_and_no_list_holds_what_is_gone(case: Case) 
 
 
 def test_a_policy_of_the_earlier_run_writes_known_items_as_it_did(case: Case) -> None:
-    from transformers import AutoModelForCausalLM
-
     opened = with_todays_items(case.policy, case.july, case.after)
     stamp = read_policy(opened, case.after.codec.fingerprint())
     assert (stamp.policy, stamp.step) == ("sft", 0)
     assert with_todays_items(case.policy, case.july, case.after) == opened
     assert with_todays_items(opened, case.july, case.after) == opened
     known = [f"i{item}" for item in range(GONE, OLD)]
-    logits = []
-    for folder, data in ((case.policy, case.before), (opened, case.after)):
-        row = {item: number for number, item in enumerate(data.catalog.item_ids.tolist())}
-        history = np.array([row[item] for item in known[:3]], np.int32)
-        prompt = torch.from_numpy(data.codec.encode_prompt(history)[None].astype(np.int64))
-        first = [int(data.codec.item_tokens[row[item]][0]) for item in known]
-        model = AutoModelForCausalLM.from_pretrained(folder).eval()
-        assert model.get_input_embeddings().num_embeddings == data.codec.vocabulary
-        with torch.no_grad():
-            logits.append(model(input_ids=prompt).logits[0, -1][first])
-    torch.testing.assert_close(*logits, rtol=0, atol=1e-5)
+    before, after = first_logits(case.policy, case.before, known), first_logits(opened, case.after, known)
+    torch.testing.assert_close(after, before, rtol=0, atol=1e-5)
 
 
 def test_it_is_said_what_is_new(case: Case) -> None:
     said = io.StringIO()
     console = Console(width=400, file=said)
-    say_new("evaluate", case.policy, case.after, console)
-    say_new("evaluate", with_todays_items(case.policy, case.july, case.after), case.after, console)
+    say_new("evaluate", case.policy, case.july, case.after, console)
+    say_new("evaluate", with_todays_items(case.policy, case.july, case.after), case.july, case.after, console)
     lines = said.getvalue().splitlines()
     assert lines == [f"evaluate: {case.policy} knows {OLD - GONE} of the items; 3 are new (i24, i25, i26) to it"]
 
@@ -163,10 +115,11 @@ def test_fine_tuning_goes_on_from_it(case: Case) -> None:
     assert model.get_input_embeddings().num_embeddings == case.after.codec.vocabulary
 
 
-def test_other_checkpoints_are_refused_as_before(case: Case, tmp_path: Path) -> None:
-    plain = case.shop.month("alone", list(range(OLD + NEW)))
+@pytest.mark.parametrize("case", ["one", "two"], indirect=True)
+def test_checkpoints_whose_tokens_are_other_items_are_refused(case: Case) -> None:
+    plain = case.shop.month("alone", list(range(OLD + NEW))[::-1])
     alone, _ = prepared(plain) if not (plain.run.dir / "data").exists() else (load_data(plain.run.dir), "")
-    assert not is_earlier(case.policy, alone)
+    assert known_to(case.policy, plain, alone) is None
     assert with_todays_items(case.policy, plain, alone) == case.policy
     with pytest.raises(UserError, match="a checkpoint of another model"):
         read_policy(case.policy, alone.codec.fingerprint())
@@ -184,7 +137,7 @@ def test_a_policy_is_no_base_for_other_items_that_its_tokens_would_name(case: Ca
 @pytest.mark.parametrize(
     ("items", "settings", "message"),
     [
-        (list(range(OLD)), ["codec.grown_from=nowhere"], "no prepared data there"),
+        (list(range(OLD)), ["codec.grown_from=nowhere"], "nowhere: no prepared data there, and no export"),
         (list(range(OLD)), ["codec.prompt=user {history}"], r"other settings: codec.prompt: .* there, user"),
         (list(range(100, 130)), [], "none of the 30 items here, as 'i100', is one of"),
     ],

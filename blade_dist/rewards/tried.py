@@ -136,10 +136,10 @@ def _run(folder: Path, limit_s: float) -> tuple[int | None, _Printed]:
 def _try(folder: Path) -> None:
     """In the process of its own. What it is at is noted before, so that it is known whatever becomes of the process."""
     asked: dict[str, Any] = read_json(folder / ASKED) or {}
+    catalog, given = Catalog.load(folder), GivenLists(Path(asked["incidents"]), "command")
     faulthandler.enable()
     faulthandler.dump_traceback_later(asked["limit_s"])
     signal.setitimer(signal.ITIMER_REAL, asked["limit_s"] + STACKS_S)  # SIGALRM ends it, whatever it is at
-    catalog, given = Catalog.load(folder), GivenLists(Path(asked["incidents"]), "command")
     try:
         for name, setting in asked["own"]:
             where = f"{setting} {name}"

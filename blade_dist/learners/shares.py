@@ -99,7 +99,7 @@ def load_shares(shares: Sequence[Share], folder: Path) -> None:
         RuntimeError: it does not hold all of them.
     """
     with ExitStack() as opened:
-        saved = defaultdict(list)
+        saved: defaultdict[str, list[tuple[int, Any]]] = defaultdict(list)
         for file in sorted(folder.glob("*.safetensors")):
             content = opened.enter_context(safe_open(file, "pt"))
             for key in content.keys():  # noqa: SIM118 - no dictionary

@@ -121,7 +121,8 @@ def _run(folder: Path, limit_s: float) -> tuple[int | None, _Printed]:
         bufsize=0,
         start_new_session=True,
     )
-    printed, code = _Printed(process.stdout), None
+    printed = _Printed(process.stdout)
+    code: int | None = None
     try:
         with suppress(subprocess.TimeoutExpired):
             code = process.wait(limit_s + START_S)

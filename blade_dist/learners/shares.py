@@ -57,6 +57,7 @@ def shares_of(engine: Any) -> list[Share]:
         return [
             _share(name, place, flat, _state(optimizer, flat), offset, count)
             for name, _, flat, offset, place, count in _sharded(engine)
+            if count
         ]
     shares = []
     for name, parameter in _trained(engine):

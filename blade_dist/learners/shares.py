@@ -57,6 +57,7 @@ def shares_of(engine: Any) -> list[Share]:
         return [
             _share(name, place, flat, _state(optimizer, flat), offset, count)
             for name, _, flat, offset, place, count in _sharded(engine)
+            if count
         ]
     shares = []
     for name, parameter in _trained(engine):
@@ -99,7 +100,7 @@ def load_shares(shares: Sequence[Share], folder: Path) -> None:
         RuntimeError: it does not hold all of them.
     """
     with ExitStack() as opened:
-        saved = defaultdict(list)
+        saved: defaultdict[str, list[tuple[int, Any]]] = defaultdict(list)
         for file in sorted(folder.glob("*.safetensors")):
             content = opened.enter_context(safe_open(file, "pt"))
             for key in content.keys():  # noqa: SIM118 - no dictionary

@@ -84,7 +84,7 @@ class DeepSpeedLearner:
     @property
     def layout(self) -> Layout:
         """Over what the training is spread."""
-        return Layout(self.world_size, self._engine.zero_optimization_stage())
+        return Layout(self.world_size, int(self._engine.zero_optimization_stage()))
 
     def logprobs(self, sequences: PromptLists, policy: torch.nn.Module | None = None) -> Tensor:
         """Log-probs of every list token, without gradient, ``[T]`` in the order of ``sequences.tokens.flat``.

@@ -121,7 +121,8 @@ def _run(folder: Path, limit_s: float) -> tuple[int | None, _Printed]:
         bufsize=0,
         start_new_session=True,
     )
-    printed, code = _Printed(process.stdout), None
+    printed = _Printed(process.stdout)
+    code: int | None = None
     try:
         with suppress(subprocess.TimeoutExpired):
             code = process.wait(limit_s + START_S)
@@ -136,10 +137,10 @@ def _run(folder: Path, limit_s: float) -> tuple[int | None, _Printed]:
 def _try(folder: Path) -> None:
     """In the process of its own. What it is at is noted before, so that it is known whatever becomes of the process."""
     asked: dict[str, Any] = read_json(folder / ASKED) or {}
+    catalog, given = Catalog.load(folder), GivenLists(Path(asked["incidents"]), "command")
     faulthandler.enable()
     faulthandler.dump_traceback_later(asked["limit_s"])
     signal.setitimer(signal.ITIMER_REAL, asked["limit_s"] + STACKS_S)  # SIGALRM ends it, whatever it is at
-    catalog, given = Catalog.load(folder), GivenLists(Path(asked["incidents"]), "command")
     try:
         for name, setting in asked["own"]:
             where = f"{setting} {name}"

@@ -86,7 +86,7 @@ def copy_to_weights(engine: Any) -> None:
 def save_shares(shares: Sequence[Share], file: Path) -> None:
     """Writes them to a safetensors file; missing folders are made."""
     file.parent.mkdir(parents=True, exist_ok=True)
-    tensors = {}
+    tensors: dict[str, Tensor] = {}
     for share in shares:
         held = {**share.numbers, STEP: share.step.clone()}  # as others hold the same one
         tensors |= {_key(share.name, share.start, kind): of for kind, of in held.items()}

@@ -101,9 +101,10 @@ def foreseen(cause: BaseException) -> UserError | None:
             "the learners gave no sign of life within ray.silence_s, again and again; raise it where the machine "
             "stalls, and run the same command again: it goes on from what is saved"
         )
-    moved = _MOVED if isinstance(cause, FileNotFoundError | PermissionError) else None
-    if remedy := REMEDIES.get(getattr(cause, "errno", None), moved):
-        return UserError(f"{_flat(text)}; {remedy}")
+    if isinstance(cause, OSError):
+        moved = _MOVED if isinstance(cause, FileNotFoundError | PermissionError) else None
+        if remedy := REMEDIES.get(cause.errno or 0, moved):
+            return UserError(f"{_flat(text)}; {remedy}")
     return None
 
 

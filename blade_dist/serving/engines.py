@@ -36,6 +36,9 @@ STALLED = 10
 START_S = 900.0
 """Seconds after which engines that do not answer are given up."""
 LOOK_S = 0.2
+ONE_LOOP = {"RAY_SERVE_RUN_USER_CODE_IN_SEPARATE_THREAD": "0", "RAY_SERVE_RUN_ROUTER_IN_SEPARATE_LOOP": "0"}
+"""Environment of a Serve process in which requests don't change threads: nothing here blocks the loop, as engines write
+on a thread of their own."""
 """Seconds between two looks at whether they do."""
 HEALTH_S = 2.0
 """Seconds between two looks at whether a replica lives."""
@@ -180,7 +183,7 @@ def start(name: str, folder: Path, replicas: Replicas, deadline_s: float) -> Dep
         ray_actor_options={
             "num_cpus": replicas.threads,
             "num_gpus": replicas.engine.tensor_parallel if replicas.gpu else 0,
-            "runtime_env": {"env_vars": {**variables, "HF_HUB_OFFLINE": "1"}},
+            "runtime_env": {"env_vars": {**variables, **ONE_LOOP, "HF_HUB_OFFLINE": "1"}},
         },
     )
     app = engines.bind(folder, replicas.engine, deadline_s)

@@ -12,7 +12,17 @@ from ray.serve.handle import DeploymentHandle
 from blade_dist.serving.api import make_app
 from blade_dist.serving.current import Current, NoEngine, Served, check_same_policy
 from blade_dist.serving.door import Door, Limits, Metrics
-from blade_dist.serving.engines import ENGINE, HEALTH_S, EngineHandle, Replicas, applications, first, next_name, start
+from blade_dist.serving.engines import (
+    ENGINE,
+    HEALTH_S,
+    ONE_LOOP,
+    EngineHandle,
+    Replicas,
+    applications,
+    first,
+    next_name,
+    start,
+)
 from blade_dist.serving.opened import OpenedExport, open_export
 from blade_dist.serving.request import Resolver
 
@@ -90,6 +100,6 @@ def application(replicas: Replicas, limits: Limits, token: bytes | None) -> serv
         graceful_shutdown_wait_loop_s=0.5,
         # it answers what is too much itself, with 429: nothing may wait before it
         max_ongoing_requests=2 * (replicas.most * replicas.max_ongoing + replicas.max_queued),
-        ray_actor_options={"num_cpus": 0},
+        ray_actor_options={"num_cpus": 0, "runtime_env": {"env_vars": ONE_LOOP}},
     )
     return front.bind(replicas, limits, token)

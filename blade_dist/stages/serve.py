@@ -17,7 +17,7 @@ from blade_dist.errors import UserError
 from blade_dist.serving.access import TOKEN, check_free, expected_digest
 from blade_dist.serving.current import NoEngine
 from blade_dist.serving.door import DOCS, Limits
-from blade_dist.serving.engines import ENGINE, Replicas, applications, next_name, start
+from blade_dist.serving.engines import ENGINE, ONE_LOOP, Replicas, applications, next_name, start
 from blade_dist.serving.front import APP, application
 from blade_dist.serving.opened import open_export
 from blade_dist.stages.room import ADDRESS, joined
@@ -55,6 +55,7 @@ def serve_stage(
     token = expected_digest(address.host, os.environ)
     check_free(address.host, address.port)
     open_export(served)
+    os.environ.update(ONE_LOOP)  # a Ray that starts here hands it to Serve's proxies
     option = "--max-replicas" if replicas.most > replicas.least else "--replicas"
     with joined(replicas.most, replicas.engine, threads, option, doubled=True) as room:
         planned = replace(replicas, threads=room.threads, gpu=room.gpu)

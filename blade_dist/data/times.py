@@ -27,7 +27,7 @@ _PLACE = r"[A-Z][A-Za-z]+/[A-Za-z_/+-]+"
 _ABOUT_ZONES = rf"UTC|GMT|{_PLACE}|\)$"
 _OFFSETS = (
     (r" ?\([^()]+\)$", ""),
-    (rf"(Z|[+-][0-9]{{2}}:?[0-9]{{2}}) ?\[?{_PLACE}\]?$", r"\1"),
+    (rf"(Z|[+-][0-9]{{2}}:?[0-9]{{2}}) ?(?:\[(?:UTC|GMT)\]|\[?{_PLACE}\]?)$", r"\1"),
     (r" ?(?:GMT|UTC) ?([+-])([0-9])(?::?00)?$", r" \10\2:00"),
     (r" ?(?:GMT|UTC) ?([+-][0-9]{2}(?::?[0-9]{2})?)$", r" \1"),
 )
@@ -165,7 +165,7 @@ def _dates(column: pa.Array, day_first: bool | None) -> pa.Array:
     for _ in range(2):  # neighbours share a mark
         column = pc.replace_substring_regex(column, r"([-/T :])([0-9])([-/T :.]|$)", r"\10\2\3")
     column = pc.replace_substring_regex(column, r"^([0-9]{4})[/.]([0-9]{2})[/.]([0-9]{2})", r"\1-\2-\3")
-    column = pc.replace_substring_regex(column, r" ?(UTC|GMT|utc|z)$", "Z")
+    column = pc.replace_substring_regex(column, r" ?(?:UTC|GMT|utc|z|\[(?:UTC|GMT)\])$", "Z")
     column = pc.replace_substring_regex(column, r"([0-9]{2}:[0-9]{2}:[0-9]{2}),([0-9]+)", r"\1.\2")
     column = pc.replace_substring_regex(column, r" ([+-][0-9]{2}:?[0-9]{2})$", r"\1")
     column = pc.replace_substring_regex(column, r"(\.[0-9]{9})[0-9]+", r"\1")

@@ -139,9 +139,10 @@ def test_a_finished_training_goes_on_to_more_steps(
 
 
 def _longer(wild: Wild) -> str:
+    before = (wild.folder / "log.csv").stat().st_size
     with (wild.folder / "log.csv").open("a") as file:
-        file.write("u1,i1,1600000000\n")
-    return f"{wild.folder / 'log.csv'} (data.path) has changed since (8,"
+        now = before + file.write("u1,i1,1600000000\n")
+    return f"{wild.folder / 'log.csv'} (data.path) has changed since ({before:,} bytes then, {now:,} now), and "
 
 
 def _as_long(wild: Wild) -> str:

@@ -25,7 +25,7 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def other(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """An export of other items."""
+    """An export that writes its items otherwise."""
     return small_export(tmp_path_factory.mktemp("other"), "title")
 
 
@@ -93,7 +93,7 @@ def a_folder(served: Path, _: Path) -> None:
         (truncated("model.safetensors", 0), "served/model.safetensors has 0 bytes instead of "),
         (truncated("codec/codec.arrow"), "served/codec/codec.arrow has "),
         (truncated(MANIFEST), f"served/{MANIFEST}: damaged, not valid JSON"),
-        (swapped("catalog/items.arrow"), "served/catalog/items.arrow has "),
+        (swapped("codec/codec.arrow"), "served/codec/codec.arrow has "),
         (swapped("model.safetensors"), "served/model.safetensors has "),
         (listed(schema_version=3), f"served/{MANIFEST}: schema_version: 3; this version of blade_dist reads 1 and 2: "),
         (listed(schema_version="2"), f"served/{MANIFEST}: schema_version: '2'; this version"),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import shutil
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -10,10 +11,12 @@ from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers, 
 from transformers import PreTrainedTokenizerBase, PreTrainedTokenizerFast
 
 from blade_dist.errors import UserError
+from blade_dist.store.files import read_json, write_json
 
 PAD, EOS, SEPARATOR = "<pad>", "<eos>", "<sep>"
 CODE = "<a_0>"
 """The first token of items that are written in codes."""
+_OF_ITEM = re.compile(r"<([a-z]|shown)_[0-9]+>")
 
 
 def train_tokenizer(texts: Iterable[str], vocab_size: int) -> PreTrainedTokenizerFast:
@@ -76,6 +79,28 @@ def load_base(folder: Path) -> PreTrainedTokenizerBase:
             "folder or export, or give another tokenizer"
         )
     return tokenizer
+
+
+def without_items(folder: Path, out: Path) -> Path:
+    """A tokenizer without the tokens that a run gave its items, for a model that is built anew and knows none of them.
+
+    Returns:
+        ``out``, which is written; or the folder itself, where the tokenizer has no such tokens.
+
+    Raises:
+        UserError: see :func:`load_tokenizer`.
+    """
+    if CODE not in load_tokenizer(folder).get_added_vocab():
+        return folder
+    shutil.copytree(folder, out)
+    for name, key in (("tokenizer.json", "added_tokens"), ("tokenizer_config.json", "added_tokens_decoder")):
+        content = read_json(out / name) or {}
+        if isinstance(added := content.get(key), list):
+            content[key] = [token for token in added if not _OF_ITEM.fullmatch(token["content"])]
+        elif added is not None:
+            content[key] = {place: token for place, token in added.items() if not _OF_ITEM.fullmatch(token["content"])}
+        write_json(out / name, content)
+    return out
 
 
 def special_token(tokenizer: PreTrainedTokenizerBase, text: str) -> int:

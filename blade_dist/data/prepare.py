@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import shutil
+import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
@@ -21,6 +22,7 @@ from blade_dist.catalog.codec import Codec
 from blade_dist.catalog.earlier import Earlier
 from blade_dist.catalog.legality import write_trie
 from blade_dist.catalog.semantic_id import item_features
+from blade_dist.catalog.tokenizer import without_items
 from blade_dist.data.assemble import SPLITS, Assembler, HeldOut, Source, SplitName
 from blade_dist.data.bundle import (
     ELSEWHERE,
@@ -216,8 +218,12 @@ def _written(
         choice = CodecChoice.like(earlier.codec, {"codec.grown_from": f"as in {config.codec.grown_from}"})
         return choice, write_as_earlier(config, earlier, catalog, titles, scratch / "tokenizer")
     choice = CodecChoice.of(config.codec, config.model.path is not None, len(catalog))
-    tokenizer, most = config.codec.tokenizer or config.model.path, config.data.max_title_tokens
-    return choice, build_codec(catalog, config.codec, choice, tokenizer, config.run.seed, most)
+    with tempfile.TemporaryDirectory() as name:
+        tokenizer = config.codec.tokenizer or config.model.path
+        if tokenizer is not None and config.model.path is None:
+            tokenizer = without_items(tokenizer, Path(name) / "tokenizer")
+        most = config.data.max_title_tokens
+        return choice, build_codec(catalog, config.codec, choice, tokenizer, config.run.seed, most)
 
 
 def _counted(assembler: Assembler, counts: dict[Source, int]) -> Iterator[Batch]:

@@ -35,7 +35,7 @@ def usable_items(items: pa.Table, remarks: Remarks) -> tuple[pa.Table, int]:
         UserError: no item with a title.
     """
     if not len(items):
-        raise UserError("data.items: no item is there, as the file has a first line alone; is it whole?")
+        raise UserError("the file of items (data.items, or beside data.path) has a first line alone; is it whole?")
     items = items.set_column(1, "title", clean_titles(items.column("title"), remarks))
     kept = items.filter(pc.and_(items.column("title").is_valid(), items.column("item").is_valid()))
     if not len(kept):

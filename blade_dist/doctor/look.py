@@ -19,6 +19,7 @@ import torch
 import torch.distributed as dist
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
+from blade_dist.errors import UserError
 from blade_dist.nodes.survey import node_facts
 from blade_dist.nodes.versions import versions
 from blade_dist.weights.rendezvous import join_store, open_store
@@ -33,10 +34,19 @@ DEADLINE_S = 60.0
 
 
 def on_node(node: str, function: Callable[[], Answer], gpus: int = 0) -> Answer:
-    """What ``function`` returns on a node of the connected cluster, with ``gpus`` of its GPUs."""
+    """What ``function`` returns on a node of the connected cluster, with ``gpus`` of its GPUs.
+
+    Raises:
+        UserError: the node has not answered in time.
+    """
     strategy = NodeAffinitySchedulingStrategy(node, soft=False)
     task = ray.remote(num_cpus=0, num_gpus=gpus, scheduling_strategy=strategy)(function)
-    answer: Answer = ray.get(task.remote(), timeout=DEADLINE_S)
+    try:
+        answer: Answer = ray.get(task.remote(), timeout=DEADLINE_S)
+    except ray.exceptions.GetTimeoutError:
+        raise UserError(
+            f"node {node[:8]} has not answered within {DEADLINE_S:g} s: is it busy with other work?"
+        ) from None
     return answer
 
 
@@ -50,7 +60,7 @@ def gpus_of_node(node: str, gpus: int, idle: bool) -> list[dict[str, Any]] | str
         return "GPUs of the cluster are in use"
     try:
         return on_node(node, gpu_facts, gpus)
-    except ray.exceptions.RayError as error:
+    except (ray.exceptions.RayError, UserError) as error:
         return last_line(error)
 
 

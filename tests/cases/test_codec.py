@@ -74,3 +74,18 @@ def test_special_tokens_of_a_prompt(wild: Wild, tokenizer: Path, kind: str, prom
     made = wild.data(f"codec.tokenizer={tokenizer}", f"codec.kind={kind}", f"codec.prompt={json.dumps(prompt)}")
     assert _prefix(made, tokenizer, prompt)[0] == first
     assert said in made.said
+
+
+@pytest.mark.parametrize("kind", [["codec.kind=title"], [], ["codec.kind=semantic_id", "codec.levels=2"]])
+@pytest.mark.parametrize("first", [[], ["codec.kind=semantic_id", "codec.levels=2", "codec.codes=5"]])
+def test_a_tokenizer_of_another_run_gives_up_its_tokens_of_items(wild: Wild, first: list[str], kind: list[str]) -> None:
+    """A model that is built anew knows none of them."""
+    wild.data(*first)
+    tokenizer = wild.folder / "runs" / "1" / "data" / "codec" / "tokenizer"
+    wild.items([(f"i{n}", f"Title {n}", "a") for n in range(20)])  # fewer than it has tokens for
+    made = wild.data(f"codec.tokenizer={tokenizer}", *kind, "data.windows=2")
+    added = made.bundle.codec.tokenizer.get_added_vocab()
+    used = set(made.bundle.codec.item_tokens.flat.tolist())
+    assert {token for text, token in added.items() if text.startswith("<a_")} <= used
+    assert ("<a_0>" in added) == ("codec.kind=title" not in kind)
+    assert made.bundle.codec.vocabulary == len(made.bundle.codec.tokenizer)

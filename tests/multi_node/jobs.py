@@ -17,7 +17,7 @@ import pyarrow.parquet as pq
 from tests.multi_node.hosts import Host
 
 ROOT = Path(__file__).resolve().parents[2]
-PATIENCE_S = 300.0
+PATIENCE_S = 600.0
 
 
 class Started:

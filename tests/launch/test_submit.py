@@ -26,7 +26,7 @@ from tests.helpers.paths import ROOT
 from tests.helpers.runs import TRAIN_PROMPTS, with_settings
 
 SUBMIT = ROOT / "launch" / "submit.sh"
-STEPS, PATIENCE_S = 20, 240
+STEPS, PATIENCE_S = 20, 600
 
 pytestmark = pytest.mark.slow
 

@@ -10,11 +10,12 @@ import pytest
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(1800)
 def test_two_hosts_do_what_one_does(tmp_path: Path) -> None:
     out = tmp_path / "out.json"
     script = Path(__file__).parent / "run.sh"
     done = subprocess.run(
-        ["bash", str(script), "--quick", "--json", str(out)], capture_output=True, text=True, timeout=900, check=False
+        ["bash", str(script), "--quick", "--json", str(out)], capture_output=True, text=True, timeout=1700, check=False
     )
     assert out.is_file(), done.stdout[-3000:] + done.stderr[-3000:]
     result = json.loads(out.read_text())

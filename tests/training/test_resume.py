@@ -33,7 +33,7 @@ from tests.helpers.runs import TRAIN_PROMPTS, with_settings
 
 STEPS, EVERY = 32, 4
 """On a fast machine some ten steps are done until the first one is shown, and stopped at."""
-PATIENCE_S = 240
+PATIENCE_S = 600
 
 
 @pytest.fixture

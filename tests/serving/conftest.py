@@ -51,3 +51,15 @@ def wanted(made: Path, histories: list[list[str]], tmp_path_factory: pytest.Temp
     command += ["--out", str(folder / "out.parquet"), "--threads", "1"]
     subprocess.run(command, check=True, env={**os.environ, "PYTHONPATH": str(ROOT)}, capture_output=True)
     return pq.read_table(folder / "out.parquet").to_pylist()
+
+
+@pytest.fixture
+def no_engine(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Lets no engine start."""
+
+    def started(*_: object) -> None:
+        raise AssertionError("an engine was started")
+
+    monkeypatch.setattr("blade_dist.rollouts.engine.Engine.__init__", started)
+    # the environment of this process is that of other tests too
+    monkeypatch.setattr("blade_dist.rollouts.environment.make_ready", lambda *_: None)

@@ -18,13 +18,7 @@ from tests.helpers.program import Program
 
 
 @pytest.fixture
-def served(made: Path, program: Program, monkeypatch: pytest.MonkeyPatch) -> Path:
-    def started(*_: object) -> None:
-        raise AssertionError("an engine was started")
-
-    monkeypatch.setattr("blade_dist.rollouts.engine.Engine.__init__", started)
-    # the environment of this process is that of other tests too
-    monkeypatch.setattr("blade_dist.rollouts.environment.make_ready", lambda *_: None)
+def served(made: Path, program: Program, no_engine: None) -> Path:
     return shutil.copytree(made, program.folder / "served")
 
 

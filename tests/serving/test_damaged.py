@@ -35,13 +35,7 @@ def program(tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pyt
 
 
 @pytest.fixture
-def served(whole: Path, program: Program, monkeypatch: pytest.MonkeyPatch) -> Path:
-    def started(*_: object) -> None:
-        raise AssertionError("an engine was started")
-
-    monkeypatch.setattr("blade_dist.rollouts.engine.Engine.__init__", started)
-    # the environment of this process is that of other tests too
-    monkeypatch.setattr("blade_dist.rollouts.environment.make_ready", lambda *_: None)
+def served(whole: Path, program: Program, no_engine: None) -> Path:
     return Path(shutil.copytree(whole, program.folder / "served"))
 
 

@@ -10,7 +10,7 @@ import pyarrow.parquet as pq
 import typer
 
 from benchmarks.report import write_result
-from blade_dist.evaluation.bootstrap import mean_interval
+from blade_dist.evaluation.bootstrap import Resamples
 from blade_dist.evaluation.per_user import metric_names
 
 ORDER = ("popularity", "co-occurrence", "successors", "EASE", "sft", "static", "bond", "grpo", "best_of_n_sft", "blade")
@@ -24,8 +24,10 @@ def intervals(run: Path, seed: int) -> dict[str, dict[str, dict[str, Any]]]:
     return {
         decode: {
             policy: {
-                name: mean_interval(part[name].to_numpy(), part["user"].to_numpy(), RESAMPLES, seed).as_dict()
-                for name in names
+                name: interval.as_dict()
+                for name, interval in Resamples(part["user"].to_numpy(), RESAMPLES, seed)
+                .each_mean({name: part[name].to_numpy() for name in names})
+                .items()
             }
             for policy, part in sorted(of_decode.groupby("policy"), key=lambda pair: _place(pair[0]))
         }

@@ -17,24 +17,24 @@ from typing import Annotated, Any
 
 import numpy as np
 import pandas as pd
-import pyarrow as pa
-import pyarrow.parquet as pq
 import torch
 import typer
 from numpy.typing import NDArray
 
 from benchmarks.report import show, write_result
 from blade_dist.batches import MISS, Ragged, ranges
-from blade_dist.data.bundle import load_data
+from blade_dist.data.bundle import DataBundle, load_data
 from blade_dist.errors import UserError
+from blade_dist.evaluation.bootstrap import Resamples
+from blade_dist.rewards.composite import Composite
 from blade_dist.rewards.lists import Lists
-from blade_dist.rewards.metrics import hr, ndcg
 from blade_dist.store.files import whole_file
 
 USER, ITEM, TIME, WEIGHT = "user_id", "item_id", "datetime", "weight"
 VALIDATION_USERS = 2000
-PATIENCE = 5
+PATIENCE = 20
 """Epochs without a better loss after which it stops."""
+RESAMPLES = 10_000
 
 
 class Recommender(StrEnum):
@@ -121,11 +121,37 @@ def top_lists(model: Any, seen: Ragged, k: int) -> NDArray[np.int32]:
     return lists
 
 
+def row_of(rows: pd.DataFrame) -> dict[str, dict[str, float]]:
+    """Mean and interval over users of every metric, all seeds together."""
+    resamples = Resamples(rows["user"].to_numpy(), RESAMPLES, seed=0)
+    metrics = {name: rows[name].to_numpy() for name in rows.columns if "@" in name}
+    return {name: of.as_dict() for name, of in resamples.each_mean(metrics).items()}
+
+
+def _trained(
+    data: DataBundle, which: Recommender, seconds: float, k: int, metrics: list[str], seed: int, options: dict[str, Any]
+) -> tuple[pd.DataFrame, dict[str, float]]:
+    """A row per test prompt with the items of its list and their metrics; what the training took."""
+    test = data.test.rows(np.arange(len(data.test)))
+    torch.manual_seed(seed)
+    began, cpu = time.perf_counter(), time.process_time()
+    model = fitted(which, data.sequences.rows(np.arange(len(data.sequences))), seconds, options)
+    cost = {"seed": seed, "seconds": time.perf_counter() - began, "core_seconds": time.process_time() - cpu}
+    cost["epochs"] = model.fit_trainer.current_epoch
+    items = top_lists(model, test.seen, k)
+    shown = Lists(items, test.targets, test.history, data.catalog, test.user)
+    _, scored = Composite(dict.fromkeys(metrics, 1.0), data.catalog, k).score(shown)
+    rows = pd.DataFrame({"seed": seed, "user": test.user.astype(str), "prompt": test.index, "items": list(items)})
+    return rows.assign(**scored), cost
+
+
 def main(
     run: Annotated[Path, typer.Argument(help="Run folder with prepared data (`blade-dist data`).")],
     which: Annotated[Recommender, typer.Option(help="What is trained.")] = Recommender.sasrec,
-    seconds: Annotated[float, typer.Option(help="Time that training has at most.")] = 300.0,
+    seconds: Annotated[float, typer.Option(help="Time that a training has at most.")] = 300.0,
+    seeds: Annotated[int, typer.Option(min=1, help="Trainings: of initialisation, order and dropout.")] = 1,
     k: Annotated[int, typer.Option(help="Items per list.")] = 10,
+    metric: Annotated[list[str] | None, typer.Option(help="A metric; again for more of them.")] = None,
     history: Annotated[int, typer.Option(help="Items of a history that it looks at.")] = 50,
     hidden: Annotated[int, typer.Option(help="Width.")] = 64,
     layers: Annotated[int, typer.Option(help="Transformer layers.")] = 2,
@@ -133,7 +159,6 @@ def main(
     lr: Annotated[float, typer.Option(help="Learning rate, which stays as it is.")] = 1e-3,
     dropout: Annotated[float, typer.Option(help="Dropout.")] = 0.3,
     batch: Annotated[int, typer.Option(help="Users of a batch.")] = 128,
-    seed: Annotated[int, typer.Option(help="Of initialisation, order and dropout.")] = 0,
     lists: Annotated[Path | None, typer.Option(help="Parquet file for the lists of the test prompts.")] = None,
     json: Annotated[Path | None, typer.Option(help="Where the result is written.")] = None,
 ) -> None:
@@ -143,31 +168,23 @@ def main(
 
       python -m benchmarks.quality.recommenders runs/scientific --seconds 300 --json sasrec.json
 
-      python -m benchmarks.quality.recommenders runs/scientific --which BERT4Rec --lists bert4rec.parquet
+      python -m benchmarks.quality.recommenders runs/scientific --which BERT4Rec --seeds 3 --lists bert4rec.parquet
     """
-    data = load_data(run)
-    test = data.test.rows(np.arange(len(data.test)))
+    data, metrics = load_data(run), metric or [f"hr@{k}", f"ndcg@{k}"]
     size = {"n_factors": hidden, "n_blocks": layers, "n_heads": heads, "session_max_len": history}
     options = {**size, "lr": lr, "dropout_rate": dropout, "batch_size": batch}
-    torch.manual_seed(seed)
-    began, cpu = time.perf_counter(), time.process_time()
-    model = fitted(which, data.sequences.rows(np.arange(len(data.sequences))), seconds, options)
-    spent = {"seconds": time.perf_counter() - began, "core_seconds": time.process_time() - cpu}
-    items = top_lists(model, test.seen, k)
-    shown = Lists(items, test.targets, test.history, data.catalog)
-    scores = {f"{metric.__name__}@{k}": metric(shown, k) for metric in (hr, ndcg)}
+    trained = [_trained(data, which, seconds, k, metrics, seed, options) for seed in range(seeds)]
+    rows = pd.concat([of for of, _ in trained], ignore_index=True)
     if lists is not None:
-        columns = {"user": pa.array(test.user.astype(str)), "prompt": pa.array(test.index)}
-        columns |= {"items": pa.array(list(items), pa.list_(pa.int32()))}
         with whole_file(lists) as temporary:
-            pq.write_table(
-                pa.table({**columns, **{name: pa.array(values) for name, values in scores.items()}}), temporary
-            )
-    results = {"prompts": len(test), **{name: float(values.mean()) for name, values in scores.items()}, **spent}
-    show(f"RecTools' {which}, {len(data.catalog)} items", results)
-    write_result(
-        json, "recommenders", {"which": str(which), "k": k, "seed": seed, **options, "limit": seconds}, results
-    )
+            rows.to_parquet(temporary, index=False)
+    by_seed = [cost for _, cost in trained]
+    found = row_of(rows)
+    results = {"prompts": len(data.test), "users": rows["user"].nunique(), "methods": {str(which): found}}
+    means = {name: of["mean"] for name, of in found.items()}
+    show(f"RecTools' {which}, {len(data.catalog)} items", means | by_seed[-1])
+    settings = {"which": str(which), "k": k, "seeds": seeds, **options, "limit": seconds}
+    write_result(json, "recommenders", settings, results | {"by_seed": by_seed})
 
 
 if __name__ == "__main__":

@@ -11,7 +11,7 @@ import re
 from collections.abc import Callable
 from pathlib import Path
 
-from benchmarks.tables import movielens, quickstart, ranking, serving, speed, synthetic
+from benchmarks.tables import aligned, movielens, quickstart, ranking, serving, speed, synthetic
 from benchmarks.tables.text import Result, Rows, markdown
 
 RESULTS = Path(__file__).parents[1] / "results"
@@ -43,13 +43,18 @@ def _once_recorded(rows: Callable[..., Rows], name: str) -> Callable[[], Rows]:
     return lambda: rows(load(name)) if (RESULTS / "cpu" / f"{name}.json").exists() else []
 
 
+def _ranking(name: str, preset: str) -> Callable[[], Rows]:
+    return lambda: ranking.ranking(load(name), preset, load(ranking.OTHERS[name]))
+
+
 TABLES: dict[str, Callable[[], Rows]] = {
     **{f"quickstart-{way}": _of(quickstart.policies, "quickstart", way) for way in ("list", "rank", "sampled")},
     "quickstart-difference": _of(quickstart.difference, "quickstart"),
     **{f"study-{name}": _of(rows, "synthetic") for name, rows in synthetic.TABLES.items()},
     **{f"movielens-{name}": _of(rows, "movielens") for name, rows in movielens.TABLES.items()},
-    **{name: _of(ranking.ranking, name, preset) for name, preset in ranking.PRESETS.items()},
+    **{name: _ranking(name, preset) for name, preset in ranking.PRESETS.items()},
     **{f"{name}-minus": _of(ranking.minus, name) for name in ranking.PRESETS},
+    **{name: _of(aligned.aligned, name) for name in aligned.PRESETS},
     "speed": lambda: speed.speed(_all("cpu")),
     "gpu": lambda: speed.gpu(_all("gpu")),
     "seconds": _of(speed.step_seconds, "throughput"),

@@ -9,7 +9,7 @@ import pandas as pd
 import pytest
 
 from benchmarks.quality import recommenders
-from benchmarks.quality.recommenders import ITEM, TIME, USER, Recommender, fitted, interactions, top_lists
+from benchmarks.quality.recommenders import ITEM, TIME, USER, Recommender, fitted, interactions, row_of, top_lists
 from blade_dist.batches import MISS, Ragged
 from blade_dist.errors import UserError
 
@@ -41,6 +41,11 @@ def test_lists_stand_in_the_order_of_their_ranks() -> None:
 
     pytest.importorskip("rectools")
     assert top_lists(Model(), ROWS, 2).tolist() == [[6, 8], [MISS, MISS], [5, MISS]]
+
+
+def test_a_row_is_the_mean_of_all_seeds_with_an_interval_over_users() -> None:
+    rows = pd.DataFrame({"seed": [0, 0, 1, 1], "user": ["a", "b"] * 2, "hr@5": [1.0, 0.0, 0.5, 0.5]})
+    assert row_of(rows) == {"hr@5": {"mean": 0.5, "low": 0.25, "high": 0.75}}
 
 
 def test_without_the_library_one_line_says_what_brings_it(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -12,7 +12,6 @@ from rich.console import Console
 
 from blade_dist import __version__
 from blade_dist.cluster.signals import Stopped, signals_raise
-from blade_dist.errors import UserError
 from blade_dist.nodes.versions import versions
 from blade_dist.settings import Config
 from blade_dist.settings.explain import explain_config, file_and_names
@@ -20,17 +19,15 @@ from blade_dist.settings.load import dump_config, load_config
 from blade_dist.stages import opening
 from blade_dist.stages.catalog_command import catalog
 from blade_dist.stages.ends import ending
+from blade_dist.stages.folder import check_place, in_folder
 from blade_dist.stages.loudness import begin, heard, loudness
 from blade_dist.stages.prompt_command import prompt
 from blade_dist.stages.recommend_command import recommend
 from blade_dist.stages.serve_command import serve
-from blade_dist.store.files import check_folder, write_text
+from blade_dist.store.files import write_text
 from blade_dist.store.run import RunPaths
 from blade_dist.tracking.bar import PROGRAM, RAY, waiting
 from blade_dist.tracking.say import last_lines, say, say_command
-
-RAY_JOB = "RAY_JOB_CONFIG_JSON_ENV_VAR"
-"""Ray sets it in the entrypoint of a submitted job."""
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -88,7 +85,8 @@ def main() -> None:
 def _read(path: Path | None, overrides: list[str] | None, logs: bool = True) -> tuple[Config, Console]:
     """The settings, and a console for messages; sets what the libraries read from the environment when imported.
 
-    ``logs``: whether what others print goes to the run's log.
+    ``logs``: whether the command works in the run's folder: what others print goes to its log, and it has a copy where
+    that is set.
     """
     # weights and tokenizers come from disk; a name that is not a folder must not become a download
     os.environ.setdefault("HF_HUB_OFFLINE", "1")
@@ -97,13 +95,8 @@ def _read(path: Path | None, overrides: list[str] | None, logs: bool = True) -> 
     if not Path("/proc/driver/nvidia/version").exists():
         os.environ.setdefault("DS_ACCELERATOR", "cpu")
     config = load_config(path, overrides or [])
-    if RAY_JOB in os.environ and not config.run.dir.is_absolute():
-        raise UserError(
-            f"run.dir: {config.run.dir} is below the folder of the submitted job, which is deleted with it; give an "
-            "absolute path on storage that all nodes share"
-        )
-    check_folder(config.run.dir, "run.dir")
-    return config, loudness().console(config.run.dir if logs else None)
+    check_place(config.run.dir)
+    return config, in_folder(config.run) if logs else loudness().console()
 
 
 def _next(console: Console, command: str, path: Path, overrides: list[str] | None, *options: str) -> None:

@@ -10,6 +10,8 @@ from collections.abc import Iterable
 
 LONGEST_NAME = 100
 """Characters of somebody's name for a thing that a message shows."""
+SECRET = r"[\w.-]*(?:key|secret|token|password|credential(?!_kind)|sig|sas)[\w.-]*"
+"""Names of a URI's parameters whose values nobody shall read, as a pattern."""
 WRAPPED = ("cause", "controller_failure", "health_check_failure", "__cause__")
 """Attributes in which Ray's exceptions, and Python's, hold another one; ``worker_failures`` holds one per rank."""
 
@@ -34,8 +36,11 @@ def redacted(text: str) -> str:
 
     >>> redacted("no such place: s3://key:secret@bucket/run")
     'no such place: s3://***@bucket/run'
+    >>> redacted("no such place: s3://bucket/run?region=us-east-1&secret_key=secret")
+    'no such place: s3://bucket/run?region=us-east-1&secret_key=***'
     """
-    return re.sub(r"(\b[A-Za-z][A-Za-z0-9+.-]*://?)[^\s/@'\"]+@", r"\1***@", text)
+    text = re.sub(r"(\b[A-Za-z][A-Za-z0-9+.-]*://?)[^\s/@'\"]+@", r"\1***@", text)
+    return re.sub(rf"([?&]{SECRET}=)[^\s&'\"]+", r"\1***", text, flags=re.IGNORECASE)
 
 
 def nearest(name: str, valid: Iterable[str]) -> str:

@@ -23,6 +23,7 @@ from blade_dist.learners.generation import FILE, generation_problem
 from blade_dist.learners.policy import load_model, model_without_weights
 from blade_dist.nodes.versions import versions
 from blade_dist.settings import Config
+from blade_dist.stages.copied import usable
 from blade_dist.stages.opened import check_lists, check_metrics
 from blade_dist.store.run import RunPaths
 from blade_dist.tracking.say import show_table
@@ -67,6 +68,8 @@ def examine(config: Config) -> Iterator[Finding]:
     for number, what in () if joins else PORTS.items():
         yield findings.port(number, what, look.is_free(number))
     yield findings.storage(str(config.run.dir), look.storage_problem(config.run.dir))
+    if (uri := config.run.copy_to) is not None:
+        yield _tried("copy", lambda: f"{usable(uri).uri}: takes, gives back and deletes a file")
     yield _tried("data", lambda: first_look(config.data))
     if config.model.path is not None and not (config.model.path / "config.json").is_file():
         result = f"{config.model.path}: no Hugging Face checkpoint there (config.json is missing)"
@@ -77,8 +80,9 @@ def examine(config: Config) -> Iterator[Finding]:
     except UserError as error:
         yield Finding(Level.FAIL, "model", str(error), "set model.path to a causal LM that Transformers knows")
         return
-    # with validation the last one is kept beside the best ones; a new one is whole before an old one goes
-    kept = config.train.keep_checkpoints + (config.train.validation_prompts > 0) + 1
+    # with validation the last one is kept beside the best ones; a new one is whole before an old one goes, and one that
+    # is being copied stays until that is done
+    kept = config.train.keep_checkpoints + (config.train.validation_prompts > 0) + 1 + (config.run.copy_to is not None)
     fix = "make room, or lower train.keep_checkpoints"
     yield findings.space("disk", look.free_disk(config.run.dir), kept * needed.checkpoint, fix)
     yield from _artifacts(config)

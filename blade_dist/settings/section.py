@@ -10,6 +10,8 @@ from typing import Annotated
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field
 from pydantic_core import PydanticCustomError
 
+from blade_dist.errors import SECRET
+
 Positive = Annotated[int, Field(gt=0)]
 NonNegative = Annotated[int, Field(ge=0)]
 Rate = Annotated[float, Field(gt=0)]
@@ -42,6 +44,20 @@ def local(given: object) -> object:
     return given
 
 
+def place(given: object) -> object:
+    """An error for a URI with credentials in it: settings are printed, and written into the run's folder."""
+    text = str(given)
+    scheme, there, rest = text.partition("://")
+    user = rest.partition("/")[0].rpartition("@")[0] if there else ""
+    # abfs://container@account has no secret before the @, and neither has a user's name
+    if ":" in user or (user and scheme == "s3") or re.search(rf"[?&]{SECRET}=", text, re.IGNORECASE):
+        raise ValueError(
+            "run.copy_to: a URI with credentials in it would be printed and kept: leave them out, and give them in the "
+            "environment, as AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY"
+        )
+    return given
+
+
 def encoding(name: str) -> str:
     """A name by which Python knows an encoding of text."""
     try:
@@ -57,6 +73,8 @@ Encoding = Annotated[str, AfterValidator(encoding)]
 """Of a text file."""
 LocalPath = Annotated[Path, BeforeValidator(local)]
 """A file or folder that is mounted here."""
+Place = Annotated[str, BeforeValidator(place)]
+"""A folder here, or of a storage that pyarrow knows, by its URI."""
 
 
 class Section(BaseModel):

@@ -10,7 +10,7 @@ from pydantic import model_validator
 from blade_dist.settings.inputs import CodecSettings, DataSettings, ListSettings, ModelSettings, SftSettings
 from blade_dist.settings.method import AdvantageSettings, BondSettings, PosteriorSettings, PriorSettings, RewardSettings
 from blade_dist.settings.reports import EvaluateSettings, TrackingSettings, WarnSettings
-from blade_dist.settings.section import LocalPath, NonNegative, Section
+from blade_dist.settings.section import LocalPath, NonNegative, Place, Section
 from blade_dist.settings.workers import LearnerSettings, RaySettings, RolloutSettings, TrainSettings, WeightSettings
 
 
@@ -18,6 +18,10 @@ class RunSettings(Section):
     dir: LocalPath = Path("runs/default")
     """Folder of every result; each stage writes its own folder below it and skips what is already whole. Take another
     one for other data or another codec."""
+    copy_to: Place | None = None
+    """Where a copy of ``run.dir`` is kept: a URI (s3://bucket/folder, gs://, abfs://, hdfs://) or a path. Whole
+    checkpoints and finished stages are copied there in the background; where ``run.dir`` lacks them, as on another
+    machine, they are fetched from there. Set it where the machine may vanish. Credentials belong in the environment."""
     seed: NonNegative = 0
     """Seed of everything: data, initialisation, sampling, bootstrap. Repeat a run under several before you trust a
     small difference."""

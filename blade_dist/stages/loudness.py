@@ -8,7 +8,7 @@ import shlex
 import sys
 import tempfile
 from collections.abc import Callable
-from contextlib import ExitStack
+from contextlib import AbstractContextManager, ExitStack
 from functools import wraps
 from pathlib import Path
 from typing import Annotated, Any, get_type_hints
@@ -17,11 +17,9 @@ import typer
 from rich.console import Console
 
 from blade_dist.errors import UserError, redacted
+from blade_dist.store.run import LOG
 from blade_dist.tracking.noise import noise_to
 from blade_dist.tracking.say import Voice
-
-LOG = "log.txt"
-"""Below ``run.dir``: what Ray, DeepSpeed, Transformers, vLLM and all workers print."""
 
 TO_DRIVER = "RAY_LOG_TO_DRIVER"
 """Ray's variable: whether this process prints what the workers do."""
@@ -74,6 +72,10 @@ class Loudness:
                 raise UserError(f"run.dir: nothing can be written in {folder} ({error.strerror})") from None
         os.environ[TO_DRIVER] = str(int(self.verbose or self.log is not None))
         return Voice(out, self.quiet, self.verbose)
+
+    def until_end(self, block: AbstractContextManager[object]) -> None:
+        """Enters a block, which is left when the command has ended."""
+        self._stack.enter_context(block)
 
     def apart(self) -> Console:
         """For messages of a command that leaves nothing in a run: the log is in a temporary folder of its own."""

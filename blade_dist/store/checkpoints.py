@@ -81,6 +81,12 @@ def discard(unfinished: Path) -> None:
     shutil.rmtree(unfinished, ignore_errors=True)
 
 
+def named_step(name: str) -> int:
+    """Steps that a checkpoint of this name has done; 0 where it is no checkpoint's."""
+    match = _NAME.fullmatch(name.rpartition("/")[2])
+    return int(match[1]) if match else 0
+
+
 def saved_step(parent: Path) -> int:
     """Steps that the newest checkpoint has done, by its name; 0 without one."""
     return max((step for step, _ in _standing(parent)), default=0)
@@ -168,8 +174,8 @@ def _standing(parent: Path) -> list[tuple[int, Path]]:
 
 def _named(parent: Path) -> Iterator[tuple[int, Path]]:
     for folder in parent.glob("checkpoint_*"):
-        if (match := _NAME.fullmatch(folder.name)) and folder.is_dir():
-            yield int(match[1]), folder
+        if _NAME.fullmatch(folder.name) and folder.is_dir():
+            yield named_step(folder.name), folder
 
 
 def _content(folder: Path, name: str) -> dict[str, Any]:

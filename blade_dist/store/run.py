@@ -7,8 +7,10 @@ from pathlib import Path
 
 FEATURES = "item_features.npy"
 """File in the data folder, see :attr:`RunPaths.features`."""
+LOG = "log.txt"
+"""File in the run's folder: what Ray, DeepSpeed, Transformers, vLLM and all workers print."""
 EARLIER = "earlier"
-"""Folder in it, see :attr:`RunPaths.earlier`."""
+"""Folder in the data folder, see :attr:`RunPaths.earlier`."""
 
 
 @dataclass(frozen=True)

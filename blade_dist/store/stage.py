@@ -12,6 +12,8 @@ from blade_dist.errors import UserError
 from blade_dist.store.changes import changes, made_otherwise
 from blade_dist.store.files import read_json, write_json
 
+STAGE = "stage.json"
+"""File of a stage's folder: what it depends on, and whether it is whole."""
 ITEMS = "items of the catalog"
 """The name of their number among what a stage depends on: who lets a catalog grow knows that, and no digest."""
 Settings = Mapping[str, Any]
@@ -34,7 +36,7 @@ def is_done(folder: Path, settings: Settings, what: str, instead: str, growing: 
     Raises:
         UserError: it holds work that was made with other settings or inputs; all of them are named.
     """
-    state = read_json(folder / "stage.json")
+    state = read_json(folder / STAGE)
     if state is None:
         return False
     if "settings" not in state:
@@ -69,13 +71,13 @@ def begin(folder: Path, settings: Settings, growing: Collection[str] = ()) -> st
 
 def noted(folder: Path) -> dict[str, Any]:
     """The settings that the folder's work belongs to; nothing where there is no work."""
-    settings: dict[str, Any] = (read_json(folder / "stage.json") or {}).get("settings", {})
+    settings: dict[str, Any] = (read_json(folder / STAGE) or {}).get("settings", {})
     return settings
 
 
 def mark(folder: Path, settings: Settings, done: bool, diverged: bool = False) -> None:
     """Notes which settings the folder's work belongs to, whether it is whole, and whether it can't become so."""
-    write_json(folder / "stage.json", {"settings": settings, "done": done, "diverged": diverged})
+    write_json(folder / STAGE, {"settings": settings, "done": done, "diverged": diverged})
 
 
 def _is_worth_something(folder: Path, state: Mapping[str, Any]) -> bool:

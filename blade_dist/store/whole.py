@@ -25,7 +25,7 @@ def files_below(folder: Path) -> list[str]:
 
 def sums(folder: Path, names: Iterable[str]) -> Sums:
     """Size and checksum of these files, as they are now."""
-    return {name: {"bytes": (folder / name).stat().st_size, "sha256": _digest(folder / name)} for name in names}
+    return {name: {"bytes": (folder / name).stat().st_size, "sha256": digest(folder / name)} for name in names}
 
 
 def write_manifest(folder: Path, known: Sums) -> None:
@@ -59,7 +59,7 @@ def damage(folder: Path, known: Sums | None = None, from_disk: bool = False) -> 
             return f"{name} has {size} bytes instead of {of['bytes']}"
     for name, of in known.items():
         try:
-            if _digest(folder / name, from_disk) != of["sha256"]:
+            if digest(folder / name, from_disk) != of["sha256"]:
                 return f"{name} has another checksum than when it was written"
         except OSError as error:
             return f"{name} can't be read ({error.strerror})"
@@ -79,7 +79,8 @@ def _manifest(folder: Path) -> Sums:
     return {str(name): {"bytes": of["bytes"], "sha256": of["sha256"]} for name, of in content.items()}
 
 
-def _digest(path: Path, from_disk: bool = False) -> str:
+def digest(path: Path, from_disk: bool = False) -> str:
+    """SHA-256 of a file; ``from_disk``: whether what is still in memory is read again."""
     with path.open("rb") as file:
         if from_disk:
             os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)

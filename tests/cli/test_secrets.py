@@ -30,7 +30,7 @@ def found(folder: Path, secrets: list[str]) -> list[str]:
 
 
 @pytest.mark.parametrize("verbose", [False, True])
-@pytest.mark.parametrize("setting", ["run.dir", "data.path", "ray.address"])
+@pytest.mark.parametrize("setting", ["run.dir", "run.copy_to", "data.path", "ray.address"])
 def test_credentials_of_a_uri_are_neither_said_nor_logged(setting: str, verbose: bool, tmp_path: Path) -> None:
     with pytest.raises(UserError, match=setting) as error:
         load_config(None, [f"{setting}=s3://key:{SECRET}@bucket/run"])

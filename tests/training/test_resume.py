@@ -8,18 +8,13 @@ import re
 import shutil
 import signal
 import subprocess
-import sys
-import time
-from collections.abc import Callable
 from io import StringIO
 from pathlib import Path
 
 import psutil
 import pyarrow.parquet as pq
 import pytest
-import torch
 from rich.console import Console
-from safetensors.torch import load_file
 
 from blade_dist.settings import Config
 from blade_dist.settings.load import dump_config, load_config
@@ -29,11 +24,11 @@ from blade_dist.stages.resume import SNAPSHOT
 from blade_dist.store.checkpoints import LEARNERS, PROGRESS, checkpoint_folder, saved_step, unfinished_folder
 from blade_dist.store.files import write_text
 from blade_dist.store.run import RunPaths
+from tests.helpers.jobs import PATIENCE_S, assert_same, start, undisturbed, wait_for
 from tests.helpers.runs import TRAIN_PROMPTS, with_settings
 
 STEPS, EVERY = 32, 4
 """On a fast machine some ten steps are done until the first one is shown, and stopped at."""
-PATIENCE_S = 600
 
 
 @pytest.fixture
@@ -50,26 +45,6 @@ def job(tiny_config: Config, tiny_reference: Path, trained: dict[int, RunPaths],
     (tmp_path / "run" / "prior.arrow").write_bytes(trained[1].prior.read_bytes())
     write_text(tmp_path / "job.yaml", dump_config(config))
     return tmp_path
-
-
-def start(folder: Path) -> subprocess.Popen[bytes]:
-    # a Ray of its own, and a session of its own, so that the signal reaches all of it
-    environment = {name: value for name, value in os.environ.items() if name not in ("RAY_ADDRESS", "RAY_JOB_ID")}
-    command = [sys.executable, "-m", "blade_dist", "train", str(folder / "job.yaml")]
-    log = (folder / "log").open("ab")
-    return subprocess.Popen(command, env=environment, stdout=log, stderr=log, start_new_session=True)
-
-
-def drop(row: dict, names: list[str]) -> dict:
-    return {name: value for name, value in row.items() if name not in names}
-
-
-def wait_for(condition: Callable[[], object], job: Path, program: subprocess.Popen[bytes]) -> None:
-    deadline = time.monotonic() + PATIENCE_S
-    while not condition():
-        assert program.poll() is None, (job / "log").read_text()[-3000:]
-        assert time.monotonic() < deadline
-        time.sleep(0.2)
 
 
 def kill_actor(program: subprocess.Popen[bytes], name: str) -> None:
@@ -127,19 +102,7 @@ def test_a_stopped_and_then_killed_job_goes_on_as_if_it_never_had_been(job: Path
     # the learners began anew where an actor with a memory had died, and where it is the scorer they noticed nothing
     assert (ended["attempt"], ended["step"]) == (began["attempt"] + 3, STEPS)
 
-    whole = RunPaths(job / "whole")
-    for part in ("data", "sft", "prior.arrow"):
-        (job / "whole").mkdir(exist_ok=True)
-        (job / "whole" / part).symlink_to(job / "run" / part)
-    align_stage(open_run(load_config(job / "job.yaml", [f"run.dir={job / 'whole'}"])), Console(quiet=True))
-    # Bit for bit: seeds, batches and order of additions are the same (over hundreds of steps batches may differ).
-    timings = [name for name in rows[0] if name.startswith("seconds/") or name.endswith("_per_second")]
-    for row, plain in zip(rows, pq.read_table(whole.target("blade") / "metrics.parquet").to_pylist(), strict=True):
-        assert {"reward", "kl", "loss", "grad_norm", "posterior/tau"} <= row.keys() - set(timings)
-        assert drop(row, timings) == drop(plain, timings)
-    ours, plain = (load_file(of.policy("blade") / "model.safetensors") for of in (paths, whole))
-    for name, weights in plain.items():
-        assert torch.equal(ours[name], weights), name
+    assert_same(paths, undisturbed(job, paths.root))
 
 
 def test_another_layout_goes_on_where_the_one_before_was(job: Path) -> None:

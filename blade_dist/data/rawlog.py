@@ -113,7 +113,7 @@ def _plain(value: pa.Scalar) -> object:
 
 
 def _names_again(table: pa.Table, columns: LogColumns) -> pa.Array | None:
-    """Rows that name the columns once more, as files have them that were put behind each other; None: there are none."""
+    """Rows that name the columns once more, as in files that were put behind each other; None: there are none."""
     given = [(table.column(name).combine_chunks(), name) for name in columns.names()]
     if not all(is_text(column.type) for column, _ in given):
         return None

@@ -37,7 +37,7 @@ REMEDIES = {
     errno.EROFS: "nothing can be written there: choose another run.dir",
     errno.ENOTDIR: "a file stands where a folder is needed: choose another run.dir",
     errno.ENAMETOOLONG: "choose a shorter run.dir",
-    errno.EFBIG: "files may not grow so large here: raise the limit (ulimit -f unlimited), and run the same command again",
+    errno.EFBIG: "no file may grow so large: raise the limit (ulimit -f unlimited), and run the same command again",
     errno.EMFILE: "raise the limit (ulimit -n 65535), and run the same command again",
     errno.EIO: "the disk or the network storage fails: run the same command again where it works",
     errno.ESTALE: "the network storage let go of it: run the same command again",

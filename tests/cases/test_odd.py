@@ -70,9 +70,7 @@ def test_a_date_beyond_what_microseconds_hold_is_no_time(wild: Wild, kind: pa.Da
 
 
 def test_half_a_letter_in_json_is_one_that_was_lost(wild: Wild) -> None:
-    rows = [
-        '{"item": "%s", "title": "%s%s", "genre": "a"}' % (i, t, "\\ud83d" * (i == "i3")) for i, t in titles().items()
-    ]
+    rows = [json.dumps({"item": i, "title": t + "\ud83d" * (i == "i3"), "genre": "a"}) for i, t in titles().items()]
     (wild.folder / "items.jsonl").write_text("\n".join(rows))
     data = wild.data(f"data.items={wild.folder / 'items.jsonl'}")
     assert data.titles["i3"] == "Title 3\ufffd"

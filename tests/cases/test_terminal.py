@@ -180,7 +180,7 @@ def test_a_verbose_command_shows_noise_and_traceback(
         (
             OSError(errno.EFBIG, "File too large"),
             2,
-            "error: [Errno 27] File too large; files may not grow so large here",
+            "error: [Errno 27] File too large; no file may grow so large: raise",
         ),
         (Stopped(signal.SIGHUP, "a step is kept"), 129, "stopped by SIGHUP: a step is kept"),
         (Stopped(signal.SIGTERM, "a step is kept"), 143, "stopped by SIGTERM: a step is kept"),

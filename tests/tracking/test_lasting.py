@@ -44,5 +44,5 @@ def test_a_command_whose_streams_are_closed_does_its_work(closed: str, tmp_path:
     (tmp_path / "my.yaml").write_text("run: {dir: mine}\ndata: {synthetic: {users: 60, items: 40}}\n")
     command = f"{sys.executable} -m blade_dist data my.yaml {closed}"
     env = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])}
-    ended = subprocess.run(command, shell=True, check=False, cwd=tmp_path, env=env, timeout=120)  # noqa: S602 - a shell closes
+    ended = subprocess.run(command, shell=True, check=False, cwd=tmp_path, env=env, timeout=120)
     assert (ended.returncode, (tmp_path / "mine" / "data" / "card.json").is_file()) == (0, True)

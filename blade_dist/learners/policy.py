@@ -207,9 +207,7 @@ def load_model(path: Path, settings: ModelSettings) -> Any:
             f"{path}: its weights can't be read: {reason}; are they whole? fetch or save them again"
         ) from None
     if missing := sorted(told["missing_keys"]):
-        raise UserError(
-            f"{path}: {len(missing)} of its weights are missing, as {missing[0]}; fetch or save them again"
-        )
+        raise UserError(f"{path}: {len(missing)} of its weights are missing, as {missing[0]}; fetch or save them again")
     return model
 
 

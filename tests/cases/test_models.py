@@ -212,7 +212,7 @@ def test_weights_that_a_checkpoint_lacks_are_not_made_at_random(tmp_path: Path) 
     weights = load_file(folder / "model.safetensors")
     del weights["transformer.h.0.mlp.c_fc.weight"]
     save_file(weights, folder / "model.safetensors", {"format": "pt"})
-    with pytest.raises(UserError, match=r"1 of its weights are missing, as transformer\.h\.0\.mlp\.c_fc\.weight; fetch"):
+    with pytest.raises(UserError, match=r"1 of its weights are missing, as transformer\.h\.0\.mlp\.c_fc"):
         load_model(folder, load_config(None).model)
 
 

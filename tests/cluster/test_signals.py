@@ -95,6 +95,7 @@ def stage(config, console):
         for part in range(20):
             console.print(f"part {part}")
             time.sleep(0.01)
+    config.run.dir.mkdir(exist_ok=True)
     (config.run.dir / "saved").touch()
     raise Stopped(heard.number, "a step is kept")
 

@@ -18,7 +18,7 @@ from blade_dist.settings.explain import explain_config, file_and_names
 from blade_dist.settings.load import dump_config, load_config
 from blade_dist.stages import opening
 from blade_dist.stages.catalog_command import catalog
-from blade_dist.stages.ends import ending
+from blade_dist.stages.ends import ending, leave
 from blade_dist.stages.folder import check_place, in_folder
 from blade_dist.stages.loudness import begin, heard, loudness
 from blade_dist.stages.prompt_command import prompt
@@ -27,6 +27,7 @@ from blade_dist.stages.serve_command import serve
 from blade_dist.store.files import write_text
 from blade_dist.store.run import RunPaths
 from blade_dist.tracking.bar import PROGRAM, RAY, waiting
+from blade_dist.tracking.lasting import lasting, open_closed
 from blade_dist.tracking.say import last_lines, say, say_command
 
 app = typer.Typer(
@@ -66,20 +67,18 @@ def program(
 def main() -> None:
     """Runs a command; what it raises becomes three lines at most, exit code 2 (its user's) or 1 (a fault of ours).
 
-    After SIGTERM or Ctrl-C it prints what is kept, exit code 143 or 130.
+    After SIGTERM, Ctrl-C or the end of its terminal it prints what is kept, exit code 143, 130 or 129. Where nobody
+    can read it any more it is in the run's log.
     """
-    console, running = Console(stderr=True), begin()
+    open_closed()
+    console, running = Console(file=lasting(sys.stderr)), begin()
     try:
         with signals_raise(), running:
             app()
     except Stopped as stopped:
-        say(console, str(stopped))
-        sys.exit(stopped.exit_code)
+        leave(console, [str(stopped)], stopped.exit_code, running.log)
     except Exception as error:
-        lines, code = ending(error, running.log, running.has_noise, running.verbose)
-        for line in lines:
-            say(console, line)
-        sys.exit(code)
+        leave(console, *ending(error, running.log, running.has_noise, running.verbose), running.log)
 
 
 def _read(path: Path | None, overrides: list[str] | None, logs: bool = True) -> tuple[Config, Console]:

@@ -61,7 +61,7 @@ class Codec:
             return self.source
         from transformers import AutoTokenizer  # takes seconds; who only encodes items needs no tokenizer
 
-        return AutoTokenizer.from_pretrained(str(self.source), local_files_only=True)
+        return AutoTokenizer.from_pretrained(str(self.source), local_files_only=True, trust_remote_code=False)
 
     @cached_property
     def vocabulary(self) -> int:

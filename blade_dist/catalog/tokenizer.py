@@ -57,10 +57,14 @@ def load_tokenizer(folder: Path) -> PreTrainedTokenizerBase:
     """
     if not folder.is_dir():
         raise UserError(f"{folder}: no such folder; codec.tokenizer (or model.path) must hold a tokenizer")
+    from huggingface_hub.errors import StrictDataclassError
     from transformers import AutoTokenizer  # imports torch, which takes seconds and a trained tokenizer does not need
 
     try:
-        return AutoTokenizer.from_pretrained(str(folder), local_files_only=True)
+        # without the last word it would ask on the terminal whether code beside the model may run, and wait
+        return AutoTokenizer.from_pretrained(str(folder), local_files_only=True, trust_remote_code=False)
+    except StrictDataclassError as error:
+        raise UserError(f"{folder / 'config.json'}: {' '.join(str(error).split())}") from None
     except Exception as error:  # a bare one of a damaged file, one of imports where a package is missing
         reason = f"{type(error).__name__}: {' '.join(str(error).split())[:160]}"
         raise UserError(f"{folder}: no tokenizer could be read ({reason}); save or fetch it again") from None

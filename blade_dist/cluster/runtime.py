@@ -11,7 +11,7 @@ from typing import Any
 import ray
 
 from blade_dist.cluster.placement import NODE_LABEL
-from blade_dist.cluster.signals import kept_handlers
+from blade_dist.cluster.signals import deaf_children, kept_handlers
 from blade_dist.errors import UserError
 from blade_dist.nodes.survey import check_nodes
 from blade_dist.settings import Config
@@ -74,7 +74,8 @@ def join_ray(address: str | None, cpus: int, setting: str) -> None:
             if address:
                 ray.init(address=address, log_to_driver=_heard(), logging_level=logging.WARNING)
             else:
-                _start_local(cpus)
+                with deaf_children():
+                    _start_local(cpus)
     except (ConnectionError, RuntimeError) as error:
         raise UserError(f"{setting}: cannot join {address or 'a local cluster'}: {error}") from None
     except OSError as error:

@@ -1,4 +1,4 @@
-"""Ending well: SIGTERM and Ctrl-C end a command by one exception, and let a training step finish and be saved first."""
+"""Ending well: SIGTERM, Ctrl-C and a closed terminal end a command by one exception; a training step is saved first."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
-SIGNALS = (signal.SIGINT, signal.SIGTERM)
+SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 KEPT = "what was finished is kept"
 
@@ -20,13 +20,17 @@ class Stopped(BaseException):
         """``kept``: what is there of the work, for the user's last line."""
         super().__init__(f"stopped by {signal.Signals(number).name}: {kept}; the same command goes on from there")
         self.exit_code = 128 + number
-        """As shells report it: 130 after Ctrl-C, 143 after SIGTERM."""
+        """As shells report it: 129 after a closed terminal, 130 after Ctrl-C, 143 after SIGTERM."""
 
 
 class Heard:
     """Which signal has come."""
 
     number: int | None = None
+
+    def is_echo(self, number: int) -> bool:
+        """Whether the signal says what one has said before it: a terminal that closes sends SIGHUP once or twice."""
+        return self.number is not None and number == signal.SIGHUP
 
 
 @contextmanager
@@ -35,8 +39,9 @@ def signals_raise() -> Iterator[None]:
     heard = Heard()
 
     def handle(number: int, _: Any) -> None:
-        heard.number = number
-        raise Stopped(number, KEPT)
+        if not heard.is_echo(number):
+            heard.number = number
+            raise Stopped(number, KEPT)
 
     with _handled(handle):
         try:
@@ -51,6 +56,8 @@ def first_signal_asks(ask: Callable[[], object]) -> Iterator[Heard]:
     heard = Heard()
 
     def handle(number: int, _: Any) -> None:
+        if heard.is_echo(number):
+            return
         if heard.number is not None:
             raise Stopped(number, KEPT)
         heard.number = number
@@ -71,9 +78,27 @@ def kept_handlers() -> Iterator[None]:
 
 
 @contextmanager
+def deaf_children() -> Iterator[None]:
+    """Processes that this thread starts inside never hear of a closed terminal: they end when they are ended.
+
+    The terminal tells all of them at once, and without them no step could be finished.
+    """
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGHUP})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+def is_nohup() -> bool:
+    """Whether the process was started so that it outlives its terminal."""
+    return signal.getsignal(signal.SIGHUP) is signal.SIG_IGN
+
+
+@contextmanager
 def _handled(handler: Callable[[int, Any], None]) -> Iterator[None]:
     with kept_handlers():
-        _set(dict.fromkeys(SIGNALS, handler))
+        _set({number: handler for number in SIGNALS if number != signal.SIGHUP or not is_nohup()})
         yield
 
 

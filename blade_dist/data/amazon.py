@@ -7,8 +7,9 @@ from typing import Any
 
 import pyarrow as pa
 
+from blade_dist.data.damaged import readable
 from blade_dist.data.dialect import Dialect, sniff
-from blade_dist.data.found import DataFile, find, kind_of, readable
+from blade_dist.data.found import DataFile, find, kind_of
 from blade_dist.data.ids import id_text
 from blade_dist.data.json_table import JsonTable
 from blade_dist.data.rawlog import LogColumns, RawLog, require_columns

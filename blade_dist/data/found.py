@@ -16,6 +16,7 @@ from urllib.parse import unquote
 
 import pyarrow as pa
 
+from blade_dist.data.damaged import guarded, readable
 from blade_dist.data.remarks import Remarks
 from blade_dist.errors import UserError
 
@@ -145,6 +146,11 @@ def find(path: Path, setting: str, remarks: Remarks, prefer: tuple[str, ...] = (
     matching = sorted(glob(str(path), recursive=True), key=_counted)  # noqa: PTH207 - of any root
     places = [path] if path.exists() else [place for place in map(Path, matching) if place.exists()]
     members = [] if places else _members(path)
+    for place in places:
+        if not (place.is_file() or place.is_dir()):
+            raise UserError(
+                f"{setting}: {place} is a pipe, a socket or a device; write what comes from it to a file first"
+            )
     if not places and not members:
         link = f" is a link to {path.readlink()}, which" if path.is_symlink() else ""
         raise UserError(f"{setting}: {path}{link} does not exist")
@@ -252,27 +258,6 @@ def _without_copies(files: list[DataFile], remarks: Remarks) -> list[DataFile]:
 
 def _compressed(file: DataFile) -> bool:
     return bool(file.suffixes) and file.suffixes[-1] in COMPRESSED
-
-
-def guarded(is_empty: Callable[[], bool], file: object) -> bool:
-    """Whether a file has something in it; UserError where its compression is damaged."""
-    with readable(file):
-        return not is_empty()
-
-
-class readable:  # noqa: N801 - a context manager, read as a word
-    """Turns what a damaged file raises into a UserError that names it."""
-
-    def __init__(self, file: object) -> None:
-        self._file = file
-
-    def __enter__(self) -> None:
-        return None
-
-    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
-        if isinstance(error, (zipfile.BadZipFile, lzma.LZMAError, EOFError, OSError)):
-            reason = " ".join(str(error).split())[:120]
-            raise UserError(f"{self._file}: can't be read: {reason}; is it whole? fetch or export it again") from None
 
 
 def _readable(file: DataFile) -> bool:

@@ -104,18 +104,18 @@ class ItemIndex:
 
     def __init__(self, ids: pa.Array) -> None:
         self._ids = ids
-        keys = _loose(ids)
+        keys = loose(ids)
         _, first, count = np.unique(keys.dictionary_encode().indices.to_numpy(), return_index=True, return_counts=True)
         self._rows = pa.array(first[count == 1], pa.int32())
         self._keys = keys.take(self._rows)
 
-    def rows(self, ids: pa.Array, remarks: Remarks) -> pa.Array:
-        """int32 rows of the items table, null where there is no such item."""
+    def rows(self, ids: pa.Array, remarks: Remarks, where: str = "the log") -> pa.Array:
+        """int32 rows of the items table, null where there is no such item; ``where`` the ids are, for the remark."""
         exact = pc.index_in(ids, value_set=self._ids)
         missing = exact.is_null()
         if not exact.null_count:
             return exact
-        place = pc.index_in(_loose(pc.if_else(missing, ids, None)), value_set=self._keys)
+        place = pc.index_in(loose(pc.if_else(missing, ids, None)), value_set=self._keys)
         found = pc.and_(missing, pc.and_(place.is_valid(), ids.is_valid()))
         if not (count := pc.sum(found).as_py() or 0):
             return exact
@@ -123,12 +123,13 @@ class ItemIndex:
         row = self._rows[place[first].as_py()].as_py()
         spelt, found_id = ids[first].as_py(), self._ids[row].as_py()
         apart = shown if spelt.isascii() else ascii  # letters that look alike are shown by their numbers
-        example = f"{apart(spelt)} in the log is item {apart(found_id)}"
+        example = f"{apart(spelt)} in {where} is item {apart(found_id)}"
         remarks.repair("item ids joined by other zeros, case or marks", count, example)
         return pc.if_else(found, self._rows.take(place), exact)
 
 
-def _loose(ids: pa.Array) -> pa.Array:
+def loose(ids: pa.Array) -> pa.Array:
+    """What ids have in common that are alike; null stays null."""
     plain = pc.utf8_normalize(ids, form="NFKC")
     plain = pc.utf8_lower(pc.utf8_trim(plain, _AROUND))
     plain = pc.replace_substring_regex(plain, r"^gid://\w+/\w+/", "")  # of Shopify's GraphQL

@@ -197,7 +197,7 @@ def _parse(schema: pa.Schema) -> arrow_json.ParseOptions:
 def _column(name: str, rows: list[dict[str, Any]], kind: pa.DataType) -> pa.Array:
     try:
         return pa.array([_as(row.get(name), kind) for row in rows], kind)
-    except (pa.ArrowTypeError, ValueError) as error:
+    except (pa.ArrowTypeError, OverflowError, ValueError) as error:
         raise ValueError(f"field {name!r}: {error}") from None
 
 
@@ -205,7 +205,8 @@ def _as(value: Any, kind: pa.DataType) -> Any:
     if pa.types.is_string(kind) and value is not None:
         if isinstance(value, dict):
             raise ValueError(f"an object, {shown(value)}; name a field of plain values")
-        return str(value)
+        # half of a character, where a program cut a text between two \uXXXX, is one that was lost
+        return str(value).encode("utf-16", "surrogatepass").decode("utf-16", "replace")
     if pa.types.is_list(kind) and any(isinstance(one, dict) for one in value or []):
         return values(value)
     return value
@@ -217,7 +218,7 @@ def _type(values: list[Any]) -> pa.DataType:
     if there and all(isinstance(value, bool) for value in there):
         return pa.bool_()
     if there and all(isinstance(value, int) for value in there):
-        return pa.int64()
+        return pa.int64() if max(map(abs, there)) < 2**63 else pa.string()
     if there and all(isinstance(value, int | float) for value in there):
         return pa.float64()
     if any(isinstance(value, list) for value in there):

@@ -11,8 +11,9 @@ from pathlib import Path, PurePosixPath
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from blade_dist.data.damaged import readable
 from blade_dist.data.dialect import Dialect, sniff
-from blade_dist.data.found import COMPRESSED, DataFile, inside, is_zip, readable
+from blade_dist.data.found import COMPRESSED, DataFile, inside, is_zip
 from blade_dist.data.ids import id_text
 from blade_dist.data.rawlog import LogColumns, RawLog, require_columns
 from blade_dist.data.remarks import Remarks

@@ -73,6 +73,7 @@ from blade_dist.data.split import Batch
 from blade_dist.data.split_file import SplitFile
 from blade_dist.data.times import say_units
 from blade_dist.data.usable import build_catalog, say_alike_groups, usable_items
+from blade_dist.data.user_ids import joined, say_alike
 from blade_dist.data.whole_catalog import LeftOut, leave_out
 from blade_dist.errors import UserError
 from blade_dist.settings import Config
@@ -305,11 +306,13 @@ def _split(config: Config, filtered: _Filtered) -> tuple[HeldOut, NDArray[np.int
         return SplitByRule(data, exclude, filtered.store), filtered.counts
     file, counts = SplitFile(data.splits, data), filtered.counts.copy()
     held: dict[HeldName, HeldRows] = {name: file.rows(name, filtered.items) for name in ("validation", "test")}
+    held = {name: replace(rows, users=joined(rows.users, filtered.raw, file.remarks)) for name, rows in held.items()}
     for name, rows in held.items():
         check_once(rows, name, data.test_windows if name == "test" else 1)
         check_targets(rows, exclude, data.max_history)
         for part in (rows.history, rows.targets):
             counts += np.bincount(part.flat, minlength=len(counts))
+    filtered.remarks.add_of(file.remarks, "data.splits")
     return SplitByRows(held, filtered.store, data.repeats, data.max_history, file.train_rows), counts
 
 
@@ -321,6 +324,7 @@ def _filter(config: Config, folder: Path, parts: Path, doing: Callable[[str], ob
     raw, read = read_sequences(read_from, data.min_rating, data.repeats, data.partition_rows, parts)
     doing("filtering")
     say_units(log.remarks)
+    say_alike(raw, log.remarks)
     store = raw.copied(parts / "filtered")
     counts = k_core(store, data.core, len(items))
     counts, left_out = leave_out(store, counts, config.lists.k, config.lists.exclude_history)

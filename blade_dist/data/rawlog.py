@@ -81,6 +81,8 @@ def normalise(table: pa.Table, columns: LogColumns, rules: Rules, remarks: Remar
     time = _times(table, columns.time, rules, remarks)
     rating, wrong = _ratings(table, columns.rating, rules, remarks)
     left = pa.array(np.ones(len(table), bool))
+    if (first_line := _names_again(table, columns)) is not None:
+        left = _without(left, first_line, "the first line again", f"{columns.user}, {columns.item}", remarks)
     for role, name, mask, problem in (
         ("user", columns.user, user.is_null(), "is empty"),
         ("item", columns.item, item.is_null(), "is empty"),
@@ -89,7 +91,7 @@ def normalise(table: pa.Table, columns: LogColumns, rules: Rules, remarks: Remar
     ):
         if (place := pc.index(pc.and_(mask, left), True).as_py()) < 0:
             continue
-        value = table.column(name)[place].as_py()
+        value = _plain(table.column(name)[place])
         what = (
             f"column {name!r} {problem}" if role in ("user", "item") else f"column {name!r}: {shown(value)} {problem}"
         )
@@ -100,6 +102,27 @@ def normalise(table: pa.Table, columns: LogColumns, rules: Rules, remarks: Remar
         left = _without_null_words(left, ids, role, rules, remarks)
     whole = pa.table([user, item, time, rating], schema=LOG_SCHEMA)
     return whole if pc.all(left).as_py() is not False else whole.filter(left)
+
+
+def _plain(value: pa.Scalar) -> object:
+    """As Python has it; of a date that it can't have, the number that stands for it."""
+    try:
+        return value.as_py()
+    except OverflowError:
+        return int(value.value)
+
+
+def _names_again(table: pa.Table, columns: LogColumns) -> pa.Array | None:
+    """Rows that name the columns once more, as in files that were put behind each other; None: there are none."""
+    given = [(table.column(name).combine_chunks(), name) for name in columns.names()]
+    if not all(is_text(column.type) for column, _ in given):
+        return None
+    again = pc.fill_null(pc.equal(*given[0]), False)
+    if not pc.any(again).as_py():
+        return None
+    for column, name in given[1:]:
+        again = pc.and_(again, pc.fill_null(pc.equal(column, name), False))
+    return again
 
 
 def _times(table: pa.Table, name: str | None, rules: Rules, remarks: Remarks) -> pa.Array:

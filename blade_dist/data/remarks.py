@@ -53,6 +53,15 @@ class Remarks:
         if not any(said == line or said.startswith(f"{line} (as ") for said in self.hints):
             self.hints.append(f"{line} (as {example})" if example else line)
 
+    def add_of(self, other: Remarks, file: str) -> None:
+        """Those of another file, whose rows are none of the log's; ``file``: the setting that names it."""
+        for what, seen in other.repaired.items():
+            self.repair(f"{what} ({file})", seen.count, seen.example)
+        for reason, seen in other.dropped.items():
+            self.hint(f"{file}: {seen.count:,} rows are left out: {reason}", seen.example)
+        for line in other.hints:
+            self.hint(f"{file}: {line}")
+
     @property
     def rows_dropped(self) -> int:
         return sum(seen.count for seen in self.dropped.values())

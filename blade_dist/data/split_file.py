@@ -41,10 +41,12 @@ class SplitFile:
     """
 
     def __init__(self, path: Path, settings: DataSettings) -> None:
-        self.path, self._remarks, self._day_first = path, Remarks(), settings.day_first
+        self.path, self._day_first = path, settings.day_first
+        self.remarks = Remarks()
+        """What was repaired or left out."""
         if path.is_dir():
             raise UserError(f"data.splits: {path} is a folder; give one file")
-        (self._read,) = open_tables(path, "data.splits", settings, {*_NEEDED, "time"}, self._remarks)
+        (self._read,) = open_tables(path, "data.splits", settings, {*_NEEDED, "time"}, self.remarks)
         names = [*_NEEDED, *(name for name in self._read.names if name == "time")]
         require_columns(path, self._read.names, {f"data.splits needs {name}": name for name in names})
         self._table = self._standard(whole(self._read, names), settings.group_separator)
@@ -116,7 +118,7 @@ class SplitFile:
 
     def _ids(self, column: pa.ChunkedArray | pa.Array, what: str) -> pa.Array:
         try:
-            return id_text(column, what, self._remarks)
+            return id_text(column, what, self.remarks)
         except ValueError as error:
             raise UserError(f"{self.path}: column {what!r} (data.splits) {error}") from None
 
@@ -129,7 +131,9 @@ class SplitFile:
         if (empty := np.flatnonzero(lengths == 0)).size:
             what, row = "the history is empty" if name == "history" else "no item is held out", int(number[empty[0]])
             raise UserError(f"{self._where(row)}: {what}; give the row an item there or leave it out")
-        index = ItemIndex(items.column("item").combine_chunks()).rows(self._ids(ids, "item"), self._remarks)
+        index = ItemIndex(items.column("item").combine_chunks()).rows(
+            self._ids(ids, "item"), self.remarks, "data.splits"
+        )
         if (unknown := _places(index.is_null())).size:
             row = int(number[np.searchsorted(offsets, unknown[0], side="right") - 1])
             raise UserError(

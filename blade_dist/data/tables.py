@@ -10,8 +10,9 @@ from typing import Protocol
 
 import pyarrow as pa
 
+from blade_dist.data.damaged import readable
 from blade_dist.data.dialect import sniff
-from blade_dist.data.found import DataFile, find, kind_of, readable
+from blade_dist.data.found import DataFile, find, kind_of
 from blade_dist.data.json_table import JsonTable
 from blade_dist.data.rawlog import LogColumns, Rules, normalise
 from blade_dist.data.remarks import Remarks

@@ -73,9 +73,16 @@ def say_units(remarks: Remarks) -> None:
         )
 
 
+_COARSE = {"s": 10**6, "ms": 1000}
+"""Microseconds of the units that have more than one."""
+
+
 def _typed(column: pa.Array) -> pa.Array:
-    """Timestamps of any unit and zone, dates: since 1970 in UTC."""
-    zone = getattr(column.type, "tz", None)
+    """Timestamps of any unit and zone, dates: since 1970 in UTC; null beyond what 64 bits of microseconds hold."""
+    kind, zone = column.type, getattr(column.type, "tz", None)
+    size = 86_400 * 10**6 if pa.types.is_date32(kind) else _COARSE.get(getattr(kind, "unit", "ms"), 1)
+    whole = (column.cast(pa.int32()) if pa.types.is_date32(kind) else column).cast(pa.int64())
+    column = pc.if_else(pc.less(pc.abs(whole), 2**63 // size), column, None)
     # finer than microseconds is cut off; a coarser or larger unit is exact
     return column.cast(pa.timestamp("us", zone), safe=False).cast(pa.int64())
 

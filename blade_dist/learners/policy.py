@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from huggingface_hub.errors import StrictDataclassError
 from safetensors import SafetensorError
 from torch import Tensor, nn
 
@@ -22,7 +23,7 @@ from blade_dist.learners.legal_head import HeadPlan, legal_logprobs
 from blade_dist.learners.packing import PADDING, Beginnings, MicroBatch, PromptLists, collate, microbatches
 from blade_dist.settings import ModelSettings
 
-UNREADABLE = (OSError, ValueError, TypeError, AttributeError, ImportError)
+UNREADABLE = (OSError, ValueError, TypeError, AttributeError, ImportError, StrictDataclassError)
 """What Transformers raises where a configuration is none, or asks for a package that is not there."""
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 
@@ -182,15 +183,17 @@ def load_model(path: Path, settings: ModelSettings) -> Any:
     """A causal LM from a Hugging Face folder, safetensors only.
 
     Raises:
-        UserError: not such a folder, or one that needs code of its own without ``model.trust_remote_code``.
+        UserError: not such a folder, one that needs code of its own without ``model.trust_remote_code``, or one that
+            lacks weights, which Transformers would make at random.
     """
     from transformers import AutoModelForCausalLM
 
     if not (path / "config.json").is_file():
         raise UserError(f"{path}: no Hugging Face checkpoint there (config.json is missing)")
     try:
-        return AutoModelForCausalLM.from_pretrained(
+        model, told = AutoModelForCausalLM.from_pretrained(
             path,
+            output_loading_info=True,
             dtype=DTYPES[settings.dtype],
             use_safetensors=True,
             trust_remote_code=settings.trust_remote_code,
@@ -203,6 +206,9 @@ def load_model(path: Path, settings: ModelSettings) -> Any:
         raise UserError(
             f"{path}: its weights can't be read: {reason}; are they whole? fetch or save them again"
         ) from None
+    if missing := sorted(told["missing_keys"]):
+        raise UserError(f"{path}: {len(missing)} of its weights are missing, as {missing[0]}; fetch or save them again")
+    return model
 
 
 def model_without_weights(path: Path, settings: ModelSettings) -> Any:

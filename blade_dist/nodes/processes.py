@@ -39,10 +39,14 @@ class Stopped(BaseException):
 def stopping_on_signals() -> Iterator[None]:
     """Within, SIGINT, SIGTERM and SIGHUP raise :class:`Stopped` once; afterwards, all that was started is gone.
 
+    Where ``nohup`` had SIGHUP ignored, it stays so.
+
     (On Linux. What a child leaves behind becomes ours, and ends with us.)
     """
     _prctl(_PR_SET_CHILD_SUBREAPER, 1)
-    caught = [signal.SIGINT, signal.SIGTERM, signal.SIGHUP]
+    caught = [signal.SIGINT, signal.SIGTERM]
+    if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:
+        caught.append(signal.SIGHUP)
 
     def stop(number: int, _frame: FrameType | None) -> None:
         for each in caught:

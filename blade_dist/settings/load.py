@@ -40,6 +40,10 @@ def load_config(path: Path | str | None, overrides: Sequence[str] = ()) -> Confi
             raise UserError(f"{path}: not UTF-8 text: byte {error.start} is {error.object[error.start]:#x}") from None
         except yaml.YAMLError as error:
             raise UserError(f"{path}: not valid YAML: {' '.join(str(error).split())}") from None
+        except RecursionError:
+            raise UserError(
+                f"{path}: lists or mappings stand a thousand deep in each other; settings need four"
+            ) from None
         if not isinstance(tree, dict):
             raise UserError(f"{path}: the top level must be a mapping of sections")
     for override in overrides:
@@ -92,7 +96,7 @@ def dump_config(config: Config) -> str:
 
 def _apply(tree: dict[str, Any], override: str) -> None:
     name, equals, value = override.partition("=")
-    if not equals:
+    if not equals or not all(part.strip() for part in name.split(".")):
         raise UserError(f"--set {override}: write section.key=value")
     try:
         change(tree, name.strip(), read_yaml(value))

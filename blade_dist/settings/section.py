@@ -32,6 +32,8 @@ Name = Annotated[str, Field(coerce_numbers_to_str=True), BeforeValidator(finite)
 def local(given: object) -> object:
     """A path with ``~`` as the home folder; an error for a URI, of which a path would make folders here."""
     text = str(given)
+    if "\0" in text:
+        raise PydanticCustomError("null_character", "no path has a null character in it")
     if re.match(r"[A-Za-z][A-Za-z0-9+.-]+:/", text):
         raise PydanticCustomError(
             "uri", "a path of this machine is needed, not a URI: mount the storage, or copy the files"
@@ -61,8 +63,8 @@ def place(given: object) -> object:
 def encoding(name: str) -> str:
     """A name by which Python knows an encoding of text."""
     try:
-        "".encode(name)
-    except LookupError:
+        b"text".decode(name, "replace")
+    except (LookupError, UnicodeError):
         raise PydanticCustomError(
             "encoding", "no encoding of that name; write utf-8, latin-1, cp1252, utf-16, gbk or shift_jis, say"
         ) from None

@@ -8,7 +8,7 @@ from typing import Any
 
 import yaml
 
-_INT = "tag:yaml.org,2002:int"
+_INT, _BOOL = "tag:yaml.org,2002:int", "tag:yaml.org,2002:bool"
 
 
 def read_yaml(text: str) -> Any:
@@ -21,10 +21,13 @@ def read_yaml(text: str) -> Any:
 
 
 class _Loader(yaml.SafeLoader):
-    """YAML 1.1 takes 0012 for ten (octal) and 12:30 for 750 (base 60): as ids of items both are text."""
+    """YAML 1.1 takes 0012 for ten (octal) and 12:30 for 750 (base 60), and NO for false: as ids and words all are text.
+
+    A setting that is true or false takes ``yes`` and ``no`` all the same; a number no longer takes ``yes`` for 1.
+    """
 
     yaml_implicit_resolvers = {
-        first: [(tag, pattern) for tag, pattern in known if tag != _INT]
+        first: [(tag, pattern) for tag, pattern in known if tag not in (_INT, _BOOL)]
         for first, known in yaml.SafeLoader.yaml_implicit_resolvers.items()
     }
 
@@ -38,3 +41,4 @@ class _Loader(yaml.SafeLoader):
 
 
 _Loader.add_implicit_resolver(_INT, re.compile(r"^[-+]?(0|[1-9][0-9_]*)$"), list("-+0123456789"))
+_Loader.add_implicit_resolver(_BOOL, re.compile(r"^(?:true|True|TRUE|false|False|FALSE)$"), list("tTfF"))

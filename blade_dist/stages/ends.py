@@ -4,12 +4,18 @@ from __future__ import annotations
 
 import errno
 import re
+import sys
 import traceback
 from contextlib import suppress
 from pathlib import Path
+from typing import NoReturn
+
+from rich.console import Console
 
 from blade_dist.errors import UserError, origin, redacted
 from blade_dist.store.files import FULL
+from blade_dist.tracking.lasting import is_lost
+from blade_dist.tracking.say import say
 
 USERS, OURS = 2, 1
 """Exit codes: of what its user can change, and of what is to be fixed here."""
@@ -31,6 +37,7 @@ REMEDIES = {
     errno.EROFS: "nothing can be written there: choose another run.dir",
     errno.ENOTDIR: "a file stands where a folder is needed: choose another run.dir",
     errno.ENAMETOOLONG: "choose a shorter run.dir",
+    errno.EFBIG: "no file may grow so large: raise the limit (ulimit -f unlimited), and run the same command again",
     errno.EMFILE: "raise the limit (ulimit -n 65535), and run the same command again",
     errno.EIO: "the disk or the network storage fails: run the same command again where it works",
     errno.ESTALE: "the network storage let go of it: run the same command again",
@@ -71,7 +78,7 @@ def ending(error: Exception, log: Path | None, noise: bool, verbose: bool) -> tu
             "it is a fault of blade-dist, or of what it stands on: please report it, with the traceback",
         ]
     if told is not cause and not verbose:
-        _append(log, error)
+        append(log, redacted("".join(traceback.format_exception(error))))
         if log is not None:
             lines.append(f"traceback: at the end of {log}")
         elif told is None:
@@ -81,6 +88,15 @@ def ending(error: Exception, log: Path | None, noise: bool, verbose: bool) -> tu
     if verbose:
         lines = ["".join(traceback.format_exception(error)).rstrip(), *lines]
     return [redacted(line) for line in lines], OURS if told is None else USERS
+
+
+def leave(console: Console, lines: list[str], code: int, log: Path | None) -> NoReturn:
+    """Says the last lines, to the log where nobody reads them any more, and ends the process."""
+    for line in lines:
+        say(console, line)
+    if is_lost(console.file):
+        append(log, "".join(f"{line}\n" for line in lines))
+    sys.exit(code)
 
 
 def foreseen(cause: BaseException) -> UserError | None:
@@ -145,7 +161,8 @@ def _flat(text: str) -> str:
     return " ".join(text.split())
 
 
-def _append(log: Path | None, error: Exception) -> None:
+def append(log: Path | None, text: str) -> None:
+    """Writes the text to the end of the log, if there is one and it can be written."""
     if log is not None:
         with suppress(OSError), log.open("a", encoding="utf-8") as file:
-            file.write(redacted("".join(traceback.format_exception(error))))
+            file.write(text)

@@ -11,6 +11,7 @@ from rich.live import Live
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.spinner import Spinner
 
+from blade_dist.tracking.lasting import beneath
 from blade_dist.tracking.say import say
 
 WIDTH = 20
@@ -117,7 +118,7 @@ def waiting(console: Console, what: str) -> AbstractContextManager[object]:
 
 def _is_mixed(console: Console) -> bool:
     """Whether what others print must be kept apart from a live line, as both go to the same terminal."""
-    return console.file is sys.stdout
+    return beneath(console.file) is sys.stdout
 
 
 def clock(seconds: float) -> str:

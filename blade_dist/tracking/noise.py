@@ -13,6 +13,7 @@ from typing import TextIO
 
 from rich.console import Console
 
+from blade_dist.tracking.lasting import lasting
 from blade_dist.tracking.say import say
 
 OURS = "blade_dist"
@@ -88,7 +89,7 @@ def _descriptor(stream: TextIO) -> int | None:
 @contextmanager
 def _ours_on(stream: TextIO) -> Iterator[None]:
     """Inside, warnings of this package's loggers are said as they are, on the stream."""
-    handler, logger = _Said(Console(file=stream)), logging.getLogger(OURS)
+    handler, logger = _Said(Console(file=lasting(stream))), logging.getLogger(OURS)
     logger.addHandler(handler)
     try:
         yield

@@ -10,6 +10,8 @@ from typing import TextIO
 from rich.console import Console
 from rich.table import Table
 
+from blade_dist.tracking.lasting import lasting
+
 INDENT = "  "
 """Of a line that goes on in a terminal."""
 
@@ -19,6 +21,7 @@ class Voice(Console):
 
     def __init__(self, file: TextIO, quiet: bool, verbose: bool = False) -> None:
         """``file``: where the terminal is, whatever becomes of ``sys.stdout``."""
+        file = lasting(file)
         super().__init__(file=file, quiet=quiet)
         self.verbose = verbose
         self.last_lines = Console(file=file)

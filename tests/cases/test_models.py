@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from contextlib import nullcontext
 from pathlib import Path
@@ -10,6 +11,7 @@ from typing import Any
 
 import pytest
 from rich.console import Console
+from safetensors.torch import load_file, save_file
 from transformers import Gemma3Config, Gemma3TextConfig, GPT2Config, GPT2LMHeadModel
 
 from blade_dist.catalog.codec import Codec
@@ -194,3 +196,29 @@ def test_a_tokenizer_that_can_t_be_read_is_one_line(tmp_path: Path, text: str) -
     (folder / "tokenizer.json").write_text(text)
     with pytest.raises(UserError, match=r"gpt2: no tokenizer could be read \(\w+: .+\); save or fetch it again"):
         load_tokenizer(folder)
+
+
+@pytest.mark.parametrize("wrong", [{"vocab_size": "300"}, {"n_layer": None}, {"n_positions": "many"}])
+def test_a_value_of_another_type_is_said_of_the_configuration(wild: Wild, wrong: dict[str, Any]) -> None:
+    folder = base(wild.folder / "gpt2", 256)
+    write_json(folder / "config.json", json.loads((folder / "config.json").read_text()) | wrong)
+    assert next(iter(wrong)) in verdict(folder).result
+    with pytest.raises(UserError, match=rf"gpt2/config\.json: .*'{next(iter(wrong))}'"):
+        load_tokenizer(folder)
+
+
+def test_weights_that_a_checkpoint_lacks_are_not_made_at_random(tmp_path: Path) -> None:
+    folder = base(tmp_path / "gpt2", 256)
+    weights = load_file(folder / "model.safetensors")
+    del weights["transformer.h.0.mlp.c_fc.weight"]
+    save_file(weights, folder / "model.safetensors", {"format": "pt"})
+    with pytest.raises(UserError, match=r"1 of its weights are missing, as transformer\.h\.0\.mlp\.c_fc"):
+        load_model(folder, load_config(None).model)
+
+
+def test_code_beside_a_model_is_not_asked_about(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = base(tmp_path / "gpt2", 256)
+    own = {"auto_map": {"AutoConfig": "configuration_x.XConfig"}, "model_type": "x"}
+    write_json(folder / "config.json", json.loads((folder / "config.json").read_text()) | own)
+    monkeypatch.setattr("builtins.input", lambda *_: pytest.fail("it asks"))
+    assert len(load_tokenizer(folder)) > 0

@@ -177,6 +177,12 @@ def test_a_verbose_command_shows_noise_and_traceback(
         (UserError("lists.k: too long"), 2, "error: lists.k: too long"),
         (FileNotFoundError(2, "No such file", "mine/a.arrow"), 2, "error: [Errno 2] No such file: 'mine/a.arrow'; was"),
         (Stopped(signal.SIGINT, "a step is kept"), 130, "stopped by SIGINT: a step is kept"),
+        (
+            OSError(errno.EFBIG, "File too large"),
+            2,
+            "error: [Errno 27] File too large; no file may grow so large: raise",
+        ),
+        (Stopped(signal.SIGHUP, "a step is kept"), 129, "stopped by SIGHUP: a step is kept"),
         (Stopped(signal.SIGTERM, "a step is kept"), 143, "stopped by SIGTERM: a step is kept"),
     ],
 )

@@ -91,7 +91,7 @@ def test_a_small_tau_may_be_written_as_people_do() -> None:
             "posterior={ties: exact, proxy: mean_log}",
             "posterior.proxy: mean_log has no closed form with",
         ),
-        ("posterior.tau=off", "posterior.tau: write a number that is at least 0 and less than 1, or auto; got False"),
+        ("posterior.tau=off", "posterior.tau: write a number that is at least 0 and less than 1, or auto; got 'off'"),
         ("reward.boosts={promo: {i1: 1}}", "reward.boosts.promo: no metric uses it; give boost/promo@5 a weight"),
         ("reward.distributions={t: {head: 1}}", "reward.distributions.t: no metric uses it; give mgu/t@5 a weight"),
         ("prior.cold_size=2", "prior.cold_size: without prior.prompts no prompt is cold"),
@@ -187,3 +187,29 @@ def test_of_many_wrong_values_the_first_are_said_and_the_others_counted() -> Non
     with pytest.raises(UserError, match=r"data.path: .*[0-9]\.\.\.\)$") as error:
         load_config(None, wrong[-1:])
     assert len(str(error.value)) <= 3 * 80
+
+
+def test_words_for_true_and_false_are_no_numbers(tmp_path: Path) -> None:
+    (tmp_path / "c.yaml").write_text("data: {null_words: [NO, off, n]}\nlists: {exclude_history: no}\n")
+    config = load_config(tmp_path / "c.yaml", ["data.quoted=yes"])
+    assert config.data.null_words == ["NO", "off", "n"]
+    assert (config.lists.exclude_history, config.data.quoted) == (False, True)
+    with pytest.raises(UserError, match=r"data.k_core: .*\(got 'yes'\)"):
+        load_config(None, ["data.k_core=yes"])
+
+
+@pytest.mark.parametrize("given", ["=3", "data..k_core=1", ".k=1", "data.=1"])
+def test_a_setting_has_a_name(given: str) -> None:
+    with pytest.raises(UserError, match=r"^--set .*: write section\.key=value$"):
+        load_config(None, [given])
+
+
+def test_a_null_character_is_of_no_path() -> None:
+    with pytest.raises(UserError, match=r"run\.dir: no path has a null character in it"):
+        load_config(None, ['run.dir="a\\0b"'])
+
+
+def test_a_file_of_a_thousand_lists_in_each_other_is_one_line(tmp_path: Path) -> None:
+    (tmp_path / "c.yaml").write_text("data: " + "[" * 3000 + "]" * 3000)
+    with pytest.raises(UserError, match=r"c\.yaml: .* a thousand deep"):
+        load_config(tmp_path / "c.yaml")

@@ -15,6 +15,7 @@ from blade_dist.evaluation.decoding import Cost, decodes
 from blade_dist.evaluation.per_user import differences
 from blade_dist.settings.load import load_config
 from blade_dist.stages.findings import REPORT, Findings, difference_key
+from blade_dist.tracking.lasting import beneath
 from blade_dist.tracking.say import Voice
 
 CONFIG = load_config(None, ["evaluate.bootstrap=50"])
@@ -49,8 +50,9 @@ def terminal(verbose: bool) -> Voice:
 def shown(found: Findings, verbose: bool) -> list[str]:
     voice = terminal(verbose)
     found.show(Path("runs/mine/evaluation"), voice)
-    assert isinstance(voice.file, io.StringIO)
-    return voice.file.getvalue().splitlines()
+    text = beneath(voice.file)
+    assert isinstance(text, io.StringIO)
+    return text.getvalue().splitlines()
 
 
 def test_a_first_look_fits_a_screen_and_has_everybody_once(found: Findings) -> None:

@@ -159,6 +159,9 @@ def main(
     lr: Annotated[float, typer.Option(help="Learning rate, which stays as it is.")] = 1e-3,
     dropout: Annotated[float, typer.Option(help="Dropout.")] = 0.3,
     batch: Annotated[int, typer.Option(help="Users of a batch.")] = 128,
+    negatives: Annotated[
+        int | None, typer.Option(min=1, help="Items that the softmax is over, beside the right one. Default: all.")
+    ] = None,
     lists: Annotated[Path | None, typer.Option(help="Parquet file for the lists of the test prompts.")] = None,
     json: Annotated[Path | None, typer.Option(help="Where the result is written.")] = None,
 ) -> None:
@@ -173,6 +176,8 @@ def main(
     data, metrics = load_data(run), metric or [f"hr@{k}", f"ndcg@{k}"]
     size = {"n_factors": hidden, "n_blocks": layers, "n_heads": heads, "session_max_len": history}
     options = {**size, "lr": lr, "dropout_rate": dropout, "batch_size": batch}
+    if negatives is not None:
+        options |= {"loss": "sampled_softmax", "n_negatives": negatives}
     trained = [_trained(data, which, seconds, k, metrics, seed, options) for seed in range(seeds)]
     rows = pd.concat([of for of, _ in trained], ignore_index=True)
     if lists is not None:

@@ -40,11 +40,21 @@ def _of(rows: Callable[..., Rows], name: str, *arguments: str) -> Callable[[], R
 
 def _once_recorded(rows: Callable[..., Rows], name: str) -> Callable[[], Rows]:
     """As :func:`_of`; nothing where the file is not there yet."""
-    return lambda: rows(load(name)) if (RESULTS / "cpu" / f"{name}.json").exists() else []
+    return lambda: rows(load(name)) if _is_recorded(name) else []
 
 
 def _ranking(name: str, preset: str) -> Callable[[], Rows]:
-    return lambda: ranking.ranking(load(name), preset, load(ranking.OTHERS[name]))
+    """A ranking study, with another library's models where they are recorded."""
+
+    def rows() -> Rows:
+        others = ranking.OTHERS[name]
+        return ranking.ranking(load(name), preset, load(others) if _is_recorded(others) else None)
+
+    return rows
+
+
+def _is_recorded(name: str) -> bool:
+    return (RESULTS / "cpu" / f"{name}.json").exists()
 
 
 TABLES: dict[str, Callable[[], Rows]] = {

@@ -16,6 +16,7 @@ from benchmarks.quality.movielens import pair_of
 from benchmarks.quality.pictures import draw_curves, draw_pareto, draw_search, draw_sensitivity, smooth
 from benchmarks.quality.pooled import PooledRows
 from benchmarks.tables import movielens as quality_tables
+from benchmarks.tables.aligned import aligned
 from benchmarks.tables.pages import filled
 from blade_dist.data.bundle import DataBundle
 from blade_dist.evaluation.per_user import per_user_rows
@@ -184,3 +185,22 @@ def test_pictures_are_small(tmp_path: Path) -> None:
     assert len(sizes) == 4
     assert all(1_000 < size < 100_000 for size in sizes)
     np.testing.assert_allclose(smooth([1.0] * 19 + [3.0] * 41)[[0, 18, 19, 59]], [1, 1, 5 / 3, 3])
+
+
+def test_an_alignment_stands_beside_what_re_ranks_the_fine_tuned_model() -> None:
+    def row(mean: float) -> dict[str, dict[str, float]]:
+        one = {"mean": mean, "low": mean, "high": mean}
+        return {"reward": one, "hr@10": one, "ndcg@10": one, "ild@10": one}
+
+    policies = {"sft": 0.1, "static": 0.3, "blade": 0.5}
+    tables = {
+        "list": {name: row(mean + 0.1) for name, mean in policies.items()},
+        "rank": {name: row(mean) for name, mean in policies.items()} | {"sft mmr 0.1": row(0.45), "EASE": row(9.0)},
+    }
+    head, *lines = aligned({"tables": tables})
+    assert head == ["method", "reward", "hr@10", "ndcg@10", "ild@10"]
+    assert [line[0] for line in lines] == [
+        *("SFT, `rank`", "SFT, `list`", "static (tau = 0), `rank`", "static (tau = 0), `list`"),
+        *("sft mmr 0.1", "BLADE, `rank`", "BLADE, `list`"),
+    ]
+    assert lines[0][1] == "0.1000 [0.1000, 0.1000]"

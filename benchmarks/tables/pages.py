@@ -40,21 +40,7 @@ def _of(rows: Callable[..., Rows], name: str, *arguments: str) -> Callable[[], R
 
 def _once_recorded(rows: Callable[..., Rows], name: str) -> Callable[[], Rows]:
     """As :func:`_of`; nothing where the file is not there yet."""
-    return lambda: rows(load(name)) if _is_recorded(name) else []
-
-
-def _ranking(name: str, preset: str) -> Callable[[], Rows]:
-    """A ranking study, with another library's models where they are recorded."""
-
-    def rows() -> Rows:
-        others = ranking.OTHERS[name]
-        return ranking.ranking(load(name), preset, load(others) if _is_recorded(others) else None)
-
-    return rows
-
-
-def _is_recorded(name: str) -> bool:
-    return (RESULTS / "cpu" / f"{name}.json").exists()
+    return lambda: rows(load(name)) if (RESULTS / "cpu" / f"{name}.json").exists() else []
 
 
 TABLES: dict[str, Callable[[], Rows]] = {
@@ -62,7 +48,7 @@ TABLES: dict[str, Callable[[], Rows]] = {
     "quickstart-difference": _of(quickstart.difference, "quickstart"),
     **{f"study-{name}": _of(rows, "synthetic") for name, rows in synthetic.TABLES.items()},
     **{f"movielens-{name}": _of(rows, "movielens") for name, rows in movielens.TABLES.items()},
-    **{name: _ranking(name, preset) for name, preset in ranking.PRESETS.items()},
+    **{name: _of(ranking.ranking, name, preset) for name, preset in ranking.PRESETS.items()},
     **{f"{name}-minus": _of(ranking.minus, name) for name in ranking.PRESETS},
     **{name: _of(aligned.aligned, name) for name in aligned.PRESETS},
     "speed": lambda: speed.speed(_all("cpu")),

@@ -30,19 +30,9 @@ CITED: dict[str, list[tuple[str, tuple[str, str, str, str], str]]] = {
 """Preset -> published numbers of the same split and protocol."""
 
 
-OTHERS = {name: name.replace("ranking", "bert4rec") for name in PRESETS}
-"""Result file -> that of another library's model on the same prompts."""
-
-
-def ranking(result: Result, preset: str = "", others: Result | None = None) -> Rows:
-    """A row per method, the best NDCG last, then what others have published.
-
-    Args:
-        result: of ``benchmarks.quality.ranking``.
-        preset: whose published numbers are shown.
-        others: of ``benchmarks.quality.recommenders``; None: no such rows.
-    """
-    methods = result["methods"] | (others or {}).get("methods", {})
+def ranking(result: Result, preset: str = "") -> Rows:
+    """A row per method, the best NDCG last, then what others have published."""
+    methods = result["methods"]
     cuts = [cut for cut in CUTS if cut in methods[MAIN]]
     shown = [*cuts, *(name for name in DIVERSITY if name in methods[MAIN])]
     ordered = sorted(methods, key=lambda name: methods[name][cuts[-1]]["mean"])

@@ -45,13 +45,6 @@ def test_methods_are_pooled_over_seeds_and_compared_user_by_user(tmp_path: Path)
     assert head == ["method", "ndcg@10", "source"]
     assert [line[0] for line in lines] == ["successors", "SFT, `list`", "SFT, `rank`"]
     assert len(minus(found)) == 3
-    other = {"methods": {"BERT4Rec": {"ndcg@10": {"mean": 0.4, "low": 0.3, "high": 0.5}}}}
-    assert [line[0] for line in ranking(found, others=other)[1:]] == [
-        "successors",
-        "SFT, `list`",
-        "BERT4Rec",
-        "SFT, `rank`",
-    ]
 
 
 def test_the_plain_count_halves_with_every_item_back_and_normalises_nothing() -> None:

@@ -82,7 +82,7 @@ def _typed(column: pa.Array) -> pa.Array:
     kind, zone = column.type, getattr(column.type, "tz", None)
     size = 86_400 * 10**6 if pa.types.is_date32(kind) else _COARSE.get(getattr(kind, "unit", "ms"), 1)
     whole = (column.cast(pa.int32()) if pa.types.is_date32(kind) else column).cast(pa.int64())
-    column = pc.if_else(pc.less(pc.abs(whole), 2**63 // size), column, None)
+    column = pc.if_else(pc.less(pc.abs(whole), (2**63 - 1) // size), column, None)
     # finer than microseconds is cut off; a coarser or larger unit is exact
     return column.cast(pa.timestamp("us", zone), safe=False).cast(pa.int64())
 

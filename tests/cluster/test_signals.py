@@ -11,7 +11,6 @@ from pathlib import Path
 import pytest
 
 from blade_dist.cluster.signals import Stopped, first_signal_asks, kept_handlers, signals_raise
-from blade_dist.nodes.processes import stopping_on_signals
 
 
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGHUP, 129), (signal.SIGINT, 130), (signal.SIGTERM, 143)])
@@ -65,6 +64,14 @@ def test_a_terminal_that_says_twice_that_it_closes_asks_once() -> None:
             signal.raise_signal(signal.SIGTERM)
 
 
+@pytest.fixture(autouse=True)
+def heard_by_default() -> Iterator[None]:
+    """The tests themselves may run under ``nohup``."""
+    before = signal.signal(signal.SIGHUP, signal.SIG_DFL)
+    yield
+    signal.signal(signal.SIGHUP, before)
+
+
 @pytest.fixture
 def nohup() -> Iterator[None]:
     before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
@@ -77,13 +84,12 @@ def test_what_nohup_ignores_stays_ignored() -> None:
     with signals_raise(), first_signal_asks(lambda: None) as heard:
         signal.raise_signal(signal.SIGHUP)
         assert heard.number is None
-    with stopping_on_signals():
-        signal.raise_signal(signal.SIGHUP)
     assert signal.getsignal(signal.SIGHUP) is signal.SIG_IGN
 
 
 PROGRAM = """
-import sys, time
+import signal, sys, time
+signal.signal(signal.SIGHUP, signal.SIG_DFL)
 import blade_dist.cli, blade_dist.stages.data
 from blade_dist.cluster.signals import first_signal_asks, Stopped
 

@@ -31,6 +31,7 @@ def saved_there(copy: Copy | None) -> int:
 
 
 @pytest.mark.slow
+@pytest.mark.skipif("BLADE_BENCHMARKS" not in os.environ, reason="takes minutes; BLADE_BENCHMARKS=1 runs it")
 def test_a_job_goes_on_where_its_machine_is_another_one(
     tiny_config: Config, tiny_reference: Path, trained: dict[int, RunPaths], tmp_path: Path
 ) -> None:

@@ -20,6 +20,8 @@ from blade_dist.rewards.lists import Lists
 from blade_dist.rewards.named import NamedMetrics, Weights
 
 Scores = NDArray[np.float64]
+Own = Callable[[Lists], Scores]
+"""A function of the user's."""
 
 DEFINITIONS = 3
 """Part of every fingerprint: one more whenever a metric's value for some list changes, so that rewards of two
@@ -35,6 +37,20 @@ def is_own(name: str) -> bool:
     return ":" in name
 
 
+def imported(name: str, setting: str) -> Own:
+    """The function of this import path, which stands in ``setting``.
+
+    Raises:
+        UserError: it can't be imported.
+    """
+    module, _, attribute = name.partition(":")
+    try:
+        own: Own = getattr(importlib.import_module(module), attribute)
+    except (Exception, SystemExit) as error:  # a module may raise anything while it is imported
+        raise UserError(f"{setting} {name}: cannot be imported: {one_line(error)}") from error
+    return own
+
+
 class Composite:
     """``sum_i weight_i * metric_i``. A name with a colon is ``package.module:function``, called with ``Lists``."""
 
@@ -47,6 +63,7 @@ class Composite:
         distributions: Weights | None = None,
         boosts: Weights | None = None,
         given: GivenLists | None = None,
+        own: Callable[[str, str], Own] = imported,
     ) -> None:
         """Looks every name up; ``setting`` is where the names stand.
 
@@ -58,6 +75,7 @@ class Composite:
             distributions: those of ``reward.distributions``, for ``mgu/name@k`` and ``dgu/name@k``.
             boosts: those of ``reward.boosts``, for ``boost/name@k``.
             given: keeps the lists that a function of the user's fails at; None: nobody does.
+            own: finds a function of the user's by its import path and the setting in which it stands.
 
         Raises:
             UserError: unknown metric, distribution or boost, cut-off beyond k, a function that can't be imported, or a
@@ -73,7 +91,9 @@ class Composite:
         self._setting = setting
         self._given = given
         self._named = NamedMetrics(catalog, distributions, boosts)
-        self._parts = {name: _part(name, k, setting, self._named) for name in weights}
+        self._parts = {
+            name: own(name, setting) if is_own(name) else _part(name, k, setting, self._named) for name in weights
+        }
 
     def check(self) -> None:
         """Scores two small lists (a full one, one of misses), so that a faulty function fails before anything starts.
@@ -148,16 +168,9 @@ def spreads(parts: Mapping[str, Scores]) -> dict[str, float]:
     return by_metric
 
 
-def _part(name: str, k: int, setting: str, named: NamedMetrics) -> Callable[[Lists], Scores]:
-    if not is_own(name):
-        function, cut = named.find(name, k, setting)
-        return lambda lists: function(lists, cut)
-    module, _, attribute = name.partition(":")
-    try:
-        own: Callable[[Lists], Scores] = getattr(importlib.import_module(module), attribute)
-    except (Exception, SystemExit) as error:  # a module may raise anything while it is imported
-        raise UserError(f"{setting} {name}: cannot be imported: {_one_line(error)}") from error
-    return own
+def _part(name: str, k: int, setting: str, named: NamedMetrics) -> Own:
+    function, cut = named.find(name, k, setting)
+    return lambda lists: function(lists, cut)
 
 
 def _settled_finite(where: str, values: Scores, lists: Lists) -> Scores:
@@ -172,11 +185,14 @@ def _settled_finite(where: str, values: Scores, lists: Lists) -> Scores:
 def _called(where: str, own: Callable[[Lists], Scores], lists: Lists) -> Scores:
     try:
         return np.asarray(own(lists), dtype=np.float64)
+    except UserError:
+        raise
     except (Exception, SystemExit) as error:  # exit() would end the process without a word
-        raise UserError(f"{where}: raised {_one_line(error)}") from error
+        raise UserError(f"{where}: raised {one_line(error)}") from error
 
 
-def _one_line(error: BaseException) -> str:
+def one_line(error: BaseException) -> str:
+    """Its type and its text."""
     return f"{type(error).__name__}: {' '.join(str(error).split())}"
 
 

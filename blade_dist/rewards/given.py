@@ -46,7 +46,7 @@ class GivenLists:
             writer.write_table(table)
         self.function = function
         try:
-            with _cut_short(function):
+            with cut_short(function):
                 yield
         finally:
             self.function = None
@@ -101,8 +101,8 @@ class _Cut(TextIOBase):
 
 
 @contextmanager
-def _cut_short(function: str) -> Iterator[None]:
-    """Inside, what is printed is cut short; says so afterwards."""
+def cut_short(function: str) -> Iterator[None]:
+    """Inside, what ``function`` prints is cut short; says so afterwards."""
     out, err = _Cut(sys.stdout), _Cut(sys.stderr)
     try:
         with redirect_stdout(out), redirect_stderr(err):

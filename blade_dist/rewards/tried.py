@@ -18,6 +18,7 @@ from typing import Any
 
 from blade_dist.catalog.catalog import Catalog
 from blade_dist.errors import UserError
+from blade_dist.rewards.apart import how_it_ended, too_slow
 from blade_dist.rewards.composite import Composite
 from blade_dist.rewards.given import PRINTED, GivenLists
 from blade_dist.store.files import read_json
@@ -70,10 +71,8 @@ def try_own(own: Own, catalog: Catalog, k: int, incidents: Path, limit_s: float)
 def _ended(code: int | None, limit_s: float, when: str) -> str:
     """How the process ended; ``when``: what it was at."""
     if code is None or code == -signal.SIGALRM:
-        return f"did not answer within reward.timeout_s = {limit_s:g} s {when}; make it faster, or raise that setting"
-    if code < 0:
-        return f"its process was ended by {signal.Signals(-code).name} {when}"
-    return f"it ended its process with exit code {code} {when}; let it raise an error instead"
+        return f"{too_slow(limit_s)} {when}; make it faster, or raise that setting"
+    return f"{how_it_ended(code)} {when}; let it raise an error instead"
 
 
 class _Printed:

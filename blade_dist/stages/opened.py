@@ -17,6 +17,7 @@ from blade_dist.data.bundle import DataBundle, load_matching_data
 from blade_dist.data.seeds import stable_seed
 from blade_dist.errors import UserError
 from blade_dist.learners.adapter import check_modules
+from blade_dist.rewards.apart import Apart
 from blade_dist.rewards.composite import Composite, is_own
 from blade_dist.rewards.given import GivenLists
 from blade_dist.rewards.named import check_groups, reads_ranker
@@ -192,12 +193,14 @@ def make_composite(
 ) -> Composite:
     """The metrics of some weights, which stand in ``setting``, with what ``reward`` says of named ones.
 
+    A function of the user's is called in a process of its own: the command's must outlive it.
+
     Raises:
         UserError: an unknown metric.
     """
-    reward = config.reward
+    reward, own = config.reward, Apart(config.reward.timeout_s).function
     given = GivenLists(_incidents(config), "command")
-    return Composite(weights, data.catalog, config.lists.k, setting, reward.distributions, reward.boosts, given)
+    return Composite(weights, data.catalog, config.lists.k, setting, reward.distributions, reward.boosts, given, own)
 
 
 def _incidents(config: Config) -> Path:

@@ -36,6 +36,8 @@ class Need:
     """On each of its GPUs, beside the KV cache."""
     learner: float
     """In a node's memory, or on its GPU."""
+    copy: float
+    """In a node's memory, beside that: what a learner copies of itself while a checkpoint is written."""
     checkpoint: float
     """On disk."""
 
@@ -62,7 +64,8 @@ def need(
 
     A learner holds weights, gradients, a float32 copy and two Adam moments, each divided by the ranks from the ZeRO
     stage on that shards it; the reference's weights whole where it is loaded; and about 16 activations of ``hidden``
-    per layer and token (with gradient checkpointing one per layer, and 16 of the layer that is computed again).
+    per layer and token (with gradient checkpointing one per layer, and 16 of the layer that is computed again). Its
+    copy for a checkpoint is of its part of the float32 numbers and, on rank 0, of the whole weights.
 
     Args:
         shape: of the model.
@@ -91,4 +94,5 @@ def need(
     engine_gpu = PROCESS + size * shape.parameters / tensor_parallel + forward
     reference = size * shape.parameters if loads_reference else 0
     learner = PROCESS + states + reference + activations
-    return Need(engine, engine_gpu, learner, shape.parameters * size + trained * (size + master + 8))
+    copy = size * shape.parameters + trained * 12 / workers
+    return Need(engine, engine_gpu, learner, copy, shape.parameters * size + trained * (size + master + 8))

@@ -34,8 +34,9 @@ WIDTH = 120
 """Of the report where no terminal says how wide it is."""
 
 ENGINE = "its process, weights twice, rollout.kv_cache_gb"
-LEARNER = "its process, weights, reference, gradients, Adam, learner.tokens_per_microbatch"
+LEARNER = "its process, weights, reference, gradients, Adam, learner.tokens_per_microbatch, a copy for checkpoints"
 """What their memory is for, on cores."""
+COPY = "what the learners copy of themselves while a checkpoint is written"
 
 STYLE = {Level.OK: "green", Level.WARN: "yellow", Level.FAIL: "red"}
 
@@ -184,17 +185,21 @@ def _memory(node: Node, placement: Placement, config: Config, needed: Need, idle
     if not engines + learners:
         return
     if not placement.on_gpus:
-        bytes_there = len(engines) * needed.engine + len(learners) * needed.learner
+        learner = needed.learner + needed.copy
+        bytes_there = len(engines) * needed.engine + len(learners) * learner
         fix = "set fewer roles per node, a smaller learner.tokens_per_microbatch or rollout.kv_cache_gb"
-        each = ((engines, "engine", needed.engine, ENGINE), (learners, "learner", needed.learner, LEARNER))
+        each = ((engines, "engine", needed.engine, ENGINE), (learners, "learner", learner, LEARNER))
         why = "; ".join(f"{len(of)} {name}(s) of {decimal(int(size))} ({what})" for of, name, size, what in each if of)
         free = look.on_node(node.id, look.free_memory)
         yield findings.space(f"memory {node.address}", free, bytes_there, fix, why=why)
         return
     facts = look.gpus_of_node(node.id, node.gpus, idle)
-    engine = needed.engine_gpu if engines else None
-    learner = needed.learner if learners else None
-    together = [(engine, learner)] if placement.colocated else [(engine, None), (None, learner)]
+    if learners:
+        free, fix = look.on_node(node.id, look.free_memory), "put fewer learners on a node"
+        yield findings.space(f"memory {node.address}", free, len(learners) * needed.copy, fix, why=COPY)
+    engine_gpu = needed.engine_gpu if engines else None
+    learner_gpu = needed.learner if learners else None
+    together = [(engine_gpu, learner_gpu)] if placement.colocated else [(engine_gpu, None), (None, learner_gpu)]
     for pair in together:
         if any(part is not None for part in pair):
             yield findings.gpu_memory(node.address, facts, config.rollout.gpu_memory_utilization, *pair)

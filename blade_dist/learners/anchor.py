@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 import torch
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 from torch import Tensor
 
 from blade_dist.learners.policy import Policy
@@ -38,13 +38,13 @@ class Anchor:
                 move_towards(self._exact[name], parameter, self._eta)
                 self._served[name].copy_(self._exact[name])
 
-    def save(self, path: Path) -> None:
-        """The averages, in float32."""
-        save_file({name: exact.cpu() for name, exact in self._exact.items()}, path)
+    def copy(self) -> dict[str, Tensor]:
+        """The averages, in float32, in the CPU's memory."""
+        return {name: exact.detach().to("cpu", copy=True) for name, exact in self._exact.items()}
 
     @torch.no_grad()
     def load(self, path: Path) -> None:
-        """The opposite of :meth:`save`."""
+        """Takes what :meth:`copy` returned, from a safetensors file."""
         for name, saved in load_file(path).items():
             self._exact[name].copy_(saved)
             self._served[name].copy_(saved)

@@ -44,6 +44,11 @@ class Share:
         numbers = {kind: of[start - self.start : end - self.start] for kind, of in self.numbers.items()}
         return Share(self.name, start, numbers, self.step)
 
+    def copied(self) -> Share:
+        """With numbers of its own, in the CPU's memory."""
+        numbers = {kind: of.to("cpu", copy=True) for kind, of in self.numbers.items()}
+        return Share(self.name, self.start, numbers, self.step.to("cpu", copy=True))
+
 
 def shares_of(engine: Any) -> list[Share]:
     """Those of this rank of a DeepSpeed engine with AdamW; an optimizer without a state gets AdamW's first one."""

@@ -191,15 +191,20 @@ class DeepSpeedLearner:
         self._engine.train()
         return finite
 
-    def save_state(self, directory: Path) -> None:
-        """Writes what the optimizer holds on this rank, by the parameters' names; the weights are copies of it."""
+    def copy_state(self) -> Callable[[Path], None]:
+        """Copies what the optimizer holds on this rank, of which the weights are copies, to the CPU's memory.
+
+        Returns:
+            What writes the copy into a folder, by the parameters' names; another thread may call it.
+        """
         shares = shares_of(self._engine)
         # where all ranks hold the same, each writes a part
         own = shares if self._engine.zero_optimization_stage() else shares[self.rank :: self.world_size]
-        save_shares(own, directory / f"rank-{self.rank}.safetensors")
+        held, file = [share.copied() for share in own], f"rank-{self.rank}.safetensors"
+        return lambda directory: save_shares(held, directory / file)
 
     def load_state(self, directory: Path) -> None:
-        """The opposite of :meth:`save_state` (collective); ZeRO stage and number of ranks may be others."""
+        """Takes what all ranks' :meth:`copy_state` wrote (collective); ZeRO stage and number of ranks may be others."""
         load_shares(shares_of(self._engine), directory)
         copy_to_weights(self._engine)
 

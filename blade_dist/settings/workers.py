@@ -156,8 +156,8 @@ class TrainSettings(Section):
     prompts_per_step: Positive = 64
     """B: prompts per step, over all ranks. More of them make the gradient steadier and each step longer."""
     checkpoint_every: Positive = 20
-    """Steps between checkpoints, which is also the most that is lost when a rank dies. Larger ones save time and disk
-    writes."""
+    """Steps between checkpoints. When a rank dies, those since the last whole one are lost, and a checkpoint is written
+    while the next steps are taken. Larger ones save time and disk writes."""
     validation_prompts: NonNegative = 0
     """Validation prompts, drawn with ``run.seed``, decoded as ``evaluate.decode`` says and scored at every checkpoint;
     the one with the best mean reward becomes the policy. Four lists are sampled for each of them too, to see whether

@@ -93,11 +93,11 @@ class StepLog:
         """Writes all rows.
 
         Raises:
-            RuntimeError: there are not as many as ``steps``, as the log has died and was started again: those who
-                record the steps must record them again.
+            RuntimeError: not all of the first ``steps`` steps are there, as the log has died and was started again:
+                those who record them must do so again.
         """
-        if len(self._rows) < steps:
-            raise RuntimeError(f"{self._path}: of {steps} steps {len(self._rows)} are known: the log was started again")
+        if (known := sum(row["step"] < steps for row in self._rows)) < steps:
+            raise RuntimeError(f"{self._path}: of {steps} steps {known} are known: the log was started again")
         self._flushed = time.monotonic()
         if not self._rows:
             return

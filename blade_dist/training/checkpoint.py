@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -10,17 +11,18 @@ import numpy as np
 import ray
 import ray.train
 import torch
+from safetensors.torch import save_file
 
 from blade_dist.cluster.runtime import RETRIES
 from blade_dist.learners.adapter import save_adapter
-from blade_dist.store.checkpoints import LEARNERS, OPTIMIZER, PROGRESS, Layout
+from blade_dist.store.checkpoints import OPTIMIZER, PROGRESS, Layout
 from blade_dist.store.files import read_json, write_json
 from blade_dist.store.policy import save_policy
 from blade_dist.training.collective import from_first
 from blade_dist.training.patience import Patience
 from blade_dist.training.pipeline import VALIDATION, Roles
 from blade_dist.training.rank import Rank
-from blade_dist.training.saving import new_checkpoint
+from blade_dist.training.saving import Saver
 from blade_dist.training.skips import Skips
 from blade_dist.weights.gather import full_state, trained_state
 
@@ -48,13 +50,13 @@ class RankCheckpoint:
     ``policy/`` (the whole weights, which are the stage's result), ``anchor.safetensors`` where there is an anchor,
     ``estimator.arrow`` and ``progress.json``. Any number of ranks and any ZeRO stage can go on from it; of more ranks
     than before several take the random numbers of one. Estimator and learner are saved together, because a replay of
-    steps with a newer estimator would count their evidence twice. What makes the folder whole is
-    :func:`new_checkpoint`'s.
+    steps with a newer estimator would count their evidence twice. What makes the folder whole is :class:`Saver`'s.
     """
 
-    def __init__(self, rank: Rank, pipeline: Any, roles: Roles, tracker: Any) -> None:
+    def __init__(self, rank: Rank, saver: Saver, pipeline: Any, roles: Roles, tracker: Any) -> None:
         """Of ``rank``; ``roles`` work for ``pipeline``, which is an actor's handle, as ``tracker`` is."""
         self._rank = rank
+        self._saver = saver
         self._pipeline = pipeline
         self._roles = roles
         self._tracker = tracker
@@ -70,30 +72,46 @@ class RankCheckpoint:
         return state
 
     def save(self, state: AlignState, validation: dict[str, float]) -> None:
-        """Saves a new checkpoint, see :func:`new_checkpoint`; the step log is on disk before it is one.
+        """Begins a new checkpoint, see :class:`Saver`; the step log is on disk before it is one.
 
         Args:
             state: after the step.
             validation: numbers of the held-out prompts; empty where nothing is validated.
 
         Raises:
-            FullDiskError: there is no room.
+            FullDiskError: there is no room, for this one or the one before.
         """
+        scored = {name: validation[name] for name in validation if name == VALIDATION}
+        self._saver.start(state.step, scored, self._copied(state))
+
+    def _copied(self, state: AlignState) -> Callable[[Path], None]:
+        """Copies this rank's part to the CPU's memory; returns what writes the copy into a folder."""
         rank = self._rank
         bucket_bytes, first = rank.config.weights.bucket_mb * 2**20, rank.learner.rank == 0
         # gathering is collective, so that every rank takes part, though rank 0 alone keeps what it yields
         weights = full_state(rank.learner.model, bucket_bytes, keep=first)
         lora = rank.config.learner.lora
         adapter = {} if lora is None else trained_state(rank.learner.model, bucket_bytes, keep=first)
-        scored = {name: validation[name] for name in validation if name == VALIDATION}
-        with new_checkpoint(rank.paths.target(rank.config.target) / LEARNERS, state.step, scored) as folder:
-            rank.learner.save_state(folder / OPTIMIZER)
-            np.save(folder / f"rng-{rank.learner.rank}.npy", torch.get_rng_state().numpy())
-            if first:
-                self._write_shared(folder, state, weights)
-                if lora is not None:
-                    save_adapter(folder / "policy" / "adapter", adapter, lora, rank.paths.reference)
-                ray.get(self._tracker.flush.remote(state.step))
+        anchor = rank.anchor.copy() if first and rank.anchor is not None else None
+        # what is estimated after this step is not to be part of it
+        estimates = ray.get(self._roles.estimator.state.remote(state.step)) if first else b""
+        optimizer, random, progress = rank.learner.copy_state(), torch.get_rng_state().numpy(), asdict(state)
+
+        def write(folder: Path) -> None:
+            optimizer(folder / OPTIMIZER)
+            np.save(folder / f"rng-{rank.learner.rank}.npy", random)
+            if not first:
+                return
+            self._write_policy(folder / "policy", weights, progress["step"])
+            if lora is not None:
+                save_adapter(folder / "policy" / "adapter", adapter, lora, rank.paths.reference)
+            if anchor is not None:
+                save_file(anchor, folder / ANCHOR)
+            (folder / "estimator.arrow").write_bytes(estimates)
+            write_json(folder / PROGRESS, progress)
+            ray.get(self._tracker.flush.remote(progress["step"]))
+
+        return write
 
     def _read(self, folder: Path) -> tuple[AlignState, bytes]:
         """Loads the rank's part; returns the state, and the estimator's."""
@@ -115,19 +133,15 @@ class RankCheckpoint:
         ray.get(self._roles.estimator.restore.options(max_task_retries=RETRIES).remote(estimates, attempt))
         return int(attempt)
 
-    def _write_shared(self, folder: Path, state: AlignState, weights: dict[str, torch.Tensor]) -> None:
-        """Rank 0: what belongs to all ranks."""
+    def _write_policy(self, folder: Path, weights: dict[str, torch.Tensor], step: int) -> None:
+        """Rank 0: the stage's result."""
         rank = self._rank
         save_policy(
-            folder / "policy",
+            folder,
             rank.learner.model,
             weights,
             rank.codec.tokenizer,
             codec=rank.codec.fingerprint(),
             policy=rank.config.target,
-            step=state.step,
+            step=step,
         )
-        if rank.anchor is not None:
-            rank.anchor.save(folder / ANCHOR)
-        (folder / "estimator.arrow").write_bytes(ray.get(self._roles.estimator.state.remote(state.step)))
-        write_json(folder / PROGRESS, asdict(state))

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, TypeVar
+from typing import Any, TypeAlias, TypeVar
 
 import torch.distributed as dist
 
 T = TypeVar("T")
+Group: TypeAlias = dist.ProcessGroup | None
+"""None: the one of all ranks, which the training's own thread uses."""
 
 
 def own_rank() -> int:
@@ -21,22 +23,30 @@ def tell(tracker: Any, doing: str) -> None:
         tracker.at.remote(doing)
 
 
-def barrier() -> None:
+def of_threads() -> Group:
+    """A second group of all ranks, for calls from other threads than the training's (collective).
+
+    Calls of one group must come in the same order on all ranks, which two threads do not keep.
+    """
+    return dist.new_group(backend="gloo") if dist.is_initialized() else None
+
+
+def barrier(group: Group = None) -> None:
     """Returns when all ranks have come here."""
     if dist.is_initialized():
-        dist.barrier()
+        dist.barrier(group)
 
 
-def from_all(value: T) -> list[T]:
+def from_all(value: T, group: Group = None) -> list[T]:
     """Every rank's value, by rank, on every rank (collective); pickled, as by :func:`from_first`."""
     if not dist.is_initialized():
         return [value]
     values: list[Any] = [None] * dist.get_world_size()
-    dist.all_gather_object(values, value)
+    dist.all_gather_object(values, value, group)
     return values
 
 
-def from_first(compute: Callable[[], T]) -> T:
+def from_first(compute: Callable[[], T], group: Group = None) -> T:
     """What rank 0 computes, on every rank (collective); the other ranks compute nothing and wait.
 
     The value is pickled, so it must hold no object reference of Ray's: torch would carry the bytes, but Ray would not
@@ -45,5 +55,5 @@ def from_first(compute: Callable[[], T]) -> T:
     if not dist.is_initialized():
         return compute()
     values = [compute() if dist.get_rank() == 0 else None]
-    dist.broadcast_object_list(values, src=0)
+    dist.broadcast_object_list(values, src=0, group=group)
     return values[0]  # type: ignore[return-value]

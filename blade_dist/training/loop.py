@@ -16,6 +16,7 @@ from blade_dist.batches import LearnBatch
 from blade_dist.data.prompts import PromptTable
 from blade_dist.rollouts.pool import EnginePool
 from blade_dist.settings import Config
+from blade_dist.store.checkpoints import LEARNERS
 from blade_dist.store.files import write_json
 from blade_dist.store.run import RunPaths
 from blade_dist.tracking.parting import START
@@ -26,6 +27,7 @@ from blade_dist.training.probe import probe_request
 from blade_dist.training.prompter import Prompter
 from blade_dist.training.publish import Published, Publisher
 from blade_dist.training.rank import Rank
+from blade_dist.training.saving import Saver
 
 
 @dataclass(frozen=True)
@@ -56,10 +58,11 @@ def align(job: AlignJob) -> None:
     torch.set_num_threads(config.learner.cpus_per_worker)
     tell(job.tracker, "loading the model")
     rank = Rank(config, RunPaths(job.run))
-    checkpoint = RankCheckpoint(rank, job.pipeline, job.roles, job.tracker)
-    state = checkpoint.restore()
+    saver = Saver(rank.paths.target(config.target) / LEARNERS)
+    checkpoint = RankCheckpoint(rank, saver, job.pipeline, job.roles, job.tracker)
+    state, saving = checkpoint.restore(), 0.0
     _record_hosts(job)
-    with _publisher(job, rank) as publisher:
+    with saver, _publisher(job, rank) as publisher:
         tell(job.tracker, "loading the engines")
         _push(job, rank, publisher, (state.attempt, resumed := state.step))
         tell(job.tracker, "the first step")
@@ -83,6 +86,7 @@ def align(job: AlignJob) -> None:
             learned = time.perf_counter()
             published = _push(job, rank, publisher, (state.attempt, step + 1))
             seconds = {"take": taken - began, "learn": learned - taken, "step": time.perf_counter() - began}
+            seconds["save"] = saving  # what the step before waited for its checkpoint
             state.step = step + 1
             due = state.step % train.checkpoint_every == 0 or state.step == train.steps
             version = (state.attempt, state.step)
@@ -92,8 +96,12 @@ def align(job: AlignJob) -> None:
             numbers |= validation | stats.numbers | ({} if step else start)
             numbers |= {"skipped_steps": float(state.skips.total)}
             _report(job, step, numbers, published, seconds, rank.learning_rate(step))
+            began = time.perf_counter()
             if due:
                 checkpoint.save(state, validation)
+            else:
+                saver.look()
+            saving = time.perf_counter() - began
 
 
 def _publisher(job: AlignJob, rank: Rank) -> Publisher:

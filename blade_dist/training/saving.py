@@ -1,10 +1,11 @@
-"""How all ranks save one checkpoint together: whole and on disk before anybody hears of it."""
+"""How all ranks save one checkpoint together, beside the training: whole and on disk before anybody hears of it."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
+import threading
+from collections.abc import Callable
 from pathlib import Path
+from types import TracebackType
 
 import ray.train
 
@@ -22,42 +23,110 @@ from blade_dist.store.checkpoints import (
 )
 from blade_dist.store.files import sync_tree, write_json
 from blade_dist.store.whole import Sums, damage, files_below, sums, write_manifest
-from blade_dist.training.collective import barrier, from_all, from_first, own_rank
+from blade_dist.training.collective import Group, barrier, from_all, from_first, of_threads, own_rank
+
+PATIENCE_S = 60.0
+"""A training that fails waits so long for its last checkpoint."""
 
 
-@contextmanager
-def new_checkpoint(parent: Path, step: int, numbers: dict[str, float]) -> Iterator[Path]:
-    """A folder in which every rank writes its part; at the block's end it is a checkpoint that Ray Train knows.
+class Saver:
+    """Saves the checkpoints of a training that goes on meanwhile, one at a time. Methods are collective.
 
-    It is written in the run's own storage. When all ranks have written, its files are checksummed and brought to the
-    disk, the manifest is written, all of it is read again from the disk and compared, and then it takes its name and
-    is reported, so that Ray Train deletes an older one only after that. Collective.
+    What is saved is copied first, by whom it belongs to. A thread of every rank then writes its part into a folder in
+    the run's own storage. When all ranks have written, the files are checksummed and brought to the disk, the manifest
+    is written, all of it is read again from the disk and compared, and the folder takes its name. Ray Train is told of
+    it by the training's own thread, at the first :meth:`look` after that, and deletes an older one only then.
 
-    Args:
-        parent: the folder of all checkpoints, on storage that all ranks share.
-        step: steps done.
-        numbers: the score, where one was measured.
-
-    Raises:
-        FullDiskError: it does not fit; on all ranks where that was seen before, else on those that saw it.
-        RuntimeError: the disk holds something else than was written.
+    As a context it saves what is under way to its end; where the training fails, too, as far as it can.
     """
-    unfinished, whole = unfinished_folder(parent, step), checkpoint_folder(parent, step)
-    numbers = {"step": step} | numbers
-    if (full := from_first(lambda: _begin(parent, unfinished, step, numbers))) is not None:
-        raise full
-    try:
-        yield unfinished
-        _seal(unfinished)
-    except Exception as error:
-        full = no_room(parent, step) if is_full(unfinished, error) else None
-        discard(unfinished)
-        if full is not None:
-            raise full from error
-        raise
-    from_first(lambda: finish(unfinished, whole))
-    checkpoint = ray.train.Checkpoint.from_directory(whole)
-    ray.train.report(numbers, checkpoint, checkpoint_upload_mode=ray.train.CheckpointUploadMode.NO_UPLOAD)
+
+    def __init__(self, parent: Path) -> None:
+        """``parent``: the folder of all checkpoints, on storage that all ranks share."""
+        self._parent = parent
+        self._group = of_threads()
+        self._writing: _Writing | None = None
+
+    def __enter__(self) -> Saver:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+        if kind is None:
+            self.finish()
+        elif self._writing is not None:
+            self._writing.join(PATIENCE_S)
+
+    def start(self, step: int, numbers: dict[str, float], write: Callable[[Path], None]) -> None:
+        """Begins a checkpoint, when the one before is finished.
+
+        Args:
+            step: steps done.
+            numbers: the score, where one was measured.
+            write: writes this rank's part into a folder, from another thread: what it reads must be a copy.
+
+        Raises:
+            FullDiskError: this one does not fit, on all ranks; or what :meth:`finish` raises.
+        """
+        self.finish()
+        unfinished, whole = unfinished_folder(self._parent, step), checkpoint_folder(self._parent, step)
+        numbers = {"step": step} | numbers
+        if (full := from_first(lambda: _begin(self._parent, unfinished, step, numbers))) is not None:
+            raise full
+        self._writing = _Writing(unfinished, whole, numbers, write, self._group)
+        self._writing.start()
+
+    def look(self) -> None:
+        """Tells Ray Train of the checkpoint that is under way, if it is whole by now.
+
+        Raises:
+            FullDiskError, RuntimeError: see :meth:`finish`.
+        """
+        # a rank that failed ends here, and so do the others with it, as those of any group of learners that lost one
+        if self._writing is not None and all(from_all(not self._writing.is_alive())):
+            self.finish()
+
+    def finish(self) -> None:
+        """Waits for the checkpoint that is under way, if any, and tells Ray Train of it.
+
+        Raises:
+            FullDiskError: it does not fit; on the ranks that saw it.
+            RuntimeError: the disk holds something else than was written.
+        """
+        if (writing := self._writing) is None:
+            return
+        writing.join()
+        self._writing = None
+        if writing.error is not None:
+            raise writing.error
+        checkpoint = ray.train.Checkpoint.from_directory(writing.whole)
+        ray.train.report(writing.numbers, checkpoint, checkpoint_upload_mode=ray.train.CheckpointUploadMode.NO_UPLOAD)
+
+
+class _Writing(threading.Thread):
+    """A rank's part in one checkpoint."""
+
+    def __init__(
+        self, unfinished: Path, whole: Path, numbers: dict[str, float], write: Callable[[Path], None], group: Group
+    ) -> None:
+        super().__init__(daemon=True)  # a rank whose fellows have died ends, though its thread waits for theirs
+        self.whole = whole
+        self.numbers = numbers
+        self.error: Exception | None = None
+        """What it failed with."""
+        self._unfinished = unfinished
+        self._write = write
+        self._group = group
+
+    def run(self) -> None:
+        try:
+            self._write(self._unfinished)
+            _seal(self._unfinished, self._group)
+            from_first(lambda: finish(self._unfinished, self.whole), self._group)
+        except Exception as error:
+            self.error = error
+            if is_full(self._unfinished, error):
+                self.error = no_room(self.whole.parent, int(self.numbers["step"]))
+                self.error.__cause__ = error
+            discard(self._unfinished)
 
 
 def _begin(parent: Path, unfinished: Path, step: int, numbers: dict[str, float]) -> FullDiskError | None:
@@ -77,15 +146,15 @@ def _begin(parent: Path, unfinished: Path, step: int, numbers: dict[str, float])
     return None
 
 
-def _seal(folder: Path) -> None:
+def _seal(folder: Path, group: Group) -> None:
     """Checksums, manifest and proof of a folder that all ranks have written; each rank reads a share of the files."""
-    barrier()
+    barrier(group)
     sync_tree(folder)  # by every rank, as a node can bring to a shared disk only what it wrote itself
-    seen = from_all(files_below(folder))
+    seen = from_all(files_below(folder), group)
     names = sorted(set().union(*seen))
     own = sums(folder, names[own_rank() :: len(seen)])
-    shares: list[Sums] = from_all(own)
-    from_first(lambda: write_manifest(folder, {name: of for share in shares for name, of in share.items()}))
-    found = [what for what in from_all(damage(folder, own, from_disk=True)) if what is not None]
+    shares: list[Sums] = from_all(own, group)
+    from_first(lambda: write_manifest(folder, {name: of for share in shares for name, of in share.items()}), group)
+    found = [what for what in from_all(damage(folder, own, from_disk=True), group) if what is not None]
     if found:
         raise RuntimeError(f"{folder}: {found[0]}, right after that: the disk does not hold what is written to it")

@@ -32,10 +32,10 @@ from blade_dist.store.checkpoints import LEARNERS, OPTIMIZER, PROGRESS, Layout
 from blade_dist.store.files import read_json, write_json
 from blade_dist.store.policy import save_policy
 from blade_dist.store.run import RunPaths
-from blade_dist.training.collective import tell
+from blade_dist.training.collective import own_rank, tell
 from blade_dist.training.ending import Ending
 from blade_dist.training.patience import Patience
-from blade_dist.training.saving import new_checkpoint
+from blade_dist.training.saving import Saver
 from blade_dist.training.skips import Skips
 from blade_dist.training.teacher import Teacher
 from blade_dist.training.validation import Validation
@@ -96,35 +96,44 @@ def fine_tune(job: SftJob) -> None:
     state, ending = _restore(learner), Ending(job.tracker)
     per_epoch, total = sft_steps(len(examples), config)
     interval = max(1, per_epoch // config.sft.validations_per_epoch)
+    saver, bucket_bytes = Saver(paths.sft / LEARNERS), config.weights.bucket_mb * 2**20
     tell(job.tracker, f"{interval - state.step % interval} steps and a validation")
-    while state.step < total and not _finished(state, config):
-        began = time.perf_counter()
-        for step in range(state.step, min((state.step // interval + 1) * interval, total)):
-            if ending.asked():
-                if state.losses:
-                    state.seconds = learner.max_over_ranks(state.seconds + time.perf_counter() - began)
-                    _save(learner, codec, state, None, config, paths.sft / LEARNERS)
-                return
-            lr = learning_rate(
-                step, peak=config.sft_lr, total=total, warmup=int(config.sft.warmup * total), schedule="cosine"
-            )
-            # dropout draws from here, so that a resumed run drops what the uninterrupted one did
-            torch.manual_seed(stable_seed(config.run.seed, step, learner.rank))
-            loss, not_finite = _step(learner, examples, step, lr)
-            state.skips.see(not_finite, step, config.train.max_skipped, "sft.lr")
-            state.losses += [loss] if not_finite is None else []
-            state.step = step + 1
-        ndcg, margin = validation.ndcg(learner)
-        state.patience.see(ndcg)
-        state.seconds = learner.max_over_ranks(state.seconds + time.perf_counter() - began)
-        if learner.rank == 0:
-            row = {"validation_ndcg": ndcg, "validation_ndcg_margin": margin, "epoch": state.step / per_epoch}
-            row |= {"skipped_steps": float(state.skips.total)}
-            row |= {"loss": float(np.mean(state.losses))} if state.losses else {}
-            job.tracker.record.remote(state.step - 1, row)  # of the last step done
-            ray.get(job.tracker.flush.remote())
-        state.losses.clear()
-        _save(learner, codec, state, ndcg, config, paths.sft / LEARNERS)
+    with saver:
+        while state.step < total and not _finished(state, config):
+            began = time.perf_counter()
+            for step in range(state.step, min((state.step // interval + 1) * interval, total)):
+                if ending.asked():
+                    if state.losses:
+                        state.seconds = learner.max_over_ranks(state.seconds + time.perf_counter() - began)
+                        _save(saver, learner, codec, state, None, bucket_bytes)
+                    return
+                lr = learning_rate(
+                    step, peak=config.sft_lr, total=total, warmup=int(config.sft.warmup * total), schedule="cosine"
+                )
+                # dropout draws from here, so that a resumed run drops what the uninterrupted one did
+                torch.manual_seed(stable_seed(config.run.seed, step, learner.rank))
+                loss, not_finite = _step(learner, examples, step, lr)
+                state.skips.see(not_finite, step, config.train.max_skipped, "sft.lr")
+                state.losses += [loss] if not_finite is None else []
+                state.step = step + 1
+                saver.look()
+            ndcg, margin = validation.ndcg(learner)
+            state.patience.see(ndcg)
+            state.seconds = learner.max_over_ranks(state.seconds + time.perf_counter() - began)
+            _record(job.tracker, state, ndcg, margin, per_epoch)
+            state.losses.clear()
+            _save(saver, learner, codec, state, ndcg, bucket_bytes)
+
+
+def _record(tracker: Any, state: SftState, ndcg: float, margin: float, per_epoch: int) -> None:
+    """A validation's row, on disk when this returns (rank 0)."""
+    if own_rank() != 0:
+        return
+    row = {"validation_ndcg": ndcg, "validation_ndcg_margin": margin, "epoch": state.step / per_epoch}
+    row |= {"skipped_steps": float(state.skips.total)}
+    row |= {"loss": float(np.mean(state.losses))} if state.losses else {}
+    tracker.record.remote(state.step - 1, row)  # of the last step done
+    ray.get(tracker.flush.remote())
 
 
 def _start(config: Config, paths: RunPaths, codec: Codec) -> DeepSpeedLearner:
@@ -262,13 +271,14 @@ def _restore(learner: DeepSpeedLearner) -> SftState:
 
 
 def _save(
-    learner: DeepSpeedLearner, codec: Codec, state: SftState, ndcg: float | None, config: Config, parent: Path
+    saver: Saver, learner: DeepSpeedLearner, codec: Codec, state: SftState, ndcg: float | None, bucket_bytes: int
 ) -> None:
     """``ndcg``: None where nothing was validated at this step; such a checkpoint is never the best one."""
-    weights = full_state(learner.model, config.weights.bucket_mb * 2**20, keep=learner.rank == 0)
-    scored = {} if ndcg is None else {"validation_ndcg": ndcg}
-    with new_checkpoint(parent, state.step, scored) as folder:
-        learner.save_state(folder / OPTIMIZER)
+    weights = full_state(learner.model, bucket_bytes, keep=learner.rank == 0)
+    optimizer, progress = learner.copy_state(), asdict(state)
+
+    def write(folder: Path) -> None:
+        optimizer(folder / OPTIMIZER)
         if learner.rank == 0:
             save_policy(
                 folder / "policy",
@@ -277,6 +287,8 @@ def _save(
                 codec.tokenizer,
                 codec=codec.fingerprint(),
                 policy="sft",
-                step=state.step,
+                step=progress["step"],
             )
-            write_json(folder / PROGRESS, asdict(state))
+            write_json(folder / PROGRESS, progress)
+
+    saver.start(state.step, {} if ndcg is None else {"validation_ndcg": ndcg}, write)

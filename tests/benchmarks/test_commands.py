@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
-from benchmarks import gpu
+from benchmarks import gpu, saving
 from benchmarks.measure import numbers, overhead, useful_flops
 from tests.helpers.paths import ROOT
 
@@ -144,6 +144,14 @@ def test_numbers_are_medians_after_the_warm_up(monkeypatch: pytest.MonkeyPatch) 
     assert (measured["lists_per_second"], measured["overhead"], measured["idle"]["engine"]) == (32, 0.25, 0.75)
     assert measured["push_gb_per_second"] == 2
     assert measured["generated_tokens_per_second"] == 2048
+
+
+def test_what_a_checkpoint_costs_is_in_the_rows_after_it() -> None:
+    warm, plain = {"seconds/step": 9.0, "seconds/save": 0.0}, {"seconds/step": 1.0, "seconds/save": 0.0}
+    after = {"seconds/step": 1.5, "seconds/save": 0.25}
+    rows = [warm] * 4 + [after, plain, plain, plain] * 2
+    expected = {"share": 0.5 / 9.5, "wait_seconds": 0.25, "step_seconds": 1.0, "step_seconds_beside": 1.5}
+    assert saving.numbers(rows, 4) == pytest.approx(expected)
 
 
 @pytest.mark.slow

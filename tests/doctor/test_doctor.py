@@ -72,6 +72,8 @@ def test_zero_shards_a_learner() -> None:
     # weights, gradients, float32 copy, two moments, and the reference's weights
     whole = need(shape, "bfloat16", 0, 8, 0, 0).learner - need(Shape(0, 0, 0, 0), "bfloat16", 0, 8, 0, 0).learner
     assert whole == 10**9 * (2 + 2 + 12 + 2)
+    # each rank's part of the float32 copy and the moments, and the whole weights
+    assert [need(shape, "bfloat16", stage, 8, 0, 0).copy for stage in range(4)] == [10**9 * (2 + 12 / 8)] * 4
 
 
 H100 = [{"name": "H100", "total": 85e9, "free": 84e9}] * 8
@@ -113,9 +115,11 @@ def test_each_node_with_gpus_has_its_roles_compared(monkeypatch: pytest.MonkeyPa
     )
     node = Node("id", "10.0.0.1", 64, 8)
     monkeypatch.setattr(look, "gpus_of_node", lambda *_: H100)
+    monkeypatch.setattr(look, "on_node", lambda *_: 1e12)
     lines = list(_memory(node, place([node], demand(config)), config, estimate(config), idle=True))
     expected = ["engine and learner"] if colocated else ["engine", "learner"]
-    assert [line.what for line in lines] == [f"GPU memory 10.0.0.1, {roles}" for roles in expected]
+    gpus = [f"GPU memory 10.0.0.1, {roles}" for roles in expected]
+    assert [line.what for line in lines] == ["memory 10.0.0.1", *gpus]
     assert all(line.level is Level.OK for line in lines)
 
 

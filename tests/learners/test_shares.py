@@ -96,7 +96,7 @@ def learned(zero_stage: int, dtype: str, folder: str, saves: bool) -> dict[str, 
     if saves:
         step(0)
         step(1)
-        learner.save_state(Path(folder))
+        learner.copy_state()(Path(folder))
         dist.barrier()
     else:
         learner.load_state(Path(folder))

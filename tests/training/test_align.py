@@ -49,7 +49,7 @@ def test_a_step_is_recorded(trained: dict[int, RunPaths]) -> None:
         assert row["rollout_gap"] < 1e-4
         assert row["kl"] == pytest.approx(0, abs=1e-6)  # the policy starts as the reference
         assert row["importance_weight"] == pytest.approx(1, abs=1e-4)
-        assert {"reward/ndcg@3", "reward/ild@3", "seconds/push", "seconds/learn"} <= row.keys()
+        assert {"reward/ndcg@3", "reward/ild@3", "seconds/push", "seconds/learn", "seconds/save"} <= row.keys()
 
 
 def test_the_aligned_policy_is_a_checkpoint_of_its_own(trained: dict[int, RunPaths], tiny_data: DataBundle) -> None:

@@ -6,9 +6,11 @@ import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
+import time
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
+from threading import Event, Timer
 from typing import Any
 
 import pytest
@@ -18,7 +20,7 @@ from blade_dist.errors import FullDiskError
 from blade_dist.store.checkpoints import PROGRESS, take_whole, unfinished_folder
 from blade_dist.store.files import write_json
 from blade_dist.training import saving
-from blade_dist.training.saving import new_checkpoint
+from blade_dist.training.saving import Saver
 from tests.helpers.paths import ROOT
 
 
@@ -35,12 +37,20 @@ def reported(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, float]]:
     return told
 
 
-@contextmanager
-def writing(parent: Path, step: int) -> Iterator[Path]:
-    """A checkpoint of one rank, to which the block may add."""
-    with new_checkpoint(parent, step, {"score": step / 10}) as folder:
-        write_json(folder / PROGRESS, {"layout": {}})
-        yield folder
+def save(parent: Path, step: int, more: Callable[[Path], object] = lambda _: None) -> None:
+    """A checkpoint of one rank, whole when this returns; ``more`` may add to it."""
+    with Saver(parent) as saver:
+        saver.start(step, {"score": step / 10}, partial(_write, more=more))
+
+
+def _write(folder: Path, more: Callable[[Path], object]) -> None:
+    write_json(folder / PROGRESS, {"layout": {}})
+    more(folder)
+
+
+def weights_below(folder: Path) -> None:
+    (folder / "deep").mkdir()
+    (folder / "deep" / "weights").write_bytes(bytes(100))
 
 
 def whole_steps(parent: Path) -> list[int]:
@@ -48,17 +58,52 @@ def whole_steps(parent: Path) -> list[int]:
 
 
 def test_it_has_its_name_and_is_reported_when_it_is_whole(tmp_path: Path, reported: list[dict[str, float]]) -> None:
+    def before(folder: Path) -> None:
+        weights_below(folder)
+        seen.append((whole_steps(tmp_path), len(reported)))
+
+    seen: list[tuple[list[int], int]] = []
     for step in (1, 2):
-        with writing(tmp_path, step) as folder:
-            (folder / "deep").mkdir()
-            (folder / "deep" / "weights").write_bytes(bytes(100))
-            assert whole_steps(tmp_path) == list(range(1, step))
-            assert len(reported) == step - 1
+        save(tmp_path, step, before)
+    assert seen == [([], 0), ([1], 1)]
     whole, lines = take_whole(tmp_path)
     assert [one.numbers for one in whole] == reported == [{"step": 1, "score": 0.1}, {"step": 2, "score": 0.2}]
     assert not lines
     assert (whole[0].folder / "deep" / "weights").read_bytes() == bytes(100)
     assert len(list(tmp_path.iterdir())) == 2
+
+
+def test_the_training_goes_on_meanwhile(tmp_path: Path, reported: list[dict[str, float]]) -> None:
+    """And hears of it later; one is under way at a time."""
+    goes_on, seen = Event(), list[list[int]]()
+    with Saver(tmp_path) as saver:
+        saver.start(1, {}, partial(_write, more=lambda _: goes_on.wait(60)))
+        saver.look()
+        assert (reported, whole_steps(tmp_path)) == ([], [])
+        goes_on.set()
+        saver.start(2, {}, partial(_write, more=lambda _: seen.append(whole_steps(tmp_path))))
+        assert reported == [{"step": 1}]
+        wait_until(lambda: whole_steps(tmp_path) == [1, 2])
+        while len(reported) < 2:
+            saver.look()
+    assert seen == [[1]]
+    assert reported == [{"step": 1}, {"step": 2}]
+
+
+def test_a_training_that_fails_leaves_the_checkpoint_under_way_whole(
+    tmp_path: Path, reported: list[dict[str, float]]
+) -> None:
+    def train() -> None:
+        with Saver(tmp_path) as saver:
+            saver.start(1, {}, partial(_write, more=lambda _: goes_on.wait(60)))
+            Timer(0.2, goes_on.set).start()
+            raise KeyError("bug")
+
+    goes_on = Event()
+    with pytest.raises(KeyError):
+        train()
+    assert whole_steps(tmp_path) == [1]
+    assert not reported
 
 
 def test_all_of_it_is_on_disk_before_it_has_its_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -71,23 +116,36 @@ def test_all_of_it_is_on_disk_before_it_has_its_name(tmp_path: Path, monkeypatch
         fsync(descriptor)
 
     monkeypatch.setattr(os, "fsync", noted)
-    with writing(tmp_path, 1) as folder:
-        (folder / "deep").mkdir()
-        (folder / "deep" / "weights").write_bytes(bytes(100))
+    save(tmp_path, 1, weights_below)
     part = ".checkpoint_00000001.part"
     at = {name: len(synced) - 1 - synced[::-1].index(name) for name in synced}
     others = [part + name for name in ("/deep/weights", "/deep", "/numbers.json", f"/{PROGRESS}")]
     assert max(at[name] for name in others) < at[f"{part}/manifest.json.tmp"] < at[part] < at["."]
 
 
-def test_a_failed_save_leaves_nothing_but_the_older_one(tmp_path: Path, reported: list[dict[str, float]]) -> None:
-    with writing(tmp_path, 1):
-        pass
-    unfinished_folder(tmp_path, 7).mkdir()  # of a writer that died
-    with pytest.raises(KeyError), writing(tmp_path, 2):
+@pytest.mark.parametrize("hears", [Saver.finish, lambda saver: saver.start(3, {}, weights_below), Saver.look])
+def test_a_failed_save_leaves_nothing_but_the_older_one(
+    tmp_path: Path, reported: list[dict[str, float]], hears: Callable[[Saver], None]
+) -> None:
+    def fail(_: Path) -> None:
         raise KeyError("bug")
+
+    save(tmp_path, 1)
+    unfinished_folder(tmp_path, 7).mkdir()  # of a writer that died
+    saver = Saver(tmp_path)
+    saver.start(2, {}, fail)
+    with pytest.raises(KeyError):
+        wait_until(lambda: hears(saver))
     assert [path.name for path in tmp_path.iterdir()] == ["checkpoint_00000001"]
     assert len(reported) == 1
+
+
+def wait_until(seen: Callable[[], object]) -> None:
+    """Raises what ``seen`` does."""
+    ends = time.monotonic() + 60
+    while not seen():
+        assert time.monotonic() < ends
+        time.sleep(0.01)
 
 
 def test_a_disk_that_holds_something_else_is_found_before_the_checkpoint_counts(
@@ -97,22 +155,18 @@ def test_a_disk_that_holds_something_else_is_found_before_the_checkpoint_counts(
         (folder / PROGRESS).write_bytes((folder / PROGRESS).read_bytes()[::-1])
 
     monkeypatch.setattr(saving, "write_manifest", break_a_file)
-    found = r"progress\.json has another checksum .* the disk does not hold"
-    with pytest.raises(RuntimeError, match=found), writing(tmp_path, 1):
-        pass
+    with pytest.raises(RuntimeError, match=r"progress\.json has another checksum .* the disk does not hold"):
+        save(tmp_path, 1)
     assert not list(tmp_path.iterdir())
     assert not reported
 
 
 def test_an_error_that_means_a_full_disk_is_one_line(tmp_path: Path) -> None:
-    with writing(tmp_path, 1):
-        pass
-    said = r"the checkpoint of step 2 does not fit .* it goes on from step 1"
-    with pytest.raises(FullDiskError, match=said), writing(tmp_path, 2):
-        Path("/dev/full").write_text("x")
+    save(tmp_path, 1)
+    with pytest.raises(FullDiskError, match=r"the checkpoint of step 2 does not fit .* it goes on from step 1"):
+        save(tmp_path, 2, lambda _: Path("/dev/full").write_text("x"))
     assert whole_steps(tmp_path) == [1]
-    with writing(tmp_path, 2):
-        pass
+    save(tmp_path, 2)
     assert whole_steps(tmp_path) == [1, 2]
 
 
@@ -128,7 +182,7 @@ from safetensors.torch import save_file
 from blade_dist.errors import FullDiskError
 from blade_dist.store.checkpoints import PROGRESS, take_whole
 from blade_dist.store.files import write_json
-from blade_dist.training.saving import new_checkpoint
+from blade_dist.training.saving import Saver
 
 ray.train.report = lambda *_, **__: None
 WRITERS = {
@@ -139,9 +193,12 @@ WRITERS = {
 
 
 def save(step, megabytes):
-    with new_checkpoint(parent, step, {}) as folder:
+    def write_all(folder):
         write_json(folder / PROGRESS, {"layout": {}})
         write(torch.zeros(megabytes * 2**20, dtype=torch.uint8), folder / "tensor")
+
+    with Saver(parent) as saver:
+        saver.start(step, {}, write_all)
 
 
 def refused(step, megabytes):

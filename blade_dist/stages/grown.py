@@ -10,12 +10,15 @@ from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
 
+import numpy as np
 from rich.console import Console
 
+from blade_dist.catalog.catalog import Catalog
 from blade_dist.catalog.earlier import CATALOG, CODEC, Earlier
 from blade_dist.catalog.more import day_features
 from blade_dist.data.bundle import DataBundle
 from blade_dist.data.grown_from import describe, of_new
+from blade_dist.errors import UserError
 from blade_dist.serving.grown_weights import copy_policy
 from blade_dist.serving.manifest import CARD
 from blade_dist.settings import Config
@@ -32,10 +35,12 @@ def known_to(checkpoint: Path, config: Config, data: DataBundle) -> Earlier | No
     Its items are looked for in the checkpoint where that is an export, in its own run, and in what the data grew from.
 
     Raises:
-        UserError: a damaged catalog or codec there.
+        UserError: a damaged catalog or codec there; a policy whose tokens are written as this run's and mean others.
     """
     stamp = read_json(checkpoint / STAMP)
     codec = None if stamp is None else stamp.get("codec")
+    if codec == data.codec.fingerprint():
+        _check_same_items(checkpoint, RunPaths(config.run.dir), data)
     if codec is None or codec == data.codec.fingerprint():
         return None
     places = _earlier(checkpoint, RunPaths(config.run.dir))
@@ -44,12 +49,32 @@ def known_to(checkpoint: Path, config: Config, data: DataBundle) -> Earlier | No
     return found if found is not None and found.is_kept(data.catalog, data.codec) else None
 
 
+def _check_same_items(checkpoint: Path, paths: RunPaths, data: DataBundle) -> None:
+    """Where items are numbered, codecs of as many items have one fingerprint, whichever items they are."""
+    own = next((folder for folder in _own(checkpoint)), paths.data)
+    if own.resolve() == paths.data.resolve():
+        return
+    theirs, ours = Catalog.load(own / CATALOG).item_ids, data.catalog.item_ids
+    differ = np.flatnonzero(theirs != ours) if len(theirs) == len(ours) else [min(len(theirs), len(ours)) - 1]
+    if len(differ):
+        raise UserError(
+            f"{checkpoint}: a checkpoint of another catalog: its items have the tokens of other items here, as item "
+            f"{differ[0] + 1} is {str(theirs[differ[0]])!r} there and {str(ours[differ[0]])!r} here; use the config of "
+            "its run, or set codec.grown_from to that run, in a new run.dir"
+        )
+
+
 def _earlier(checkpoint: Path, paths: RunPaths) -> Iterator[Earlier]:
-    for folder in (checkpoint, RunPaths(checkpoint.absolute().parent.parent).data):
-        if (folder / CATALOG).is_dir() and (folder / CODEC).is_dir():
-            yield Earlier.load(folder)
+    yield from map(Earlier.load, _own(checkpoint))
     if paths.earlier.is_dir():
         yield from Earlier.load(paths.earlier).chain()
+
+
+def _own(checkpoint: Path) -> Iterator[Path]:
+    """Where a checkpoint's own items may be: in itself, where it is an export, or in the data of its run."""
+    for folder in (checkpoint, RunPaths(checkpoint.absolute().parent.parent).data):
+        if (folder / CATALOG).is_dir() and (folder / CODEC).is_dir():
+            yield folder
 
 
 def with_todays_items(checkpoint: Path, config: Config, data: DataBundle) -> Path:

@@ -126,6 +126,19 @@ def test_checkpoints_whose_tokens_are_other_items_are_refused(case: Case) -> Non
 
 
 @pytest.mark.parametrize("case", ["one"], indirect=True)
+def test_as_many_other_items_are_not_the_same(case: Case) -> None:
+    """Their codecs are equal, as items with a token of their own are numbered."""
+    other = case.shop.month("as-many", list(range(1, OLD + 1)))
+    data, _ = prepared(other)
+    assert data.codec.fingerprint() == case.before.codec.fingerprint()
+    said = r"policy: a checkpoint of another catalog: .* as item \d+ is 'i\d+' there and 'i\d+' here; use the config"
+    with pytest.raises(UserError, match=said):
+        with_todays_items(case.policy, other, data)
+    own = random_policy(other, data, other.run.dir / "sft" / "policy", tied=False)
+    assert with_todays_items(own, other, data) == own
+
+
+@pytest.mark.parametrize("case", ["one"], indirect=True)
 @pytest.mark.parametrize("kind", [[], ["codec.kind=title"], ["codec.kind=semantic_id"]])
 def test_a_policy_is_no_base_for_other_items_that_its_tokens_would_name(case: Case, kind: list[str]) -> None:
     config = case.shop.month("based", list(range(OLD)), f"model.path={case.policy}", "codec.kind=null", *kind)

@@ -11,7 +11,9 @@ import typer
 from rich.console import Console
 
 from blade_dist import __version__
+from blade_dist.cluster.lost import start_again
 from blade_dist.cluster.signals import Stopped, signals_raise
+from blade_dist.errors import NodeLostError
 from blade_dist.nodes.versions import versions
 from blade_dist.settings import Config
 from blade_dist.settings.explain import explain_config, file_and_names
@@ -77,6 +79,9 @@ def main() -> None:
             app()
     except Stopped as stopped:
         leave(console, [str(stopped)], stopped.exit_code, running.log)
+    except NodeLostError as lost:
+        say(console, str(lost))
+        start_again()
     except Exception as error:
         leave(console, *ending(error, running.log, running.has_noise, running.verbose), running.log)
 

@@ -31,6 +31,10 @@ class FullDiskError(UserError):
     """There is no room for what should be saved. Raised by one learner at least, so that a restart would not help."""
 
 
+class NodeLostError(UserError):
+    """A node of the cluster died, and the same command would find room on the others."""
+
+
 def redacted(text: str) -> str:
     """Without the credentials of URIs, for what is printed or kept in a log.
 

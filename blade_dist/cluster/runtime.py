@@ -10,6 +10,7 @@ from typing import Any
 
 import ray
 
+from blade_dist.cluster.lost import after_loss, lost_nodes, nodes_there
 from blade_dist.cluster.placement import NODE_LABEL
 from blade_dist.cluster.signals import deaf_children, kept_handlers
 from blade_dist.errors import UserError
@@ -42,6 +43,7 @@ def ray_runtime(config: Config, meanwhile: AbstractContextManager[object] | None
 
     Raises:
         UserError: the cluster does not answer, its nodes do not go together, or one of them was lost.
+        NodeLostError: one was lost, and there is room for the command on the others.
     """
     if ray.is_initialized():
         yield
@@ -50,14 +52,12 @@ def ray_runtime(config: Config, meanwhile: AbstractContextManager[object] | None
     with meanwhile or nullcontext():
         join_ray(address, max(os.cpu_count() or 1, wanted_cpus(config)), "ray.address")
     try:
+        known = nodes_there()
         check_nodes(config.run.dir)
         yield
     except Exception as error:
-        if lost := _lost_nodes():
-            raise UserError(
-                f"node {', '.join(lost)} was lost; start the same command again on as many nodes: it resumes from its "
-                "last checkpoint"
-            ) from error
+        if lost := lost_nodes(known):
+            raise after_loss(lost, config) from error
         raise
     finally:
         ray.shutdown()
@@ -139,11 +139,6 @@ def beside_driver(restarts: int = -1) -> dict[str, Any]:
     """
     place = {NODE_LABEL: ray.get_runtime_context().get_node_id()}
     return {"num_cpus": 0, "label_selector": place, "max_restarts": restarts}
-
-
-def _lost_nodes() -> list[str]:
-    """Addresses of the nodes that were there and are not."""
-    return sorted({info["NodeManagerAddress"] for info in ray.nodes() if not info["Alive"]})
 
 
 def wanted_cpus(config: Config) -> int:

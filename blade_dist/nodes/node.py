@@ -129,25 +129,17 @@ def _wait_for_nodes(cluster: Head, job: Job, check: Callable[[], None]) -> None:
 
 
 def _watch(command: subprocess.Popen[Any], cluster: Head, check: Callable[[], None]) -> int:
-    """Waits for the command's end; where a node is lost, not longer than ``LOST_S``.
-
-    The command sees the loss, too, and ends by itself with a better message, unless it hangs in a collective.
-    """
-    lost_since: float | None = None
+    """Waits for the command's end; where a node is lost, the command goes on with the others or ends by itself."""
+    said: set[str] = set()
     while True:
         try:
             return command.wait(POLL_S)
         except subprocess.TimeoutExpired:
             check()
-        lost = [address for address, alive in _nodes(cluster).items() if not alive]
-        if lost and lost_since is None:
-            lost_since = time.monotonic()
-            _LOG.warning("node %s is lost; the command has %.0f s to end", ", ".join(lost), LOST_S)
-        if lost_since is not None and time.monotonic() - lost_since > LOST_S:
-            raise UserError(
-                f"node {', '.join(lost)} is lost, and the command did not end: it was stopped; start it again with as "
-                "many nodes, and it resumes from its last checkpoint"
-            )
+        lost = {address for address, alive in _nodes(cluster).items() if not alive}
+        if new := lost - said:
+            _LOG.warning("node %s is lost", ", ".join(sorted(new)))
+            said |= new
 
 
 def _nodes(cluster: Head) -> dict[str, bool]:

@@ -193,3 +193,6 @@ class RaySettings(Section):
     silence_s: Rate = 120.0
     """How long a learner, rewards, estimator, pipeline and step log may each give no sign of life before the process is
     ended and another one takes its place. Raise it on a machine where everything stalls for minutes."""
+    wait_for_node_s: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 600.0
+    """When a node of the cluster dies, how long the command waits until its engines and learners fit on the others, or
+    one comes in its place. Then it goes on from its last checkpoint. 0: it ends, with what to do."""

@@ -221,7 +221,8 @@ def _fit(
             job = AlignJob(config, root, run.rows, learning, transport, offload, pipeline, roles, log)
             listener = listen(pipeline.stop.remote)
             end = pipeline.stop.remote
-            result = fit(align, job, config, folder / LEARNERS, placement.learners, kept, listener, end)
+            learners, engines_beside = placement.learners, placement.engines
+            result = fit(align, job, config, folder / LEARNERS, learners, kept, listener, end, engines_beside)
         return None if ray.get(pipeline.stopped.remote()) else result
     except Exception as error:
         if (lost := pool.given_up() or _died(error, {"the estimator": estimator, "the pipeline": pipeline})) is None:

@@ -6,7 +6,7 @@ import logging
 import os
 import shutil
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, wait
 from contextlib import contextmanager
 from pathlib import Path
@@ -16,6 +16,7 @@ import ray
 from ray.train import CheckpointConfig, FailureConfig, Result, RunConfig, ScalingConfig
 from ray.train.torch import TorchConfig, TorchTrainer
 
+from blade_dist.cluster.lost import lost_nodes
 from blade_dist.cluster.placement import Role
 from blade_dist.cluster.signals import Stopped, first_signal_asks
 from blade_dist.errors import DivergedError, FullDiskError, UserError, origin
@@ -43,6 +44,7 @@ def fit(
     checkpoints: CheckpointConfig,
     listener: StepListener,
     ask_to_end: Callable[[], object],
+    beside: Sequence[Role] = (),
 ) -> Result:
     """Runs ``loop(job)`` on every rank, resuming from ``folder`` where it holds an unfinished run.
 
@@ -57,27 +59,30 @@ def fit(
         checkpoints: how many, and which, are kept.
         listener: is shown the tracker's rows while the learners run.
         ask_to_end: makes the learners save and end after the step that they are at; called at a first signal.
+        beside: other roles without which the learners get nowhere.
 
     Raises:
         UserError: the disk is full, or a rank raised one: it would do so again.
         DivergedError: a number of the training is not finite.
         Stopped: the learners were asked to end, or a second signal came.
-        Exception: what a rank raised once too often.
+        Exception: what a rank raised once too often, or the loss of a node.
     """
     folder.parent.mkdir(parents=True, exist_ok=True)
     logging.getLogger("ray.train").setLevel(logging.WARNING)
     work = ray.put((loop, job))  # the controller need not import what the ranks do
     failures, shown = Failures(config.train.max_failures), -1
+    nodes = {role.node.id for role in (*roles, *beside)}
     with first_signal_asks(ask_to_end) as heard, listener, _silence_of_ranks(config.ray.silence_s):
         while True:
             running: Future[Result] = Future()
             run = _trainer(work, config, folder, roles, checkpoints).fit
             # in the main thread Ray Train would take Ctrl-C for itself, also for what comes later, and end with code 0
             threading.Thread(target=_settle, args=(running, run), daemon=True).start()
-            shown = _pass_on(job.tracker, listener, running, shown)
+            shown = _pass_on(job.tracker, listener, running, shown, nodes)
             if (error := running.exception()) is None:
                 break
             _refuse(error, folder.parent)
+            _check_nodes(nodes)
             if not failures.another(shown):
                 raise error
             lines = find_start(folder.parent, layout_of(config.learner), checkpoints).lines
@@ -174,10 +179,23 @@ def _settle(future: Future[Result], call: Callable[[], Result]) -> None:
         future.set_exception(error)
 
 
-def _pass_on(tracker: Any, listener: StepListener, running: Future[Result], shown: int) -> int:
+def _check_nodes(nodes: set[str]) -> None:
+    """Ray would wait for a node that is lost, for ever.
+
+    Raises:
+        RuntimeError: one of these is.
+    """
+    if lost := lost_nodes(nodes):
+        raise RuntimeError(f"node {', '.join(lost)} was lost")
+
+
+def _pass_on(tracker: Any, listener: StepListener, running: Future[Result], shown: int, nodes: set[str]) -> int:
     """Hands the tracker's rows of steps after ``shown`` on until the learners have ended; the last that was shown.
 
     Until they make a row of their own (the first look shows those of earlier sittings), says what they are at.
+
+    Raises:
+        RuntimeError: one of ``nodes`` is lost.
     """
     looks, waits = 0, True
     while True:
@@ -188,5 +206,6 @@ def _pass_on(tracker: Any, listener: StepListener, running: Future[Result], show
         looks += 1
         if ended:
             return shown
+        _check_nodes(nodes)
         if waits:
             listener.waiting(ray.get(tracker.doing.remote()))

@@ -47,7 +47,7 @@ def undisturbed(job: Path, inputs: Path) -> RunPaths:
     whole.root.mkdir()
     for part in ("data", "sft", "prior.arrow"):
         (whole.root / part).symlink_to(inputs / part)
-    config = load_config(job / "job.yaml", [f"run.dir={whole.root}", "run.copy_to=null"])
+    config = load_config(job / "job.yaml", [f"run.dir={whole.root}", "run.copy_to=null", "ray.address=null"])
     align_stage(open_run(config), Console(file=StringIO()))
     return whole
 

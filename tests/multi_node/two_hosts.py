@@ -173,10 +173,12 @@ def host_lost(folder: Path, hosts: list[Host], result: dict[str, Any]) -> None:
     hosts[1].kill()
     lost = time.monotonic()
     status = nodes[0].wait()
-    outcome = {"exit": status, "said": nodes[0].error(), "seconds_to_exit": time.monotonic() - lost}
-    result["left_behind"] += job.left_behind()
+    outcome = {
+        "exit": status,
+        "said": nodes[0].log.read_text(errors="replace"),
+        "seconds_to_exit": time.monotonic() - lost,
+    }
     hosts[1].link("up")
-    outcome["exit_resumed"] = job.ssh().wait()
     outcome["rewards"] = job.rewards()
     result["after_host_lost"] = outcome
     result["left_behind"] += job.left_behind()
@@ -208,8 +210,8 @@ def verdicts(result: dict[str, Any]) -> dict[str, bool]:
         holds["the same rewards after the link was down"] = result["after_partition"]["rewards"] == one
     if "after_host_lost" in result:
         lost = result["after_host_lost"]
-        holds["a job that lost a host says so and ends"] = lost["exit"] != 0 and other in lost["said"]
-        holds["and resumes with the same rewards"] = lost["exit_resumed"] == 0 and lost["rewards"] == one
+        holds["a job that lost a host says so"] = f"node {other} was lost" in lost["said"]
+        holds["and goes on with the other, with the same rewards"] = lost["exit"] == 0 and lost["rewards"] == one
     return holds
 
 

@@ -52,6 +52,7 @@ TABLES: dict[str, Callable[[], Rows]] = {
     **{f"{name}-minus": _of(ranking.minus, name) for name in ranking.PRESETS},
     **{name: _of(aligned.aligned, name) for name in aligned.PRESETS},
     "speed": lambda: speed.speed(_all("cpu")),
+    "endured": lambda: speed.endured(_all("cpu")),
     "gpu": lambda: speed.gpu(_all("gpu")),
     "seconds": _of(speed.step_seconds, "throughput"),
     "serving": _once_recorded(serving.ways, "serving"),

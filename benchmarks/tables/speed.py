@@ -29,6 +29,16 @@ def gpu(results: Mapping[str, Result]) -> Rows:
     return [["what (one NVIDIA H200)", "measured", "goal", "by"], *rows]
 
 
+def endured(results: Mapping[str, Result]) -> Rows:
+    """What was done to a training, and what it lost by it."""
+    rows = [
+        [text, str(read(results[file])), goal, f"`benchmarks/{file}.py`" if file != "fuzz" else "`benchmarks/fuzz`"]
+        for text, file, read, goal in ENDURED
+        if file in results
+    ]
+    return [["what", "measured", "goal", "by"], *rows]
+
+
 def step_seconds(result: Result) -> Rows:
     """Seconds of each part of a step."""
     names = ["generate", "score", "estimate", "learn", "push", "step"]
@@ -46,6 +56,14 @@ def _case(name: str, number: str) -> Callable[[Result], float]:
 
 def _learner_ratio(one: str, other: str) -> Callable[[Result], float]:
     return lambda r: r["cases"][one]["lists_per_second"] / r["cases"][other]["lists_per_second"]
+
+
+def _yes(holds: bool) -> str:
+    return "yes" if holds else "no"
+
+
+def _damaged(result: Result) -> list[bool]:
+    return [kill["newest_damaged"] for kill in result["kills"]]
 
 
 SPEED: list[Entry] = [
@@ -107,7 +125,26 @@ SPEED: list[Entry] = [
     ("requests lost, an engine killed among them", "serving", lambda r: r["lost"], "{:.0f}", "0"),
     ("illegal lists served", "serving", lambda r: r["illegal"], "{:.0f}", "0"),
     ("catalog of the day with 100,000 new items, s", "catalog", lambda r: r["seconds"], "{:.1f}", "10"),
+    ("share of the loop's time that it waits for checkpoints", "saving", lambda r: 100 * r["share"], "{:.1f} %", "3 %"),
+    ("wait for a checkpoint, s", "saving", lambda r: r["wait_seconds"], "{:.2f}", ""),
+    ("seconds in which it is written meanwhile", "saving", lambda r: r["write_seconds"], "{:.2f}", ""),
     ("push of 11 MB to two engines over one gloo broadcast", "push", lambda r: r["ratio_to_limit"], "{:.1f}x", "1.5x"),
+]
+
+ENDURED: list[tuple[str, str, Callable[[Result], object], str]] = [
+    ("processes that were killed or stopped, one by one", "chaos", lambda r: r["blows"], "60"),
+    ("of these stopped, so that they hung", "chaos", lambda r: r["hangs_injected"], "10"),
+    ("runs that ended by it", "chaos", lambda r: r["runs_ended"], "0"),
+    ("steps done, of those due", "chaos", lambda r: f"{r['steps_done']} of {r['steps_expected']}", "all"),
+    ("evidence lost / doubled", "chaos", lambda r: f"{r['evidence_lost']} / {r['evidence_doubled']}", "0 / 0"),
+    ("processes left over", "chaos", lambda r: r["orphans"], "0"),
+    ("rows and weights of the undisturbed training, bit for bit", "chaos", lambda r: _yes(r["identical"]), "yes"),
+    ("distance of the weights, as a share of their way", "chaos", lambda r: f"{r['weight_difference']:.1e}", ""),
+    ("whole programs that were killed", "resume", lambda r: len(r["kills"]), "10"),
+    ("of these with the newest checkpoint damaged", "resume", lambda r: sum(_damaged(r)), ""),
+    ("rows and weights of the undisturbed training, bit for bit", "resume", lambda r: _yes(r["identical"]), "yes"),
+    ("spoiled inputs", "fuzz", lambda r: f"{r['inputs']:,}", "10,000"),
+    ("of these with an unclear end", "fuzz", lambda r: r["unclear"], "0"),
 ]
 
 BEST, DENSE, UNPACKED = "shared prefix, legal tokens", "shared prefix, whole vocabulary", "unpacked, legal tokens"

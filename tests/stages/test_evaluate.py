@@ -40,13 +40,16 @@ print("ANSWER", json.dumps(list(answer[0].outputs[0].token_ids)))
 """
 
 
+OWN = "tests.helpers.own_reward:hit"
+
+
 @pytest.fixture(scope="module")
 def settings(tiny_config: Config, trained: dict[int, RunPaths]) -> Config:
     values = tiny_config.model_dump()
     values["run"]["dir"] = trained[1].root
     values["evaluate"].update(bootstrap=200, beam_width=2, best_of=[2, 4], select_by={"ild@3": 1.0})
     values["evaluate"].update(rerank={"mmr": [0.1, 0.9], "calibrated": [0.5]}, rerank_pool=12)
-    values["evaluate"]["metrics"].append("expected_ndcg@3")
+    values["evaluate"]["metrics"] += ["expected_ndcg@3", OWN]
     values["reward"].update(ranker_top=12)
     return Config.model_validate(values)
 
@@ -55,6 +58,7 @@ def test_checkpoints_are_compared(settings: Config, capsys: pytest.CaptureFixtur
     paths = RunPaths(settings.run.dir)
     summary = evaluate_stage(open_run(settings), paths.policy("blade"), [paths.reference], Console(width=140))
     rows = pq.read_table(paths.evaluation / "per_user.parquet").to_pandas()
+    assert (rows[OWN] == (rows["ndcg@3"] > 0)).all()  # asked in a process of its own
     searches = rows[rows["policy"].str.contains("best of|mmr|calibrated")]
     rows = rows.drop(searches.index)
     assert set(rows["policy"]) == POLICIES

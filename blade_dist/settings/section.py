@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import math
 import re
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any, get_args
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationInfo, field_validator
 from pydantic_core import PydanticCustomError
 
 from blade_dist.errors import SECRET
@@ -83,3 +84,25 @@ class Section(BaseModel):
     """A branch of the tree: immutable, no unknown keys, documented fields."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False, use_attribute_docstrings=True)
+
+    @field_validator("*", mode="before")
+    @classmethod
+    def _number(cls, given: object, info: ValidationInfo) -> object:
+        """An error for true and false where numbers are wanted: pydantic takes them for 1 and 0."""
+        kinds = set(_kinds(cls.model_fields[str(info.field_name)].annotation))
+        if kinds & {int, float} and not any(kind in (True, False, bool) for kind in kinds) and _has_bool(given):
+            raise PydanticCustomError("boolean", "a number is needed, and true and false are none")
+        return given
+
+
+def _kinds(annotation: Any) -> Iterator[Any]:
+    """A type and all that stands in its brackets: int, float, text of a ``Literal``."""
+    yield annotation
+    for inner in get_args(annotation):
+        yield from _kinds(inner)
+
+
+def _has_bool(given: object) -> bool:
+    if isinstance(given, dict | list | tuple):
+        return any(map(_has_bool, given.values() if isinstance(given, dict) else given))
+    return isinstance(given, bool)

@@ -121,6 +121,13 @@ def test_a_small_tau_may_be_written_as_people_do() -> None:
         ("codec.prompt=hello", "codec.prompt: the text has no {history}"),
         ("model.build.heads=3", "model.build: hidden_size / heads must be a multiple of 32"),
         ("learner.lr", "--set learner.lr: write section.key=value"),
+        ("data.k_core=true", "data.k_core: a number is needed, and true and false are none (got True)"),
+        ("train.max_failures=false", "train.max_failures: a number is needed, and true and false are none (got False)"),
+        ("data.min_rating=true", "data.min_rating: a number is needed"),
+        ("posterior.tau=true", "posterior.tau: a number is needed"),
+        ("lists.at_most={'*': true}", "lists.at_most: a number is needed"),
+        ("evaluate.best_of=[4, true]", "evaluate.best_of: a number is needed"),
+        ("reward.weights={'ndcg@5': true}", "reward.weights: a number is needed"),
         ("target.x=1", "target"),
         ("learner.lr=[", "--set learner.lr=["),
     ],
@@ -131,6 +138,11 @@ def test_what_is_refused_is_named(override: str, message: str) -> None:
         load_config(None, overrides)
     assert message in str(error.value)
     assert "\n" not in str(error.value)
+
+
+def test_what_may_be_true_or_false_still_is() -> None:
+    assert load_config(None, ["lists.exclude_history=false", "colocate=true", "learner.lora={}"]).colocate
+    assert load_config(None, ["reward.normalise=yes", "train.steps='7'"]).train.steps == 7
 
 
 def test_the_policy_s_own_ranking_is_one_of_legal_items() -> None:

@@ -11,6 +11,7 @@ from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers, 
 from transformers import PreTrainedTokenizerBase, PreTrainedTokenizerFast
 
 from blade_dist.errors import UserError
+from blade_dist.store.base_files import refuse_pointers
 from blade_dist.store.files import read_json, write_json
 
 PAD, EOS, SEPARATOR = "<pad>", "<eos>", "<sep>"
@@ -53,10 +54,11 @@ def load_tokenizer(folder: Path) -> PreTrainedTokenizerBase:
     """A Hugging Face tokenizer from a local folder.
 
     Raises:
-        UserError: no such folder, or no tokenizer in it.
+        UserError: no such folder, or no tokenizer in it but a pointer of Git LFS, say.
     """
     if not folder.is_dir():
         raise UserError(f"{folder}: no such folder; codec.tokenizer (or model.path) must hold a tokenizer")
+    refuse_pointers(folder)
     from huggingface_hub.errors import StrictDataclassError
     from transformers import AutoTokenizer  # imports torch, which takes seconds and a trained tokenizer does not need
 

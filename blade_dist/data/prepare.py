@@ -77,6 +77,7 @@ from blade_dist.data.user_ids import joined, say_alike
 from blade_dist.data.whole_catalog import LeftOut, leave_out
 from blade_dist.errors import UserError
 from blade_dist.settings import Config
+from blade_dist.store.base_files import check_kind
 from blade_dist.store.changes import made_otherwise
 from blade_dist.store.files import whole_folder, write_json
 from blade_dist.store.fingerprint import fingerprint
@@ -109,6 +110,8 @@ def prepare_data(config: Config, doing: Callable[[str], object] = str) -> None:
     """
     folder = config.run.dir / "data"
     settings = fingerprint(settings_of(config))
+    if config.model.path is not None:
+        check_kind(config.model.path)
     if folder.exists():
         _reuse(config, folder, settings)
         return

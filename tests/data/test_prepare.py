@@ -123,7 +123,7 @@ def test_an_item_that_the_alignment_asks_for_is_not_fine_tuned_on(tmp_path: Path
         after.validation.fingerprint(),
         after.test.fingerprint(),
     ]
-    again = f"train.prompts_from: {prompts_from} there, None now"
+    again = f"train.prompts_from: {prompts_from} there, train now"
     with pytest.raises(UserError, match=rf"data was made with other settings: {again}; .* choose another run\.dir"):
         prepare_data(_config(tmp_path / "kept"))
 

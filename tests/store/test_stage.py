@@ -30,8 +30,8 @@ def checkpoint(folder: Path) -> Path:
 def test_changes_are_named_with_both_values() -> None:
     assert changes(SETTINGS, SETTINGS) == {}
     assert list(changes(SETTINGS, OTHER | {"new": None, "more": 1}).values()) == [
-        "more: None there, 1 now",
         "sft.lr: 0.1 there, 0.01 now",
+        "more: None there, 1 now",
     ]
 
 
@@ -39,7 +39,7 @@ def test_of_many_changes_the_first_are_named_and_the_others_counted() -> None:
     texts = [f"posterior.setting_{number}: 1 there, 2 now" for number in range(9)]
     said = str(made_otherwise("x", texts, "or y"))
     assert said == (
-        f"x was made with other settings: {'; '.join(texts[:3])} and 6 more; it stays as it is: set them back, or y"
+        f"x was made with other settings: {'; '.join(texts[:4])} and 5 more; it stays as it is: set them back, or y"
     )
     assert "z" * 300 in str(made_otherwise("x", ["z" * 300], "or y"))
 

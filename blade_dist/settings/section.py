@@ -80,6 +80,10 @@ Place = Annotated[str, BeforeValidator(place)]
 """A folder here, or of a storage that pyarrow knows, by its URI."""
 
 
+LARGEST = 2**31 - 1
+"""Of integers: what NumPy, scikit-learn and tokenizers all take."""
+
+
 class Section(BaseModel):
     """A branch of the tree: immutable, no unknown keys, documented fields."""
 
@@ -87,9 +91,18 @@ class Section(BaseModel):
 
     @field_validator("*", mode="before")
     @classmethod
-    def _number(cls, given: object, info: ValidationInfo) -> object:
-        """An error for true and false where numbers are wanted: pydantic takes them for 1 and 0."""
-        kinds = set(_kinds(cls.model_fields[str(info.field_name)].annotation))
+    def _given(cls, given: object, info: ValidationInfo) -> object:
+        """A section with nothing below it has its defaults, as where all of its lines are remarks.
+
+        An error for true and false where numbers are wanted, which pydantic takes for 1 and 0, and for integers that
+        libraries can't take.
+        """
+        annotation = cls.model_fields[str(info.field_name)].annotation
+        if given is None and isinstance(annotation, type) and issubclass(annotation, Section):
+            return {}
+        kinds = set(_kinds(annotation))
+        if int in kinds and float not in kinds and isinstance(given, int) and given > LARGEST:
+            raise PydanticCustomError("too_large", "at most 2147483647")
         if kinds & {int, float} and not any(kind in (True, False, bool) for kind in kinds) and _has_bool(given):
             raise PydanticCustomError("boolean", "a number is needed, and true and false are none")
         return given

@@ -128,6 +128,15 @@ def test_a_small_tau_may_be_written_as_people_do() -> None:
         ("lists.at_most={'*': true}", "lists.at_most: a number is needed"),
         ("evaluate.best_of=[4, true]", "evaluate.best_of: a number is needed"),
         ("reward.weights={'ndcg@5': true}", "reward.weights: a number is needed"),
+        ("run.seed=99999999999999999999999", "run.seed: at most 2147483647 (got 99999999999999999999999)"),
+        ("codec.vocab_size=99999999999999999999", "codec.vocab_size: at most 2147483647"),
+        ("data.targets=2147483648", "data.targets: at most 2147483647"),
+        ("run=3", "run: it is a section: write its settings below it, each on a line (got 3)"),
+        ("run.dir=[a]", "run.dir: a path is needed, as text (got ['a'])"),
+        (
+            "data={split: global_time, validation_fraction: 0.6, test_fraction: 0.5}",
+            "data.validation_fraction: with data.test_fraction it is 1.1 of the log, which leaves nothing to train on",
+        ),
         ("target.x=1", "target"),
         ("learner.lr=[", "--set learner.lr=["),
     ],
@@ -138,6 +147,11 @@ def test_what_is_refused_is_named(override: str, message: str) -> None:
         load_config(None, overrides)
     assert message in str(error.value)
     assert "\n" not in str(error.value)
+
+
+def test_a_section_with_nothing_below_it_has_its_defaults(tmp_path: Path) -> None:
+    (tmp_path / "c.yaml").write_text("run:\n  # dir: runs/x\ndata:\nlearner: {lr: 0.5, lora: }\nmodel: {build: }\n")
+    assert load_config(tmp_path / "c.yaml") == load_config(None, ["learner.lr=0.5"])
 
 
 def test_what_may_be_true_or_false_still_is() -> None:

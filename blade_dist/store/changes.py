@@ -16,11 +16,11 @@ LONGEST_VALUE = 48
 LEGAL = "legal lists (see lists)"
 """What a stage notes of three settings together: ``catalog, nothing seen, rules 1f2e``."""
 NAMES = {
-    "limits of reward": "reward",
+    "limits of reward.": "reward.",
     "metrics with a floor or a ceiling": "reward.at_least and reward.at_most",
     "the choice of warm prompts": "the warm prompts",
 }
-"""What a message calls other names that are noted."""
+"""What a message calls other names that are noted, by how they begin."""
 NO_MATTER = {"learner.gradient_checkpointing"}
 """What earlier versions noted though no number depends on it."""
 UNSET = {
@@ -40,18 +40,20 @@ def changes(there: Mapping[str, Any], now: Mapping[str, Any]) -> dict[str, str]:
     >>> changes({"lists": {"k": 8}, "seed": 0}, {"lists": {"k": 7}, "seed": 0})
     {'lists.k': 'lists.k: 8 there, 7 now'}
     """
-    old, new = (dict(_flat(_spelt(json.loads(json.dumps(tree, default=str))))) for tree in (there, now))
+    old, new = (_spelt(dict(_flat(json.loads(json.dumps(tree, default=str))))) for tree in (there, now))
     other = [name for name in (old.keys() | new.keys()) - NO_MATTER if old.get(name) != new.get(name)]
     other.sort(key=lambda name: (" " in name, name not in UNSET and (name not in old or name not in new), name))
     values = {name: [str(tree.get(name, UNSET.get(name))) for tree in (old, new)] for name in other}
     return {name: "{}: {} there, {} now".format(name, *_apart(*values[name])) for name in other}
 
 
-def _spelt(tree: Mapping[str, Any]) -> dict[str, Any]:
-    """With the names of settings where something else is noted of them."""
-    spelt = {NAMES.get(name, name): value for name, value in tree.items() if name != LEGAL}
-    if LEGAL in tree:
-        constrain, history, *rules = tree[LEGAL].split(", ")
+def _spelt(values: dict[str, Any]) -> dict[str, Any]:
+    """By the names of settings where something else is noted of them; ``values``: by dotted name."""
+    spelt = {name: value for name, value in values.items() if name != LEGAL}
+    for noted, setting in NAMES.items():
+        spelt = {setting + name[len(noted) :] if name.startswith(noted) else name: spelt[name] for name in spelt}
+    if LEGAL in values:
+        constrain, history, *rules = values[LEGAL].split(", ")
         spelt |= {"lists.constrain": constrain, "lists.exclude_history": history}
         spelt["lists.exclude, lists.at_most"] = rules[0] if rules else "no rules"
     return spelt

@@ -13,7 +13,7 @@ from transformers import PreTrainedTokenizerBase
 from blade_dist.batches import Ragged
 from blade_dist.catalog.catalog import Catalog, unique_titles
 from blade_dist.catalog.codec import Codec
-from blade_dist.catalog.tokenizer import encode, load_base, train_tokenizer
+from blade_dist.catalog.tokenizer import CODE, encode, load_base, train_tokenizer
 from blade_dist.settings import CodecSettings
 
 BLANK = " "
@@ -55,11 +55,14 @@ def title_tokens(
     """
     titles, before = list(catalog.titles), "" if base_tokenizer is not None else BLANK
     if base_tokenizer is not None:
-        tokenizer = load_base(base_tokenizer)
+        tokenizer = load_base(base_tokenizer, titles=True)
     else:
         tokenizer = train_tokenizer([*(before + title for title in titles), settings.prompt], settings.vocab_size)
     rows = encode(tokenizer, [before + title for title in titles])
-    return _written(titles, rows, list(catalog.item_ids), 0, tokenizer, before, most)
+    written = _written(titles, rows, list(catalog.item_ids), 0, tokenizer, before, most)
+    if CODE in tokenizer.get_added_vocab():
+        written.remarks.append(f"{base_tokenizer}: its tokens of another run's items, as {CODE}, write no title here")
+    return written
 
 
 def more_title_tokens(

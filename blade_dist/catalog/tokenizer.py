@@ -11,6 +11,7 @@ from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers, 
 from transformers import PreTrainedTokenizerBase, PreTrainedTokenizerFast
 
 from blade_dist.errors import UserError
+from blade_dist.store.base_files import refuse_pointers
 from blade_dist.store.files import read_json, write_json
 
 PAD, EOS, SEPARATOR = "<pad>", "<eos>", "<sep>"
@@ -53,10 +54,11 @@ def load_tokenizer(folder: Path) -> PreTrainedTokenizerBase:
     """A Hugging Face tokenizer from a local folder.
 
     Raises:
-        UserError: no such folder, or no tokenizer in it.
+        UserError: no such folder, or no tokenizer in it but a pointer of Git LFS, say.
     """
     if not folder.is_dir():
         raise UserError(f"{folder}: no such folder; codec.tokenizer (or model.path) must hold a tokenizer")
+    refuse_pointers(folder)
     from huggingface_hub.errors import StrictDataclassError
     from transformers import AutoTokenizer  # imports torch, which takes seconds and a trained tokenizer does not need
 
@@ -70,14 +72,17 @@ def load_tokenizer(folder: Path) -> PreTrainedTokenizerBase:
         raise UserError(f"{folder}: no tokenizer could be read ({reason}); save or fetch it again") from None
 
 
-def load_base(folder: Path) -> PreTrainedTokenizerBase:
-    """As :func:`load_tokenizer`, of a tokenizer that gets tokens for items.
+def load_base(folder: Path, titles: bool = False) -> PreTrainedTokenizerBase:
+    """As :func:`load_tokenizer`, of a tokenizer that gets tokens for items, or writes their ``titles``.
 
     Raises:
-        UserError: also where it has such tokens: they are of other items, and would be taken for these.
+        UserError: also where it has such tokens: they are of other items, and would be taken for these. Titles can do
+            without them, unless it is a policy of ours, which writes by them.
     """
+    from blade_dist.store.policy import STAMP  # imports torch too
+
     tokenizer = load_tokenizer(folder)
-    if CODE in tokenizer.get_added_vocab():
+    if CODE in tokenizer.get_added_vocab() and not (titles and not (folder / STAMP).is_file()):
         raise UserError(
             f"{folder}: its tokens of items, as {CODE}, are of another run's items; set codec.grown_from to that run's "
             "folder or export, or give another tokenizer"

@@ -77,6 +77,7 @@ from blade_dist.data.user_ids import joined, say_alike
 from blade_dist.data.whole_catalog import LeftOut, leave_out
 from blade_dist.errors import UserError
 from blade_dist.settings import Config
+from blade_dist.store.base_files import check_kind
 from blade_dist.store.changes import made_otherwise
 from blade_dist.store.files import whole_folder, write_json
 from blade_dist.store.fingerprint import fingerprint
@@ -108,28 +109,30 @@ def prepare_data(config: Config, doing: Callable[[str], object] = str) -> None:
             model's context.
     """
     folder = config.run.dir / "data"
-    settings = fingerprint(settings_of(config))
+    if config.model.path is not None:
+        check_kind(config.model.path)
     if folder.exists():
-        _reuse(config, folder, settings)
+        _reuse(config, folder)
         return
     started = time.monotonic()
     with whole_folder(folder) as scratch:
         card = {"raw_files": raw_files(config.data)} | _prepare(config, scratch, doing)
-        card["settings_fingerprint"] = settings
+        card["settings_fingerprint"] = fingerprint(settings_of(config))
         write_json(scratch / "card.json", card)
     prompts = ", ".join(f"{card['prompts'][name]} {name}" for name in SPLITS)
     seconds = time.monotonic() - started
     _LOG.info("%s: %d items, prompts: %s; %.1f s", folder, card["catalog"]["items"], prompts, seconds)
 
 
-def _reuse(config: Config, folder: Path, settings: str) -> None:
+def _reuse(config: Config, folder: Path) -> None:
     card = read_card(folder)
     if card is None:
         raise UserError(
             f"{folder} is no prepared data, card.json is missing: choose another run.dir, or move what is there away"
         )
-    if card["settings_fingerprint"] != settings:
-        raise made_otherwise(folder, other_settings(config, card).values(), ELSEWHERE)
+    changed = other_settings(config, card)
+    if changed.keys() - {"data.partition_rows"}:  # which changes no data
+        raise made_otherwise(folder, changed.values(), ELSEWHERE)
     SequenceTable.load(folder / SEQUENCES)
     codec = Codec.load(folder / "codec")
     check_items(config, len(codec.item_tokens))

@@ -25,6 +25,7 @@ from blade_dist.nodes.versions import versions
 from blade_dist.settings import Config
 from blade_dist.stages.copied import usable
 from blade_dist.stages.opened import check_lists, check_metrics
+from blade_dist.store.base_files import check_kind
 from blade_dist.store.run import RunPaths
 from blade_dist.tracking.say import show_table
 
@@ -72,14 +73,14 @@ def examine(config: Config) -> Iterator[Finding]:
     if (uri := config.run.copy_to) is not None:
         yield _tried("copy", lambda: f"{usable(uri).uri}: takes, gives back and deletes a file")
     yield _tried("data", lambda: first_look(config.data))
-    if config.model.path is not None and not (config.model.path / "config.json").is_file():
-        result = f"{config.model.path}: no Hugging Face checkpoint there (config.json is missing)"
-        yield Finding(Level.FAIL, "model", result, "set model.path to a folder that has one, then look again")
-        return
     try:
+        if config.model.path is not None:
+            check_kind(config.model.path)
         needed = estimate(config)
     except UserError as error:
-        yield Finding(Level.FAIL, "model", str(error), "set model.path to a causal LM that Transformers knows")
+        yield Finding(
+            Level.FAIL, "model", str(error), "set model.path to a causal LM that Transformers knows, then look again"
+        )
         return
     # with validation the last one is kept beside the best ones; a new one is whole before an old one goes, and one that
     # is being copied stays until that is done

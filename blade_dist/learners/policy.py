@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -22,6 +23,7 @@ from blade_dist.learners.imitation import imitation
 from blade_dist.learners.legal_head import HeadPlan, legal_logprobs
 from blade_dist.learners.packing import PADDING, Beginnings, MicroBatch, PromptLists, collate, microbatches
 from blade_dist.settings import ModelSettings
+from blade_dist.store.base_files import check_weights
 
 UNREADABLE = (OSError, ValueError, TypeError, AttributeError, ImportError, StrictDataclassError)
 """What Transformers raises where a configuration is none, or asks for a package that is not there."""
@@ -183,31 +185,44 @@ def load_model(path: Path, settings: ModelSettings) -> Any:
     """A causal LM from a Hugging Face folder, safetensors only.
 
     Raises:
-        UserError: not such a folder, one that needs code of its own without ``model.trust_remote_code``, or one that
-            lacks weights, which Transformers would make at random.
+        UserError: not such a folder, one that needs code of its own without ``model.trust_remote_code``, or one whose
+            weights are not whole: Transformers would make those that it lacks at random.
     """
     from transformers import AutoModelForCausalLM
 
-    if not (path / "config.json").is_file():
-        raise UserError(f"{path}: no Hugging Face checkpoint there (config.json is missing)")
+    check_weights(path)
     try:
         model, told = AutoModelForCausalLM.from_pretrained(
             path,
             output_loading_info=True,
+            ignore_mismatched_sizes=True,  # they are named below
             dtype=DTYPES[settings.dtype],
             use_safetensors=True,
             trust_remote_code=settings.trust_remote_code,
             **plain_generation(path),
         )
     except UNREADABLE as error:
-        raise UserError(f"{path}: {' '.join(str(error).split())}") from None
+        raise UserError(f"{path}: {_sentence(error)}") from None
     except (SafetensorError, KeyError) as error:
         reason = " ".join(str(error).split())[:120]
         raise UserError(
             f"{path}: its weights can't be read: {reason}; are they whole? fetch or save them again"
         ) from None
+    if other := sorted(told["mismatched_keys"]):
+        name, there, wanted = other[0]
+        raise UserError(
+            f"{path}: {len(other)} of its weights have other shapes than its config.json says, as {name}: "
+            f"{tuple(there)}, and not {tuple(wanted)}; fetch or save them again"
+        )
     if missing := sorted(told["missing_keys"]):
         raise UserError(f"{path}: {len(missing)} of its weights are missing, as {missing[0]}; fetch or save them again")
+    # a sum is a number only where all that is added up are, and it needs no second tensor of that size
+    sums = ((name, float(part.detach().sum(dtype=torch.float32))) for name, part in model.named_parameters())
+    if broken := [name for name, total in sums if not math.isfinite(total)]:
+        raise UserError(
+            f"{path}: {len(broken)} of its weights hold what is no number (NaN or infinite), as {broken[0]}; fetch or "
+            "make them again"
+        )
     return model
 
 
@@ -224,5 +239,12 @@ def model_without_weights(path: Path, settings: ModelSettings) -> Any:
         with torch.device("meta"):
             return AutoModelForCausalLM.from_config(config, trust_remote_code=settings.trust_remote_code)
     except (*UNREADABLE, KeyError) as error:
-        sentence = " ".join(str(error).split()).partition(". ")[0]
-        raise UserError(f"model.path: {path}: {sentence}") from None
+        raise UserError(f"model.path: {path}: {_sentence(error)}") from None
+
+
+def _sentence(error: Exception) -> str:
+    """The first one of Transformers': a list of all that it knows may follow."""
+    sentence = " ".join(str(error).split()).partition(". ")[0]
+    if sentence.startswith("Unrecognized configuration class"):
+        return "its architecture is no causal language model that Transformers knows"
+    return sentence

@@ -82,8 +82,8 @@ class Prior:
         if not there.all():
             missing = int(np.asarray(prompts)[~there][0])
             raise UserError(
-                f"the prior (prior.arrow in run.dir) holds no training prompt {missing}: delete it, so that it is made "
-                "again"
+                f"the prior (prior.arrow in run.dir) holds no training prompt {missing}: move it away, so that it "
+                "is made again"
             )
         return where
 
@@ -148,7 +148,7 @@ class PriorWriter:
 
 def _check(path: Path, stamp: dict[str, Any], wanted: dict[str, Any]) -> None:
     if changed := changes(stamp, wanted):
-        instead = "choose another run.dir, or move it and what was trained with it away, and they are made anew"
+        instead = "choose another run.dir, or move it and what it trained away: both are made anew"
         raise made_otherwise(f"{path}: the prior", changed.values(), instead)
 
 

@@ -148,6 +148,15 @@ class DataSettings(Section):
     synthetic: SyntheticSettings = SyntheticSettings()
     """The generated catalog and log; read by ``source: synthetic`` only."""
 
+    @model_validator(mode="after")
+    def _periods(self) -> DataSettings:
+        if self.split == "global_time" and (both := self.validation_fraction + self.test_fraction) >= 1:
+            raise ValueError(
+                f"data.validation_fraction: with data.test_fraction it is {both:g} of the log, which leaves nothing to "
+                "train on; lower one of the two"
+            )
+        return self
+
     @property
     def core(self) -> int:
         """Interactions that a user or an item needs: ``k_core``, or its default."""

@@ -18,6 +18,12 @@ from blade_dist.settings import Config
 from blade_dist.settings.text import read_yaml
 from blade_dist.settings.walk import fields_of, setting_path
 
+WORDS = {
+    "model_type": "it is a section: write its settings below it, each on a line",
+    "path_type": "a path is needed, as text",
+    "invalid_key": "a name is needed, as text",
+}
+"""What is said instead of pydantic's words, by the type of its error."""
 LONGEST, SHOWN = 160, 60
 """Characters of what is said about wrong values, but for the first one; of a value."""
 
@@ -112,7 +118,7 @@ def _explain(error: Any) -> str:
         for section in sections:
             node = fields_of(node)[section].annotation
         return f"{name}: unknown setting; did you mean {'.'.join([*sections, nearest(key, fields_of(node))])}?"
-    message = error["msg"].removeprefix("Value error, ")
+    message = WORDS.get(error["type"], error["msg"].removeprefix("Value error, "))
     given = repr(error["input"])
     shown = given if len(given) <= SHOWN else f"{given[:SHOWN]}..."
     return message if error["type"] == "value_error" else f"{name}: {message} (got {shown})"

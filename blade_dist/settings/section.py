@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import math
 import re
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any, get_args
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationInfo, field_validator
 from pydantic_core import PydanticCustomError
 
 from blade_dist.errors import SECRET
@@ -79,7 +80,42 @@ Place = Annotated[str, BeforeValidator(place)]
 """A folder here, or of a storage that pyarrow knows, by its URI."""
 
 
+LARGEST = 2**31 - 1
+"""Of integers: what NumPy, scikit-learn and tokenizers all take."""
+
+
 class Section(BaseModel):
     """A branch of the tree: immutable, no unknown keys, documented fields."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False, use_attribute_docstrings=True)
+
+    @field_validator("*", mode="before")
+    @classmethod
+    def _given(cls, given: object, info: ValidationInfo) -> object:
+        """A section with nothing below it has its defaults, as where all of its lines are remarks.
+
+        An error for true and false where numbers are wanted, which pydantic takes for 1 and 0, and for integers that
+        libraries can't take.
+        """
+        annotation = cls.model_fields[str(info.field_name)].annotation
+        if given is None and isinstance(annotation, type) and issubclass(annotation, Section):
+            return {}
+        kinds = set(_kinds(annotation))
+        if int in kinds and float not in kinds and isinstance(given, int) and given > LARGEST:
+            raise PydanticCustomError("too_large", "at most 2147483647")
+        if kinds & {int, float} and not any(kind in (True, False, bool) for kind in kinds) and _has_bool(given):
+            raise PydanticCustomError("boolean", "a number is needed, and true and false are none")
+        return given
+
+
+def _kinds(annotation: Any) -> Iterator[Any]:
+    """A type and all that stands in its brackets: int, float, text of a ``Literal``."""
+    yield annotation
+    for inner in get_args(annotation):
+        yield from _kinds(inner)
+
+
+def _has_bool(given: object) -> bool:
+    if isinstance(given, dict | list | tuple):
+        return any(map(_has_bool, given.values() if isinstance(given, dict) else given))
+    return isinstance(given, bool)

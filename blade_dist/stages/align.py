@@ -300,6 +300,7 @@ def align_stamp(run: OpenedRun) -> dict[str, Any]:
     """All that the aligned weights depend on, by setting; not where and how fast they are made."""
     config = run.config
     how_fast = {"workers", "zero_stage", "cpus_per_worker", "tokens_per_microbatch", "shared_prefix"}
+    how_fast |= {"gradient_checkpointing"}
     limits = {"at_least", "at_most", "multiplier_lr"} if config.reward.constrained else set()
     late = {"max_staleness"} if config.rollout.max_staleness else set()
     chooses = {"validation_prompts", "patience", "checkpoint_every"} if config.train.validation_prompts else set()

@@ -9,6 +9,7 @@ from blade_dist.catalog.tokenizer import load_tokenizer
 from blade_dist.errors import UserError
 from blade_dist.settings import Config
 from blade_dist.stages.opening import next_stage
+from blade_dist.store.base_files import check_weights
 from blade_dist.store.policy import STAMP, PolicyStamp, read_policy, weights_digest
 from blade_dist.store.run import RunPaths
 
@@ -48,8 +49,7 @@ def read_checkpoint(path: Path, codec: Codec) -> PolicyStamp:
     """
     if not is_base(path) or codec.kind != "title":
         return read_policy(path, codec.fingerprint())
-    if not any(path.glob("*.safetensors")):
-        raise UserError(f"{path}: no Hugging Face checkpoint (*.safetensors is missing)")
+    check_weights(path)
     there, wanted = load_tokenizer(path).get_vocab(), codec.tokenizer.get_vocab()
     if new := sorted(wanted.keys() - there.keys(), key=wanted.__getitem__):
         some = ", ".join(map(repr, new[:NAMED])) + ", ..." * (len(new) > NAMED)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cached_property
@@ -27,10 +28,15 @@ from blade_dist.stages.base import is_base, read_checkpoint
 from blade_dist.stages.chosen import training_rows
 from blade_dist.stages.grown import known_to, with_todays_items
 from blade_dist.stages.ranker import check_ranker, ranker_stamp
+from blade_dist.store.changes import changes
 from blade_dist.store.fingerprint import fingerprint
 from blade_dist.store.policy import PolicyStamp, read_policy
 from blade_dist.store.run import RunPaths
 from blade_dist.store.stage import ITEMS, noted
+
+_LOG = logging.getLogger(__name__)
+SAID = 2
+"""Changed settings that a warning names."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -114,6 +120,10 @@ def open_run(config: Config, evaluated: Path | None = None) -> OpenedRun:
             "now: move it away and run `blade-dist sft`, or choose another run.dir"
         )
     if paths.reference.is_dir():
+        there = _tuning(noted(paths.sft))
+        if there and evaluated is None and (others := list(changes(there, tuned_by(config)).values())):
+            said = "; ".join(others[:SAID]) + (f" and {len(others) - SAID} more" if others[SAID:] else "")
+            _LOG.warning("warning: %s was fine-tuned with other settings, and stays as it is: %s", paths.sft, said)
         return _checked(config, data, paths, read_policy(paths.reference, data.codec.fingerprint()))
     foreign = evaluated is not None and (is_base(evaluated) or known_to(evaluated, config, data) is not None)
     if evaluated is None or not foreign or reads_ranker(config.all_metrics):
@@ -133,6 +143,19 @@ def _checked(config: Config, data: DataBundle, paths: RunPaths, reference: Polic
     if config.learner.lora is not None and paths.reference.is_dir():
         check_modules(paths.reference, config.learner.lora, config.model)
     return OpenedRun(config, data, paths, reference, composite, training_rows(config, len(data.train)))
+
+
+def tuned_by(config: Config) -> dict[str, Any]:
+    """What the fine-tuning depends on of its own sections; a later command goes on with another value of them."""
+    return {
+        "model": config.model.model_dump(mode="json"),
+        "sft": config.sft.model_dump(mode="json") | {"lr": config.sft_lr, "epochs": config.sft_epochs},
+    }
+
+
+def _tuning(stamp: dict[str, Any]) -> dict[str, Any]:
+    """The same of a fine-tuning that is there."""
+    return {name: stamp[name] for name in ("model", "sft") if name in stamp}
 
 
 def legal_lists(lists: ListSettings) -> str:

@@ -100,6 +100,8 @@ def build_prior(run: OpenedRun, pool: EnginePool, reward: RewardHandle, console:
     config = run.config.in_training
     train = run.data.train
     writer = PriorWriter(run.paths.prior, run.prior_stamp)
+    if run.paths.prior.is_file():
+        say(console, f"prior: {run.paths.prior} is of other prompts (train.prompts, run.seed): it is made anew")
     prompter = Prompter(train, run.data.codec, config.run.seed, config.lists.exclude_history)
 
     def scored(scores: RewardHandle, rows: NDArray[np.int64], size: int) -> Rewards:

@@ -21,6 +21,7 @@ from blade_dist.settings.load import dump_config
 from blade_dist.stages.actors import tracker
 from blade_dist.stages.fit import fit, publish
 from blade_dist.stages.grown import say_new, with_todays_items
+from blade_dist.stages.opened import tuned_by
 from blade_dist.stages.resume import find_start, layout_of
 from blade_dist.store.checkpoints import LEARNERS
 from blade_dist.store.files import write_text
@@ -135,22 +136,24 @@ def sft_stamp(config: Config, data: DataBundle) -> dict[str, Any]:
     """
     features, lora = RunPaths(config.run.dir).features, config.learner.lora
     reads_features = features.is_file() and (config.sft.item_features or config.sft.distillation)
-    return {
-        "model": config.model.model_dump(mode="json"),
-        "sft": config.sft.model_dump(mode="json") | {"lr": config.sft_lr, "epochs": config.sft_epochs},
-        "run.seed": config.run.seed,
-        # of the lists that choose the checkpoint
-        "lists": config.lists.model_dump(mode="json", include={"k", "exclude_history"}),
-        "evaluate.decode": config.evaluate.decode,
-        "evaluate.beam_width": config.evaluate.beams if config.evaluate.decode == "beam" else None,
-        "learner": config.learner.model_dump(mode="json", include={"betas", "clip_grad"}),
-        "data.max_history": config.data.max_history,
-        ITEMS: len(data.catalog),
-        "the codec": data.codec.fingerprint(),
-        "the training sequences": data.sequences.fingerprint(),
-        "the validation prompts": data.validation.fingerprint(),
-        "the item features": fingerprint_file(features) if reads_features else None,
-    } | ({} if lora is None or why_whole(config, data.codec) else {"learner.lora": lora.model_dump(mode="json")})
+    return (
+        tuned_by(config)
+        | {
+            "run.seed": config.run.seed,
+            # of the lists that choose the checkpoint
+            "lists": config.lists.model_dump(mode="json", include={"k", "exclude_history"}),
+            "evaluate.decode": config.evaluate.decode,
+            "evaluate.beam_width": config.evaluate.beams if config.evaluate.decode == "beam" else None,
+            "learner": config.learner.model_dump(mode="json", include={"betas", "clip_grad"}),
+            "data.max_history": config.data.max_history,
+            ITEMS: len(data.catalog),
+            "the codec": data.codec.fingerprint(),
+            "the training sequences": data.sequences.fingerprint(),
+            "the validation prompts": data.validation.fingerprint(),
+            "the item features": fingerprint_file(features) if reads_features else None,
+        }
+        | ({} if lora is None or why_whole(config, data.codec) else {"learner.lora": lora.model_dump(mode="json")})
+    )
 
 
 def _tokenizer_of(config: Config, data: DataBundle) -> Path | None:

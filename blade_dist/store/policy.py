@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from torch import Tensor
 
 from blade_dist.errors import UserError
+from blade_dist.store.base_files import check_weights
 from blade_dist.store.files import read_json, write_json
 
 if TYPE_CHECKING:
@@ -92,11 +93,9 @@ def check_base(directory: Path, codec: str, tokenizer_of: Path | None) -> None:
         tokenizer_of: the base checkpoint whose tokenizer the codec extends; None where it was trained on the catalog.
 
     Raises:
-        UserError: no Hugging Face checkpoint with safetensors, or one whose tokens mean something else.
+        UserError: no Hugging Face checkpoint with whole safetensors, or one whose tokens mean something else.
     """
-    for needed in ("config.json", "*.safetensors"):
-        if not any(directory.glob(needed)):
-            raise UserError(f"model.path: {directory} is no Hugging Face checkpoint ({needed} is missing)")
+    check_weights(directory)
     content = read_json(directory / STAMP)
     base = None if content is None else _stamp(directory, content).codec
     if base == codec or (tokenizer_of is not None and tokenizer_of.resolve() == directory.resolve()):

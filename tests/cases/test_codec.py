@@ -1,12 +1,14 @@
 """Titles and prompts as a tokenizer reads them."""
 
 import json
+import shutil
 from pathlib import Path
 
 import pytest
 from tokenizers import normalizers
 from transformers import AutoTokenizer
 
+from tests.cases.test_models import base
 from tests.cases.wild import Outcome, Wild
 
 
@@ -89,3 +91,17 @@ def test_a_tokenizer_of_another_run_gives_up_its_tokens_of_items(wild: Wild, fir
     assert {token for text, token in added.items() if text.startswith("<a_")} <= used
     assert ("<a_0>" in added) == ("codec.kind=title" not in kind)
     assert made.bundle.codec.vocabulary == len(made.bundle.codec.tokenizer)
+
+
+def test_a_base_model_may_have_tokens_of_another_run_s_items_where_titles_are_written(wild: Wild) -> None:
+    wild.data()
+    model = base(wild.folder / "gpt2", 256)
+    shutil.copytree(wild.folder / "runs" / "1" / "data" / "codec" / "tokenizer", model, dirs_exist_ok=True)
+    metrics = ("reward.weights={ndcg@3: 1.0}", "evaluate.metrics=[ndcg@3]")
+    made = wild.data(f"model.path={model}", *metrics)
+    assert "gpt2: its tokens of another run's items, as <a_0>, write no title here" in " ".join(made.said.split())
+    assert made.bundle.codec.kind == "title"
+    codes = {number for text, number in made.bundle.codec.tokenizer.get_vocab().items() if text.startswith("<a_")}
+    assert codes.isdisjoint(made.bundle.codec.item_tokens.flat.tolist())
+    said = wild.refused(f"model.path={model}", "codec.kind=semantic_id", *metrics)
+    assert "its tokens of items, as <a_0>, are of another run's items" in said

@@ -121,6 +121,22 @@ def test_a_small_tau_may_be_written_as_people_do() -> None:
         ("codec.prompt=hello", "codec.prompt: the text has no {history}"),
         ("model.build.heads=3", "model.build: hidden_size / heads must be a multiple of 32"),
         ("learner.lr", "--set learner.lr: write section.key=value"),
+        ("data.k_core=true", "data.k_core: a number is needed, and true and false are none (got True)"),
+        ("train.max_failures=false", "train.max_failures: a number is needed, and true and false are none (got False)"),
+        ("data.min_rating=true", "data.min_rating: a number is needed"),
+        ("posterior.tau=true", "posterior.tau: a number is needed"),
+        ("lists.at_most={'*': true}", "lists.at_most: a number is needed"),
+        ("evaluate.best_of=[4, true]", "evaluate.best_of: a number is needed"),
+        ("reward.weights={'ndcg@5': true}", "reward.weights: a number is needed"),
+        ("run.seed=99999999999999999999999", "run.seed: at most 2147483647 (got 99999999999999999999999)"),
+        ("codec.vocab_size=99999999999999999999", "codec.vocab_size: at most 2147483647"),
+        ("data.targets=2147483648", "data.targets: at most 2147483647"),
+        ("run=3", "run: it is a section: write its settings below it, each on a line (got 3)"),
+        ("run.dir=[a]", "run.dir: a path is needed, as text (got ['a'])"),
+        (
+            "data={split: global_time, validation_fraction: 0.6, test_fraction: 0.5}",
+            "data.validation_fraction: with data.test_fraction it is 1.1 of the log, which leaves nothing to train on",
+        ),
         ("target.x=1", "target"),
         ("learner.lr=[", "--set learner.lr=["),
     ],
@@ -131,6 +147,16 @@ def test_what_is_refused_is_named(override: str, message: str) -> None:
         load_config(None, overrides)
     assert message in str(error.value)
     assert "\n" not in str(error.value)
+
+
+def test_a_section_with_nothing_below_it_has_its_defaults(tmp_path: Path) -> None:
+    (tmp_path / "c.yaml").write_text("run:\n  # dir: runs/x\ndata:\nlearner: {lr: 0.5, lora: }\nmodel: {build: }\n")
+    assert load_config(tmp_path / "c.yaml") == load_config(None, ["learner.lr=0.5"])
+
+
+def test_what_may_be_true_or_false_still_is() -> None:
+    assert load_config(None, ["lists.exclude_history=false", "colocate=true", "learner.lora={}"]).colocate
+    assert load_config(None, ["reward.normalise=yes", "train.steps='7'"]).train.steps == 7
 
 
 def test_the_policy_s_own_ranking_is_one_of_legal_items() -> None:

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from blade_dist.errors import UserError
-from blade_dist.store.changes import changes, made_otherwise
+from blade_dist.store.changes import LEGAL, changes, made_otherwise
 from blade_dist.store.files import read_json, write_json
 from blade_dist.store.stage import begin, is_done, mark, noted
 
@@ -30,16 +30,27 @@ def checkpoint(folder: Path) -> Path:
 def test_changes_are_named_with_both_values() -> None:
     assert changes(SETTINGS, SETTINGS) == {}
     assert list(changes(SETTINGS, OTHER | {"new": None, "more": 1}).values()) == [
-        "more: None there, 1 now",
         "sft.lr: 0.1 there, 0.01 now",
+        "more: None there, 1 now",
     ]
+
+
+def test_several_settings_that_are_noted_together_go_by_their_own_names() -> None:
+    there = {"reward": {"weights": {"ild@5": 1.0}}, "limits of reward": {}, LEGAL: "catalog, nothing seen"}
+    now = {"reward": {"weights": {"ild@5": 2.0}}, "limits of reward": {"at_least": {"hr@5": 0.1}}}
+    assert changes(there, now | {LEGAL: "catalog, nothing shown, rules 1f"}) == {
+        "lists.exclude, lists.at_most": "lists.exclude, lists.at_most: no rules there, rules 1f now",
+        "lists.exclude_history": "lists.exclude_history: nothing seen there, nothing shown now",
+        "reward.weights.ild@5": "reward.weights.ild@5: 1.0 there, 2.0 now",
+        "reward.at_least.hr@5": "reward.at_least.hr@5: None there, 0.1 now",
+    }
 
 
 def test_of_many_changes_the_first_are_named_and_the_others_counted() -> None:
     texts = [f"posterior.setting_{number}: 1 there, 2 now" for number in range(9)]
     said = str(made_otherwise("x", texts, "or y"))
     assert said == (
-        f"x was made with other settings: {'; '.join(texts[:3])} and 6 more; it stays as it is: set them back, or y"
+        f"x was made with other settings: {'; '.join(texts[:4])} and 5 more; it stays as it is: set them back, or y"
     )
     assert "z" * 300 in str(made_otherwise("x", ["z" * 300], "or y"))
 

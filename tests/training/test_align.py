@@ -267,5 +267,5 @@ def test_a_floor_needs_a_prior_that_knows_its_metric(
 ) -> None:
     config = with_settings(tiny_config, tmp_path / "run", reward={"at_least": {"ndcg@3": 0.01}}, train={"prompts": 16})
     (tmp_path / "run" / "prior.arrow").write_bytes(trained[1].prior.read_bytes())
-    with pytest.raises(UserError, match=r"a floor or a ceiling: \[\] there, \['ndcg@3'\] now; it stays"):
+    with pytest.raises(UserError, match=r"at_least and reward\.at_most: \[\] there, \['ndcg@3'\] now; it stays"):
         align_stage(open_run(config), Console(quiet=True))

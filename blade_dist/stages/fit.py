@@ -26,11 +26,14 @@ from blade_dist.store.checkpoints import saved_step
 from blade_dist.store.files import whole_folder
 from blade_dist.store.whole import damage
 from blade_dist.tracking.listener import StepListener
+from blade_dist.training.collective import ENGINES, MODEL
 from blade_dist.training.failures import Failures
 
 _LOG = logging.getLogger(__name__)
 SILENCE = "RAY_TRAIN_WORKER_HEALTH_CHECK_TIMEOUT_S"
 """Of Ray Train, whose default is ten minutes."""
+LOADING = ("", MODEL, ENGINES)
+"""What learners are at that have no step to finish."""
 POLL_S = 1.0
 """Seconds between two reads of the tracker's new rows."""
 
@@ -72,13 +75,20 @@ def fit(
     work = ray.put((loop, job))  # the controller need not import what the ranks do
     failures, shown = Failures(config.train.max_failures), -1
     nodes = {role.node.id for role in (*roles, *beside)}
+
+    def check(doing: str | None) -> None:
+        """``doing``: what the learners are at, as long as they have not made a step."""
+        _check_nodes(nodes)
+        if heard.number is not None and doing in LOADING:  # they would load all before they looked
+            raise Stopped(heard.number, _kept(folder))
+
     with first_signal_asks(ask_to_end) as heard, listener, _silence_of_ranks(config.ray.silence_s):
         while True:
             running: Future[Result] = Future()
             run = _trainer(work, config, folder, roles, checkpoints).fit
             # in the main thread Ray Train would take Ctrl-C for itself, also for what comes later, and end with code 0
             threading.Thread(target=_settle, args=(running, run), daemon=True).start()
-            shown = _pass_on(job.tracker, listener, running, shown, nodes)
+            shown = _pass_on(job.tracker, listener, running, shown, check)
             if (error := running.exception()) is None:
                 break
             _refuse(error, folder.parent)
@@ -90,8 +100,12 @@ def fit(
             for line in lines:
                 _LOG.warning("%s", line)
     if heard.number is not None:
-        raise Stopped(heard.number, f"{folder.parent} is saved after step {saved_step(folder)}")
+        raise Stopped(heard.number, _kept(folder))
     return running.result()
+
+
+def _kept(folder: Path) -> str:
+    return f"{folder.parent} is saved after step {saved_step(folder)}"
 
 
 def _trainer(
@@ -189,13 +203,13 @@ def _check_nodes(nodes: set[str]) -> None:
         raise RuntimeError(f"node {', '.join(lost)} was lost")
 
 
-def _pass_on(tracker: Any, listener: StepListener, running: Future[Result], shown: int, nodes: set[str]) -> int:
+def _pass_on(
+    tracker: Any, listener: StepListener, running: Future[Result], shown: int, check: Callable[[str | None], None]
+) -> int:
     """Hands the tracker's rows of steps after ``shown`` on until the learners have ended; the last that was shown.
 
     Until they make a row of their own (the first look shows those of earlier sittings), says what they are at.
-
-    Raises:
-        RuntimeError: one of ``nodes`` is lost.
+    ``check`` is told that too, or None, and may raise what ends the wait.
     """
     looks, waits = 0, True
     while True:
@@ -206,6 +220,7 @@ def _pass_on(tracker: Any, listener: StepListener, running: Future[Result], show
         looks += 1
         if ended:
             return shown
-        _check_nodes(nodes)
-        if waits:
-            listener.waiting(ray.get(tracker.doing.remote()))
+        doing = ray.get(tracker.doing.remote()) if waits else None
+        check(doing)
+        if doing is not None:
+            listener.waiting(doing)

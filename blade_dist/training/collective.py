@@ -17,6 +17,10 @@ def own_rank() -> int:
     return dist.get_rank() if dist.is_initialized() else 0
 
 
+MODEL, ENGINES = "loading the model", "loading the engines"
+"""What a rank is at before it can make a step, for :func:`tell`."""
+
+
 def tell(tracker: Any, doing: str) -> None:
     """Rank 0 tells the tracker what is done before there is a step to show."""
     if own_rank() == 0:

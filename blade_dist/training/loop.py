@@ -21,7 +21,7 @@ from blade_dist.store.files import write_json
 from blade_dist.store.run import RunPaths
 from blade_dist.tracking.parting import START
 from blade_dist.training.checkpoint import RankCheckpoint
-from blade_dist.training.collective import from_first, own_rank, tell
+from blade_dist.training.collective import ENGINES, MODEL, from_first, own_rank, tell
 from blade_dist.training.pipeline import PUSH, VALIDATION, Roles
 from blade_dist.training.probe import probe_request
 from blade_dist.training.prompter import Prompter
@@ -56,14 +56,14 @@ def align(job: AlignJob) -> None:
     job.pool.check()
     torch.manual_seed(config.run.seed)
     torch.set_num_threads(config.learner.cpus_per_worker)
-    tell(job.tracker, "loading the model")
+    tell(job.tracker, MODEL)
     rank = Rank(config, RunPaths(job.run))
     saver = Saver(rank.paths.target(config.target) / LEARNERS)
     checkpoint = RankCheckpoint(rank, saver, job.pipeline, job.roles, job.tracker)
     state, saving = checkpoint.restore(), 0.0
     _record_hosts(job)
     with saver, _publisher(job, rank) as publisher:
-        tell(job.tracker, "loading the engines")
+        tell(job.tracker, ENGINES)
         _push(job, rank, publisher, (state.attempt, resumed := state.step))
         tell(job.tracker, "the first step")
         start = {} if resumed else _held_out(rank, publisher, (state.attempt, 0), job.pipeline.sample_fresh)

@@ -32,7 +32,7 @@ from blade_dist.store.checkpoints import LEARNERS, OPTIMIZER, PROGRESS, Layout
 from blade_dist.store.files import read_json, write_json
 from blade_dist.store.policy import save_policy
 from blade_dist.store.run import RunPaths
-from blade_dist.training.collective import own_rank, tell
+from blade_dist.training.collective import MODEL, own_rank, tell
 from blade_dist.training.ending import Ending
 from blade_dist.training.patience import Patience
 from blade_dist.training.saving import Saver
@@ -91,7 +91,7 @@ def fine_tune(job: SftJob) -> None:
     codec = Codec.load(paths.codec)
     examples = _Examples(SequenceTable.load(paths.sequences), codec, config, paths.features)
     validation = Validation.load(config, paths, codec)
-    tell(job.tracker, "loading the model")
+    tell(job.tracker, MODEL)
     learner = _start(config, paths, codec)
     state, ending = _restore(learner), Ending(job.tracker)
     per_epoch, total = sft_steps(len(examples), config)

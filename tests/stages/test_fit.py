@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import os
+import signal
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future
 from pathlib import Path
+from threading import Event
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
 from ray.train import CheckpointConfig
 
+from blade_dist.cluster.signals import Stopped
 from blade_dist.errors import DivergedError, FullDiskError, UserError
 from blade_dist.settings import Config
 from blade_dist.stages import fit as stage
@@ -45,6 +48,7 @@ class Listener:
 def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Any]:
     """Runs these attempts one after the other; what came of the last, the shown steps, and how many there were."""
     monkeypatch.setattr(stage, "POLL_S", 0.01)
+    monkeypatch.setattr(stage, "lost_nodes", lambda _: [])
     monkeypatch.setenv(SILENCE, "600")
     monkeypatch.setattr(stage, "ray", SimpleNamespace(put=lambda given: given, get=lambda given: given))
     newest, begun, listener = [-1], [], Listener()
@@ -65,7 +69,7 @@ def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Any]:
         monkeypatch.setattr(stage, "TorchTrainer", lambda *_, **__: trainer(left))
         rows = SimpleNamespace(remote=lambda shown: [(step, {}) for step in range(shown + 1, newest[0] + 1)])
         job = SimpleNamespace(tracker=SimpleNamespace(rows_after=rows, doing=DOING))
-        roles = [SimpleNamespace(gpus=0, bundle={"CPU": 1}, selector={})]
+        roles = [SimpleNamespace(gpus=0, bundle={"CPU": 1}, selector={}, node=SimpleNamespace(id="a"))]
         how: Any = (stage, job, config, tmp_path / "blade" / "learners", roles, CheckpointConfig(), listener, print)
         return str(stage.fit(*how))
 
@@ -107,6 +111,7 @@ def test_a_rank_may_be_as_silent_as_any_other(run: Any) -> None:
 
 
 def test_what_the_learners_are_at_is_shown_until_they_make_a_step_of_their_own() -> None:
+    checked: list[str | None] = []
     listener, running, looks = Listener(), Future[Any](), iter([[0, 1], [], [], [2], [3], []])
 
     def rows(_: int) -> list[tuple[int, dict[str, float]]]:
@@ -119,6 +124,42 @@ def test_what_the_learners_are_at_is_shown_until_they_make_a_step_of_their_own()
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(stage, "ray", SimpleNamespace(get=lambda given: given))
         patch.setattr(stage, "POLL_S", 0.0)
-        stage._pass_on(tracker, listener, running, -1)
+        stage._pass_on(tracker, listener, running, -1, checked.append)
     assert listener.steps == [0, 1, 2, 3]
+    assert checked == ["loading the model"] * 3 + [None] * 2
     assert listener.waited_after == [2, 2, 2]  # after the steps of an earlier sitting, not after the third
+
+
+class Endless:
+    """Ray Train, as long as its learners do nothing."""
+
+    def __init__(self, *_: object, **__: object) -> None:
+        self.fit = Event().wait
+
+
+def test_a_lost_node_is_not_waited_for(run: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    looked: list[set[str]] = []
+    monkeypatch.setattr(stage, "lost_nodes", lambda nodes: looked.append(nodes) or ["10.0.0.1"] * (len(looked) > 2))
+    monkeypatch.setattr(stage, "_trainer", Endless)
+    with pytest.raises(RuntimeError, match=r"node 10\.0\.0\.1 was lost"):
+        run([])
+    assert looked == [{"a"}] * 3
+
+
+def test_learners_that_failed_as_their_node_was_lost_are_not_started_again(
+    run: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(stage, "lost_nodes", lambda _: ["10.0.0.1"])
+    with pytest.raises(RuntimeError, match=r"node 10\.0\.0\.1 was lost"):
+        run([(5, RuntimeError("a rank died"))], max_failures=9)
+    assert len(run.begun) == 1
+
+
+def test_a_signal_does_not_wait_for_learners_that_are_loading(
+    run: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr(stage, "_trainer", Endless)
+    monkeypatch.setattr(stage, "lost_nodes", lambda _: signal.raise_signal(signal.SIGTERM) or [])
+    with pytest.raises(Stopped, match=f"stopped by SIGTERM: {tmp_path / 'blade'} is saved after step 0; ") as stopped:
+        run([])
+    assert stopped.value.exit_code == 143

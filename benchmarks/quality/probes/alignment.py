@@ -73,20 +73,31 @@ def reference_rewards(
         )
 
 
-def evaluate(
+def rewards_of(
     start: Start, writer: Writer, reward: Composite, log: Log, settings: Settings, group: int
 ) -> tuple[NDArray, dict[str, NDArray]]:
-    """Means over ``group`` drawn lists of each prompt, or of its greedy list where that is 0: ``[P]``."""
-    torch.manual_seed(0)
+    """Rewards of ``group`` drawn lists of each prompt, or of its greedy list where that is 0, and their parts.
+
+    ``[P, G]`` each; the lists are drawn alike whatever was drawn before.
+    """
     totals, parts = [], defaultdict(list)
-    with torch.no_grad():
+    with torch.no_grad(), torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
         for part in start.chunks():
             written = writer.write(part, group, settings.k, settings.temperature)
             total, by_name = score(reward, log, part, written.items)
-            totals.append(total.mean(axis=1))
+            totals.append(total)
             for name, values in by_name.items():
-                parts[name].append(values.mean(axis=1))
+                parts[name].append(values)
     return np.concatenate(totals), {name: np.concatenate(values) for name, values in parts.items()}
+
+
+def evaluate(
+    start: Start, writer: Writer, reward: Composite, log: Log, settings: Settings, group: int
+) -> tuple[NDArray, dict[str, NDArray]]:
+    """Means of :func:`rewards_of` over each prompt's lists: ``[P]``."""
+    total, parts = rewards_of(start, writer, reward, log, settings, group)
+    return total.mean(axis=1), {name: values.mean(axis=1) for name, values in parts.items()}
 
 
 def align(

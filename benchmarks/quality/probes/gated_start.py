@@ -18,17 +18,18 @@ import torch
 import typer
 from numpy.typing import NDArray
 
-from benchmarks.quality.probes.alignment import Aligned, Settings, align, evaluate, reference_rewards
+from benchmarks.quality.probes.alignment import Aligned, Settings, align, evaluate, reference_rewards, rewards_of
 from benchmarks.quality.probes.front import reranked_best
 from benchmarks.quality.probes.logs import Log, read_log
-from benchmarks.quality.probes.writer import Start, Writer, fit_ranker, read_prompts, score
+from benchmarks.quality.probes.writer import Start, Writer, kept_ranker, read_prompts, score
+from benchmarks.quality.sasrec import SasRec
 from benchmarks.report import show, write_result
 from blade_dist.evaluation.bootstrap import Resamples
 from blade_dist.rewards.composite import Composite
 
 RESAMPLES = 10_000
-DRAWN = 16
-"""Lists per test prompt: their mean is what a drawn list has, and the best of the start's is Best-of-16."""
+DRAWN = 8
+"""Lists per test prompt: their mean is what a drawn list has."""
 Values = dict[str, NDArray[np.float64]]
 
 
@@ -45,12 +46,11 @@ class Begun:
 
 
 def begin(
-    log: Log, weights: dict[str, float], settings: Settings, seed: int, epochs: int, looked_at: int, candidates: int
+    log: Log, weights: dict[str, float], settings: Settings, seed: int, ranker: SasRec, looked_at: int, candidates: int
 ) -> Begun:
-    """Fits the ranker; validation keeps ``looked_at`` prompts at most."""
+    """Reads the prompts; validation keeps ``looked_at`` of them at most."""
     few = np.random.default_rng(0).permutation(len(log.prompts["validation"]))[:looked_at]
     log = replace(log, prompts=log.prompts | {"validation": log.prompts["validation"].take(np.sort(few))})
-    ranker = fit_ranker(log, settings.k, seed, epochs)
     start = {part: read_prompts(ranker, prompts, candidates) for part, prompts in log.prompts.items()}
     torch.manual_seed(seed)
     writer, reward = Writer(ranker), Composite(weights, log.catalog, settings.k)
@@ -76,31 +76,16 @@ def reported(begun: Begun, writers: dict[str, Writer], settings: Settings) -> Va
     test, values = begun.start["test"], {}
     for name, writer in {"start": begun.writer, **writers}.items():
         values[f"greedy {name}"], parts = evaluate(test, writer, begun.reward, begun.log, settings, 0)
-        values[f"drawn {name}"] = evaluate(test, writer, begun.reward, begun.log, settings, DRAWN)[0]
+        drawn = rewards_of(test, writer, begun.reward, begun.log, settings, DRAWN)[0]
+        values[f"drawn {name}"] = drawn.mean(axis=1)
+        if writer is begun.writer:  # a search by the reward itself, where it reads no held-out item
+            values[f"best of {DRAWN} of the start"] = drawn.max(axis=1)
         values |= {f"{part}, {name}": by_prompt for part, by_prompt in parts.items()}
-    values["best of 16 of the start"] = _best_of(begun, settings)
     for name, items in reranked_best(begun.start, begun.reward, begun.log, settings.k).items():
         total, parts = score(begun.reward, begun.log, test, items[:, None])
         values[f"greedy {name}"] = total[:, 0]
         values |= {f"{part}, {name}": by_list[:, 0] for part, by_list in parts.items()}
     return values
-
-
-def _best_of(begun: Begun, settings: Settings) -> NDArray[np.float64]:
-    """A search by the reward itself, ``[P]``: possible at serving where the reward reads no held-out item."""
-    torch.manual_seed(0)
-    with torch.no_grad():
-        return np.concatenate(
-            [
-                score(
-                    begun.reward,
-                    begun.log,
-                    part,
-                    begun.writer.write(part, DRAWN, settings.k, settings.temperature).items,
-                )[0].max(axis=1)
-                for part in begun.start["test"].chunks()
-            ]
-        )
 
 
 def intervals(users: NDArray, by_seed: list[Values], names: list[str]) -> dict[str, Any]:
@@ -154,6 +139,7 @@ def main(
     epochs: Annotated[int, typer.Option(help="Of the ranker.")] = 12,
     looked_at: Annotated[int, typer.Option(help="Validation prompts.")] = 400,
     seeds: Annotated[int, typer.Option(min=1, help="Of ranker and alignment; rates are chosen on the first.")] = 3,
+    keep: Annotated[Path | None, typer.Option(help="Folder of fitted rankers: one that is there is taken.")] = None,
     json: Annotated[Path | None, typer.Option(help="The result file, written after every seed.")] = None,
 ) -> None:
     """Aligns to every target, and compares them on test users.
@@ -174,7 +160,10 @@ def main(
     curves: dict[str, list[Any]] = {name: [] for name in names}
     by_seed: list[Values] = []
     for seed in range(seeds):
-        begun = begin(log, jsonlib.loads(weights), settings, seed, epochs, looked_at, candidates)
+        ranker = kept_ranker(
+            log, settings.k, seed, epochs, keep and keep / f"{path.name}-{held}-{windows}-{epochs}-{seed}.pt"
+        )
+        begun = begin(log, jsonlib.loads(weights), settings, seed, ranker, looked_at, candidates)
         writers: dict[str, Writer] = {}
         for name in names:
             if seed == 0:

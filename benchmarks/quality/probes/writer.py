@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -117,6 +118,19 @@ def fit_ranker(log: Log, k: int, seed: int, epochs: int) -> SasRec:
     """Of the users' beginnings; when it stops is chosen by the validation prompts."""
     data = (log.catalog, log.sequences, log.prompts["validation"])
     return fit(data, BUILD, CONTEXT, ListSettings(k=k), k, seed, trials=((2e-3, 0.4),), epochs=epochs).model
+
+
+def kept_ranker(log: Log, k: int, seed: int, epochs: int, file: Path | None) -> SasRec:
+    """As :func:`fit_ranker`; ``file`` is where it is kept, and taken from where it is there."""
+    if file is not None and file.is_file():
+        ranker = SasRec(len(log.catalog), CONTEXT, BUILD, dropout=0.0)
+        ranker.load_state_dict(torch.load(file, weights_only=True))
+        return ranker
+    ranker = fit_ranker(log, k, seed, epochs)
+    if file is not None:
+        file.parent.mkdir(parents=True, exist_ok=True)
+        torch.save(ranker.state_dict(), file)
+    return ranker
 
 
 @torch.no_grad()

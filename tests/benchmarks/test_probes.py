@@ -64,7 +64,7 @@ def test_the_commands_write_their_results(folder: Path, tmp_path: Path) -> None:
     outs = tmp_path / "gated.json", tmp_path / "front.json"
     small = {"held": 1, "windows": 1, "epochs": 1}
     gated_start.main(folder, rates="1e-2", steps=2, looks=1, references=4, looked_at=4, seeds=2, json=outs[0], **small)
-    front.main(folder, k=3, json=outs[1], **small)
+    front.main(folder, '{"ndcg@3": 1, "ild@3": 0.1}', k=3, json=outs[1], **small)
     gated, ranked = (json.loads(out.read_text()) for out in outs)
     assert set(gated["rates"]) == {"static", "blade", "grpo"}
     assert {"greedy blade minus static", "drawn blade minus start"} <= gated["differences"].keys()

@@ -135,8 +135,9 @@ def kept_ranker(log: Log, k: int, seed: int, epochs: int, file: Path | None) -> 
 
 @torch.no_grad()
 def read_prompts(ranker: SasRec, prompts: Prompts, candidates: int) -> Start:
-    """What the frozen ranker says of each prompt."""
+    """What the frozen ranker says of each prompt; a small catalog leaves fewer candidates, the same number to all."""
     ranker.eval()
+    size = min(candidates, ranker.padding - int(prompts.seen.lengths.max()))
     parts: list[tuple[torch.Tensor, ...]] = []
     for first in range(0, len(prompts), CHUNK):
         asked = prompts.take(np.arange(first, min(first + CHUNK, len(prompts))))
@@ -146,7 +147,7 @@ def read_prompts(ranker: SasRec, prompts: Prompts, candidates: int) -> Start:
         scores = ranker.scores(hidden)
         for row, line in enumerate(scores):
             line[torch.from_numpy(asked.seen[row].astype(np.int64))] = -torch.inf
-        best = scores.log_softmax(1).topk(min(candidates, scores.shape[1]))
+        best = scores.log_softmax(1).topk(size)
         parts.append((hidden, best.indices, best.values))
     return Start(prompts, *(torch.cat(part) for part in zip(*parts, strict=True)))
 

@@ -191,10 +191,10 @@ def _batches(sequences: Ragged, context: int, padding: int, rng: np.random.Gener
     predicted = np.cumsum([len(windows[number]) - 1 for number in order])
     batches = np.split(order, np.flatnonzero(np.diff(predicted // POSITIONS)) + 1)
     for turn in rng.permutation(len(batches)):
-        yield _padded([windows[number] for number in batches[turn]], padding)
+        yield padded([windows[number] for number in batches[turn]], padding)
 
 
-def _padded(rows: Sequence[NDArray[np.int32]], padding: int) -> torch.Tensor:
+def padded(rows: Sequence[NDArray[np.int32]], padding: int) -> torch.Tensor:
     """``[B, L]``, padded at the end."""
     table = np.full((len(rows), max(map(len, rows))), padding)
     for line, row in zip(table, rows, strict=True):
@@ -218,7 +218,7 @@ def top_items(model: SasRec, prompts: Prompts, size: int, exclude_history: Exclu
         asked = prompts.take(np.arange(start, min(start + PROMPTS, len(prompts))))
         histories = [asked.history[row][-model.context :] for row in range(len(asked))]
         last = torch.tensor([len(history) - 1 for history in histories])
-        scores = model.scores(model(_padded(histories, model.padding))[torch.arange(len(histories)), last])
+        scores = model.scores(model(padded(histories, model.padding))[torch.arange(len(histories)), last])
         excluded = asked.excluded(exclude_history)
         for number, row in enumerate(scores):
             row[torch.from_numpy(excluded[number].astype(np.int64))] = -torch.inf

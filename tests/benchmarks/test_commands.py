@@ -60,7 +60,8 @@ def helps() -> dict[str, str]:
 
 
 SPEED = ["throughput", "learner", "trie", "posterior", "rewards", "push", "gpu", "peer_trl"]
-QUALITY = ["quality", "quality.recommenders", "quality.ranking"]
+PROBES = ["quality.probes.gated_start", "quality.probes.front"]
+QUALITY = ["quality", "quality.recommenders", "quality.ranking", *PROBES]
 OTHERS = ["first_run", "smollm2", "catalog"]
 COMMANDS = [
     *SPEED,

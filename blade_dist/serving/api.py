@@ -33,7 +33,7 @@ from blade_dist.serving.door import (
 )
 from blade_dist.serving.opened import OpenedExport
 from blade_dist.serving.request import ListRequest, answer, field_name
-from blade_dist.settings.section import Section
+from blade_dist.settings.section import Strict
 
 ONE, MANY = "one", "many"
 Body = Annotated[
@@ -74,7 +74,7 @@ class Refused(_Answered):
     """One line, which names the field."""
 
 
-class Renewal(Section):
+class Renewal(Strict):
     """The export that is served from now on."""
 
     served: str

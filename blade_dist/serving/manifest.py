@@ -11,7 +11,7 @@ from pydantic import Field, ValidationError
 from blade_dist.errors import UserError
 from blade_dist.serving.text import ItemText, Turn
 from blade_dist.settings import Decode, ListSettings
-from blade_dist.settings.section import NonNegative, Positive, Section
+from blade_dist.settings.section import NonNegative, Positive, Strict
 from blade_dist.store.exported import MANIFEST, SCHEMA, is_export, read_export
 from blade_dist.store.files import check_folder
 from blade_dist.store.whole import damage, files_below, sums
@@ -23,14 +23,14 @@ NEEDED = ("config.json", f"*{WEIGHTS}", "catalog/items.arrow", "codec/codec.json
 """Patterns of files without which there is nothing to serve."""
 
 
-class FileSum(Section):
+class FileSum(Strict):
     bytes: NonNegative
     """Size of the file."""
     sha256: Annotated[str, Field(pattern="^[0-9a-f]{64}$")]
     """Of the file's content."""
 
 
-class Trained(Section):
+class Trained(Strict):
     weights: str
     """Digest of the weight files that were trained."""
     codec: str
@@ -41,7 +41,7 @@ class Trained(Section):
     """How many these are: the first rows of the catalog."""
 
 
-class Day(Section):
+class Day(Strict):
     on_sale: Positive
     """Items that a list may hold."""
     new: NonNegative
@@ -52,7 +52,7 @@ class Day(Section):
     """Items that a history may name and no list may hold."""
 
 
-class Manifest(Section):
+class Manifest(Strict):
     schema_version: Literal[1, 2] = SCHEMA
     """Of the export's layout."""
     blade_dist: str

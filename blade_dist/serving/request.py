@@ -19,7 +19,7 @@ from blade_dist.catalog.terms import tightened
 from blade_dist.errors import UserError, quoted
 from blade_dist.serving.opened import OpenedExport
 from blade_dist.settings import ListSettings, Way
-from blade_dist.settings.section import Name, NonNegative, Positive, Section
+from blade_dist.settings.section import Name, NonNegative, Positive, Strict
 
 SHOWN = 5
 """Ids that a message names."""
@@ -38,7 +38,7 @@ def number(given: object) -> object:
 Seed = Annotated[int, Field(ge=0, lt=2**63), BeforeValidator(number)]
 
 
-class ListRequest(Section):
+class ListRequest(Strict):
     """One list that somebody wants."""
 
     history: list[Name]

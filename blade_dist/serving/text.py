@@ -10,7 +10,7 @@ from blade_dist.batches import Ragged
 from blade_dist.catalog.catalog import Catalog
 from blade_dist.catalog.codec import Codec
 from blade_dist.catalog.prompt_text import HISTORY
-from blade_dist.settings.section import Section
+from blade_dist.settings.section import Strict
 from blade_dist.store.files import write_json
 
 if TYPE_CHECKING:
@@ -19,14 +19,14 @@ if TYPE_CHECKING:
 TITLE = "{title}"
 
 
-class ItemText(Section):
+class ItemText(Strict):
     item: str
     """An item of the history, ``{title}`` being its title; the items stand one after another for ``{history}``."""
     separator: str
     """What ends each item of an answer; blanks around a title are not part of it."""
 
 
-class Turn(Section):
+class Turn(Strict):
     role: Literal["system", "user"]
     """Who says it."""
     content: str

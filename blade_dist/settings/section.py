@@ -84,27 +84,37 @@ LARGEST = 2**31 - 1
 """Of integers: what NumPy, scikit-learn and tokenizers all take."""
 
 
-class Section(BaseModel):
-    """A branch of the tree: immutable, no unknown keys, documented fields."""
+class Strict(BaseModel):
+    """What is given from outside: immutable, no unknown keys, documented fields; true and false are no numbers."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False, use_attribute_docstrings=True)
+
+    @field_validator("*", mode="before")
+    @classmethod
+    def _no_bool(cls, given: object, info: ValidationInfo) -> object:
+        """An error for true and false where numbers are wanted: pydantic takes them for 1 and 0."""
+        kinds = set(_kinds(cls.model_fields[str(info.field_name)].annotation))
+        if kinds & {int, float} and not any(kind in (True, False, bool) for kind in kinds) and _has_bool(given):
+            raise PydanticCustomError("boolean", "a number is needed, and true and false are none")
+        return given
+
+
+class Section(Strict):
+    """A branch of the settings."""
 
     @field_validator("*", mode="before")
     @classmethod
     def _given(cls, given: object, info: ValidationInfo) -> object:
         """A section with nothing below it has its defaults, as where all of its lines are remarks.
 
-        An error for true and false where numbers are wanted, which pydantic takes for 1 and 0, and for integers that
-        libraries can't take.
+        An error for integers that libraries can't take.
         """
         annotation = cls.model_fields[str(info.field_name)].annotation
         if given is None and isinstance(annotation, type) and issubclass(annotation, Section):
             return {}
         kinds = set(_kinds(annotation))
         if int in kinds and float not in kinds and isinstance(given, int) and given > LARGEST:
-            raise PydanticCustomError("too_large", "at most 2147483647")
-        if kinds & {int, float} and not any(kind in (True, False, bool) for kind in kinds) and _has_bool(given):
-            raise PydanticCustomError("boolean", "a number is needed, and true and false are none")
+            raise PydanticCustomError("too_large", f"at most {LARGEST}")
         return given
 
 

@@ -53,7 +53,7 @@ def test_one_that_writes_other_tokens_is_refused(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"other: (it knows no token|a checkpoint of another tokenizer)"):
         read_checkpoint(other, codec_of(base, "title"))
     (base / "model.safetensors").unlink()
-    with pytest.raises(UserError, match="safetensors is missing"):
+    with pytest.raises(UserError, match="safetensors are missing"):
         read_checkpoint(base, codec_of(base, "title"))
     with pytest.raises(UserError, match="no checkpoint there"):
         read_checkpoint(tmp_path / "nothing", codec_of(base, "title"))

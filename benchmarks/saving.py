@@ -58,7 +58,7 @@ def measure(work: Workload, checkpoints: int, every: int) -> dict[str, Any]:
         align_stage(open_run(config), Console())
         folder = RunPaths(config.run.dir).target(config.target)
         rows = pq.read_table(folder / "metrics.parquet").to_pylist()
-        whole = sorted((folder / LEARNERS).glob("checkpoint_*"))
+        whole = [manifest.parent for manifest in sorted((folder / LEARNERS).glob(f"checkpoint_*/{MANIFEST}"))]
         written = [_modified(each / MANIFEST) - _modified(each / NUMBERS) for each in whole]
         size = sum(file.stat().st_size for file in whole[-1].rglob("*") if file.is_file())
     return numbers(rows, every) | {

@@ -11,7 +11,7 @@ import re
 from collections.abc import Callable
 from pathlib import Path
 
-from benchmarks.tables import aligned, movielens, quickstart, ranking, serving, speed, synthetic
+from benchmarks.tables import aligned, movielens, probe, quickstart, ranking, serving, speed, synthetic
 from benchmarks.tables.text import Result, Rows, markdown
 
 RESULTS = Path(__file__).parents[1] / "results"
@@ -51,6 +51,7 @@ TABLES: dict[str, Callable[[], Rows]] = {
     **{name: _of(ranking.ranking, name, preset) for name, preset in ranking.PRESETS.items()},
     **{f"{name}-minus": _of(ranking.minus, name) for name in ranking.PRESETS},
     **{name: _of(aligned.aligned, name) for name in aligned.PRESETS},
+    "probe-scientific": _of(probe.rewards, "probe-scientific"),
     "speed": lambda: speed.speed(_all("cpu")),
     "endured": lambda: speed.endured(_all("cpu")),
     "gpu": lambda: speed.gpu(_all("gpu")),

@@ -63,7 +63,7 @@ def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Any]:
 
         return SimpleNamespace(fit=fit)
 
-    def run(attempts: list[Attempt], **train: int) -> str:
+    def run(attempts: list[Attempt], **train: float) -> str:
         config = Config.model_validate({"run": {"dir": tmp_path}, "train": train, "ray": {"silence_s": 33.0}})
         left = iter(attempts)
         monkeypatch.setattr(stage, "TorchTrainer", lambda *_, **__: trainer(left))
@@ -162,4 +162,15 @@ def test_a_signal_does_not_wait_for_learners_that_are_loading(
     monkeypatch.setattr(stage, "lost_nodes", lambda _: signal.raise_signal(signal.SIGTERM) or [])
     with pytest.raises(Stopped, match=f"stopped by SIGTERM: {tmp_path / 'blade'} is saved after step 0; ") as stopped:
         run([])
+    assert stopped.value.exit_code == 143
+
+
+def test_a_training_whose_time_is_over_ends_as_after_a_signal(
+    run: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """This process began longer ago than its limit."""
+    monkeypatch.setattr(stage, "_trainer", Endless)
+    said = f"stopped by train.max_seconds = 0.001: {tmp_path / 'blade'} is saved after step 0; the same command goes on"
+    with pytest.raises(Stopped, match=said) as stopped:
+        run([], max_seconds=0.001)
     assert stopped.value.exit_code == 143

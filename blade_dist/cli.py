@@ -11,7 +11,7 @@ import typer
 from rich.console import Console
 
 from blade_dist import __version__
-from blade_dist.cluster.lost import start_again
+from blade_dist.cluster import lost, time_limit
 from blade_dist.cluster.signals import Stopped, signals_raise
 from blade_dist.errors import NodeLostError
 from blade_dist.nodes.versions import versions
@@ -20,7 +20,7 @@ from blade_dist.settings.explain import explain_config, file_and_names
 from blade_dist.settings.load import dump_config, load_config
 from blade_dist.stages import opening
 from blade_dist.stages.catalog_command import catalog
-from blade_dist.stages.ends import ending, leave
+from blade_dist.stages.ends import ending, keep_traceback, leave
 from blade_dist.stages.folder import check_place, in_folder
 from blade_dist.stages.loudness import begin, heard, loudness
 from blade_dist.stages.prompt_command import prompt
@@ -79,9 +79,10 @@ def main() -> None:
             app()
     except Stopped as stopped:
         leave(console, [str(stopped)], stopped.exit_code, running.log)
-    except NodeLostError as lost:
-        say(console, str(lost))
-        start_again()
+    except NodeLostError as error:
+        keep_traceback(running.log, error)
+        say(console, str(error))
+        lost.start_again()
     except Exception as error:
         leave(console, *ending(error, running.log, running.has_noise, running.verbose), running.log)
 
@@ -100,7 +101,9 @@ def _read(path: Path | None, overrides: list[str] | None, logs: bool = True) -> 
         os.environ.setdefault("DS_ACCELERATOR", "cpu")
     config = load_config(path, overrides or [])
     check_place(config.run.dir)
-    return config, in_folder(config.run) if logs else loudness().console()
+    console = in_folder(config.run) if logs else loudness().console()
+    time_limit.end_in_time(config.train, lambda why: say(console, why))
+    return config, console
 
 
 def _next(console: Console, command: str, path: Path, overrides: list[str] | None, *options: str) -> None:
@@ -186,7 +189,7 @@ def sft(path: ConfigFile, overrides: Overrides = None) -> None:
         from blade_dist.cluster.runtime import ray_runtime
         from blade_dist.stages.sft import sft_stage
 
-    with ray_runtime(settings, waiting(console, RAY)):
+    with ray_runtime(settings, waiting(console, RAY), engines=False):
         sft_stage(settings, console)
     _next(console, "train", path, overrides)
 

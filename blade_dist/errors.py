@@ -31,6 +31,10 @@ class FullDiskError(UserError):
     """There is no room for what should be saved. Raised by one learner at least, so that a restart would not help."""
 
 
+class RoleLostError(UserError):
+    """A process of the run was lost too often, or its node was."""
+
+
 class NodeLostError(UserError):
     """A node of the cluster died, and the same command would find room on the others."""
 

@@ -11,9 +11,8 @@ from typing import NoReturn
 
 import ray
 
-from blade_dist.cluster.placement import cluster_nodes, demand, place
+from blade_dist.cluster.placement import Demand, cluster_nodes, place
 from blade_dist.errors import NodeLostError, UserError
-from blade_dist.settings import Config
 
 _LOG = logging.getLogger(__name__)
 POLL_S = 1.0
@@ -33,19 +32,18 @@ def lost_nodes(ids: Iterable[str]) -> list[str]:
     )
 
 
-def after_loss(lost: list[str], config: Config) -> UserError:
-    """What a command that has lost nodes ends with; waits until its roles fit, if it may.
+def after_loss(lost: list[str], wanted: Demand, patience: float) -> UserError:
+    """What a command that has lost nodes ends with; waits ``patience`` seconds until its roles fit.
 
     Returns:
-        A NodeLostError as soon as engines and learners fit on the nodes that are there; else a UserError.
+        A NodeLostError as soon as what is wanted fits on the nodes that are there; else a UserError.
     """
-    what, patience = f"node {', '.join(lost)} was lost", config.ray.wait_for_node_s
-    until = time.monotonic() + patience
+    what, until = f"node {', '.join(lost)} was lost", time.monotonic() + patience
     if patience:
         _LOG.warning("%s; until engines and learners fit on the others, or one comes, %g s", what, patience)
     while True:
         try:
-            place(cluster_nodes(), demand(config))
+            place(cluster_nodes(), wanted)
         except UserError as error:
             refused = error
         else:
@@ -58,4 +56,6 @@ def after_loss(lost: list[str], config: Config) -> UserError:
 
 def start_again() -> NoReturn:
     """The same command in this process's place: a job and its scheduler see one that goes on."""
+    sys.stdout.flush()
+    sys.stderr.flush()
     os.execv(sys.executable, [sys.executable, *sys.orig_argv[1:]])

@@ -80,6 +80,11 @@ class Placement:
     """Whether engines and learners share GPUs in pairs."""
 
     @property
+    def nodes(self) -> set[str]:
+        """Ids of the nodes that have a role."""
+        return {role.node.id for role in self.engines + self.learners}
+
+    @property
     def on_gpus(self) -> bool:
         """Whether roles run on GPUs."""
         return any(role.gpus for role in self.engines + self.learners)

@@ -11,9 +11,9 @@ from typing import Any
 import ray
 
 from blade_dist.cluster.lost import after_loss, lost_nodes, nodes_there
-from blade_dist.cluster.placement import NODE_LABEL
+from blade_dist.cluster.placement import NODE_LABEL, demand
 from blade_dist.cluster.signals import deaf_children, kept_handlers
-from blade_dist.errors import UserError
+from blade_dist.errors import RoleLostError, UserError, origin
 from blade_dist.nodes.survey import check_nodes
 from blade_dist.settings import Config
 
@@ -32,7 +32,12 @@ TOO_LONG = "AF_UNIX path length"
 
 
 @contextmanager
-def ray_runtime(config: Config, meanwhile: AbstractContextManager[object] | None = None) -> Iterator[None]:
+def ray_runtime(
+    config: Config,
+    meanwhile: AbstractContextManager[object] | None = None,
+    engines: bool = True,
+    learners: bool = True,
+) -> Iterator[None]:
     """Connects to ``ray.address`` / ``RAY_ADDRESS``, or starts a local cluster and stops it at the end.
 
     A local cluster counts as many cores as the settings require, so that a small machine may be oversubscribed.
@@ -40,6 +45,7 @@ def ray_runtime(config: Config, meanwhile: AbstractContextManager[object] | None
     Args:
         config: the settings.
         meanwhile: is open until Ray has answered, which takes seconds.
+        engines, learners: whether the command needs them, where it goes on without a node.
 
     Raises:
         UserError: the cluster does not answer, its nodes do not go together, or one of them was lost.
@@ -51,13 +57,17 @@ def ray_runtime(config: Config, meanwhile: AbstractContextManager[object] | None
     address = config.ray.address or os.environ.get("RAY_ADDRESS")
     with meanwhile or nullcontext():
         join_ray(address, max(os.cpu_count() or 1, wanted_cpus(config)), "ray.address")
+    known: frozenset[str] = frozenset()
     try:
         known = nodes_there()
         check_nodes(config.run.dir)
         yield
     except Exception as error:
+        cause = origin(error)
+        if isinstance(cause, UserError) and not isinstance(cause, RoleLostError):
+            raise  # what a user has to mend, nodes or not
         if lost := lost_nodes(known):
-            raise after_loss(lost, config) from error
+            raise after_loss(lost, demand(config, engines, learners), config.ray.wait_for_node_s) from error
         raise
     finally:
         ray.shutdown()

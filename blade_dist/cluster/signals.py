@@ -16,15 +16,9 @@ KEPT = "what was finished is kept"
 class Stopped(BaseException):
     """A signal ended the command. Like KeyboardInterrupt it is no Exception: nobody shall take it for a failure."""
 
-    def __init__(self, number: int, kept: str, by: str | None = None) -> None:
-        """
-        Args:
-            number: the signal's.
-            kept: what is there of the work, for the user's last line.
-            by: what stopped it in place of the signal.
-        """
-        by = by or signal.Signals(number).name
-        super().__init__(f"stopped by {by}: {kept}; the same command goes on from there")
+    def __init__(self, number: int, kept: str) -> None:
+        """``kept``: what is there of the work, for the user's last line."""
+        super().__init__(f"stopped by {signal.Signals(number).name}: {kept}; the same command goes on from there")
         self.exit_code = 128 + number
         """As shells report it: 129 after a closed terminal, 130 after Ctrl-C, 143 after SIGTERM."""
 
@@ -33,8 +27,6 @@ class Heard:
     """Which signal has come."""
 
     number: int | None = None
-    by: str | None = None
-    """What has come in its place."""
 
     def is_echo(self, number: int) -> bool:
         """Whether the signal says what one has said before it: a terminal that closes sends SIGHUP once or twice."""

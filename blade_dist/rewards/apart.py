@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import multiprocessing
+import os
 import signal
-from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import replace
 from functools import partial
 from multiprocessing.connection import Connection
@@ -104,7 +105,8 @@ class _Answering:
     def end(self) -> int | None:
         """Its exit code; it is killed where it goes on."""
         self._process.join(1.0)
-        self._process.kill()
+        with suppress(ProcessLookupError):
+            os.killpg(self._process.pid, signal.SIGKILL)  # with all that it has started
         self._process.join()
         code: int | None = self._process.exitcode
         return code
@@ -114,10 +116,9 @@ def _answer(name: str, pipe: Connection) -> None:
     """In the process of its own, until the other one has closed the pipe or ended."""
     from blade_dist.rewards.composite import imported, one_line
 
-    try:
-        own = imported(name, "")
-    except UserError as error:
-        own = _raising(error)
+    os.setsid()  # so that it can be ended with all that it starts
+    multiprocessing.current_process()._config["daemon"] = False  # type: ignore[attr-defined]  # it may start others
+    own: Own | None = None
     catalog: Any = None
     while True:
         try:
@@ -128,14 +129,10 @@ def _answer(name: str, pipe: Connection) -> None:
         answer: Scores | str
         try:
             with cut_short(name):
+                own = own or imported(name, "its import:")  # not before: who asks waits until it reads
                 answer = np.asarray(own(replace(lists, catalog=catalog)), dtype=np.float64)
+        except UserError as error:
+            answer = str(error)
         except (Exception, SystemExit) as error:  # exit() would end the process without a word
             answer = f"raised {one_line(error)}"
         pipe.send(answer)
-
-
-def _raising(error: UserError) -> Callable[[Lists], Scores]:
-    def raises(_: Lists) -> Scores:
-        raise error
-
-    return raises

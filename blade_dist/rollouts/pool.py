@@ -16,7 +16,7 @@ from ray.util.placement_group import PlacementGroup, placement_group, remove_pla
 from blade_dist.batches import Ranked, Rollouts
 from blade_dist.cluster.placement import Role
 from blade_dist.cluster.runtime import beside_driver
-from blade_dist.errors import UserError
+from blade_dist.errors import RoleLostError, UserError
 from blade_dist.rollouts.asked import Asked, Part
 from blade_dist.rollouts.fleet import FleetActor, Member, Push, Serving, start_engine
 from blade_dist.rollouts.health import Life
@@ -205,7 +205,7 @@ class EnginePool:
 
 def _check(given_up: str | None) -> None:
     if given_up is not None:
-        raise UserError(f"{given_up}; run the same command again: it goes on from what is saved")
+        raise RoleLostError(f"{given_up}; run the same command again: it goes on from what is saved")
 
 
 class RunningPool:

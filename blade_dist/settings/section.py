@@ -105,17 +105,19 @@ class Section(Strict):
     @field_validator("*", mode="before")
     @classmethod
     def _given(cls, given: object, info: ValidationInfo) -> object:
-        """A section with nothing below it has its defaults, as where all of its lines are remarks.
-
-        An error for integers that libraries can't take.
-        """
+        """A section with nothing below it has its defaults, as where all of its lines are remarks."""
         annotation = cls.model_fields[str(info.field_name)].annotation
-        if given is None and isinstance(annotation, type) and issubclass(annotation, Section):
-            return {}
-        kinds = set(_kinds(annotation))
-        if int in kinds and float not in kinds and isinstance(given, int) and given > LARGEST:
+        nothing = given is None and isinstance(annotation, type) and issubclass(annotation, Section)
+        return {} if nothing else given
+
+    @field_validator("*", mode="after")
+    @classmethod
+    def _not_too_large(cls, value: object) -> object:
+        """An error for integers that libraries can't take."""
+        values = value.values() if isinstance(value, dict) else value if isinstance(value, list | tuple) else [value]
+        if any(isinstance(one, int) and one > LARGEST for one in values):
             raise PydanticCustomError("too_large", f"at most {LARGEST}")
-        return given
+        return value
 
 
 def _kinds(annotation: Any) -> Iterator[Any]:

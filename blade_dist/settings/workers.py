@@ -168,12 +168,12 @@ class TrainSettings(Section):
     ``validation_prompts``. Set it where the reward stops rising long before the last step. None: it never stops
     early."""
     max_seconds: Rate | None = None
-    """Seconds after which the command saves the step of ``sft`` or ``train`` that it is at and ends with exit code 143,
-    as after SIGTERM; the same command goes on from there. Set it where a scheduler takes the machine away. None: there
-    is no limit."""
+    """Seconds after which a command ends as after SIGTERM: it saves the step of ``sft`` or ``train`` that it is at, and
+    its exit code is 143; the same command goes on from there. Set it where a scheduler takes the machine away. None:
+    there is no limit."""
     checkpoint_before: Rate = 300.0
-    """In a Slurm job, which says in ``SLURM_JOB_END_TIME`` when its time limit ends it: so many seconds before that the
-    same happens. Raise it where a step and its checkpoint take longer."""
+    """In a Slurm job that says in ``SLURM_JOB_END_TIME`` when its time limit ends it: so many seconds before that the
+    same happens, in short jobs in their last tenth. Raise it where a step and its checkpoint take longer."""
     keep_checkpoints: Positive = 2
     """Checkpoints kept; an older one is deleted only after a newer one is whole. Raise it to look back at how the
     policy changed."""

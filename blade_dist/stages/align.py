@@ -17,7 +17,7 @@ from rich.console import Console
 
 from blade_dist.cluster.placement import Placement, cluster_nodes, place_here, placement_table
 from blade_dist.cluster.runtime import beside_driver, ray_runtime
-from blade_dist.errors import DivergedError, UserError, origin
+from blade_dist.errors import DivergedError, RoleLostError, origin
 from blade_dist.evaluation.bootstrap import mean_interval
 from blade_dist.learners.objective import learning_rate
 from blade_dist.posterior.actor import EstimatorActor
@@ -228,7 +228,7 @@ def _fit(
         if (lost := pool.given_up() or _died(error, {"the estimator": estimator, "the pipeline": pipeline})) is None:
             raise
         step = saved_step(folder / LEARNERS)
-        raise UserError(f"{lost}; run the same command again: it goes on from step {step}") from error
+        raise RoleLostError(f"{lost}; run the same command again: it goes on from step {step}") from error
     finally:
         for actor in (pipeline, estimator):
             ray.kill(actor)

@@ -78,7 +78,7 @@ def ending(error: Exception, log: Path | None, noise: bool, verbose: bool) -> tu
             "it is a fault of blade-dist, or of what it stands on: please report it, with the traceback",
         ]
     if told is not cause and not verbose:
-        append(log, redacted("".join(traceback.format_exception(error))))
+        keep_traceback(log, error)
         if log is not None:
             lines.append(f"traceback: at the end of {log}")
         elif told is None:
@@ -159,6 +159,11 @@ def _place(cause: BaseException) -> str:
 
 def _flat(text: str) -> str:
     return " ".join(text.split())
+
+
+def keep_traceback(log: Path | None, error: BaseException) -> None:
+    """Writes it to the end of the log, without secrets."""
+    append(log, redacted("".join(traceback.format_exception(error))))
 
 
 def append(log: Path | None, text: str) -> None:

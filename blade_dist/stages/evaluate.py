@@ -83,7 +83,7 @@ def evaluate_stage(run: OpenedRun, checkpoint: Path, against: list[Path], consol
     costs: dict[tuple[str, str], Cost] = {}
     with (
         Bar("evaluate", len(prompts) * calls, "lists", console, "starting the engines") as bar,
-        ray_runtime(config),
+        ray_runtime(config, learners=False),
         engines(config, run.paths, paths[0], place_here(config, learners=False).engines) as pool,
         _publisher(run, pool) as publisher,
     ):

@@ -5,16 +5,13 @@ from __future__ import annotations
 import logging
 import os
 import shutil
-import signal
 import threading
-import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, wait
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-import psutil
 import ray
 from ray.train import CheckpointConfig, FailureConfig, Result, RunConfig, ScalingConfig
 from ray.train.torch import TorchConfig, TorchTrainer
@@ -22,7 +19,6 @@ from ray.train.torch import TorchConfig, TorchTrainer
 from blade_dist.cluster.lost import lost_nodes
 from blade_dist.cluster.placement import Role
 from blade_dist.cluster.signals import Stopped, first_signal_asks
-from blade_dist.cluster.time_limit import time_limit
 from blade_dist.errors import DivergedError, FullDiskError, UserError, origin
 from blade_dist.settings import Config
 from blade_dist.stages.resume import find_start, layout_of
@@ -71,7 +67,7 @@ def fit(
     Raises:
         UserError: the disk is full, or a rank raised one: it would do so again.
         DivergedError: a number of the training is not finite.
-        Stopped: the learners were asked to end, or a second signal came, or the command's time is over.
+        Stopped: the learners were asked to end, or a second signal came.
         Exception: what a rank raised once too often, or the loss of a node.
     """
     folder.parent.mkdir(parents=True, exist_ok=True)
@@ -79,16 +75,14 @@ def fit(
     work = ray.put((loop, job))  # the controller need not import what the ranks do
     failures, shown = Failures(config.train.max_failures), -1
     nodes = {role.node.id for role in (*roles, *beside)}
-    limit = time_limit(config.train, psutil.Process().create_time(), os.environ)
 
     def check(doing: str | None) -> None:
         """``doing``: what the learners are at, as long as they have not made a step."""
-        _check_nodes(nodes)
-        if limit is not None and heard.number is None and time.time() >= limit.at:
-            heard.number, heard.by = signal.SIGTERM, limit.by
-            ask_to_end()
-        if heard.number is not None and doing in LOADING:  # they would load all before they looked
-            raise Stopped(heard.number, _kept(folder), heard.by)
+        lost = lost_nodes(nodes)
+        if heard.number is not None and (lost or doing in LOADING):  # they would load all before they looked
+            raise Stopped(heard.number, _kept(folder))
+        if lost:  # Ray would wait for it, for ever
+            raise RuntimeError(f"node {', '.join(lost)} was lost")
 
     with first_signal_asks(ask_to_end) as heard, listener, _silence_of_ranks(config.ray.silence_s):
         while True:
@@ -100,7 +94,7 @@ def fit(
             if (error := running.exception()) is None:
                 break
             _refuse(error, folder.parent)
-            _check_nodes(nodes)
+            check(None)
             if not failures.another(shown):
                 raise error
             lines = find_start(folder.parent, layout_of(config.learner), checkpoints).lines
@@ -108,7 +102,7 @@ def fit(
             for line in lines:
                 _LOG.warning("%s", line)
     if heard.number is not None:
-        raise Stopped(heard.number, _kept(folder), heard.by)
+        raise Stopped(heard.number, _kept(folder))
     return running.result()
 
 
@@ -199,16 +193,6 @@ def _settle(future: Future[Result], call: Callable[[], Result]) -> None:
         future.set_result(call())
     except BaseException as error:
         future.set_exception(error)
-
-
-def _check_nodes(nodes: set[str]) -> None:
-    """Ray would wait for a node that is lost, for ever.
-
-    Raises:
-        RuntimeError: one of these is.
-    """
-    if lost := lost_nodes(nodes):
-        raise RuntimeError(f"node {', '.join(lost)} was lost")
 
 
 def _pass_on(

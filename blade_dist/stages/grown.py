@@ -39,7 +39,7 @@ def known_to(checkpoint: Path, config: Config, data: DataBundle) -> Earlier | No
     """
     stamp = read_json(checkpoint / STAMP)
     codec = None if stamp is None else stamp.get("codec")
-    if codec == data.codec.fingerprint():
+    if codec == data.codec.fingerprint() and data.codec.kind != "title":  # a title is its item's, whatever the id
         _check_same_items(checkpoint, RunPaths(config.run.dir), data)
     if codec is None or codec == data.codec.fingerprint():
         return None

@@ -44,7 +44,7 @@ def prior_stage(run: OpenedRun, console: Console) -> Prior:
     else:
         config, paths = run.config.in_training, run.paths
         with (
-            ray_runtime(config, waiting(console, RAY)),
+            ray_runtime(config, waiting(console, RAY), learners=False),
             engines(
                 config, paths, paths.reference, place_here(config, learners=False).engines, console=console
             ) as pool,

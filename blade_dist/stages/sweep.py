@@ -9,9 +9,10 @@ from typing import Any
 import pyarrow.parquet as pq
 from rich.console import Console
 
+from blade_dist.cluster.lost import lost_nodes
 from blade_dist.cluster.placement import cluster_nodes, demand, place_copies
 from blade_dist.cluster.runtime import ray_runtime
-from blade_dist.errors import UserError
+from blade_dist.errors import RoleLostError, UserError
 from blade_dist.stages.align import is_aligned
 from blade_dist.stages.constraints import check_limits
 from blade_dist.stages.opened import OpenedRun
@@ -119,6 +120,8 @@ def _run(
         places = place_copies(cluster_nodes(), demand(run.config), len(todo))
         say(console, f"sweep: {len(todo)} to run, {len(places)} at once")
         run_trials(trials, todo, places, scheduler, console)
+        if lost := lost_nodes(node for place in places for node in place.nodes):
+            raise RoleLostError(f"node {', '.join(lost)} was lost with its trials; the same command makes them anew")
 
 
 def _prepare(trial: Trial) -> None:

@@ -18,6 +18,7 @@ from ray.tune.schedulers import ASHAScheduler, TrialScheduler
 from ray.util.queue import Empty, Queue
 from rich.console import Console
 
+from blade_dist.cluster.lost import lost_nodes
 from blade_dist.cluster.placement import Placement
 from blade_dist.errors import origin
 from blade_dist.settings import Config
@@ -195,7 +196,8 @@ def _free_place(places: Queue) -> Iterator[Placement]:
     try:
         yield place
     finally:
-        places.put(place)
+        if not lost_nodes(place.nodes):
+            places.put(place)
 
 
 def first_line(error: BaseException) -> str:

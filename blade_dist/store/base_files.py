@@ -31,7 +31,13 @@ def check_kind(folder: Path) -> None:
         UserError: there is none, an adapter alone, a quantized model, an encoder, or a pointer in a file's place.
     """
     refuse_pointers(folder)
-    if (adapter := _json(folder / "adapter_config.json")) and not any(folder.glob("model*.safetensors")):
+    adapter = _json(folder / "adapter_config.json")
+    if adapter and any(folder.glob("model*.safetensors")):
+        raise UserError(
+            f"{folder}: whole weights stand beside a LoRA adapter, and Transformers would add it to them; move "
+            "adapter_config.json away where they are merged already"
+        )
+    if adapter:
         raise UserError(
             f"{folder}: it is a LoRA adapter alone, of {adapter.get('base_model_name_or_path')}: merge it into its "
             "base model first (PEFT's merge_and_unload, then save_pretrained), and give that folder"
@@ -39,7 +45,7 @@ def check_kind(folder: Path) -> None:
     if not (folder / "config.json").is_file():
         raise UserError(f"{folder}: no Hugging Face checkpoint there (config.json is missing)")
     config = _json(folder / "config.json")
-    if "quantization_config" in config:
+    if config.get("quantization_config"):
         raise UserError(
             f"{folder}: its weights are quantized (quantization_config), and such can't be trained: give the model "
             "that they were made of"
@@ -61,7 +67,7 @@ def check_weights(folder: Path) -> None:
         others = [path.name for pattern in OTHERS for path in sorted(folder.glob(pattern))]
         instead = f", only {others[0]}: load it with Transformers and save it with save_pretrained" if others else ""
         raise UserError(f"{folder}: no weights there, *.safetensors are missing{instead}")
-    index = _json(folder / INDEX)
+    index = {} if "model.safetensors" in there else _json(folder / INDEX)  # one file is read before many
     if not index and "model.safetensors" not in there and len(there) > 1:
         raise UserError(f"{folder}: {INDEX} is missing, by which the {len(there)} files of weights are read; fetch it")
     lost = sorted(set(index.get("weight_map", {}).values()) - there)

@@ -81,6 +81,7 @@ class RankCheckpoint:
         Raises:
             FullDiskError: there is no room, for this one or the one before.
         """
+        self._saver.finish()
         scored = {name: validation[name] for name in validation if name == VALIDATION}
         self._saver.start(state.step, scored, self._copied(state))
 

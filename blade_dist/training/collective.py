@@ -37,13 +37,13 @@ def of_threads() -> Group:
 
 def barrier(group: Group = None) -> None:
     """Returns when all ranks have come here."""
-    if dist.is_initialized():
+    if _several(group):
         dist.barrier(group)
 
 
 def from_all(value: T, group: Group = None) -> list[T]:
     """Every rank's value, by rank, on every rank (collective); pickled, as by :func:`from_first`."""
-    if not dist.is_initialized():
+    if not _several(group):
         return [value]
     values: list[Any] = [None] * dist.get_world_size()
     dist.all_gather_object(values, value, group)
@@ -56,8 +56,13 @@ def from_first(compute: Callable[[], T], group: Group = None) -> T:
     The value is pickled, so it must hold no object reference of Ray's: torch would carry the bytes, but Ray would not
     count the copy, and could free the object before a rank reads it.
     """
-    if not dist.is_initialized():
+    if not _several(group):
         return compute()
     values = [compute() if dist.get_rank() == 0 else None]
     dist.broadcast_object_list(values, src=0, group=group)
     return values[0]  # type: ignore[return-value]
+
+
+def _several(group: Group) -> bool:
+    """Whether other ranks are to be asked: also those of a group that has been destroyed, which is an error then."""
+    return group is not None or dist.is_initialized()

@@ -56,7 +56,7 @@ class Saver:
             self._writing.join(PATIENCE_S)
 
     def start(self, step: int, numbers: dict[str, float], write: Callable[[Path], None]) -> None:
-        """Begins a checkpoint, when the one before is finished.
+        """Begins a checkpoint, when the one before is finished (so that no two copies are held, finish it before).
 
         Args:
             step: steps done.
@@ -80,8 +80,8 @@ class Saver:
         Raises:
             FullDiskError, RuntimeError: see :meth:`finish`.
         """
-        # a rank that failed ends here, and so do the others with it, as those of any group of learners that lost one
-        if self._writing is not None and all(from_all(not self._writing.is_alive())):
+        # where one has ended, the others are about to; or it failed, and takes them along as they wait for it
+        if self._writing is not None and any(from_all(not self._writing.is_alive())):
             self.finish()
 
     def finish(self) -> None:
@@ -115,11 +115,12 @@ class _Writing(threading.Thread):
         self._unfinished = unfinished
         self._write = write
         self._group = group
+        self._rank = own_rank()
 
     def run(self) -> None:
         try:
             self._write(self._unfinished)
-            _seal(self._unfinished, self._group)
+            _seal(self._unfinished, self._rank, self._group)
             from_first(lambda: finish(self._unfinished, self.whole), self._group)
         except Exception as error:
             self.error = error
@@ -146,13 +147,13 @@ def _begin(parent: Path, unfinished: Path, step: int, numbers: dict[str, float])
     return None
 
 
-def _seal(folder: Path, group: Group) -> None:
+def _seal(folder: Path, rank: int, group: Group) -> None:
     """Checksums, manifest and proof of a folder that all ranks have written; each rank reads a share of the files."""
     barrier(group)
     sync_tree(folder)  # by every rank, as a node can bring to a shared disk only what it wrote itself
     seen = from_all(files_below(folder), group)
     names = sorted(set().union(*seen))
-    own = sums(folder, names[own_rank() :: len(seen)])
+    own = sums(folder, names[rank :: len(seen)])
     shares: list[Sums] = from_all(own, group)
     from_first(lambda: write_manifest(folder, {name: of for share in shares for name, of in share.items()}), group)
     found = [what for what in from_all(damage(folder, own, from_disk=True), group) if what is not None]

@@ -274,6 +274,7 @@ def _save(
     saver: Saver, learner: DeepSpeedLearner, codec: Codec, state: SftState, ndcg: float | None, bucket_bytes: int
 ) -> None:
     """``ndcg``: None where nothing was validated at this step; such a checkpoint is never the best one."""
+    saver.finish()
     weights = full_state(learner.model, bucket_bytes, keep=learner.rank == 0)
     optimizer, progress = learner.copy_state(), asdict(state)
 

@@ -56,6 +56,11 @@ def _adapter(folder: Path) -> None:
     write_json(folder / "adapter_config.json", {"peft_type": "LORA", "base_model_name_or_path": "llama", "r": 8})
 
 
+def _merged_beside_its_adapter(folder: Path) -> None:
+    shutil.copy(folder / "model.safetensors", folder / "adapter_model.safetensors")
+    write_json(folder / "adapter_config.json", {"peft_type": "LORA", "base_model_name_or_path": "llama", "r": 8})
+
+
 def _adapter_with_configuration(folder: Path) -> None:
     config = json.loads((folder / "config.json").read_text())
     _adapter(folder)
@@ -91,6 +96,7 @@ FILES: list[tuple[Callable[[Path], None], str]] = [
         for name in ("model.safetensors", "config.json", "tokenizer.json")
     ),
     (_adapter, "it is a LoRA adapter alone, of llama: merge it into its base model first"),
+    (_merged_beside_its_adapter, "whole weights stand beside a LoRA adapter, and Transformers would add it to them"),
     (_adapter_with_configuration, "it is a LoRA adapter alone, of llama: merge it into its base model first"),
     (_other_weights("pytorch_model.bin"), "*.safetensors are missing, only pytorch_model.bin: load it with"),
     (_other_weights("llama.Q4_K_M.gguf"), "*.safetensors are missing, only llama.Q4_K_M.gguf: load it with"),

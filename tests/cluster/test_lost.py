@@ -9,8 +9,8 @@ import ray
 
 from blade_dist.cluster import lost
 from blade_dist.cluster.lost import after_loss, lost_nodes
+from blade_dist.cluster.placement import Demand
 from blade_dist.errors import NodeLostError
-from blade_dist.settings.load import load_config
 
 
 class Nodes:
@@ -37,8 +37,7 @@ def no_pause(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(lost, "POLL_S", 0.0)
 
 
-def config(wait_s: float) -> Any:
-    return load_config(None, ["rollout.engines=2", "learner.workers=2", f"ray.wait_for_node_s={wait_s}"])
+WANTED = Demand(engines=2, workers=2)
 
 
 def test_nodes_that_were_never_ours_are_not_missed(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -53,7 +52,7 @@ def test_it_goes_on_as_soon_as_its_roles_fit(monkeypatch: pytest.MonkeyPatch, co
     """On the node that is left, or with one that comes."""
     nodes = Nodes(1 if comes > 0 else 4, comes=comes)
     monkeypatch.setattr(ray, "nodes", nodes)
-    error = after_loss(["10.0.0.9"], config(60))
+    error = after_loss(["10.0.0.9"], WANTED, 60.0)
     assert isinstance(error, NodeLostError)
     assert str(error).startswith("node 10.0.0.9 was lost; the same command goes on from its last checkpoint on the")
     assert nodes.looks == max(comes, 0) + 1
@@ -65,7 +64,7 @@ def test_it_ends_where_they_do_not_fit_in_time_or_where_it_shall_not_wait(
     monkeypatch: pytest.MonkeyPatch, cpus: int, wait_s: float
 ) -> None:
     monkeypatch.setattr(ray, "nodes", Nodes(cpus))
-    error = after_loss(["10.0.0.9"], config(wait_s))
+    error = after_loss(["10.0.0.9"], WANTED, wait_s)
     assert not isinstance(error, NodeLostError)
     assert "node 10.0.0.9 was lost" in str(error)
     assert "the same command goes on from its last checkpoint" in str(error)

@@ -18,7 +18,7 @@ from tests.helpers.catalogs import make_catalog
 
 NAME = "by_length:score"
 MODULE = """
-import os, signal, sys, time
+import multiprocessing, os, signal, sys, time
 
 def score(lists):
     ends = {
@@ -27,6 +27,7 @@ def score(lists):
         4: lambda: time.sleep(600),
         5: lambda: sys.exit(3),
         6: lambda: lists.users.price,
+        9: lambda: multiprocessing.get_context("fork").Process(target=print).start(),
     }
     ends.get(len(lists), lambda: None)()
     return lists.items[:, 0] + len(lists.catalog) + os.getpid() * (len(lists) == 7)
@@ -48,7 +49,7 @@ def lists(count: int) -> Lists:
 
 def test_its_scores_are_those_of_a_call_here(composite: Composite) -> None:
     expected = 4.0 + len(make_catalog())
-    for count in (1, 8, 1):
+    for count in (1, 9, 8, 1):
         assert composite.score(lists(count))[0].tolist() == [expected] * count
     first, second = (composite.score(lists(7))[0] for _ in range(2))
     assert first[0] == second[0]  # of one process

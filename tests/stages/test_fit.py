@@ -165,12 +165,10 @@ def test_a_signal_does_not_wait_for_learners_that_are_loading(
     assert stopped.value.exit_code == 143
 
 
-def test_a_training_whose_time_is_over_ends_as_after_a_signal(
-    run: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
-    """This process began longer ago than its limit."""
+def test_a_signal_and_a_lost_node_are_a_signal(run: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As where a scheduler takes all nodes away: nobody waits for another one then."""
     monkeypatch.setattr(stage, "_trainer", Endless)
-    said = f"stopped by train.max_seconds = 0.001: {tmp_path / 'blade'} is saved after step 0; the same command goes on"
-    with pytest.raises(Stopped, match=said) as stopped:
-        run([], max_seconds=0.001)
-    assert stopped.value.exit_code == 143
+    monkeypatch.setattr(stage, "LOADING", ())
+    monkeypatch.setattr(stage, "lost_nodes", lambda _: signal.raise_signal(signal.SIGTERM) or ["10.0.0.1"])
+    with pytest.raises(Stopped, match="stopped by SIGTERM"):
+        run([])

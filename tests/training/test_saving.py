@@ -140,6 +140,28 @@ def test_a_failed_save_leaves_nothing_but_the_older_one(
     assert len(reported) == 1
 
 
+def test_a_rank_that_has_failed_is_not_waited_for_by_the_next_checkpoint(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The others' threads wait for its part; it is heard at the next look."""
+    heard: list[Saver] = []
+
+    def hear(saver: Saver) -> None:
+        heard.append(saver)
+
+    monkeypatch.setattr(saving, "from_all", lambda ended, group=None: [ended, True] if group is None else [ended])
+    monkeypatch.setattr(Saver, "finish", hear)
+    saver = Saver(tmp_path)
+    saver.look()
+    assert not heard
+    goes_on = Event()
+    saver.start(1, {}, partial(_write, more=lambda _: goes_on.wait(60)))
+    heard.clear()
+    saver.look()
+    assert heard == [saver]
+    goes_on.set()
+
+
 def wait_until(seen: Callable[[], object]) -> None:
     """Raises what ``seen`` does."""
     ends = time.monotonic() + 60

@@ -11,7 +11,7 @@ import typer
 from rich.console import Console
 
 from blade_dist import __version__
-from blade_dist.cluster import lost, time_limit
+from blade_dist.cluster import time_limit
 from blade_dist.cluster.signals import Stopped, signals_raise
 from blade_dist.errors import NodeLostError
 from blade_dist.nodes.versions import versions
@@ -20,7 +20,7 @@ from blade_dist.settings.explain import explain_config, file_and_names
 from blade_dist.settings.load import dump_config, load_config
 from blade_dist.stages import opening
 from blade_dist.stages.catalog_command import catalog
-from blade_dist.stages.ends import ending, keep_traceback, leave
+from blade_dist.stages.ends import ending, keep_traceback, leave, start_again
 from blade_dist.stages.folder import check_place, in_folder
 from blade_dist.stages.loudness import begin, heard, loudness
 from blade_dist.stages.prompt_command import prompt
@@ -82,7 +82,7 @@ def main() -> None:
     except NodeLostError as error:
         keep_traceback(running.log, error)
         say(console, str(error))
-        lost.start_again()
+        start_again()
     except Exception as error:
         leave(console, *ending(error, running.log, running.has_noise, running.verbose), running.log)
 

@@ -3,11 +3,8 @@
 from __future__ import annotations
 
 import logging
-import os
-import sys
 import time
 from collections.abc import Iterable
-from typing import NoReturn
 
 import ray
 
@@ -52,10 +49,3 @@ def after_loss(lost: list[str], wanted: Demand, patience: float) -> UserError:
         if time.monotonic() >= until:
             return UserError(f"{what}, and {refused}; then the same command goes on from its last checkpoint")
         time.sleep(POLL_S)
-
-
-def start_again() -> NoReturn:
-    """The same command in this process's place: a job and its scheduler see one that goes on."""
-    sys.stdout.flush()
-    sys.stderr.flush()
-    os.execv(sys.executable, [sys.executable, *sys.orig_argv[1:]])

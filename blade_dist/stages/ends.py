@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import os
 import re
 import sys
 import traceback
@@ -97,6 +98,13 @@ def leave(console: Console, lines: list[str], code: int, log: Path | None) -> No
     if is_lost(console.file):
         append(log, "".join(f"{line}\n" for line in lines))
     sys.exit(code)
+
+
+def start_again() -> NoReturn:
+    """The same command in this process's place: a job and its scheduler see one that goes on."""
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os.execv(sys.executable, [sys.executable, *sys.orig_argv[1:]])
 
 
 def foreseen(cause: BaseException) -> UserError | None:

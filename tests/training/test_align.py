@@ -154,9 +154,7 @@ def test_lists_are_as_long_in_training_as_the_reward_looks(
     assert max(row["logprob_gap"], row["rollout_gap"]) < 1e-4
     assert load_config(paths.target("blade") / "config.yaml").lists.k == 3
     shutil.copyfile(trained[1].prior, paths.prior)
-    with pytest.raises(
-        UserError, match=r"reward\.weights\.ild@2: None there, 0\.3 now; reward\.weights\.ild@3: 0\.3 there"
-    ):
+    with pytest.raises(UserError, match=r"reward\.weights\.ild@2: None there, 0\.3 now"):
         prior_stage(open_run(config), Console(quiet=True))
 
 

@@ -49,10 +49,7 @@ class Apart:
             raise UserError(f"{where}: {how_it_ended(code)}; let it raise an error instead") from None
         if answer is None:
             self._answering.pop(name).end()
-            said = (
-                f"did not answer within reward.timeout_s = {self._limit_s:g} s; make it faster, or raise that setting"
-            )
-            raise UserError(f"{where}: {said}")
+            raise UserError(f"{where}: {too_slow(self._limit_s)}; make it faster, or raise that setting")
         if isinstance(answer, str):
             raise UserError(f"{where}: {answer}")
         return answer

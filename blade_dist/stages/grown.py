@@ -51,12 +51,11 @@ def known_to(checkpoint: Path, config: Config, data: DataBundle) -> Earlier | No
 
 def _check_same_items(checkpoint: Path, paths: RunPaths, data: DataBundle) -> None:
     """Where items are numbered, codecs of as many items have one fingerprint, whichever items they are."""
-    own = next((folder for folder in _own(checkpoint)), paths.data)
+    own = next(_own(checkpoint), paths.data)
     if own.resolve() == paths.data.resolve():
         return
     theirs, ours = Catalog.load(own / CATALOG).item_ids, data.catalog.item_ids
-    differ = np.flatnonzero(theirs != ours) if len(theirs) == len(ours) else [min(len(theirs), len(ours)) - 1]
-    if len(differ):
+    if len(differ := np.flatnonzero(theirs != ours)):  # as many there as here, or the fingerprints would differ
         raise UserError(
             f"{checkpoint}: a checkpoint of another catalog: its items have the tokens of other items here, as item "
             f"{differ[0] + 1} is {str(theirs[differ[0]])!r} there and {str(ours[differ[0]])!r} here; use the config of "
